@@ -1,0 +1,40 @@
+"""FixMatch for segmentation (Sohn et al., 2020), as UniMatch's release runs it: confident pixels of the weak view teach
+the strong one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssss_zoo.augment import random_boxes
+from ssss_zoo.errors import check_choice, check_range
+from ssss_zoo.records import CutMix, PseudoLabel, View, Views
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import SelfTeacher
+
+
+@dataclass(eq=False)
+class FixMatch:
+    paper: ClassVar[str] = "FixMatch (Sohn et al., 2020, arXiv 2001.07685), as in UniMatch's release"
+
+    threshold: float = 0.95  # a pixel counts from this confidence on; UniMatch release: 0.95 VOC and COCO, 0 Cityscapes
+    partner: str = "stream"  # CutMix partner; release: a second unlabelled batch
+
+    def __post_init__(self) -> None:
+        check_range("options.fixmatch.threshold", self.threshold, 0, 1)
+        check_choice("options.fixmatch.partner", self.partner, ("stream", "next", "reverse"))
+
+    @hookimpl
+    def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:
+        return SelfTeacher(students[index], joins=True)  # release: labels from the pass shared with labelled images
+
+    @hookimpl
+    def make_views(self, size: tuple[int, int, int]) -> Views:
+        strong = View("strong", share=0.5, cutmix=CutMix(self.partner, random_boxes(*size)))
+        return Views((strong,), labelled_share=0.5)  # release: (L_x + L_u) / 2
+
+    @hookimpl
+    def pixel_weight(self, label: PseudoLabel) -> Tensor:
+        return (label.confidence >= self.threshold).float()

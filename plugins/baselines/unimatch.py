@@ -1,0 +1,52 @@
+"""UniMatch (Yang et al., CVPR 2023): FixMatch with two strong views and a weak view whose features are perturbed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssss_zoo.augment import channel_dropout, random_boxes
+from ssss_zoo.errors import check_choice, check_range
+from ssss_zoo.records import CutMix, PseudoLabel, View, Views
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import SelfTeacher
+
+
+@dataclass(eq=False)
+class UniMatch:
+    paper: ClassVar[str] = "UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910)"
+
+    threshold: float = 0.95  # release: 0.95 VOC and COCO, 0 Cityscapes
+    dropout: float = 0.5  # channel dropout of the perturbed view, paper section 3.2 and release
+    partner: str = "stream"  # CutMix partner; release: a second unlabelled batch
+    perturb_labelled: bool = True  # release: BatchNorm also sees perturbed labelled features; false is quicker
+
+    def __post_init__(self) -> None:
+        check_range("options.unimatch.threshold", self.threshold, 0, 1)
+        check_range("options.unimatch.dropout", self.dropout, 0, 0.99)
+        check_choice("options.unimatch.partner", self.partner, ("stream", "next", "reverse"))
+
+    @hookimpl
+    def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:
+        return SelfTeacher(students[index], joins=True)  # release: labels from the pass shared with labelled images
+
+    @hookimpl
+    def make_views(self, size: tuple[int, int, int]) -> Views:
+        strong = [
+            View(name, share=0.125, cutmix=CutMix(self.partner, random_boxes(*size))) for name in ("strong1", "strong2")
+        ]
+        perturbed = View(
+            "perturbed",
+            strength="weak",
+            share=0.25,
+            group="labelled",
+            perturb=channel_dropout(self.dropout),
+            perturb_labelled=self.perturb_labelled,
+        )
+        return Views((*strong, perturbed), labelled_share=0.5)  # release: (L_x + U_1/4 + U_2/4 + U_fp/2) / 2
+
+    @hookimpl
+    def pixel_weight(self, label: PseudoLabel) -> Tensor:
+        return (label.confidence >= self.threshold).float()

@@ -1,0 +1,172 @@
+"""`ssss`: words in, one call, mistakes on one line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ssss_zoo import __version__
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # spinning threads slow a shared machine tenfold; before torch loads
+
+WORDS = click.argument("words", nargs=-1, metavar="[key=value ...]")
+
+
+class Command(click.Group):
+    """The group of commands; turns what a person can fix into one line and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        from ssss_zoo.errors import Interrupted, UserError
+
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            click.echo(f"ssss: {' '.join(str(error).split())}", err=True)
+            context.exit(2)
+        except (Interrupted, KeyboardInterrupt) as error:
+            words = f"{error}; the same command with resume=true goes on" if str(error) else "stopped"
+            click.echo(f"ssss: {words}", err=True)
+            context.exit(130)
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ssss")
+def main() -> None:
+    """Semi-supervised semantic segmentation: run methods, mix their parts, compare them.
+
+    \b
+    ssss run                                        FARCLUSS on the embedded data set `shapes`
+    ssss run method=unimatch dataset=voc            a method of the field on a benchmark
+    ssss run method=fixmatch dataset=folder data.root=DIR        your own images
+    ssss run method=fixmatch hooks.class_weight=farcluss         a part of another method
+    """
+
+
+@main.command()
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="A YAML file, such as a run's config.yaml."
+)
+@click.option("--trace", is_flag=True, help="Print each hook call of the first steps: who answered, shapes, time.")
+@WORDS
+def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
+    """Train, evaluate, log and save one run; resume=true continues a stopped one.
+
+    \b
+    method=farcluss dataset=shapes   names from `ssss list`; methods may be joined by +
+    hooks.pixel_weight=fixmatch      who answers one hook, instead of the method
+    options.farcluss.top_k=2         an option of a method
+    data.root=DIR data.split=1/8     where the data lies, which labelled list
+    train.steps=1000 train.batch=4 train.crop=[160,208] optim.lr=0.01 seed=0
+    output=DIR resume=true overwrite=true diagnose=true
+    `ssss config` prints every key with its value.
+    """
+    from ssss_zoo.config import resolve
+
+    config = resolve([*words, *(["trace=true"] if trace else [])], config_file)
+    from ssss_zoo.run import run as run_config
+
+    result = run_config(config)
+    show_result(result.folder, result.metrics)
+
+
+@main.command()
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="A YAML file to lay under the words.")
+@WORDS
+def config(words: tuple[str, ...], config_file: Path | None) -> None:
+    """Print the resolved configuration as YAML; nothing is trained."""
+    from ssss_zoo.config import as_yaml, resolve
+    from ssss_zoo.plugins import build_methods, make_manager
+
+    resolved = resolve(words, config_file)
+    make_manager(resolved, build_methods(resolved))
+    click.echo(as_yaml(resolved), nl=False)
+
+
+@main.command("list")
+@click.argument("kind", required=False, type=click.Choice(["methods", "hooks", "datasets", "models"]))
+@click.option("--json", "as_json", is_flag=True, help="A list of objects with at least `name`.")
+def list_(kind: str | None, as_json: bool) -> None:
+    """What is installed, from plugins too: methods, hooks, datasets, models."""
+    from ssss_zoo.listing import listing
+
+    found = {name: listing(name) for name in ([kind] if kind else ["methods", "hooks", "datasets", "models"])}
+    if as_json:
+        click.echo(json.dumps([{"kind": name, **item} for name, items in found.items() for item in items], indent=1))
+        return
+    for name, items in found.items():
+        click.echo(f"{name}:")
+        for item in items:
+            click.echo(f"  {item['name']:<14} {item['about']}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@WORDS
+def evaluate(words: tuple[str, ...], as_json: bool) -> None:
+    """mIoU and per-class IoU of a finished run.
+
+    \b
+    run=DIR                          the run's folder (required)
+    on=val|labelled|unlabelled|LIST  which images; LIST is a file of `<image> <mask>` lines (default val)
+    weights=last|best                which checkpoint (default last)
+    evaluate.mode=sliding data.root=DIR ...   any evaluate.*, data.* or train.device key
+    """
+    from ssss_zoo.evaluate import evaluate_run
+
+    figures = evaluate_run(words)
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+    else:
+        show_figures(
+            f"{figures['run']}, {figures['weights']} weights, on {figures['on']} ({figures['images']} images)", figures
+        )
+
+
+def show_figures(title: str, figures: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from ssss_zoo.screen import iou_table
+
+    Console().print(iou_table(title, networks_of(figures)))
+
+
+def networks_of(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: part for name, part in figures.items() if isinstance(part, dict) and "miou" in part}
+
+
+def show_result(folder: Path, metrics: dict[str, Any]) -> None:
+    """The end of a run: its figures, where everything lies, what to type next."""
+    if metrics["val"]:
+        show_figures(f"{metrics['method']} on {metrics['dataset']}, step {metrics['step']}", metrics["val"])
+        best = metrics["best"]
+        click.echo(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
+    spent = metrics["time"]
+    click.echo(
+        f"trained {spent['train_seconds']:.0f} s ({spent['steps_per_second']:.2f} steps/s, waited "
+        f"{spent['data_wait_seconds']:.1f} s for data), evaluated {spent['evaluate_seconds']:.0f} s, peak memory "
+        f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB"
+    )
+    files = ("metrics.json", "history.jsonl", "predictions.png", "last", "best", "config.yaml", "run.log")
+    click.echo(f"in {folder}: {', '.join(name for name in files if (folder / name).exists())}")
+    click.echo(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
+
+
+def command_line(words: Iterable[str]) -> int:
+    """Run the command line in this process and return its exit code (for tests and notebooks)."""
+    try:
+        main.main(args=list(words), prog_name="ssss", standalone_mode=True)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line(sys.argv[1:]))

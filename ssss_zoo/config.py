@@ -1,0 +1,404 @@
+"""The configuration: a typed schema, and the layers that fill it.
+
+Later wins: schema defaults, data set file, method file (its common part, then its part for the data set), `--config`
+file, command line. Every value, from a file or the command line, arrives as text and is read by the type of the key it
+is for, so that a split called `1_8` stays one (YAML 1.1 would make it 18).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssss_zoo.errors import UserError, check_choice, check_range, unknown
+
+
+@dataclass
+class PluginsConfig:
+    """Which methods speak. names: in the order in which they are asked (set by the method file, or by `method=a+b`);
+    path: a Python file with methods of your own, one class each."""
+
+    names: list[str] = field(default_factory=list)
+    path: str | None = None
+
+
+@dataclass
+class DataConfig:
+    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list."""
+
+    root: str | None = None
+    split: str = "all"
+
+
+@dataclass
+class ModelConfig:
+    """The network: decoder family `name` on a timm `encoder`.
+
+    weights: `imagenet`, `none` or a path. mean, std: of the images in [0, 1]; empty means the encoder's own.
+    rates: of the ASPP; empty means the literature's for the output stride. separable: depthwise-separable 3x3
+    convolutions in the head, our choice for CPUs.
+    """
+
+    name: str = "deeplabv3plus"
+    encoder: str = "tf_efficientnet_lite0"
+    weights: str = "imagenet"
+    in_channels: int = 3
+    output_stride: int = 16
+    channels: int = 256
+    low_level_channels: int = 48
+    separable: bool = False
+    rates: list[int] = field(default_factory=list)
+    dropout: float = 0.0
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+
+
+@dataclass
+class TrainConfig:
+    """steps or epochs: the budget; an epoch is one pass over the unlabelled list (over the labelled one for a method
+    that reads no other). crop: one number or [height, width]. batch: images per stream and pass. accumulate: passes
+    per optimiser step, so that the global batch is batch x accumulate. precision: 32, bf16, fp16. fuse: all views in
+    one forward pass with the labelled images (quicker on a GPU, other BatchNorm statistics than the paper's).
+    workers: loader processes per stream (none: 0 on a CPU, 4 on a GPU). threads: of torch on a CPU (none: all
+    cores); it changes the last bits of results. log_every, eval_every, checkpoint_every: in steps (none: a
+    hundredth, a fifth, a fifth of the run)."""
+
+    steps: int | None = None
+    epochs: float | None = None
+    crop: list[int] = field(default_factory=lambda: [321])
+    batch: int = 8
+    accumulate: int = 1
+    precision: str = "32"
+    channels_last: bool = True
+    compile: bool = False
+    fuse: bool = False
+    workers: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    log_every: int | None = None
+    eval_every: int | None = None
+    checkpoint_every: int | None = None
+
+
+@dataclass
+class OptimConfig:
+    """name: sgd or adamw. lr: of the encoder; the rest trains at lr x head_multiplier. power: of the poly schedule
+    lr * (1 - t/T)^power, written before step t (CPS, U2PL, ST++; UniMatch's release lags one step)."""
+
+    name: str = "sgd"
+    lr: float = 0.001
+    head_multiplier: float = 10.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0001
+    power: float = 0.9
+
+
+@dataclass
+class LossConfig:
+    """supervised: ce or ohem (keep pixels whose true class has at most ohem_threshold, at least ohem_min_kept of them).
+    class_weight: `expected` (a soft target gets the expected weight of its classes, its optimum stays) or `per_class`
+    (the weights multiply the target itself)."""
+
+    supervised: str = "ce"
+    ohem_threshold: float = 0.7
+    ohem_min_kept: int = 200000
+    class_weight: str = "expected"
+
+
+@dataclass
+class AugmentConfig:
+    """Weak view: scale (share of the long side, drawn uniformly), crop, flip. Strong view, on top: colour jitter with
+    chance `jitter` and the four ranges, grey with chance `grey`, blur with chance `blur` and sigma in pixels. Defaults
+    are UniMatch's release."""
+
+    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.5
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue: float = 0.25
+    grey: float = 0.2
+    blur: float = 0.5
+    blur_sigma: list[float] = field(default_factory=lambda: [0.1, 2.0])
+
+
+@dataclass
+class EvaluateConfig:
+    """mode: `whole` image at native size, or `sliding` windows of `window` (empty: the crop) at `overlap`, softmax
+    averaged. absent: what a class found neither in truth nor in prediction counts: `exclude` it from the mean, or
+    `zero` (UniMatch, U2PL). predictions: images in predictions.png."""
+
+    mode: str = "whole"
+    window: list[int] = field(default_factory=list)
+    overlap: float = 0.333
+    absent: str = "exclude"
+    predictions: int = 4
+
+
+@dataclass
+class TrackingConfig:
+    """MLflow. uri: a store (none: a SQLite file under `runs/`); `off` for none. experiment: its name there."""
+
+    uri: str | None = None
+    experiment: str = "ssss-zoo"
+
+
+@dataclass
+class Config:
+    """All of a run. method, dataset: names; hooks: who answers one hook, instead of the method; options: the methods'
+    own. output: the run's folder (none: runs/<dataset>/<method>/<split>/seed<seed>). diagnose: compare pseudo-labels with the
+    hidden labels of the unlabelled images, for reporting only. trace: print the hook calls of the first steps."""
+
+    method: str = "farcluss"
+    dataset: str = "shapes"
+    plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    hooks: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    seed: int = 0
+    output: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    diagnose: bool = False
+    trace: bool = False
+
+
+SHORT = {"model": "model.name", "plugins": "plugins.names"}  # a section given one word means this key of it
+
+
+# --- reading text by type -------------------------------------------------------------------------------------------
+
+
+def read_words(words: Iterable[str]) -> dict[str, Any]:
+    """`key=value` words of the command line as a nested tree of text; the last one of a key wins."""
+    tree: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not re.fullmatch(r"[\w.+-]+", key):
+            raise UserError(f"expected key=value, got '{word}'; for example train.steps=100")
+        value = yaml.load(text, yaml.BaseLoader) if text[:1] in "[{" and text else text
+        merge(tree, nest(SHORT.get(key, key), value))
+    return tree
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A YAML file as a tree of text. Raises UserError when it is not there or not a mapping."""
+    try:
+        tree = yaml.load(path.read_text(), yaml.BaseLoader)
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if tree in (None, ""):
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold keys and values, found {type(tree).__name__}")
+    return {section: value for key, item in tree.items() for section, value in expand(key, item).items()}
+
+
+def expand(key: str, item: Any) -> dict[str, Any]:
+    return nest(SHORT[key], item) if key in SHORT and not isinstance(item, dict) else {key: item}
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """`a.b.c`, v as {a: {b: {c: v}}}."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return typing.cast(dict[str, Any], value)
+
+
+def merge(base: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `layer` over `base`, in place: mappings merge, everything else is replaced."""
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+    return base
+
+
+def typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The text of `tree` read by the field types of the dataclass `schema`; UserError at an unknown key."""
+    hints = typing.get_type_hints(schema)
+    names = [f.name for f in dataclasses.fields(schema) if f.init]
+    values = {}
+    for key, value in tree.items():
+        if key not in names:
+            raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in names])
+        values[key] = read_value(value, hints[key], f"{prefix}{key}")
+    return values
+
+
+def read_value(value: Any, kind: Any, key: str) -> Any:
+    """One value by its type: dataclass, dict, list, optional or scalar. A scalar for a list is a list of one."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} is a section, it takes {key}.<key>=value; got '{value}'")
+        return typed(typing.cast(type, kind), value, f"{key}.")
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if type(None) in arguments:
+        absent = value is None or value in ("null", "none", "~", "")
+        return None if absent else read_value(value, next(a for a in arguments if a is not type(None)), key)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key} takes {key}.<name>=value; got '{value}'")
+        return dict(value)
+    if origin is list:
+        parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part]
+        return [read_scalar(part, arguments[0], key) for part in parts]
+    return read_scalar(value, kind, key)
+
+
+READERS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+def read_scalar(value: Any, kind: type, key: str) -> Any:
+    text = str(value).strip()
+    try:
+        if isinstance(value, (list, Mapping)):
+            raise ValueError
+        if kind is bool:
+            return (TRUE + FALSE).index(text.lower()) < len(TRUE)
+        if kind is int and not re.fullmatch(r"[+-]?\d+", text):
+            raise ValueError
+        return kind(text)
+    except ValueError:
+        raise UserError(f"{key} takes {READERS.get(kind, kind.__name__)}; got '{value}'") from None
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+def recipes(kind: str) -> dict[str, Path]:
+    """The files of `configs/<kind>/` by name; kind is `method` or `dataset`."""
+    return {
+        Path(entry.name).stem: Path(str(entry))
+        for entry in files("ssss_configs").joinpath(kind).iterdir()
+        if entry.name.endswith(".yaml")
+    }
+
+
+def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
+    """The configuration of a run from the words of the command line and a file of the user's own."""
+    given = read_words(words)
+    own = read_file(config_file) if config_file else {}
+    method = choose("method", given, own)
+    if own.get("plugins", {}).get("names") and given.get("method", own.get("method")) != own.get("method"):
+        raise UserError(
+            f"{config_file} is the resolved configuration of method={own.get('method')}; leave method= out, or start "
+            "from a file that names no plugins"
+        )
+    layers = [dataset_layer(choose("dataset", given, own)), *method_layers(method, choose("dataset", given, own))]
+    tree: dict[str, Any] = {}
+    for layer in (*layers, own, given):
+        one_budget(tree, layer)
+        merge(tree, layer)
+    config = build(Config, typed(Config, tree))
+    check(config)
+    return config
+
+
+def one_budget(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """`steps` of a later layer replaces `epochs` of an earlier one, and the other way round."""
+    train, later = tree.get("train", {}), layer.get("train", {})
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if isinstance(later, Mapping) and later.get(key) not in (None, "null"):
+            train.pop(other, None)
+
+
+def choose(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    value = given.get(key, own.get(key, getattr(Config, key)))
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{key} takes a name; got '{value}'")
+    return value
+
+
+def dataset_layer(dataset: str) -> dict[str, Any]:
+    path = recipes("dataset").get(dataset)
+    return read_file(path) if path else {}  # a data set of a plugin may do without a file
+
+
+def method_layers(method: str, dataset: str) -> list[dict[str, Any]]:
+    """For each part of `a+b`: its file and the file's part for this data set; a plugin may do without a file."""
+    layers, names = [], []
+    for part in method.split("+"):
+        path = recipes("method").get(part)
+        layer = read_file(path) if path else {}
+        special = layer.pop("datasets", {})
+        wanted = layer.pop("plugins", {}).get("names", [part])
+        names += [name for name in wanted if name not in names]
+        layers += [layer, special.get(dataset, {})]
+    return [*layers, {"plugins": {"names": names}}]
+
+
+def build(schema: type, values: Mapping[str, Any]) -> Any:
+    """An instance of the dataclass `schema`, defaults filled in; OmegaConf checks the types once more."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
+    except OmegaConfBaseException as error:
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def check(config: Config) -> None:
+    """Ranges that hold whatever the method; a method checks its own options."""
+    train = config.train
+    if train.steps is not None and train.epochs is not None:
+        raise UserError(f"give train.steps or train.epochs, not both; got {train.steps} and {train.epochs:g}")
+    check_choice("train.precision", train.precision, ("32", "bf16", "fp16"))
+    check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
+    check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
+    check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
+    check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding"))
+    check_choice("evaluate.absent", config.evaluate.absent, ("exclude", "zero"))
+    if len(train.crop) not in (1, 2) or min(train.crop, default=0) < 1:
+        raise UserError(f"train.crop takes one side or [height, width] in pixels; got {train.crop}")
+    scale = config.augment.scale
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise UserError(f"augment.scale takes [smallest, largest] with 0 < smallest <= largest; got {scale}")
+    for key, value, low, high in (
+        ("train.batch", train.batch, 1, 1e6),
+        ("train.accumulate", train.accumulate, 1, 1e6),
+        ("optim.lr", config.optim.lr, 0, 1e3),
+        ("optim.weight_decay", config.optim.weight_decay, 0, 1e3),
+        ("evaluate.overlap", config.evaluate.overlap, 0, 0.95),
+        ("model.in_channels", config.model.in_channels, 1, 4096),
+        ("augment.flip", config.augment.flip, 0, 1),
+        ("augment.jitter", config.augment.jitter, 0, 1),
+        ("augment.grey", config.augment.grey, 0, 1),
+        ("augment.blur", config.augment.blur, 0, 1),
+        ("seed", config.seed, 0, 2**31),
+    ):
+        check_range(key, value, low, high)
+    for key in ("steps", "epochs", "log_every", "eval_every", "checkpoint_every", "threads"):
+        value = getattr(train, key)
+        if value is not None and value <= 0:
+            raise UserError(f"train.{key} must be above 0; got {value}")
+
+
+def as_yaml(config: Config) -> str:
+    """The configuration as YAML that `--config` reads back to the same one."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def square(sides: list[int]) -> tuple[int, int]:
+    """[side] or [height, width] as (height, width)."""
+    return (sides[0], sides[-1])

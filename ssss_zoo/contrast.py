@@ -1,0 +1,154 @@
+"""Contrastive arithmetic: class prototypes kept as buffers, anchors drawn per class, losses over prototypes.
+
+Every shape is fixed by the configuration and nothing here waits for the device: what is absent is masked, not dropped.
+N feature cells (B * h * w), D projection width, C classes, A anchors a class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NO_CLASS = 255  # the id of a cell that is no anchor, and a mask's void; any id outside 0 to C - 1 does as well
+NEVER = -1e9  # similarity to a prototype that does not exist yet: finite, so that a row of nothing else has no NaN
+
+
+def projection_head(width: int, dim: int) -> nn.Sequential:
+    """Two 1x1 convolutions with BatchNorm and ReLU between: (B, width, h, w) to (B, dim, h, w)."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, dim, 1)
+    )
+
+
+def unit(features: Tensor) -> Tensor:
+    """Features of any float type scaled to length 1 over dimension 1, in float32; a zero vector stays zero."""
+    return F.normalize(features.float(), dim=1, eps=1e-6)
+
+
+def as_cells(maps: Tensor) -> Tensor:
+    """(B, D, h, w) to (B * h * w, D), one row a cell."""
+    return maps.movedim(1, -1).flatten(0, 2)
+
+
+def to_grid(pixels: Tensor, height: int, width: int) -> Tensor:
+    """The pixel under the centre of each cell: (..., H, W) of any type to (..., height, width)."""
+    rows = (2 * torch.arange(height, device=pixels.device) + 1) * pixels.shape[-2] // (2 * height)
+    columns = (2 * torch.arange(width, device=pixels.device) + 1) * pixels.shape[-1] // (2 * width)
+    return pixels[..., rows.unsqueeze(1), columns]
+
+
+def one_hot(ids: Tensor, num_classes: int) -> Tensor:
+    """(B, h, w) int64 to (B, C, h, w) float32; an id outside 0 to C - 1 (void) gives zeros."""
+    return (ids.unsqueeze(1) == torch.arange(num_classes, device=ids.device).view(1, -1, 1, 1)).float()
+
+
+def process_sum(tensor: Tensor) -> Tensor:
+    """The sum over all processes of a distributed run, in place; the tensor itself in a single process."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+class Prototypes(nn.Module):
+    """One running direction a class. vectors: (C, D), length 1 where `known` (C,) bool, zero elsewhere."""
+
+    vectors: Tensor
+    known: Tensor
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(num_classes, dim))
+        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, features: Tensor, membership: Tensor, momentum: float) -> None:
+        """Move each class towards the mean of its features, in place: read `vectors` and `known` as a copy for a loss.
+
+        features: (N, D); membership: (N, C), >= 0, how much a cell belongs to a class. With the mean c over all
+        processes, mu <- normalise(momentum * mu + (1 - momentum) * c), or normalise(c) the first time; a class
+        without any membership keeps its bits.
+        """
+        mass = process_sum(membership.float().sum(dim=0))  # (C,)
+        sums = process_sum(membership.float().T @ features.float())  # (C, D)
+        present = mass > 0
+        mean = sums / mass.where(present, torch.ones_like(mass)).unsqueeze(1)
+        moved = torch.where(self.known.unsqueeze(1), momentum * self.vectors + (1 - momentum) * mean, mean)
+        self.vectors.copy_(torch.where(present.unsqueeze(1), unit(moved), self.vectors))
+        self.known.logical_or_(present)
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Cells drawn for each class. cells: (C, A) int64 rows of the feature matrix; drawn: (C, A) bool, False where a
+    class has fewer than A cells and `cells` holds a row of no meaning."""
+
+    cells: Tensor
+    drawn: Tensor
+
+
+def device_generator(device: torch.device) -> torch.Generator:
+    """A generator on `device` seeded by the CPU's: draws follow the step's seed, nothing waits or is copied."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**31, ())))
+
+
+def draw_anchors(ids: Tensor, num_classes: int, per_class: int) -> Anchors:
+    """Up to `per_class` cells of each class, uniformly without replacement.
+
+    ids: (N,) int64 with N > 0; a cell with an id outside 0 to C - 1 is never drawn. The cells are shuffled, then
+    sorted by class, so that each class is one run of them whose first `per_class` are taken.
+    """
+    shuffled = torch.rand(ids.numel(), device=ids.device, generator=device_generator(ids.device)).argsort()
+    classes, order = ids[shuffled].sort(stable=True)
+    bounds = torch.searchsorted(classes, torch.arange(num_classes + 1, device=ids.device))  # where each run starts
+    place = bounds[:-1, None] + torch.arange(per_class, device=ids.device)  # (C, A)
+    return Anchors(shuffled[order[place.clamp(max=ids.numel() - 1)]], place < bounds[1:, None])
+
+
+def usable(anchors: Anchors, known: Tensor) -> Tensor:
+    """(C, A) bool: drawn, with a prototype to go to and at least one other to stay away from."""
+    return anchors.drawn & known.unsqueeze(1) & (known.sum() >= 2)
+
+
+def anchor_mean(values: Tensor, counted: Tensor, class_mean: bool) -> Tensor:
+    """Mean of the counted anchors, of each class first and then over classes when `class_mean`; 0, connected to the
+    graph, without any. values: (C, A) finite; counted: (C, A) bool."""
+    values, number = torch.where(counted, values, 0.0), counted.sum(dim=1)
+    if class_mean:
+        return (values.sum(dim=1) / number.clamp(min=1)).sum() / (number > 0).sum().clamp(min=1)
+    return values.sum() / number.sum().clamp(min=1)
+
+
+def info_nce(
+    features: Tensor, anchors: Anchors, vectors: Tensor, known: Tensor, temperature: float, class_mean: bool = True
+) -> Tensor:
+    """InfoNCE over prototypes: -log softmax_k(f . mu_k / temperature) at the anchor's own class, over known classes.
+
+    features: (N, D) float32 of length 1; vectors (C, D), known (C,): copies of what `Prototypes` holds. A scalar
+    between 0 and log(1 + (M - 1) exp(2 / temperature)) with M known prototypes; 0 with M < 2 or without anchors.
+    Van den Oord et al. (2018) with class means as keys, as in U2PL and ReCo.
+    """
+    similarity = features[anchors.cells] @ vectors.T / temperature  # (C, A, C)
+    log_share = torch.where(known, similarity, NEVER).log_softmax(dim=-1)
+    own = log_share.diagonal(dim1=0, dim2=2).T  # (C, A)
+    return anchor_mean(-own, usable(anchors, known), class_mean)
+
+
+def center_margin(
+    features: Tensor, anchors: Anchors, vectors: Tensor, known: Tensor, margin: float, class_mean: bool = True
+) -> Tensor:
+    """Pull to the own prototype and push batch centroids apart: mean(1 - f . mu_c) + mean over pairs of classes
+    c != k of max(0, m_c . m_k - margin), where m is the normalised mean of a class's anchors, with gradient.
+
+    Arguments as in `info_nce`; margin: in [-1, 1]. A scalar >= 0; 0 under the same conditions.
+    """
+    picked, counted = features[anchors.cells], usable(anchors, known)  # (C, A, D)
+    pull = anchor_mean(1 - (picked * vectors.unsqueeze(1)).sum(dim=-1), counted, class_mean)
+    centroid = unit((picked * counted.unsqueeze(-1)).sum(dim=1))  # (C, D)
+    present = counted.any(dim=1)
+    pairs = (present.unsqueeze(0) & present.unsqueeze(1)).fill_diagonal_(False)
+    overlap = torch.where(pairs, (centroid @ centroid.T - margin).relu(), 0.0)
+    return pull + overlap.sum() / pairs.sum().clamp(min=1)

@@ -1,0 +1,1 @@
+"""Data sets: what a run trains and validates on. A data set never hears of a method."""

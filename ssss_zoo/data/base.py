@@ -1,0 +1,55 @@
+"""The contract of a data set: lists of samples, how to read them, what the classes are called."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ssss_zoo.records import Sample
+
+if TYPE_CHECKING:
+    from ssss_zoo.config import DataConfig
+
+
+class Dataset(ABC):
+    """A data set of the run. Subclasses are found by the entry-point group `ssss_zoo.datasets`.
+
+    The constructor gets the `data` section of the configuration, fills the fields below and raises UserError, in one
+    line, for whatever a person can fix. `Sample.mask` of an unlabelled image is its hidden label where one exists:
+    only `diagnose=true` ever reads it.
+    """
+
+    source: ClassVar[str] = ""  # one line for `ssss list`: where it comes from
+
+    class_names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    labelled: Sequence[Sample]
+    unlabelled: Sequence[Sample]
+    val: Sequence[Sample]
+    notes: Sequence[str] = ()  # what was understood, one line each, for the person to see
+
+    @abstractmethod
+    def __init__(self, data: DataConfig) -> None: ...
+
+    @abstractmethod
+    def read_image(self, sample: Sample) -> np.ndarray:
+        """(H, W, channels) uint8. Raises UserError, naming the file, when it cannot be read."""
+
+    @abstractmethod
+    def read_mask(self, sample: Sample) -> np.ndarray:
+        """(H, W) uint8 class ids, 255 where void. Raises UserError, naming the file, when it cannot be read."""
+
+    def check(self) -> None:  # noqa: B027 - a data set made in memory has nothing to check
+        """Look at every labelled and validation pair before the first step; raise UserError at what is wrong."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of class names and lists: two runs with the same one were given the same data in the same order."""
+        lines = [*self.class_names]
+        for part in (self.labelled, self.unlabelled, self.val):
+            lines += ["--", *(sample.name for sample in part)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,221 @@
+"""Endless streams of random crops. What a position holds is a pure function of (seed, tag, position), so a run that
+goes on at position k sees what it would have seen, whatever the number of workers: there is no state to save."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import Dataset as TorchDataset
+
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import IGNORE, Sample
+
+ORDER, GEOMETRY = 0, 1  # what a generator is for: no draw of one kind repeats the other's
+SIDE = Image.Resampling.BILINEAR  # Pillow's filter widens when shrinking, that is, it antialiases
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A crop of a rescaled image, in pixels. source: (H, W) of the original; size: of the rescaled image; corner: top
+    and left of the crop in it; shown: (rows, columns) of the crop that it fills, the rest is padding."""
+
+    source: tuple[int, int]
+    size: tuple[int, int]
+    corner: tuple[int, int]
+    shown: tuple[int, int]
+
+
+def draw_geometry(
+    source: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator
+) -> Geometry:
+    """Scale and place of a crop of an image (H, W), by UniMatch's rule (release; ours draws in another order).
+
+    The long side becomes a whole number drawn uniformly from [floor(lo * L), floor(hi * L)], the other side follows,
+    rounded half up; the offset is uniform over every place where the crop fits, 0 along a side that is too short.
+    """
+    long = max(source)
+    drawn = max(int(rng.integers(int(scale[0] * long), int(scale[1] * long), endpoint=True)), 1)
+    height, width = (max((2 * side * drawn + long) // (2 * long), 1) for side in source)
+    top = int(rng.integers(0, max(height - crop[0], 0), endpoint=True))
+    left = int(rng.integers(0, max(width - crop[1], 0), endpoint=True))
+    shown = (min(height, crop[0]), min(width, crop[1]))
+    return Geometry(source, (height, width), (top, left), shown)
+
+
+def crop_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The filled part of the crop, (rows, columns, channels) uint8, of `image` (H, W, channels) uint8: what resizing
+    the whole image and cutting the crop from it gives, computed for the crop alone."""
+    spans = [span(geometry, axis) for axis in (0, 1)]
+    (top, bottom, first, last), (left, right, begin, end) = spans
+    part = np.ascontiguousarray(image[top:bottom, left:right])
+    box, size = (begin, first, end, last), geometry.shown[::-1]
+    planes = [part] if part.shape[2] == 3 else [part[:, :, channel] for channel in range(part.shape[2])]
+    resized = [np.asarray(Image.fromarray(plane).resize(size, SIDE, box)) for plane in planes]
+    return resized[0] if part.shape[2] == 3 else np.stack(resized, axis=2)
+
+
+def span(geometry: Geometry, axis: int) -> tuple[int, int, float, float]:
+    """Along one axis: start and stop of the source pixels that the crop needs, the filter's reach included, and where
+    the crop begins and ends, counted from that start."""
+    source, size, corner, shown = (getattr(geometry, name)[axis] for name in ("source", "size", "corner", "shown"))
+    ratio = source / size
+    begin, end = corner * source / size, (corner + shown) * source / size
+    reach = int(max(ratio, 1.0)) + 2
+    start, stop = max(int(begin) - reach, 0), min(int(end) + reach + 1, source)
+    return start, stop, begin - start, min(end - start, stop - start)
+
+
+def crop_mask(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The filled part of the crop, (rows, columns) uint8, of `mask` (H, W): nearest pixel, in whole numbers (Pillow's
+    own adds up rounding errors and may slip by a pixel)."""
+    rows, columns = (nearest_pixels(geometry, axis) for axis in (0, 1))
+    return np.ascontiguousarray(mask[rows][:, columns])
+
+
+def nearest_pixels(geometry: Geometry, axis: int) -> np.ndarray:
+    """Along one axis: the source pixel under the centre of each pixel of the crop."""
+    places = geometry.corner[axis] + np.arange(geometry.shown[axis])
+    return (2 * places + 1) * geometry.source[axis] // (2 * geometry.size[axis])
+
+
+class Crops(TorchDataset[dict[str, Any]]):
+    """The crops of a list of samples, by position 0, 1, 2, ... without end.
+
+    Every epoch of len(samples) positions shows each sample once, in an order of its own. crop: (h, w); scale: the
+    smallest and the largest share of the long side; tag: the stream's name, streams of different tags are
+    independent; masks: whether masks are read and given.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        crop: tuple[int, int],
+        scale: tuple[float, float],
+        seed: int,
+        tag: str,
+        masks: bool,
+    ) -> None:
+        if not samples:
+            raise UserError(f"the {tag} stream has no image")
+        self.dataset, self.samples, self.masks = dataset, samples, masks
+        self.crop, self.scale = crop, scale
+        self.key = (seed, int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big"))
+        self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # of the epoch asked for last
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        """image (channels, h, w) uint8; valid (h, w) bool, False on padding; index: which sample; with masks also mask
+        (h, w) uint8, 255 on padding and void (all of it where a sample has none). Raises UserError as the data set."""
+        index = self.index(position)
+        sample = self.samples[index]
+        image = self.dataset.read_image(sample)
+        source = (image.shape[0], image.shape[1])
+        geometry = draw_geometry(source, self.crop, self.scale, self.generator(GEOMETRY, position))
+        rows, columns = geometry.shown
+        pixels = torch.zeros((image.shape[2], *self.crop), dtype=torch.uint8)
+        pixels[:, :rows, :columns] = torch.from_numpy(crop_image(image, geometry).transpose(2, 0, 1).copy())
+        valid = torch.zeros(self.crop, dtype=torch.bool)
+        valid[:rows, :columns] = True
+        item = {"image": pixels, "valid": valid, "index": index}
+        return item | {"mask": self.mask(sample, geometry)} if self.masks else item
+
+    def mask(self, sample: Sample, geometry: Geometry) -> torch.Tensor:
+        """(h, w) uint8. Raises UserError when the mask is not of the image's size."""
+        padded = torch.full(self.crop, IGNORE, dtype=torch.uint8)
+        if sample.mask is None:
+            return padded
+        mask = self.dataset.read_mask(sample)
+        if mask.shape != geometry.source:
+            sizes = f"{mask.shape[1]}x{mask.shape[0]}, the image {geometry.source[1]}x{geometry.source[0]}"
+            raise UserError(f"{sample.name}: the mask is {sizes}; they must match pixel for pixel")
+        padded[: geometry.shown[0], : geometry.shown[1]] = torch.from_numpy(crop_mask(mask, geometry))
+        return padded
+
+    def index(self, position: int) -> int:
+        """Which sample a position shows."""
+        epoch, place = divmod(position, len(self.samples))
+        if self.order[0] != epoch:
+            self.order = (epoch, self.generator(ORDER, epoch).permutation(len(self.samples)))
+        return int(self.order[1][place])
+
+    def sample(self, position: int) -> Sample:
+        return self.samples[self.index(position)]
+
+    def generator(self, purpose: int, number: int) -> np.random.Generator:
+        return np.random.default_rng((*self.key, purpose, number))
+
+
+class Positions(Sampler[int]):
+    """start, start + 1, start + 2, ... without end."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.start)
+
+
+class Careful(TorchDataset[dict[str, Any] | UserError]):
+    """Crops that hand a UserError over as an item: raised in a worker, it would arrive wrapped in a traceback."""
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, position: int) -> dict[str, Any] | UserError:
+        try:
+            return self.crops[position]
+        except UserError as error:
+            return error
+
+
+def collate(items: list[dict[str, Any] | UserError]) -> dict[str, torch.Tensor] | UserError:
+    """The items stacked along a new first dimension, or the first error among them."""
+    error = next((item for item in items if isinstance(item, UserError)), None)
+    return error if error else default_collate(items)
+
+
+def one_thread(worker: int) -> None:
+    """Set up a loader process: the processes share the cores among themselves."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of `crops` from position `start` on (step * batch, for a run that goes on), without end.
+
+    image (B, channels, h, w) uint8, valid (B, h, w) bool, index (B,) int64, and with masks mask (B, h, w) uint8.
+    workers: loader processes, 0 for none; pin: page-locked memory, for a GPU. Draws nothing from torch's global
+    generators. Raises UserError when a file cannot be read, also from a worker. Loading starts at once.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        Careful(crops),
+        batch_size=batch,
+        sampler=Positions(start),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=one_thread,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),
+    )
+    return unwrapped(iter(loader))
+
+
+def unwrapped(batches: Iterator[dict[str, torch.Tensor] | UserError]) -> Iterator[dict[str, torch.Tensor]]:
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

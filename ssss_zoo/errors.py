@@ -1,0 +1,41 @@
+"""What a person can fix, said in one line: what came, what was expected, where, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback."""
+
+
+class Interrupted(Exception):
+    """The person pressed Ctrl-C: the run saved its state first. The command line exits with 130."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the word that is closest to `word`, or nothing when none is close."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(kind: str, word: str, known: Iterable[str], where: str = "") -> UserError:
+    """The error for a name that nothing answers to. `where` is the setting it came from, such as `method=a+b`."""
+    names = sorted(known)
+    place = f" in {where}" if where else ""
+    return UserError(f"unknown {kind} '{word}'{place}{nearest(word, names)}  known: {', '.join(names)}")
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raise UserError when the option `key` holds none of `choices`."""
+    names = list(choices)
+    if value not in names:
+        raise UserError(f"{key} must be one of {', '.join(names)}; got '{value}'{nearest(value, names)}")
+
+
+def check_range(key: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raise UserError when the option `key` lies outside [low, high] (NaN included)."""
+    if not low <= value <= high:
+        bound = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise UserError(f"{key} must be {bound}; got {value:g}")

@@ -1,0 +1,111 @@
+"""Validation: whole images at native size or sliding windows, any size, student and teacher side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ssss_zoo.config import EvaluateConfig, square
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.errors import UserError
+from ssss_zoo.metrics import confusion_matrix, summary
+from ssss_zoo.records import Sample
+
+Tick = Callable[[int, int], None]
+
+
+class Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+    """Validation pairs at native size: image (channels, H, W) uint8, mask (H, W) uint8."""
+
+    def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
+        self.dataset, self.samples = dataset, samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = self.dataset.read_image(self.samples[index])
+        mask = self.dataset.read_mask(self.samples[index])
+        if image.shape[:2] != mask.shape:
+            raise UserError(
+                f"{self.samples[index].name}: image is {image.shape[:2]}, mask {mask.shape} (height, width)"
+            )
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), torch.from_numpy(mask.copy())
+
+
+class Evaluator:
+    """Scores networks on a list of samples. settings: `evaluate` of the configuration; crop: the training crop, the default
+    window of the sliding mode."""
+
+    def __init__(
+        self, dataset: Dataset, settings: EvaluateConfig, crop: tuple[int, int], device: torch.device, workers: int = 0
+    ) -> None:
+        self.dataset, self.settings, self.device, self.workers = dataset, settings, device, workers
+        self.window = square(settings.window) if settings.window else crop
+
+    def __call__(
+        self, networks: Mapping[str, nn.Module], samples: Sequence[Sample], tick: Tick | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Figures of each network by name, see `metrics.summary`. One host synchronisation in all."""
+        matrices = {name: confusion_matrix(len(self.dataset.class_names), self.device) for name in networks}
+        for done, (image, mask) in enumerate(self.pairs(samples), start=1):
+            for name, network in networks.items():
+                prediction = self.logits(network, image).max(dim=1).indices
+                matrices[name].update(prediction, mask)
+            if tick:
+                tick(done, len(samples))
+        names, absent = self.dataset.class_names, self.settings.absent
+        return {name: summary(matrix.compute().cpu(), names, absent) for name, matrix in matrices.items()}
+
+    def pairs(self, samples: Sequence[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
+        """One image (1, channels, H, W) in [0, 1] and its mask (1, H, W) int64 at a time, on the device."""
+        images = Images(self.dataset, samples)
+        for image, mask in DataLoader(images, batch_size=1, num_workers=self.workers):
+            yield image.to(self.device).float() / 255, mask.to(self.device).long()
+
+    @torch.inference_mode()
+    def logits(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Logits (1, C, H, W) in evaluation mode (softmax averages in sliding mode: only their order counts)."""
+        was_training = network.training
+        network.eval()
+        look = self.sliding if self.settings.mode == "sliding" else whole
+        scores: Tensor = look(network, image)
+        network.train(was_training)
+        return scores
+
+    def sliding(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Softmax summed over windows whose last one is shifted to end at the border (UniMatch V2's rule; V1 cuts it
+        short), divided by how many windows saw a pixel. An image smaller than the window is one window."""
+        height, width = image.shape[-2:]
+        high, wide = min(self.window[0], height), min(self.window[1], width)
+        total, seen = None, torch.zeros(1, 1, height, width, device=image.device)
+        for top in starts(height, high, self.settings.overlap):
+            for left in starts(width, wide, self.settings.overlap):
+                spot = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
+                probs = whole(network, image[spot]).softmax(dim=1)
+                total = image.new_zeros(1, probs.shape[1], height, width) if total is None else total
+                total[spot] += probs
+                seen[spot] += 1
+        assert total is not None
+        return total / seen
+
+
+def starts(size: int, window: int, overlap: float) -> list[int]:
+    """Where windows begin along an axis: steps of window * (1 - overlap), the last one ending at the border."""
+    step = max(1, int(window * (1 - overlap)))
+    return [*range(0, size - window, step), size - window]
+
+
+def whole(network: nn.Module, image: Tensor) -> Tensor:
+    """Logits of an image of any size: padded right and bottom (edge pixels repeated) to what the network needs, cut back."""
+    height, width = image.shape[-2:]
+    multiple = int(getattr(network, "multiple", 1))
+    padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    logits: Tensor = network(padded).logits
+    return logits[..., :height, :width].float()

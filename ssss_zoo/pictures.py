@@ -1,0 +1,76 @@
+"""`predictions.png`: validation images beside their truth, the prediction and where it is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import nn
+
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.evaluation import Evaluator
+from ssss_zoo.records import IGNORE, Sample
+
+GAP, LINE, WIDEST = 6, 16, 480  # pixels: between panels, of a text line, of a panel
+HEADS = ("image", "ground truth", "prediction", "wrong (red), void (grey)")
+
+
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` samples at even distances."""
+    picks = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[i] for i in picks]
+
+
+def predictions(file: Path, network: nn.Module, evaluator: Evaluator, samples: Sequence[Sample]) -> None:
+    """Write the picture: a row a sample, a legend of the classes below."""
+    dataset = evaluator.dataset
+    rows = []
+    for image, mask in evaluator.pairs(samples):
+        predicted = evaluator.logits(network, image).max(dim=1).indices[0].cpu().numpy().astype(np.uint8)
+        photo = (image[0, :3].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
+        rows.append(panels(np.broadcast_to(photo, (*photo.shape[:2], 3)), mask[0].cpu().numpy(), predicted, dataset))
+    if rows:
+        sheet(rows, dataset, [sample.name for sample in samples]).save(file)
+
+
+def panels(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> list[Image.Image]:
+    """The four pictures of a row, at most WIDEST pixels wide. photo: (H, W, 3) uint8; truth, predicted: (H, W) ids."""
+    wrong = (photo * 0.35).astype(np.uint8)
+    wrong[(predicted != truth) & (truth != IGNORE)] = (230, 40, 40)
+    wrong[truth == IGNORE] = (128, 128, 128)
+    pictures = [Image.fromarray(p) for p in (photo, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
+    scale = min(1.0, WIDEST / photo.shape[1])
+    size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
+    return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
+
+
+def coloured(ids: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """(H, W) class ids as (H, W, 3) colours; void is grey."""
+    table = np.full((256, 3), 128, np.uint8)
+    table[: len(dataset.colours)] = dataset.colours
+    return table[ids]
+
+
+def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str]) -> Image.Image:
+    width = max(sum(p.width + GAP for p in row) for row in rows) + GAP
+    width = max(width, 480)
+    per_line = max(1, width // 150)
+    legend = -(-len(dataset.class_names) // per_line) * LINE + GAP
+    height = LINE + sum(row[0].height + LINE + GAP for row in rows) + legend
+    canvas = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(canvas)
+    top = 0
+    for name, row in zip(names, rows, strict=True):
+        left = GAP
+        for head, picture in zip(HEADS, row, strict=True):
+            draw.text((left, top + 2), name[-40:] if head == "image" else head, fill="black")
+            canvas.paste(picture, (left, top + LINE))
+            left += picture.width + GAP
+        top += row[0].height + LINE + GAP
+    for index, name in enumerate(dataset.class_names):
+        left, line = GAP + (index % per_line) * 150, top + (index // per_line) * LINE
+        draw.rectangle((left, line + 2, left + 10, line + 12), fill=dataset.colours[index], outline="black")
+        draw.text((left + 15, line + 1), name[:20], fill="black")
+    return canvas

@@ -1,0 +1,183 @@
+"""Find methods, data sets and networks by name, build methods from their options, and register only the chosen hooks.
+
+One `PluginManager` a run. Only what is selected is imported: a broken plugin that a run does not use never hurts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from ssss_zoo import specs
+from ssss_zoo.config import Config, build, typed
+from ssss_zoo.errors import UserError, unknown
+
+PROJECT = "ssss_zoo"
+MARK = f"{PROJECT}_impl"  # where pluggy leaves its mark on an implementation
+ALWAYS = ("setup", "after_step", "after_eval")  # a plugin keeps its own state whatever hooks it was chosen for
+HOOKS = tuple(name for name, item in vars(specs).items() if hasattr(item, "ssss_zoo_spec"))
+CHOSEN = tuple(name for name in HOOKS if name not in ALWAYS)
+
+Watch = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
+
+
+def installed(kind: str) -> dict[str, EntryPoint]:
+    """Entry points of the group `ssss_zoo.<kind>` by name, nothing imported. kind: methods, datasets, models."""
+    return {point.name: point for point in entry_points(group=f"{PROJECT}.{kind}")}
+
+
+def load(kind: str, name: str, where: str = "") -> Any:
+    """Import what the entry point `name` of `ssss_zoo.<kind>` names. Raises UserError when unknown or broken."""
+    points = installed(kind)
+    if name not in points:
+        raise unknown(kind.removesuffix("s").replace("dataset", "data set"), name, points, where)
+    try:
+        return points[name].load()
+    except Exception as error:  # somebody else's module may fail in any way at import
+        package = package_of(points[name])
+        raise UserError(
+            f"{kind.removesuffix('s')} '{name}' of package {package} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+
+
+def package_of(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+def local_methods(path: str | None) -> dict[str, type]:
+    """The method classes in a user's own Python file, by their `name` or their class name in small letters."""
+    if path is None:
+        return {}
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise UserError(f"plugins.path={path}: no such file; it takes the path of one Python file")
+    spec = importlib.util.spec_from_file_location(f"ssss_local_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugins.path={path}: not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their own module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code: say where it failed
+        line = next((f.lineno for f in reversed(inspect.trace()) if f.filename == str(file)), "?")
+        raise UserError(f"plugins.path={path} fails at line {line}: {type(error).__name__}: {error}") from error
+    own = {c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
+    return {getattr(c, "name", c.__name__.lower()): c for c in own if implements(c)}
+
+
+def implements(method: type) -> list[str]:
+    """The hooks that a method class answers."""
+    return [name for name in HOOKS if hasattr(getattr(method, name, None), MARK)]
+
+
+def providers(config: Config) -> dict[str, list[str]]:
+    """For each hook that `hooks.<hook>` names, who answers it: `a+b`, or nobody for `none`."""
+    answer = {}
+    for hook, names in config.hooks.items():
+        if hook not in CHOSEN:
+            raise unknown("hook", hook, CHOSEN, f"hooks.{hook}={names}")
+        answer[hook] = [] if names in ("none", "null", "") else str(names).split("+")
+    return answer
+
+
+def method_classes(config: Config) -> dict[str, type]:
+    """The classes of all methods the run needs: those of `method`, then those that only answer a single hook."""
+    local = local_methods(config.plugins.path)
+    wanted = {name: f"method={config.method}" for name in config.plugins.names}
+    for hook, names in providers(config).items():
+        for name in names:
+            wanted.setdefault(name, f"hooks.{hook}={'+'.join(names)}")
+    return {name: local.get(name) or load_method(name, place, local) for name, place in wanted.items()}
+
+
+def load_method(name: str, place: str, local: Mapping[str, type]) -> type:
+    if name not in installed("methods") and local:
+        raise unknown("method", name, [*installed("methods"), *local], place)
+    method: type = load("methods", name, place)
+    if not (inspect.isclass(method) and dataclasses.is_dataclass(method)):
+        raise UserError(f"method '{name}' must be a dataclass with hook implementations, found {method!r}")
+    return method
+
+
+def build_methods(config: Config) -> dict[str, Any]:
+    """Every method the run needs, built from `options.<method>`; writes the typed options back into `config`."""
+    classes = method_classes(config)
+    for name in config.options:
+        if name not in classes:
+            raise unknown("method", name, classes, f"options.{name} (only the methods of this run take options)")
+    methods = {}
+    for name, method in classes.items():
+        given = config.options.get(name, {})
+        values = typed(method, given, f"options.{name}.")
+        methods[name] = build(method, values)
+        config.options[name] = {f.name: getattr(methods[name], f.name) for f in dataclasses.fields(method) if f.init}
+    return methods
+
+
+class Speaker:
+    """What pluggy gets to see of a method: the hooks it was chosen for, its state hooks, and whatever it marked as a hook
+    under a name that is none (for `check_pending` to find). `watch` wraps each of them but wrappers."""
+
+    def __init__(self, name: str, method: Any, chosen: set[str], watch: Watch | None) -> None:
+        for attribute in dir(type(method)):
+            marks = getattr(getattr(method, attribute, None), MARK, None)
+            if marks is None or (attribute in CHOSEN and attribute not in chosen):
+                continue
+            function = getattr(method, attribute)
+            if watch and not marks["wrapper"]:
+                function = functools.wraps(function)(watch(name, attribute, function))
+            setattr(self, attribute, function)
+
+
+def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None = None) -> pluggy.PluginManager:
+    """The run's manager: leftmost method asked first, defaults last, `hooks.<hook>` deciding who answers a hook."""
+    from ssss_zoo import defaults
+
+    named = providers(config)
+    chosen = {
+        name: {
+            hook
+            for hook in CHOSEN
+            if name in named.get(hook, config.plugins.names) and hook in implements(type(method))
+        }
+        for name, method in methods.items()
+    }
+    for hook, names in named.items():
+        for name in names:
+            if hook not in chosen[name]:
+                able = ", ".join(implements(type(methods[name]))) or "none"
+                raise UserError(
+                    f"hooks.{hook}={'+'.join(names)}: method '{name}' does not answer {hook}; it has: {able}"
+                )
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(specs)
+    manager.register(Speaker("default", defaults.Defaults(), set(CHOSEN), watch), "default")
+    order = [*config.plugins.names, *(name for name in methods if name not in config.plugins.names)]
+    for name in reversed(order):  # pluggy asks the last one registered first
+        try:
+            manager.register(Speaker(name, methods[name], chosen[name], watch), name)
+        except pluggy.PluginValidationError as error:
+            raise UserError(f"method '{name}': {' '.join(str(error).split())}") from None
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise UserError(f"{' '.join(str(error).split())}; hooks are: {', '.join(HOOKS)}") from None
+    return manager
+
+
+def who_answers(manager: pluggy.PluginManager) -> dict[str, list[str]]:
+    """For each hook the plugins that will be asked, in order; `default` where nobody else speaks."""
+    answer = {}
+    for hook in HOOKS:
+        names = [i.plugin_name for i in reversed(getattr(manager.hook, hook).get_hookimpls())]
+        answer[hook] = [name for name in names if name != "default"] or names
+    return answer

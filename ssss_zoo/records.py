@@ -1,0 +1,224 @@
+"""The words that engine, hooks and methods share. Frozen, compared by identity: a record is never changed in place.
+
+Shapes: B images, C classes, D feature width, H x W pixels, h x w feature cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+IGNORE = 255  # a mask's value for void, and for the padding of a labelled crop
+
+Perturbation = Callable[[list[Tensor]], list[Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A batch of the labelled stream: image (B, channels, H, W) in [0, 1]; mask (B, H, W) int64, IGNORE where void."""
+
+    image: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """A batch of weak views: image (B, channels, H, W) in [0, 1]; valid (B, H, W) bool, False on crop padding."""
+
+    image: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one step sees. `unlabelled` is None for a method without views; `partner` is a second, independent
+    draw from the unlabelled images, read only when a view's CutMix asks for it (`partner="stream"`). `hidden` (B, H, W):
+    the unlabelled images' own labels where `diagnose=true` reads them; no hook ever sees it."""
+
+    labelled: Labelled
+    unlabelled: Unlabelled | None = None
+    partner: Unlabelled | None = None
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a network returns: logits (B, C, H, W) at image size; features (B, D, h, w), the decoder's last map."""
+
+    logits: Tensor
+    features: Tensor
+
+    def detach(self) -> Output:
+        return Output(self.logits.detach(), self.features.detach())
+
+    def rows(self, start: int, stop: int) -> Output:
+        """The output of images `start` to `stop` of the batch."""
+        return Output(self.logits[start:stop], self.features[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoLabel:
+    """What the teacher says of a weak view.
+
+    target: int64 class ids (B, H, W), or a float distribution (B, C, H, W) that sums to 1 over C.
+    confidence: (B, H, W) float in [0, 1], the teacher's largest class probability.
+    valid: (B, H, W) bool; False means "never use" (padding). There is no 255 in a pseudo-label.
+    """
+
+    target: Tensor
+    confidence: Tensor
+    valid: Tensor
+
+    @property
+    def ids(self) -> Tensor:
+        """The likeliest class of each pixel, (B, H, W) int64, for either kind of target."""
+        return self.target if self.target.dim() == 3 else self.target.max(dim=1).indices
+
+
+@dataclass(frozen=True, eq=False)
+class CutMix:
+    """Rectangles of a partner image laid over a view; image, pseudo-label, weight and validity move together.
+
+    partner: `next` (the batch rolled by one: no image meets itself unless it is alone), `reverse` (the batch
+        read backwards, UniMatch V2's rule: the middle one of an odd batch meets itself), `stream` (a second,
+        independent unlabelled batch, labelled by a pass of its own).
+    boxes: (B, n, 4) int64 on the CPU: top, left, bottom, right, half open; an empty box mixes nothing.
+        Overlapping boxes of one image toggle (CutMix-Seg's rule).
+    """
+
+    partner: str
+    boxes: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One look of the student at the unlabelled batch, trained towards the pseudo-label.
+
+    strength: `strong` (photometric augmentation on top of the weak view) or `weak` (the weak view itself).
+    share: weight of this view's loss in the total.
+    group: the forward pass it goes into. `labelled` is the pass of the labelled images; views of one group share
+        a pass, and so BatchNorm statistics.
+    cutmix: boxes of a partner, or None.
+    perturb: changes the encoder's features on their way to the decoder (list of maps in, the same list out).
+    perturb_labelled: also decode a perturbed copy of the labelled images, thrown away after BatchNorm saw it.
+    normaliser: what the summed loss is divided by: `valid` (pixels that are not padding), `kept` (pixels with a
+        weight above 0), `weight` (sum of the weights), `all` (every pixel). Never less than 1 (weight: 1e-6).
+    """
+
+    name: str
+    strength: str = "strong"
+    share: float = 1.0
+    group: str = "strong"
+    cutmix: CutMix | None = None
+    perturb: Perturbation | None = None
+    perturb_labelled: bool = False
+    normaliser: str = "valid"
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """All that the student looks at in one step: the unlabelled views, and the share of the labelled loss.
+    No views at all means that the method learns from labels alone: no unlabelled image is read."""
+
+    views: tuple[View, ...] = ()
+    labelled_share: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A view after the student's pass: its image as shown (boxes mixed in), the student's output with gradient, and the
+    target and pixel weight (B, H, W) mixed by the same boxes."""
+
+    view: View
+    image: Tensor
+    output: Output
+    label: PseudoLabel
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands. step: 0-based index of this step; steps: how many there are; epoch_steps: steps in one
+    pass over the unlabelled images (over the labelled ones where the method reads no others)."""
+
+    step: int
+    steps: int
+    epoch_steps: int
+
+    @property
+    def done(self) -> float:
+        """Share of the run that is done, 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the unlabelled images so far, fractional."""
+        return self.step / max(self.epoch_steps, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class RunInfo:
+    """What a method may know before the first step. students: the networks that will be trained, on their device."""
+
+    class_names: tuple[str, ...]
+    feature_dim: int
+    in_channels: int
+    crop: tuple[int, int]
+    batch: int
+    steps: int
+    epoch_steps: int
+    folder: Path
+    students: tuple[nn.Module, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One entry of a list: where its image is, and its mask where it has one. `name` is what messages call it."""
+
+    name: str
+    image: Any
+    mask: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One training of a method of several (ST++): which lists it trains on (None: the run's own), for how many steps
+    (None: the run's budget), and whether the networks start again from their first weights."""
+
+    name: str = "train"
+    labelled: Sequence[Sample] | None = None
+    unlabelled: Sequence[Sample] | None = None
+    steps: int | None = None
+    restart: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class StageResult:
+    """What a finished stage leaves: its validation figures, its networks, and the lists that it was given."""
+
+    stage: Stage
+    metrics: dict[str, Any]
+    students: tuple[nn.Module, ...]
+    teacher: nn.Module | None
+    labelled: Sequence[Sample] = field(default_factory=tuple)
+    unlabelled: Sequence[Sample] = field(default_factory=tuple)
+
+
+def mixed(label: PseudoLabel, partner: PseudoLabel, box: Tensor) -> PseudoLabel:
+    """`partner` where `box` (B, H, W) bool is True, `label` elsewhere."""
+    wide = box if label.target.dim() == 3 else box.unsqueeze(1)
+    return replace(
+        label,
+        target=torch.where(wide, partner.target, label.target),
+        confidence=torch.where(box, partner.confidence, label.confidence),
+        valid=torch.where(box, partner.valid, label.valid),
+    )

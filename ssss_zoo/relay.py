@@ -1,0 +1,229 @@
+"""Asks the hooks, combines their answers by the rule of each spec, checks and traces them while a run is young."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import CutMix, Progress, PseudoLabel, View, Views
+
+Print = Callable[[str], None]
+
+
+class Relay:
+    """The run's line to its methods.
+
+    watching: while True every answer is checked for type, shape and finiteness (which waits for the device, so it is
+    turned off after the first steps), and printed when `trace` is given.
+    """
+
+    def __init__(self, trace: Print | None = None) -> None:
+        self.hook: Any = None  # the plugin manager's relay, set by `connect`
+        self.watching, self.trace = True, trace
+        self.arguments: dict[str, Any] = {}
+
+    def connect(self, hook: Any) -> None:
+        self.hook = hook
+
+    def ask(self, hook: str, **arguments: Any) -> Any:
+        """Every answer (a list), or the first one where the spec says so."""
+        self.arguments = arguments
+        return getattr(self.hook, hook)(**arguments)
+
+    def views(self, size: tuple[int, int, int], progress: Progress) -> Views:
+        views: Views = self.ask("make_views", size=size, progress=progress)
+        return views
+
+    def pseudo_label(self, **arguments: Any) -> PseudoLabel:
+        label: PseudoLabel = self.ask("pseudo_label", **arguments)
+        return label
+
+    def pixel_weight(self, probs: Tensor, label: PseudoLabel, progress: Progress) -> Tensor:
+        """Product of all answers, (B, H, W) float32; ones when nobody speaks."""
+        answers = self.ask("pixel_weight", probs=probs, label=label, progress=progress)
+        return product(answers) if answers else torch.ones_like(label.confidence)
+
+    def class_weight(self, label: PseudoLabel, weight: Tensor, num_classes: int, progress: Progress) -> Tensor:
+        """Product of all answers, (C,) float32; ones when nobody speaks."""
+        answers = self.ask("class_weight", label=label, weight=weight, num_classes=num_classes, progress=progress)
+        return product(answers) if answers else torch.ones(num_classes, device=weight.device)
+
+    def regularize(self, **arguments: Any) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        for answer in self.ask("regularize", **arguments):
+            for name, term in answer.items():
+                terms[name] = terms[name] + term if name in terms else term
+        return terms
+
+    def watch(self, plugin: str, hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, the answer of `plugin` to `hook`, with its answers checked and traced while watching."""
+
+        def watched(*arguments: Any) -> Any:
+            if not self.watching:
+                return function(*arguments)
+            start = time.perf_counter()
+            answer = function(*arguments)
+            check_answer(plugin, hook, answer, self.arguments)
+            if self.trace:
+                self.trace(trace_line(plugin, hook, self.arguments, answer, time.perf_counter() - start))
+            return answer
+
+        return watched
+
+
+def product(factors: list[Tensor]) -> Tensor:
+    return reduce(torch.mul, factors).float()
+
+
+# --- what a trace line says -----------------------------------------------------------------------------------------
+
+
+def trace_line(plugin: str, hook: str, arguments: dict[str, Any], answer: Any, seconds: float) -> str:
+    asked = ", ".join(f"{name} {describe(value)}" for name, value in arguments.items())
+    return f"{hook:<13} {plugin:<12} {seconds * 1000:8.2f} ms  -> {describe(answer)}  [{asked}]"
+
+
+def describe(value: Any) -> str:
+    """A value in a few characters: tensors by shape and type, records by their parts."""
+    if isinstance(value, Tensor):
+        return f"{'x'.join(map(str, value.shape)) or 'scalar'}:{str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, PseudoLabel):
+        return f"PseudoLabel(target {describe(value.target)})"
+    if isinstance(value, Views):
+        return f"Views({', '.join(f'{v.name}*{v.share:g} in {v.group}' for v in value.views) or 'labels alone'})"
+    if isinstance(value, Progress):
+        return f"{value.step}/{value.steps}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(describe(item) for item in value)}]"
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return str(value)
+    return type(value).__name__
+
+
+# --- what an answer must be -----------------------------------------------------------------------------------------
+
+
+def check_answer(plugin: str, hook: str, answer: Any, arguments: dict[str, Any]) -> None:
+    """Raise UserError, naming plugin and hook, when an answer is not what the spec says. None is always allowed."""
+    checker = CHECKS.get(hook)
+    if answer is None or checker is None:
+        return
+    fault = checker(answer, arguments)
+    if fault:
+        raise UserError(f"hook {hook} of '{plugin}' must return {fault}")
+
+
+def tensor_fault(
+    name: str, value: Any, shape: tuple[int, ...], floating: bool = True, least: float = 0.0
+) -> str | None:
+    """What is wrong with a tensor, or None."""
+    sizes = f"{name} = {shape}"
+    if not isinstance(value, Tensor):
+        return f"a tensor {sizes}, got {type(value).__name__}"
+    if tuple(value.shape) != shape:
+        return f"{sizes}, got {tuple(value.shape)}"
+    if floating != value.is_floating_point():
+        return f"{'floats' if floating else 'whole numbers'}, got {value.dtype}"
+    if not torch.isfinite(value).all():
+        return f"finite numbers, got {int((~torch.isfinite(value)).sum())} of {value.numel()} that are not"
+    if value.numel() and value.min() < least:
+        return f"numbers >= {least:g}, got {value.min().item():g}"
+    return None
+
+
+def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
+    if not isinstance(answer, PseudoLabel):
+        return f"a PseudoLabel, got {type(answer).__name__}"
+    images, classes, height, width = arguments["probs"].shape
+    pixels = (images, height, width)
+    if answer.target.is_floating_point():
+        fault = tensor_fault("target (B, C, H, W)", answer.target, (images, classes, height, width))
+        off = fault is None and (answer.target.sum(dim=1) - 1).abs().max() > 1e-3
+        fault = "targets that sum to 1 over the classes" if off else fault
+    else:
+        fault = tensor_fault("target (B, H, W)", answer.target, pixels, floating=False)
+        if fault is None and answer.target.max() >= classes:
+            fault = f"class ids below {classes}, got {int(answer.target.max())}"
+    fault = fault or tensor_fault("confidence (B, H, W)", answer.confidence, pixels)
+    if fault is None and (answer.valid.dtype != torch.bool or tuple(answer.valid.shape) != pixels):
+        fault = f"valid (B, H, W) = {pixels} bool, got {describe(answer.valid)}"
+    return fault
+
+
+def check_views(answer: Any, arguments: dict[str, Any]) -> str | None:
+    if not isinstance(answer, Views):
+        return f"Views, got {type(answer).__name__}"
+    names = [view.name for view in answer.views]
+    if len(set(names)) != len(names):
+        return f"views with different names, got {names}"
+    return next((fault for view in answer.views if (fault := check_view(view, arguments["size"][0]))), None)
+
+
+def check_view(view: View, images: int) -> str | None:
+    if view.strength not in ("weak", "strong"):
+        return f"views of strength weak or strong, got '{view.strength}' for {view.name}"
+    if view.normaliser not in ("valid", "kept", "weight", "all"):
+        return f"a normaliser of valid, kept, weight, all, got '{view.normaliser}' for {view.name}"
+    return check_cutmix(view.cutmix, images) if view.cutmix else None
+
+
+def check_cutmix(cutmix: CutMix, images: int) -> str | None:
+    if cutmix.partner not in ("next", "reverse", "stream"):
+        return f"a CutMix partner of next, reverse, stream, got '{cutmix.partner}'"
+    shape = tuple(cutmix.boxes.shape)
+    if len(shape) != 3 or shape[0] != images or shape[2] != 4 or cutmix.boxes.is_floating_point():
+        return f"CutMix boxes (B, n, 4) int64 with B = {images}, got {describe(cutmix.boxes)}"
+    return None
+
+
+def check_pixel_weight(answer: Any, arguments: dict[str, Any]) -> str | None:
+    images, _, height, width = arguments["probs"].shape
+    return tensor_fault("(B, H, W)", answer, (images, height, width))
+
+
+def check_class_weight(answer: Any, arguments: dict[str, Any]) -> str | None:
+    return tensor_fault("(C,)", answer, (arguments["num_classes"],))
+
+
+def check_terms(answer: Any, arguments: dict[str, Any]) -> str | None:
+    if not isinstance(answer, dict):
+        return f"a dict of scalar losses by name, got {type(answer).__name__}"
+    faults = (tensor_fault(f"'{name}': a scalar", term, (), least=-float("inf")) for name, term in answer.items())
+    return next((fault for fault in faults if fault), None)
+
+
+def check_modules(answer: Any, arguments: dict[str, Any]) -> str | None:
+    if not isinstance(answer, dict) or not all(isinstance(module, nn.Module) for module in answer.values()):
+        return f"a dict of torch modules by name, got {describe(answer)}"
+    return None
+
+
+def check_students(answer: Any, arguments: dict[str, Any]) -> str | None:
+    if not isinstance(answer, list) or not answer or not all(isinstance(network, nn.Module) for network in answer):
+        return f"a list of networks, got {describe(answer)}"
+    return None
+
+
+def check_teacher(answer: Any, arguments: dict[str, Any]) -> str | None:
+    missing = [name for name in ("joins", "network", "update", "__call__") if not hasattr(answer, name)]
+    return f"a Teacher; {type(answer).__name__} has no {', '.join(missing)}" if missing else None
+
+
+CHECKS: dict[str, Callable[[Any, dict[str, Any]], str | None]] = {
+    "setup": check_modules,
+    "make_students": check_students,
+    "make_teacher": check_teacher,
+    "make_views": check_views,
+    "pseudo_label": check_pseudo_label,
+    "pixel_weight": check_pixel_weight,
+    "class_weight": check_class_weight,
+    "regularize": check_terms,
+}

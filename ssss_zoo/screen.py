@@ -1,0 +1,118 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, a line per log step elsewhere; the end as a table."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+log = logging.getLogger("ssss_zoo")
+
+
+class ConsoleHandler(logging.Handler):
+    """Log lines on the screen, above the progress bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self.console.print(prefix + record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+class Screen:
+    """The run's console and its `run.log`. Use as a context manager: it hands the log over, and takes it back."""
+
+    def __init__(self, file: Path) -> None:
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.bar: Progress | None = None
+        self.task: Any = None
+        to_file = logging.FileHandler(file)
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.handlers: list[logging.Handler] = [to_file, ConsoleHandler(self.console)]
+
+    def __enter__(self) -> Screen:
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        for handler in self.handlers:
+            log.addHandler(handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for handler in self.handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+    def begin(self, steps: int, done: int) -> None:
+        self.began, self.first = time.perf_counter(), done
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(24), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.task = self.bar.add_task("starting", total=steps, completed=done)
+            self.bar.start()
+
+    def step(self, step: int) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=step)
+
+    def note(self, text: str) -> None:
+        """A passing word beside the bar (an evaluation's progress); nothing where there is no bar."""
+        if self.bar:
+            self.bar.update(self.task, description=text)
+
+    def report(self, step: int, steps: int, losses: Mapping[str, float], used: float | None, rate: float) -> None:
+        """A log step: losses by name, share of pixels used, steps/s, time left."""
+        left = (steps - step) / rate if rate else float("inf")
+        parts = [f"{name} {value:.4f}" for name, value in losses.items()]
+        parts += [f"pixels used {used:.0%}"] if used is not None else []
+        parts += [f"{rate:.2f} steps/s", f"{duration(left)} left"]
+        text = "  ".join(parts)
+        if self.bar:
+            self.bar.update(self.task, completed=step, description=text)
+            self.handlers[0].emit(
+                log.makeRecord(log.name, logging.INFO, "", 0, f"step {step}/{steps}  {text}", (), None)
+            )
+        else:
+            log.info(f"step {step}/{steps}  {text}")
+
+    def stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def percent(value: float | None) -> str:
+    return "absent" if value is None else f"{100 * value:.2f}"
+
+
+def iou_table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    """IoU per class and mIoU in percent, a column a network."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("IoU, %")
+    for network in figures:
+        table.add_column(network, justify="right")
+    first = next(iter(figures.values()))
+    for name in first["iou"]:
+        table.add_row(name, *(percent(part["iou"][name]) for part in figures.values()))
+    table.add_section()
+    table.add_row("mIoU", *(percent(part["miou"]) for part in figures.values()), style="bold")
+    return table

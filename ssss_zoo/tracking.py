@@ -1,0 +1,155 @@
+"""A run's log: `history.jsonl` always, MLflow when it can be had. A tracker that fails is a warning, never the end."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssss_zoo.config import Config
+from ssss_zoo.errors import UserError
+
+log = logging.getLogger("ssss_zoo")
+
+
+class History:
+    """`history.jsonl`: a line a logged step. Opened at `step`, it forgets what came after that step."""
+
+    def __init__(self, file: Path, step: int) -> None:
+        self.file = file
+        kept = [line for line in read_lines(file) if line["step"] <= step]
+        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append one line. Raises UserError when the disk refuses."""
+        try:
+            with self.file.open("a") as handle:
+                handle.write(json.dumps(dict(line), allow_nan=False) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.file}: {error.strerror}; make room, then resume=true") from error
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The lines of a history; a last line that a kill cut short is left out."""
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else ():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class Tracker:
+    """One MLflow run. Every call is allowed to fail: the first failure is logged as a warning and ends the tracking."""
+
+    def __init__(self, config: Config, tags: Mapping[str, str], run_id: str | None) -> None:
+        self.run_id = run_id
+        self.client: Any = None
+        if config.tracking.uri == "off":
+            return
+        with self.forgiven("cannot start"):
+            self.uri = config.tracking.uri or default_uri()
+            self.client = open_store(self.uri)
+            if run_id is None or not self.knows(run_id):
+                self.run_id = self.start(config, tags)
+
+    def knows(self, run_id: str) -> bool:
+        try:
+            self.client.get_run(run_id)
+        except Exception:  # another store than the one the run began in
+            return False
+        return True
+
+    def start(self, config: Config, tags: Mapping[str, str]) -> str:
+        from mlflow.entities import Param
+
+        experiment = self.client.get_experiment_by_name(config.tracking.experiment)
+        number = experiment.experiment_id if experiment else self.client.create_experiment(config.tracking.experiment)
+        name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
+        run = self.client.create_run(number, run_name=name, tags=dict(tags))
+        params = [Param(key, str(value)[:500]) for key, value in flat(config_tree(config)).items()]
+        self.client.log_batch(run.info.run_id, params=params)
+        return str(run.info.run_id)
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """All figures of a step in one call; names may hold letters, digits, space, `_ - . /`."""
+        if self.client is None:
+            return
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self.forgiven("lost"):
+            metrics = [Metric(key, float(value), now, step) for key, value in figures.items() if math.isfinite(value)]
+            self.client.log_batch(self.run_id, metrics=metrics)
+
+    def finish(self, status: str, artifacts: list[Path]) -> None:
+        """status: FINISHED, FAILED or KILLED."""
+        if self.client is None:
+            return
+        with self.forgiven("lost at the end"):
+            for path in artifacts:
+                self.client.log_artifact(self.run_id, str(path))
+            self.client.set_terminated(self.run_id, status)
+
+    @contextmanager
+    def forgiven(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever a store or a network does must not end the run
+            self.client = None
+            log.warning(
+                "MLflow %s (%s: %s); the run goes on, its figures are in history.jsonl",
+                what,
+                type(error).__name__,
+                " ".join(str(error).split())[:200],
+            )
+
+
+def default_uri() -> str:
+    Path("runs").mkdir(exist_ok=True)
+    return f"sqlite:///{Path('runs', 'mlflow.db').resolve()}"
+
+
+def open_store(uri: str) -> Any:
+    """A client of the store. A fresh SQLite file is initialised under a lock: two runs that start at once on one
+    leave it unusable."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    if not uri.startswith("sqlite:///"):
+        client.search_experiments(max_results=1)
+        return client
+    file = Path(uri.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def config_tree(config: Config) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(config)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested tree as `a.b.c` keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves

@@ -1,0 +1,376 @@
+"""The loop of one stage: step, log, evaluate, save, and stop cleanly when it must."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ssss_zoo import checkpoint
+from ssss_zoo.data.feed import Feed
+from ssss_zoo.engine import Engine
+from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.health import Health
+from ssss_zoo.records import Progress, Stage, StageResult
+
+if TYPE_CHECKING:
+    from ssss_zoo.run import Run
+
+log = logging.getLogger("ssss_zoo")
+WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many steps after it
+
+
+class Training:
+    """One stage of a run. offset: steps of the stages before it; files and trackers count from the run's beginning."""
+
+    def __init__(self, run: Run, engine: Engine, health: Health, stage: Stage, index: int, offset: int) -> None:
+        self.run, self.engine, self.health, self.stage, self.index, self.offset = (
+            run, engine, health, stage, index, offset,
+        )  # fmt: skip
+        self.config, self.folder = run.config, run.folder
+        self.labelled = stage.labelled if stage.labelled is not None else run.dataset.labelled
+        self.unlabelled = stage.unlabelled if stage.unlabelled is not None else run.dataset.unlabelled
+        self.steps = stage.steps or run.steps
+        train = self.config.train
+        self.log_every = train.log_every or max(1, self.steps // 100)
+        self.eval_every = train.eval_every or max(1, self.steps // 5)
+        self.save_every = train.checkpoint_every or self.eval_every
+        self.step, self.best, self.val = 0, {}, {}  # type: int, dict[str, Any], dict[str, Any]
+        self.spent = {"train": 0.0, "evaluate": 0.0, "wait": 0.0}
+        self.pending: list[dict[str, Tensor]] = []
+        self.stop_asked = False
+
+    # --- begin and end ----------------------------------------------------------------------------------------------
+
+    def begin(self, state: Mapping[str, Any] | None) -> None:
+        """Fill everything from a checkpoint's state, open the streams where they stood, rehearse one step."""
+        if state:
+            self.restore(Path(state["from"]), state)
+            log.info(f"resuming at step {self.step} of {self.steps}")
+        accumulate = self.config.train.accumulate
+        self.feed = Feed(
+            self.run.dataset,
+            self.labelled,
+            self.unlabelled,
+            self.config,
+            self.run.needs,
+            self.engine.seed,
+            start=self.step * accumulate,
+            pin=self.engine.device.type == "cuda",
+        )
+        if self.step < self.steps:
+            self.rehearse()
+
+    def fit(self) -> StageResult:
+        """Train to the last step. Raises Interrupted after Ctrl-C or SIGTERM, with everything saved."""
+        self.run.screen.begin(self.steps, self.step)
+        self.mark, self.first = time.perf_counter(), (self.step, self.spent["train"])
+        with self.catch_signals():
+            try:
+                while self.step < self.steps:
+                    self.one_step()
+            except (UserError, KeyboardInterrupt, Interrupted):
+                with suppress(UserError):  # a full disk is already being told of
+                    self.write_metrics("stopped")
+                raise
+            finally:
+                self.run.screen.stop()
+        return self.result()
+
+    def result(self) -> StageResult:
+        return StageResult(
+            self.stage,
+            self.val,
+            tuple(self.engine.students),
+            self.engine.teachers[0].network,
+            self.labelled,
+            self.unlabelled,
+        )
+
+    def finish(self) -> dict[str, Any]:
+        """The figures of the whole run, written as finished."""
+        return self.write_metrics("finished")
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def one_step(self) -> None:
+        self.engine.ask.watching = self.step < WATCHED_STEPS
+        logs = self.due(self.log_every)
+        self.engine.on_health = self.health if logs else None
+        self.pending.append(self.engine.step(self.feed, self.progress(self.step)))
+        self.step += 1
+        self.run.screen.step(self.step)
+        evaluates, saves = self.at(self.eval_every), self.at(self.save_every)
+        if logs or saves or evaluates or self.stop_asked:
+            figures = self.read_losses()  # also proves that every loss up to here is finite
+            if logs:
+                self.log(figures)
+        if evaluates:
+            self.evaluate()
+        if saves or self.stop_asked:
+            self.save()
+        if self.stop_asked and self.step < self.steps:
+            raise Interrupted(f"stopped at step {self.step} of {self.steps}")
+
+    def due(self, every: int) -> bool:
+        """Whether the step about to be made is one of every so many, or the last."""
+        return (self.step + 1) % every == 0 or self.step + 1 == self.steps
+
+    def at(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.steps
+
+    def progress(self, step: int) -> Progress:
+        return Progress(step, self.steps, self.run.epoch_steps)
+
+    def read_losses(self) -> dict[str, float]:
+        """Mean of each loss since the last reading: the one place where the loop waits for the device."""
+        if not self.pending:
+            return {}
+        names = list(dict.fromkeys(name for losses in self.pending for name in losses))
+        zero = torch.zeros((), device=self.engine.device)
+        table = torch.stack([torch.stack([losses.get(n, zero).float() for n in names]) for losses in self.pending])
+        values = table.cpu()
+        first = self.step - len(self.pending)
+        self.pending = []
+        broken = (~torch.isfinite(values)).any(dim=1).nonzero().flatten().tolist()
+        if broken:
+            self.explain(first + broken[0], dict(zip(names, values[broken[0]].tolist(), strict=True)))
+        return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
+
+    def explain(self, step: int, losses: Mapping[str, float]) -> None:
+        """Stop at a loss that is not finite: which step, which losses, what the images were."""
+        accumulate = self.config.train.accumulate
+        feed = Feed(
+            self.run.dataset, self.labelled, self.unlabelled, self.config, self.run.needs, self.engine.seed,
+            start=step * accumulate,
+        )  # fmt: skip
+        batch = self.engine.receive(next(feed))
+        views = {"labelled": batch.labelled.image, "weak": batch.unlabelled.image if batch.unlabelled else None}
+        seen = "; ".join(
+            f"{name} view {image.min():.3g} to {image.max():.3g}, mean {image.mean():.3g}"
+            for name, image in views.items()
+            if image is not None
+        )
+        named = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
+        files = [name for stream in feed.names(step * accumulate).values() for name in stream]
+        raise UserError(
+            f"loss not finite at step {step + 1}: {named}; {seen}; images: {', '.join(files)}; lower optim.lr or take "
+            "train.precision=32, then resume=true goes on from the last checkpoint"
+        )
+
+    def log(self, losses: Mapping[str, float]) -> None:
+        self.count_time("train")
+        rate = (self.step - self.first[0]) / max(self.spent["train"] - self.first[1], 1e-9)
+        health = self.health.read()
+        line: dict[str, Any] = {"step": self.offset + self.step, "stage": self.stage.name, "losses": dict(losses)}
+        line["lr"] = self.engine.optimizer.param_groups[0]["lr"]
+        if health:
+            line["pseudo_labels"] = health
+            warning = self.health.warning(health, tuple(self.run.dataset.class_names))
+            if warning:
+                log.warning(f"step {self.step}: {warning}")
+        self.run.history.write(line)
+        figures = {f"loss/{name}": value for name, value in losses.items()} | {"lr": line["lr"], "steps_per_s": rate}
+        if health:
+            figures |= {
+                f"pseudo/{key}": health[key] for key in ("used", "weight", "confidence", "accuracy") if key in health
+            }
+        self.run.tracker.log(figures, self.offset + self.step)
+        self.run.screen.report(self.step, self.steps, losses, health["used"] if health else None, rate)
+
+    def count_time(self, what: str) -> None:
+        """Count the time since the last call as spent on `what`."""
+        now = time.perf_counter()
+        self.spent[what] += now - self.mark
+        self.mark = now
+
+    # --- evaluate ---------------------------------------------------------------------------------------------------
+
+    def networks(self) -> dict[str, nn.Module]:
+        """What is evaluated: `student`, and `teacher` where it has weights of its own; further pairs are numbered."""
+        return self.engine.networks()
+
+    def reported(self) -> str:
+        """Whose mIoU stands for the run: the teacher's where there is one, else the student's."""
+        return "teacher" if "teacher" in self.networks() else "student"
+
+    def reported_network(self) -> nn.Module:
+        return self.networks()[self.reported()]
+
+    def evaluate(self) -> None:
+        dataset = self.run.dataset
+        if not len(dataset.val):
+            return
+        self.count_time("train")
+        note = self.run.screen.note
+        figures = self.run.evaluator(self.networks(), dataset.val, lambda done, all_: note(f"evaluating {done}/{all_}"))
+        chosen = figures[self.reported()]
+        self.val = {"step": self.offset + self.step, "network": self.reported(), **chosen, **figures}
+        words = ", ".join(f"{name} {100 * part['miou']:.2f}" for name, part in figures.items())
+        log.info(f"step {self.step}: mIoU {words}")
+        self.run.tracker.log(
+            {f"val/{name}/miou": part["miou"] for name, part in figures.items()}
+            | {f"val/iou/{name}": iou for name, iou in chosen["iou"].items() if iou is not None},
+            self.offset + self.step,
+        )
+        self.run.history.write({"step": self.offset + self.step, "stage": self.stage.name, "val": self.val})
+        self.engine.ask.ask(
+            "after_eval", metrics=self.val, students=self.engine.students, progress=self.progress(self.step)
+        )
+        self.count_time("evaluate")
+        if not self.best or chosen["miou"] > self.best["miou"]:
+            self.best = self.val
+            self.write_checkpoint(self.folder / "best", training=False)
+        self.write_metrics("running")
+
+    def write_metrics(self, status: str) -> dict[str, Any]:
+        """Write metrics.json whole."""
+        from ssss_zoo.run import environment
+
+        run = self.run
+        device = self.engine.device
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory_of_process()
+        metrics = {
+            "status": status,
+            "method": self.config.method,
+            "dataset": self.config.dataset,
+            "split": self.config.data.split,
+            "seed": self.config.seed,
+            "step": self.offset + self.step,
+            "val": self.val,
+            "best": self.best,
+            "time": {
+                "train_seconds": round(self.spent["train"], 3),
+                "evaluate_seconds": round(self.spent["evaluate"], 3),
+                "data_wait_seconds": round(self.spent["wait"] + self.feed.waited, 3),
+                "steps_per_second": round(self.step / self.spent["train"], 4) if self.spent["train"] else None,
+                "peak_memory_bytes": peak,
+            },
+            "environment": environment(device),
+            "data": {
+                "labelled": len(self.labelled),
+                "unlabelled": len(self.unlabelled) if run.needs.unlabelled else 0,
+                "val": len(run.dataset.val),
+                "fingerprint": run.dataset.fingerprint,
+            },
+            "absent_classes": self.config.evaluate.absent,
+        }
+        checkpoint.write_json(self.folder / "metrics.json", metrics)
+        return metrics
+
+    # --- save and restore -------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        self.count_time("train")
+        self.write_checkpoint(self.folder / "last", training=True)
+        self.write_metrics("running")
+
+    def write_checkpoint(self, folder: Path, training: bool) -> None:
+        """training: with everything that a continuation needs; else the weights to predict with."""
+        weights = {name: network.state_dict() for name, network in self.networks().items()}
+        state: dict[str, Any] = {"step": self.step, "global_step": self.offset + self.step, "reported": self.reported()}
+        if training:
+            weights["methods"] = flat_state(self.run.modules)
+            state |= self.training_state()
+        checkpoint.save_folder(folder, weights, state)
+
+    def training_state(self) -> dict[str, Any]:
+        from ssss_zoo.run import flat_config
+
+        return {
+            "stage": self.index,
+            "optimizer": self.engine.optimizer.state_dict(),
+            "scaler": self.engine.scaler.state_dict(),
+            "best": self.best,
+            "val": self.val,
+            "spent": dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited},
+            "mlflow_run": self.run.tracker.run_id,
+            "config": flat_config(self.config),
+            "threads": torch.get_num_threads(),
+        }
+
+    def restore(self, folder: Path, state: Mapping[str, Any]) -> None:
+        for name, network in self.networks().items():
+            checkpoint.load_weights(folder, name, network)
+        checkpoint.load_weights(folder, "methods", nn.ModuleDict(dict(self.run.modules)))
+        self.engine.optimizer.load_state_dict(state["optimizer"])
+        self.engine.scaler.load_state_dict(state["scaler"])
+        self.step, self.best, self.val = state["step"], state["best"], state["val"]
+        self.spent = dict(state["spent"])
+        if state["threads"] != torch.get_num_threads():
+            log.warning(
+                f"the run began with {state['threads']} threads and goes on with {torch.get_num_threads()}: the last bits "
+                "of its numbers will differ"
+            )
+
+    def rehearse(self) -> None:
+        """Before the first step: a step as the last one will be (late terms on), one validation image, and a checkpoint
+        written and read back, which also puts everything back. What must fail fails now."""
+        place = self.folder / "rehearsal"
+        kept = (self.step, self.best, self.val, dict(self.spent))
+        self.write_checkpoint(place, training=True)
+        try:
+            batches = iter(self.feed.peek(self.config.train.accumulate))
+            self.engine.ask.watching = True
+            losses = self.engine.step(batches, self.progress(self.steps - 1))
+            broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
+            if broken:
+                self.explain(self.step, {name: loss.item() for name, loss in losses.items()})
+            if len(self.run.dataset.val):
+                self.run.evaluator(self.networks(), self.run.dataset.val[:1])
+            self.restore(place, checkpoint.load_state(place))
+            self.step, self.best, self.val, self.spent = kept
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def save_result(self, folder: Path, result: StageResult) -> None:
+        """Keep a finished stage, so that a resumed run need not train it again."""
+        weights = {name: network.state_dict() for name, network in self.networks().items()}
+        checkpoint.save_folder(folder, weights, {"val": self.val, "best": self.best})
+
+    def read_result(self, folder: Path) -> StageResult:
+        for name, network in self.networks().items():
+            checkpoint.load_weights(folder, name, network)
+        self.val = checkpoint.load_state(folder)["val"]
+        return self.result()
+
+    # --- stopping ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def catch_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM let the step finish, save, and raise Interrupted; a second Ctrl-C stops at once."""
+
+        def ask_to_stop(number: int, frame: object) -> None:
+            if self.stop_asked:
+                raise KeyboardInterrupt
+            self.stop_asked = True
+            log.info("stopping after this step; once more stops at once")
+
+        try:
+            before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread (a notebook's worker): leave signals alone
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def flat_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return nn.ModuleDict(dict(modules)).state_dict()
+
+
+def memory_of_process() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
