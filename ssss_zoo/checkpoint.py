@@ -1,8 +1,8 @@
 """Save and restore a run, so that a kill at any instant leaves a whole checkpoint.
 
-A checkpoint is a folder: `student0.safetensors`, `teacher0.safetensors`, ..., `methods.safetensors` (the methods' modules) and
-`state.pt` (optimiser, scaler, step, stage, history; loads with `weights_only=True`). Random numbers and stream positions
-are functions of seed and step, so the step stands for both.
+A checkpoint is a folder: `student.safetensors`, `teacher.safetensors`, `methods.safetensors` (the methods' modules)
+and `state.pt` (optimiser, scaler, step, stage, best figures; loads with `weights_only=True`). Random numbers and stream
+positions are functions of seed and step, so the step stands for both.
 """
 
 from __future__ import annotations

@@ -157,8 +157,8 @@ class TrackingConfig:
 @dataclass
 class Config:
     """All of a run. method, dataset: names; hooks: who answers one hook, instead of the method; options: the methods'
-    own. output: the run's folder (none: runs/<dataset>/<method>/<split>/seed<seed>). diagnose: compare pseudo-labels with the
-    hidden labels of the unlabelled images, for reporting only. trace: print the hook calls of the first steps."""
+    own. output: the run's folder (none: runs/<dataset>/<method>/<split>/seed<seed>). diagnose: compare pseudo-labels
+    with the hidden labels of the unlabelled images, for reporting only. trace: print the first steps' hook calls."""
 
     method: str = "farcluss"
     dataset: str = "shapes"

@@ -1,8 +1,8 @@
 """One training step, top to bottom. It asks the hooks, and knows no method by name.
 
-A step: the views are planned; the teacher labels the weak view; the student sees labelled images and views, pass by pass;
-pseudo-labels, weights and class weights meet the views' outputs in the consistency loss; regularizers add their terms;
-backward, optimiser, teacher. Nothing in here waits for the device.
+A step: the views are planned; the teacher labels the weak view; the student sees labelled images and views, pass by
+pass; pseudo-labels, weights and class weights meet the views' outputs in the consistency loss; regularizers add their
+terms; backward, optimiser, teacher. Nothing in here waits for the device.
 """
 
 from __future__ import annotations

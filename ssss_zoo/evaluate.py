@@ -15,13 +15,13 @@ from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.plugins import load
 from ssss_zoo.records import Sample
-from ssss_zoo.run import choose_device
+from ssss_zoo.run import choose_device, open_dataset
 
 OWN = ("run", "on", "weights")  # words that are not configuration
 
 
 def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
-    """Figures of each network of a run: {"run", "on", "weights", "images", "step", "student": {...}, "teacher": {...}}."""
+    """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step`."""
     given = [word for word in words if word.partition("=")[0] not in OWN]
     asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, read_words(w for w in words if w not in given))
     if "run" not in asked:
@@ -32,7 +32,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     place = checkpoint.find_folder(folder / asked["weights"])
     if place is None:
         raise UserError(f"{folder} holds no {asked['weights']} checkpoint; it has not come to one yet")
-    dataset: Dataset = load("datasets", config.dataset)(config.data)
+    dataset = open_dataset(load("datasets", config.dataset), config)
     samples = choose_samples(dataset, asked["on"], config)
     device = choose_device(config)
     networks = {

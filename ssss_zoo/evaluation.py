@@ -40,8 +40,8 @@ class Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 class Evaluator:
-    """Scores networks on a list of samples. settings: `evaluate` of the configuration; crop: the training crop, the default
-    window of the sliding mode."""
+    """Scores networks on a list of samples. settings: `evaluate` of the configuration; crop: the training crop, the
+    default window of the sliding mode."""
 
     def __init__(
         self, dataset: Dataset, settings: EvaluateConfig, crop: tuple[int, int], device: torch.device, workers: int = 0
@@ -103,7 +103,7 @@ def starts(size: int, window: int, overlap: float) -> list[int]:
 
 
 def whole(network: nn.Module, image: Tensor) -> Tensor:
-    """Logits of an image of any size: padded right and bottom (edge pixels repeated) to what the network needs, cut back."""
+    """Logits of an image of any size: padded right and bottom (edges repeated) to what the network needs, cut back."""
     height, width = image.shape[-2:]
     multiple = int(getattr(network, "multiple", 1))
     padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")

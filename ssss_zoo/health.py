@@ -73,8 +73,8 @@ class Health:
         """What looks like a collapse, in one line."""
         if figures["used"] < STARVED:
             return (
-                f"pseudo-labels: only {figures['used']:.2%} of the pixels are used; the unlabelled images teach nothing "
-                "yet (a threshold may be too high)"
+                f"pseudo-labels: only {figures['used']:.2%} of the pixels are used; the unlabelled images teach "
+                "nothing yet (a threshold may be too high)"
             )
         top = int(np.argmax(figures["classes"]))
         if figures["classes"][top] > COLLAPSED and self.histogram[top] < 0.9:

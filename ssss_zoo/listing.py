@@ -10,7 +10,7 @@ from ssss_zoo.plugins import CHOSEN, HOOKS, implements, installed, load, package
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
-    """One object a thing: `name`, `about` (a line with its source), `package`; methods with `hooks`, hooks with `answered_by`."""
+    """One object a thing: `name`, `about` (with its source), `package`; methods also `hooks`, hooks `answered_by`."""
     return hooks() if kind == "hooks" else [describe(kind, name) for name in sorted(installed(kind))]
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the two sides: labelled loss, consistency loss. Per pixel in float32, sums with a stated divisor."""
+"""The arithmetic of both sides: labelled loss, consistency loss. Per pixel in float32, sums with a stated divisor."""
 
 from __future__ import annotations
 

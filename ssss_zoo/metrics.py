@@ -1,4 +1,4 @@
-"""mIoU as the field means it: one confusion matrix over the whole set, then a mean over classes; void pixels do not count."""
+"""mIoU as the field means it: one confusion matrix over the whole set, then a mean over classes; void is out."""
 
 from __future__ import annotations
 

@@ -36,12 +36,15 @@ def predictions(file: Path, network: nn.Module, evaluator: Evaluator, samples: S
 
 
 def panels(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> list[Image.Image]:
-    """The four pictures of a row, at most WIDEST pixels wide. photo: (H, W, 3) uint8; truth, predicted: (H, W) ids."""
+    """The four pictures of a row, at most WIDEST pixels wide, small ones enlarged.
+
+    photo: (H, W, 3) uint8; truth, predicted: (H, W) ids.
+    """
     wrong = (photo * 0.35).astype(np.uint8)
     wrong[(predicted != truth) & (truth != IGNORE)] = (230, 40, 40)
     wrong[truth == IGNORE] = (128, 128, 128)
     pictures = [Image.fromarray(p) for p in (photo, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
-    scale = min(1.0, WIDEST / photo.shape[1])
+    scale = max(1, 240 // photo.shape[1]) if photo.shape[1] <= WIDEST else WIDEST / photo.shape[1]
     size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
     return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
 

@@ -124,8 +124,8 @@ def build_methods(config: Config) -> dict[str, Any]:
 
 
 class Speaker:
-    """What pluggy gets to see of a method: the hooks it was chosen for, its state hooks, and whatever it marked as a hook
-    under a name that is none (for `check_pending` to find). `watch` wraps each of them but wrappers."""
+    """What pluggy gets to see of a method: the hooks it was chosen for, its state hooks, and whatever it marked as a
+    hook under a name that is none (for `check_pending` to find). `watch` wraps each of them but wrappers."""
 
     def __init__(self, name: str, method: Any, chosen: set[str], watch: Watch | None) -> None:
         for attribute in dir(type(method)):

@@ -36,9 +36,9 @@ class Unlabelled:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step sees. `unlabelled` is None for a method without views; `partner` is a second, independent
-    draw from the unlabelled images, read only when a view's CutMix asks for it (`partner="stream"`). `hidden` (B, H, W):
-    the unlabelled images' own labels where `diagnose=true` reads them; no hook ever sees it."""
+    """What one step sees. `unlabelled` is None for a method without views; `partner` is a second, independent draw
+    from the unlabelled images, read only when a view's CutMix asks for it (`partner="stream"`). `hidden` (B, H, W): the
+    unlabelled images' own labels where `diagnose=true` reads them; no hook ever sees it."""
 
     labelled: Labelled
     unlabelled: Unlabelled | None = None

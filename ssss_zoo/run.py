@@ -1,4 +1,4 @@
-"""The one place that wires a run: configuration to data, network, methods, engine; stages; resume; what is left behind."""
+"""The one place that wires a run: configuration to data, network, methods, engine; stages; resume; what is left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ssss_zoo.training import Training
 
 log = logging.getLogger("ssss_zoo")
 
-# What may differ between a stopped run and its continuation: where things lie and how they are shown, not what is computed.
+# What may differ between a stopped run and its continuation: where things lie and how they are shown.
 FREE = {
     "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "data.root",
     "train.workers", "train.threads", "train.device", "train.log_every", "train.eval_every", "train.checkpoint_every",
@@ -58,7 +58,7 @@ def run(config: Config) -> RunResult:
     device = choose_device(config)
     folder = output_folder(config)
     state = open_folder(folder, config)
-    dataset: Dataset = dataset_class(config.data)
+    dataset = open_dataset(dataset_class, config)
     dataset.check()
     relay = Relay(trace=(lambda line: log.info(line)) if config.trace else None)
     relay.connect(make_manager(config, methods, relay.watch).hook)
@@ -241,6 +241,12 @@ class Run:
             predictions(self.folder / "predictions.png", network, self.evaluator, samples)
 
 
+def open_dataset(dataset_class: Callable[..., Dataset], config: Config) -> Dataset:
+    dataset = dataset_class(config.data)
+    dataset.channels = config.model.in_channels
+    return dataset
+
+
 # --- folder and device ----------------------------------------------------------------------------------------------
 
 
@@ -350,9 +356,10 @@ def environment(device: torch.device) -> dict[str, Any]:
 def greet(config: Config, dataset: Dataset, methods: dict[str, Any], device: torch.device) -> None:
     """Say what is about to happen, in a few lines."""
     batch = config.train.batch * config.train.accumulate
+    counts = f"{len(dataset.labelled)} labelled, {len(dataset.unlabelled)} unlabelled, {len(dataset.val)} validation"
     log.info(
-        f"{config.method} on {config.dataset}, split {config.data.split}: {len(dataset.labelled)} labelled, "
-        f"{len(dataset.unlabelled)} unlabelled, {len(dataset.val)} validation images, {len(dataset.class_names)} classes"
+        f"{config.method} on {config.dataset}, split {config.data.split}: {counts} images, "
+        f"{len(dataset.class_names)} classes"
     )
     for note in dataset.notes:
         log.info(note)

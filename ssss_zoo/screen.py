@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a progress bar on a terminal, a line per log step elsewhere; the end as a table."""
+"""What a person sees: a progress bar on a terminal, a line per log step elsewhere, the figures as a table."""
 
 from __future__ import annotations
 

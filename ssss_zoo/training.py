@@ -308,8 +308,8 @@ class Training:
         self.spent = dict(state["spent"])
         if state["threads"] != torch.get_num_threads():
             log.warning(
-                f"the run began with {state['threads']} threads and goes on with {torch.get_num_threads()}: the last bits "
-                "of its numbers will differ"
+                f"the run began with {state['threads']} threads and goes on with {torch.get_num_threads()}: the "
+                "last bits of its numbers will differ"
             )
 
     def rehearse(self) -> None:

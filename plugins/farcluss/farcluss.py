@@ -193,15 +193,15 @@ class Farcluss:
         shown = [view for view in views if view.view.perturb is None]
         grid = labelled_output.features.shape[-2:]
         mask = contrast.to_grid(labelled.mask, *grid)
+        ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
+        features = project(self.head, [labelled_output, *(view.output for view in shown)])
+        if self.contrast_centroids == "student":
+            means, sources = features, [(view.label, view.weight) for view in shown]
+        else:
+            means = project(self.slow_head.eval(), [teacher(labelled.image), *([weak] if weak else [])])
+            sources = [(label, weight)] if label and weight is not None else []
         with torch.autocast(mask.device.type, enabled=False):
-            features = project(self.head, [labelled_output, *(view.output for view in shown)])
-            if self.contrast_centroids == "student":
-                means, sources = features.detach(), [(view.label, view.weight) for view in shown]
-            else:
-                means = project(self.slow_head.eval(), [teacher(labelled.image), *([weak] if weak else [])])
-                sources = [(label, weight)] if label and weight is not None else []
             self.absorb(means, mask, sources)
-            ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
             return {"farcluss_contrast": self.contrast_weight * self.contrast_loss(features, ids)}
 
     def absorb(self, means: Tensor, mask: Tensor, sources: list[tuple[PseudoLabel, Tensor]]) -> None:
@@ -275,4 +275,5 @@ def on_grid(label: PseudoLabel, grid: torch.Size) -> PseudoLabel:
 def project(head: nn.Module, outputs: list[Output]) -> Tensor:
     """Decoder features of several passes to directions, one row a cell in the order of the passes: (N, D) float32."""
     maps = torch.cat([output.features.float() for output in outputs])
-    return contrast.as_cells(contrast.unit(head(maps)))
+    with torch.autocast(maps.device.type, enabled=False):
+        return contrast.as_cells(contrast.unit(head(maps)))

@@ -94,11 +94,15 @@ def orientation(image: Image.Image) -> int:
 
 
 def image_size(path: Path, channels: int) -> tuple[int, int]:
-    """(H, W) as `read_image` will give it, from the header alone. Raises UserError as `read_image` does."""
+    """(H, W) as `read_image` will give it, from the header alone where possible. Raises UserError as that does."""
     with opened(path) as image:
         target_mode(image, channels, path)
+        turned = orientation(image) in SIDEWAYS
+        if turned and image.format == "TIFF":
+            image.load()  # Pillow turns a TIFF itself, some versions only now
+            turned = False
         width, height = image.size
-        return (width, height) if orientation(image) in SIDEWAYS else (height, width)
+        return (width, height) if turned else (height, width)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -168,8 +172,9 @@ def check_pairs(dataset: FileDataset) -> None:
     known = {sample.image for sample in dataset.labelled}
     inspect(dataset, [sample for sample in dataset.unlabelled if sample.image not in known], look_at_image)
     missing = [name for name, pixels in zip(dataset.class_names, labelled, strict=False) if pixels == 0]
-    if missing:
-        dataset.notes = [*dataset.notes, f"no labelled pixel of {', '.join(missing)}"]
+    note = f"no labelled pixel of {', '.join(missing)}"
+    if missing and note not in dataset.notes:
+        dataset.notes = [*dataset.notes, note]
 
 
 Look = Callable[[FileDataset, Sample], Finding]

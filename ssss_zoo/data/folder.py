@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -115,8 +116,8 @@ def by_stem(root: Path, part: str) -> dict[str, Path]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files at any depth, sorted; hidden ones are left out. Nothing when there is no such folder."""
-    paths = folder.rglob("*") if folder.is_dir() else ()
+    """Image files at any depth, links followed, sorted; hidden ones are left out. None when there is no such folder."""
+    paths = (Path(home, name) for home, _, names in os.walk(folder, followlinks=True) for name in names)
     return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 

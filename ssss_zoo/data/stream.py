@@ -217,5 +217,5 @@ def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -
 def unwrapped(batches: Iterator[dict[str, torch.Tensor] | UserError]) -> Iterator[dict[str, torch.Tensor]]:
     for batch in batches:
         if isinstance(batch, UserError):
-            raise batch
+            raise UserError(*batch.args)  # a new one: a cycle of `batch` and this frame would delay the workers' end
         yield batch

@@ -278,6 +278,8 @@ def test_7_weight_is_in_range_falls_with_temperature_and_ignores_k(seed, classes
 def test_7_weight_is_one_where_sure_and_zero_where_lost():
     probs = as_probs([1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3])
     assert_close(Farcluss().pixel_weight(probs=probs).flatten(), torch.tensor([1.0, 0.0]), rtol=0, atol=1e-6)
+    rounded = torch.tensor([1.000001, 0.0, 0.0]).view(1, 3, 1, 1)  # a float32 softmax may sum to a little above 1
+    assert Farcluss().pixel_weight(probs=rounded).item() == 1
     exp = Farcluss(uncertainty_form="exp", uncertainty_gamma=2.0).pixel_weight(probs=probs).flatten()
     assert_close(exp, torch.tensor([1.0, math.exp(-2)]))
 
@@ -762,6 +764,17 @@ def test_13_center_margin_on_labelled_cells_by_hand():
     assert_close(loss.item(), 0.6)  # both anchors lie on their prototypes; the two centroids share 0.6
 
 
+def test_13_centroids_pass_the_slow_head_and_anchors_the_trained_one():
+    minus = nn.Conv2d(4, 4, 1, bias=False)
+    minus.weight.data = -torch.eye(4).view(4, 4, 1, 1)
+    plain, slow, both = ready(), ready(), ready()
+    slow.slow_head, both.slow_head, both.head = minus, minus, minus
+    losses = [each.regularize(**scene(1))["farcluss_contrast"] for each in (plain, slow, both)]
+    assert_close(slow.prototypes.vectors, -plain.prototypes.vectors)
+    assert_close(losses[2], losses[0])
+    assert abs(losses[1] - losses[0]) > 0.01
+
+
 def test_perturbed_views_give_no_anchors_and_hard_labels_work():
     given_, hard = scene(1), scene(1)
     seen = given_["views"][0]
@@ -800,19 +813,36 @@ def test_9_gradient_reaches_the_student_and_the_head_and_nothing_else():
     assert not modules["farcluss_slow_head"].training
 
 
-def test_two_calls_before_one_backward_and_half_precision_features():
+def test_two_calls_before_one_backward():
     method, first, second = ready(), scene(1), scene(2)
     loss = sum(method.regularize(**each)["farcluss_contrast"] for each in (first, second))
     loss.backward()
-    half = scene(1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        method = Farcluss(contrast_dim=4)
+    assert first["labelled_output"].features.grad.any()
+
+
+def test_contrast_is_float32_whatever_autocast():
+    answers = []
+    for mixed_precision in (False, True):
+        torch.manual_seed(0)
+        method = Farcluss(contrast_dim=4, contrast_anchors=500)
         method.setup(info=info())
-        half["weak"] = Output(half["weak"].logits, half["weak"].features.bfloat16())
-        value = method.regularize(**half)["farcluss_contrast"]
-    assert value.dtype == torch.float32
-    assert value.isfinite()
-    assert method.prototypes.vectors.dtype == torch.float32
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision):
+            answers.append([method.regularize(**scene(1))["farcluss_contrast"], method.prototypes.vectors])
+    assert_close(answers[1], answers[0], rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_features_are_taken():
+    def halved(output):
+        return Output(output.logits, output.features.detach().bfloat16())
+
+    half, method = scene(1), Farcluss(contrast_dim=4)
+    method.setup(info=info())
+    half |= {key: halved(half[key]) for key in ("labelled_output", "weak")}
+    half["teacher"] = FixedTeacher(halved(half["teacher"].output))
+    half["views"] = tuple(replace(view, output=halved(view.output)) for view in half["views"])
+    loss = method.regularize(**half)["farcluss_contrast"]
+    assert loss.dtype == method.prototypes.vectors.dtype == torch.float32
+    assert loss.isfinite()
 
 
 # ---- 14 and 15: teacher, ramp, composition
@@ -825,6 +855,7 @@ def tiny_network():
 def test_14_teacher_copies_first_then_averages_within_the_history():
     student = tiny_network()
     teacher = Farcluss(ema_decay=0.9).make_teacher(students=[tiny_network(), student], index=1)
+    assert torch.equal(teacher.network[0].weight, student[0].weight)
     history = [student[0].weight.detach().clone()]
     for step in range(6):
         with torch.no_grad():

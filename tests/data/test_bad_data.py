@@ -1,0 +1,207 @@
+"""Every damaged or mistaken file gives one line that names it; every readable one gives the right pixels."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssss_zoo.data.files import FileDataset, image_size, read_image, read_mask
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import Sample
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+RGB = np.stack([GREY, GREY + 1, GREY + 2], axis=2)
+
+
+def refusal(call, *words):
+    """The message of the UserError that `call` raises: one line that holds every one of `words`."""
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == [], message
+    return message
+
+
+def save(path, array, mode=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(array))
+    (image.convert(mode) if mode else image).save(path, **options)
+    return path
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels", "expected"),
+    [
+        ("RGB", 3, RGB),
+        ("L", 1, GREY[:, :, None]),
+        ("L", 3, np.repeat(GREY[:, :, None], 3, axis=2)),
+        ("LA", 3, np.repeat(GREY[:, :, None], 3, axis=2)),
+        ("RGBA", 3, RGB),
+        ("RGBA", 4, np.dstack([RGB, np.full_like(GREY, 255)])),
+    ],
+)
+def test_image_has_the_expected_channels(tmp_path, mode, channels, expected):
+    path = save(tmp_path / "a.png", RGB if "RGB" in mode else GREY, mode)
+    np.testing.assert_array_equal(read_image(path, channels), expected)
+    assert image_size(path, channels) == (3, 4)
+
+
+def test_palette_image_is_read_in_its_colours(tmp_path):
+    path = tmp_path / "a.png"
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(path, transparency=b"\x00\xff")
+    np.testing.assert_array_equal(read_image(path, 3), [[[10, 20, 30], [40, 50, 60]]])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    path = save(tmp_path / f"a.{suffix}", np.repeat(RGB, 8, axis=0).repeat(8, axis=1), exif=exif)
+    upright = read_image(path, 3)
+    assert upright.shape == (32, 24, 3)
+    assert image_size(path, 3) == (32, 24)
+    assert upright[0, -1, 0] < upright[0, 0, 0]  # the dark upper left corner is now on the right
+
+
+def test_image_with_other_channels_names_both_counts(tmp_path):
+    path = save(tmp_path / "a.png", RGB)
+    refusal(lambda: read_image(path, 1), str(path), "3 channels", "expected 1")
+    refusal(lambda: image_size(path, 5), str(path), "3 channels", "expected 5")
+
+
+def test_16_bit_image_is_refused(tmp_path):
+    path = save(tmp_path / "a.png", GREY.astype(np.uint16))
+    refusal(lambda: read_image(path, 3), str(path), "16-bit")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.6])
+def test_truncated_file_is_named(tmp_path, suffix, share):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(tmp_path / f"a.{suffix}", noise)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    refusal(lambda: read_image(path, 3), str(path))
+
+
+def test_missing_empty_and_foreign_files_say_so(tmp_path):
+    empty, text = tmp_path / "empty.png", tmp_path / "text.png"
+    empty.touch()
+    text.write_text("hello")
+    for read in (lambda path: read_image(path, 3), lambda path: image_size(path, 3), read_mask):
+        refusal(lambda read=read: read(tmp_path / "none.png"), "none.png", "no such file")
+        refusal(lambda read=read: read(empty), str(empty), "empty")
+        refusal(lambda read=read: read(text), str(text), "not an image")
+        refusal(lambda read=read: read(tmp_path), str(tmp_path), "directory")
+
+
+# --- masks ----------------------------------------------------------------------------------------------------------
+
+
+def test_mask_values_are_read_as_stored(tmp_path):
+    ids = np.array([[0, 1, 254, 255]], np.uint8)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "grey.png", ids)), ids)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "deep.png", ids.astype(np.uint16))), ids)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "bits.png", ids[:, :2] * 255, "1")), [[0, 1]])
+    palette = Image.fromarray(ids, "P")
+    palette.putpalette([7] * 768)
+    palette.save(tmp_path / "palette.png")
+    mask = read_mask(tmp_path / "palette.png")
+    np.testing.assert_array_equal(mask, ids)
+    assert mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colour_mask_is_refused(tmp_path, mode):
+    path = save(tmp_path / "m.png", RGB if "RGB" in mode else GREY, mode)
+    refusal(lambda: read_mask(path), str(path), mode, "colour masks are not class ids")
+
+
+def test_deep_and_lossy_masks_are_refused(tmp_path):
+    deep = save(tmp_path / "m.png", GREY.astype(np.uint16) * 100)
+    refusal(lambda: read_mask(deep), str(deep), "16-bit", "22000")
+    refusal(lambda: read_mask(save(tmp_path / "m.jpg", GREY)), "m.jpg", "JPEG", "PNG")
+    refusal(lambda: read_mask(save(tmp_path / "m.tif", GREY.astype(np.float32))), "m.tif", "mode F")
+
+
+# --- the check before the first step --------------------------------------------------------------------------------
+
+
+class Pairs(FileDataset):
+    """Labelled pairs and as many of val, of the masks given; two unlabelled images."""
+
+    def __init__(self, folder, masks, classes=3, val=None, size=None):
+        self.class_names = tuple("abcdefgh"[:classes])
+        self.labelled = [self.pair(folder, f"{i}", mask, size) for i, mask in enumerate(masks)]
+        self.val = [self.pair(folder, f"v{i}", mask, None) for i, mask in enumerate(masks if val is None else val)]
+        self.unlabelled = [Sample(n, save(folder / f"{n}.png", np.zeros((2, 2, 3), np.uint8))) for n in ("u0", "u1")]
+
+    @staticmethod
+    def pair(folder, name, mask, size):
+        mask = np.asarray(mask, np.uint8)
+        image = save(folder / f"{name}.png", np.zeros((*(size or mask.shape), 3), np.uint8))
+        return Sample(name, image, save(folder / f"{name}_mask.png", mask))
+
+
+def test_check_accepts_good_pairs_down_to_one_pixel(tmp_path):
+    dataset = Pairs(tmp_path, [[[0, 1], [2, 255]], [[1]], [[255]]], val=[[[0]]])
+    dataset.check()
+    assert list(dataset.notes) == []
+
+
+def test_check_notes_classes_without_a_labelled_pixel(tmp_path):
+    dataset = Pairs(tmp_path, [[[0, 1]]])
+    dataset.check()
+    assert dataset.notes == ["no labelled pixel of c"]
+
+
+def test_check_counts_values_that_are_no_class(tmp_path):
+    dataset = Pairs(tmp_path, [[[0, 1]], [[0, 3], [3, 4]], [[3, 0]]])
+    refusal(dataset.check, "1_mask.png", "3 (2 pixels), 4 (1 pixels)", "0 to 2", "2 of 3 files", "name the missing")
+
+
+def test_check_knows_ids_that_start_at_1_and_grey_levels(tmp_path):
+    refusal(Pairs(tmp_path / "one", [[[1, 2, 3]], [[1, 3, 255]]]).check, "0_mask.png", "start at 1")
+    refusal(Pairs(tmp_path / "grey", [[[0, 76, 149, 255]]]).check, "0_mask.png", "grey levels")
+
+
+def test_check_knows_0_255_masks(tmp_path):
+    dataset = Pairs(tmp_path, [[[0, 255]], [[0, 0]]], classes=2)
+    refusal(dataset.check, "0_mask.png", "2 labelled masks", "looks like 0/255 masks", "write 1 for the object")
+
+
+def test_check_refuses_all_void_only_when_every_mask_is(tmp_path):
+    refusal(Pairs(tmp_path / "a", [[[255]], [[255]]]).check, "0_mask.png", "nothing but void", "labelled")
+    refusal(Pairs(tmp_path / "b", [[[0, 1, 2]]], val=[[[255]]]).check, "v0_mask.png", "nothing but void", "validation")
+
+
+def test_check_compares_sizes(tmp_path):
+    refusal(Pairs(tmp_path, [[[0, 1, 2]]], size=(2, 3)).check, "0_mask.png", "is 3x1", "image 3x2", "1 of 1 files")
+
+
+def test_check_finds_unreadable_files_in_every_part(tmp_path):
+    for part, name in (("labelled", "0"), ("val", "v0"), ("unlabelled", "u1")):
+        dataset = Pairs(tmp_path / part, [[[0, 1, 2]]])
+        (tmp_path / part / f"{name}.png").write_bytes(b"")
+        refusal(dataset.check, f"{name}.png", "empty")
+        (tmp_path / part / f"{name}.png").unlink()
+        refusal(dataset.check, f"{name}.png", "no such file")
+
+
+def test_check_stops_soon(tmp_path, monkeypatch):
+    dataset = Pairs(tmp_path, [[[0, 1, 2]]])
+    bad = Pairs.pair(tmp_path, "bad", [[9]], None)
+    dataset.labelled = [bad] * 1000
+    seen = []
+    monkeypatch.setattr(dataset, "read_mask", lambda sample: seen.append(1) or np.array([[9]], np.uint8))
+    refusal(dataset.check, "bad_mask.png")
+    assert len(seen) < 200
+
+
+def test_check_needs_a_labelled_image(tmp_path):
+    refusal(Pairs(tmp_path, []).check, "no labelled image")

@@ -1,0 +1,147 @@
+"""FixMatch as UniMatch's release runs it, against a step written out here.
+
+One known difference: the release pairs each image with another crop of itself (its author calls that unintended); here the
+partner is an independent draw.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from ssss_plugins.baselines import fixmatch as module
+from ssss_plugins.baselines.fixmatch import FixMatch
+from torch import Tensor
+from torch.testing import assert_close
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import Batch, Labelled, Progress, PseudoLabel, Unlabelled
+
+START = Progress(0, 10, 5)
+BOXES = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])
+
+
+def darker(image: Tensor) -> Tensor:
+    return image * 0.8
+
+
+def a_batch(images: int = 3, side: int = 16) -> Batch:
+    made = torch.Generator().manual_seed(3)
+    image = torch.randint(0, 256, (3, images, 3, side, side), generator=made, dtype=torch.uint8)
+    mask = torch.randint(0, 5, (images, side, side), generator=made, dtype=torch.uint8)
+    mask[:, :2, 3:9] = 255
+    valid = torch.ones(2, images, side, side, dtype=torch.bool)
+    valid[0, 0, 12:], valid[0, 2, :, 10:], valid[1, 0, :8] = False, False, False
+    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid[0]), Unlabelled(image[2], valid[1]))
+
+
+@pytest.fixture
+def rig(tiny_run, monkeypatch):
+    """words -> a `Rig` of three float64 images a batch, without chance."""
+
+    def make(*words: str):
+        monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES)
+        made = tiny_run("method=fixmatch", "train.batch=3", "augment.flip=0", *words)
+        made.engine.strong = darker
+        made.student.double()
+        return made
+
+    return make
+
+
+def released_step(network, batch: Batch, threshold: float) -> tuple[Tensor, Tensor]:
+    """(L_x, L_u) of methods "FixMatch-1"; leaves the network's BatchNorm statistics as the release would."""
+    x, w, far = (image.float().double() / 255 for image in (batch.labelled.image, *weak_images(batch)))
+    network.eval()
+    with torch.no_grad():
+        confidence_far, label_far = network(far).logits.softmax(dim=1).max(dim=1)
+    network.train()
+    box = torch.zeros(3, 16, 16, dtype=torch.bool)
+    for b, (top, left, bottom, right) in enumerate(BOXES[:, 0].tolist()):
+        box[b, top:bottom, left:right] = True
+    s = darker(w)
+    s = torch.where(box[:, None], darker(far), s)
+    z_x, z_w = network(torch.cat([x, w])).logits.split([3, 3])
+    z_s = network(s).logits
+    confidence, label = z_w.detach().softmax(dim=1).max(dim=1)
+    label, confidence = torch.where(box, label_far, label), torch.where(box, confidence_far, confidence)
+    ignored = torch.where(box, ~batch.partner.valid, ~batch.unlabelled.valid)
+    per_pixel = F.cross_entropy(z_s, label, reduction="none")
+    l_u = (per_pixel * ((confidence >= threshold) & ~ignored)).sum() / (~ignored).sum()
+    return F.cross_entropy(z_x, batch.labelled.mask.long(), ignore_index=255), l_u
+
+
+def weak_images(batch: Batch) -> tuple[Tensor, Tensor]:
+    assert batch.unlabelled is not None
+    assert batch.partner is not None
+    return batch.unlabelled.image, batch.partner.image
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.28, 0.32])
+def test_a_step_is_the_releases(rig, threshold):
+    made, batch = rig(f"options.fixmatch.threshold={threshold}"), a_batch()
+    network = copy.deepcopy(made.student)
+    l_x, l_u = released_step(network, batch, threshold)
+    ((l_x + l_u) / 2).backward()
+    kept = {}
+
+    def keep(*_):
+        kept.update({name: p.grad.clone() for name, p in made.student.named_parameters()})
+
+    made.engine.optimizer.register_step_pre_hook(keep)
+    losses = made.engine.step(iter([batch]), START)
+    assert 0 < l_u.item()
+    assert losses["supervised"].item() == pytest.approx(l_x.item() / 2, rel=1e-6)
+    assert losses["consistency"].item() == pytest.approx(l_u.item() / 2, rel=1e-6)
+    assert losses["total"].item() == pytest.approx((l_x + l_u).item() / 2, rel=1e-6)
+    for name, parameter in network.named_parameters():
+        assert_close(kept[name], parameter.grad, atol=1e-5, rtol=0)
+    for name, value in network.named_buffers():
+        assert_close(made.student.get_buffer(name), value, atol=1e-7, rtol=0)
+
+
+def test_threshold_zero_uses_every_valid_pixel(rig):
+    made, batch, seen = rig("options.fixmatch.threshold=0"), a_batch(), []
+    made.engine.on_health = lambda label, weight, hidden: seen.append((label, weight))
+    made.engine.losses(made.engine.receive(batch), START)
+    label, weight = seen[0]
+    assert weight.min() == 1
+    assert torch.equal(label.valid, batch.unlabelled.valid)
+
+
+def test_a_threshold_that_nothing_reaches_leaves_half_the_labelled_loss(rig):
+    made, batch = rig("options.fixmatch.threshold=1"), a_batch()
+    l_x, _ = released_step(copy.deepcopy(made.student), batch, 1)
+    losses = made.engine.step(iter([batch]), START)
+    assert losses["consistency"].item() == 0
+    assert losses["total"].item() == pytest.approx(l_x.item() / 2, rel=1e-6)
+
+
+def test_confidence_at_the_threshold_counts():
+    edge = torch.tensor(0.95)
+    below = torch.nextafter(edge, torch.tensor(0.0))
+    confidence = torch.stack([edge, below, torch.tensor(0.96)]).view(1, 1, 3)
+    label = PseudoLabel(torch.zeros(1, 1, 3, dtype=torch.int64), confidence, torch.ones(1, 1, 3, dtype=torch.bool))
+    assert FixMatch(threshold=0.95).pixel_weight(label).tolist() == [[[1.0, 0.0, 1.0]]]
+
+
+@pytest.mark.parametrize("partner", ["stream", "next", "reverse"])
+def test_the_partner_stream_is_read_only_when_asked_for(rig, partner):
+    made = rig(f"options.fixmatch.partner={partner}")
+    assert ("partner" in made.feed.streams) == (partner == "stream")
+
+
+def test_the_partner_is_an_independent_draw(rig):
+    names = rig().feed.names(0)
+    assert len(names["unlabelled"]) == len(names["partner"]) == 3
+    assert names["unlabelled"] != names["partner"]
+
+
+@pytest.mark.parametrize(
+    ("word", "part"), [("threshold=1.5", "threshold"), ("threshold=nan", "threshold"), ("partner=self", "partner")]
+)
+def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
+    with pytest.raises(UserError, match=f"options.fixmatch.{part}"):
+        rig(f"options.fixmatch.{word}")

@@ -1,0 +1,213 @@
+"""UniMatch V1 against a step written out here after its release.
+
+One known difference: the release pairs each image with another crop of itself (its author calls that unintended); here the
+partner is an independent draw.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import count
+
+import pytest
+import torch
+import torch.nn.functional as F
+from ssss_plugins.baselines import unimatch as module
+from ssss_plugins.baselines.unimatch import UniMatch
+from torch import Tensor
+from torch.testing import assert_close
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import Batch, Labelled, Progress, Unlabelled
+
+START = Progress(0, 10, 5)
+BOXES = (
+    torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]]),
+    torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]]),
+)
+
+
+def a_batch(images: int = 3, side: int = 16) -> Batch:
+    made = torch.Generator().manual_seed(4)
+    image = torch.randint(0, 256, (3, images, 3, side, side), generator=made, dtype=torch.uint8)
+    mask = torch.randint(0, 5, (images, side, side), generator=made, dtype=torch.uint8)
+    mask[:, :2, 3:9] = 255
+    valid = torch.ones(2, images, side, side, dtype=torch.bool)
+    valid[0, 0, 12:], valid[0, 2, :, 10:], valid[1, 0, :8] = False, False, False
+    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid[0]), Unlabelled(image[2], valid[1]))
+
+
+def dropped(maps: list[Tensor], first: bool) -> list[Tensor]:
+    """Every second channel gone and the others doubled; the labelled copies lose the odd ones."""
+    gates = [torch.arange(level.shape[1], device=level.device) % 2 == int(first) for level in maps]
+    return [level * gate.view(1, -1, 1, 1) * 2 for level, gate in zip(maps, gates, strict=True)]
+
+
+def fixed_dropout(probability: float):
+    """The weak images are perturbed first (even channels stay), then the labelled ones (odd channels stay)."""
+    calls = count()
+    return lambda maps: dropped(maps, first=next(calls) % 2 == 1)
+
+
+class Strong:
+    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of the batch, of the partner."""
+
+    def __init__(self) -> None:
+        self.calls = count()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return image * (0.8, 0.7, 0.6, 0.5)[next(self.calls) % 4]
+
+
+@pytest.fixture
+def rig(tiny_run, monkeypatch):
+    """words -> a `Rig` of three float64 images a batch, without chance."""
+
+    def make(*words: str):
+        boxes = count()
+        monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES[next(boxes) % 2])
+        monkeypatch.setattr(module, "channel_dropout", fixed_dropout)
+        made = tiny_run("method=unimatch", "train.batch=3", "augment.flip=0", *words)
+        made.engine.strong = Strong()
+        made.student.double()
+        return made
+
+    return make
+
+
+def filled(boxes: Tensor) -> Tensor:
+    box = torch.zeros(3, 16, 16, dtype=torch.bool)
+    for b, (top, left, bottom, right) in enumerate(boxes[:, 0].tolist()):
+        box[b, top:bottom, left:right] = True
+    return box
+
+
+def released_step(network, batch: Batch, threshold: float, perturb_labelled: bool = True) -> dict[str, Tensor]:
+    """L_x, U_1, U_2, U_fp; leaves the network's BatchNorm statistics as the release would."""
+    x, w, far = (p.image.float().double() / 255 for p in (batch.labelled, batch.unlabelled, batch.partner))
+    network.eval()
+    with torch.no_grad():
+        confidence_far, label_far = network(far).logits.softmax(dim=1).max(dim=1)
+    network.train()
+    masks = [filled(boxes) for boxes in BOXES]
+    s1 = torch.where(masks[0][:, None], far * 0.7, w * 0.8)
+    s2 = torch.where(masks[1][:, None], far * 0.5, w * 0.6)
+    encoded = network.encode(torch.cat([x, w]))
+    shaken_x = dropped([level[:3] for level in encoded], first=True)
+    shaken_w = dropped([level[3:] for level in encoded], first=False)
+    stack = [encoded, shaken_x, shaken_w] if perturb_labelled else [encoded, shaken_w]
+    out = network.decode([torch.cat(level) for level in zip(*stack, strict=True)], (16, 16)).logits
+    z_x, z_w, z_fp = out[:3], out[3:6], out[-3:]
+    z_1, z_2 = network(torch.cat([s1, s2])).logits.split([3, 3])
+    confidence, label = z_w.detach().softmax(dim=1).max(dim=1)
+
+    def loss(z: Tensor, box: Tensor) -> Tensor:
+        ids, sure = torch.where(box, label_far, label), torch.where(box, confidence_far, confidence) >= threshold
+        ignored = torch.where(box, ~batch.partner.valid, ~batch.unlabelled.valid)
+        return (F.cross_entropy(z, ids, reduction="none") * (sure & ~ignored)).sum() / (~ignored).sum()
+
+    nowhere = torch.zeros(3, 16, 16, dtype=torch.bool)
+    return {
+        "x": F.cross_entropy(z_x, batch.labelled.mask.long(), ignore_index=255),
+        "1": loss(z_1, masks[0]),
+        "2": loss(z_2, masks[1]),
+        "fp": loss(z_fp, nowhere),
+    }
+
+
+def whole(parts: dict[str, Tensor]) -> Tensor:
+    return (parts["x"] + parts["1"] / 4 + parts["2"] / 4 + parts["fp"] / 2) / 2
+
+
+@pytest.mark.parametrize("perturb_labelled", [True, False])
+@pytest.mark.parametrize("threshold", [0.0, 0.3])
+def test_a_step_is_the_releases(rig, monkeypatch, threshold, perturb_labelled):
+    if not perturb_labelled:  # then the only call is for the weak images
+        monkeypatch.setattr(module, "channel_dropout", lambda probability: lambda maps: dropped(maps, first=False))
+    words = (f"options.unimatch.threshold={threshold}", f"options.unimatch.perturb_labelled={perturb_labelled}")
+    made, batch = rig(*words), a_batch()
+    network = copy.deepcopy(made.student)
+    parts = released_step(network, batch, threshold, perturb_labelled)
+    whole(parts).backward()
+    kept = {}
+
+    def keep(*_):
+        kept.update({name: p.grad.clone() for name, p in made.student.named_parameters()})
+
+    made.engine.optimizer.register_step_pre_hook(keep)
+    losses = made.engine.step(iter([batch]), START)
+    assert min(part.item() for part in parts.values()) > 0
+    assert losses["supervised"].item() == pytest.approx(parts["x"].item() / 2, rel=1e-6)
+    assert losses["total"].item() == pytest.approx(whole(parts).item(), rel=1e-6)
+    for name, parameter in network.named_parameters():
+        assert_close(kept[name], parameter.grad, atol=1e-5, rtol=0)
+    for name, value in network.named_buffers():
+        assert_close(made.student.get_buffer(name), value, atol=1e-7, rtol=0)
+
+
+def test_who_is_decoded_with_whom(rig):
+    """Encoded once: [x, w]; decoded together: [x, w, perturbed w, perturbed x]; both strong views share a pass."""
+    made, batch = rig(), a_batch()
+    made.student.calls = []
+    made.engine.losses(made.engine.receive(batch), START)
+    shapes = [(call.half, len(call.value), call.training) for call in made.student.calls]
+    assert shapes == [
+        ("encode", 3, False),
+        ("decode", 3, False),
+        ("encode", 6, True),
+        ("decode", 12, True),
+        ("encode", 6, True),
+        ("decode", 6, True),
+    ]
+
+
+def test_a_threshold_that_nothing_reaches_leaves_half_the_labelled_loss(rig):
+    made, batch = rig("options.unimatch.threshold=1"), a_batch()
+    parts = released_step(copy.deepcopy(made.student), batch, 1)
+    losses = made.engine.step(iter([batch]), START)
+    assert losses["consistency"].item() == 0
+    assert losses["total"].item() == pytest.approx(parts["x"].item() / 2, rel=1e-6)
+
+
+def test_threshold_zero_uses_every_valid_pixel(rig):
+    made, batch, seen = rig("options.unimatch.threshold=0"), a_batch(), []
+    made.engine.on_health = lambda label, weight, hidden: seen.append((label, weight))
+    made.engine.losses(made.engine.receive(batch), START)
+    assert seen[0][1].min() == 1
+
+
+def test_without_dropout_the_perturbed_output_is_the_weak_one(tiny_run):
+    """Its target is that output's own likeliest class, so that its loss is the mean of -log of the largest probability."""
+    made = tiny_run("method=unimatch", "options.unimatch.dropout=0", "options.unimatch.threshold=0", "train.batch=3")
+    seen = []
+    meet = made.engine.meet
+    made.engine.meet = lambda *given: seen.append(meet(*given)) or seen[-1]
+    made.engine.losses(made.engine.receive(a_batch()), START)
+    (weak,) = [one for one in seen if one.view.name == "perturbed"]
+    logits = weak.output.logits.detach()
+    assert torch.equal(logits.argmax(dim=1), weak.label.target)
+    assert_close(logits.softmax(dim=1).max(dim=1).values, weak.label.confidence)
+
+
+def test_shares_are_those_of_the_paper():
+    plan = UniMatch().make_views((2, 16, 16))
+    assert [(view.name, view.share, view.group) for view in plan.views] == [
+        ("strong1", 0.125, "strong"),
+        ("strong2", 0.125, "strong"),
+        ("perturbed", 0.25, "labelled"),
+    ]
+    assert plan.labelled_share == 0.5
+
+
+def test_each_strong_view_has_boxes_of_its_own():
+    torch.manual_seed(0)
+    first, second, _ = UniMatch().make_views((64, 32, 32)).views
+    assert not torch.equal(first.cutmix.boxes, second.cutmix.boxes)
+
+
+@pytest.mark.parametrize(
+    ("word", "part"), [("threshold=-0.1", "threshold"), ("dropout=1", "dropout"), ("partner=self", "partner")]
+)
+def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
+    with pytest.raises(UserError, match=f"options.unimatch.{part}"):
+        rig(f"options.unimatch.{word}")

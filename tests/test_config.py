@@ -1,0 +1,481 @@
+"""The layers and their order, text read by the type of its key, messages, and that what is written reads back."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ssss_zoo.config import (
+    Config,
+    TrainConfig,
+    as_yaml,
+    merge,
+    nest,
+    one_budget,
+    read_file,
+    read_value,
+    read_words,
+    recipes,
+    resolve,
+    square,
+)
+from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
+
+ROOT = Path(__file__).parents[1]
+RECIPES = [(method, dataset) for method in recipes("method") for dataset in recipes("dataset")]
+
+
+def file_of(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    return path
+
+
+def message(words: list[str], config_file: Path | None = None) -> str:
+    """The one-line error of a configuration that must not resolve."""
+    with pytest.raises(UserError) as caught:
+        resolve(words, config_file)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+def test_with_no_words_the_defaults_and_the_recipe_of_the_default_data_set_speak():
+    config = resolve([])
+    assert (config.method, config.dataset, config.plugins.names) == ("farcluss", "shapes", ["farcluss"])
+    assert config.train.batch == 4  # shapes.yaml; the schema says 8
+    assert config.optim.momentum == 0.9  # the schema; no layer names it
+
+
+def test_each_layer_wins_over_the_ones_before_it(tmp_path):
+    words = ["method=fixmatch", "dataset=cityscapes"]
+    threshold = "options.fixmatch.threshold"
+    own = file_of(tmp_path, "method: fixmatch\ndataset: cityscapes\n")
+    assert resolve(["method=fixmatch"]).options["fixmatch"]["threshold"] == "0.95"  # method file
+    assert resolve(words).options["fixmatch"]["threshold"] == "0.0"  # its part for the data set
+    assert resolve([], own).options["fixmatch"]["threshold"] == "0.0"
+    own.write_text("method: fixmatch\ndataset: cityscapes\noptions: {fixmatch: {threshold: 0.3}}\noptim: {lr: 0.7}\n")
+    assert resolve([], own).options["fixmatch"]["threshold"] == "0.3"  # a file of one's own
+    assert resolve([f"{threshold}=0.4"], own).options["fixmatch"]["threshold"] == "0.4"  # the words
+    assert resolve([], own).optim.lr == 0.7
+    assert resolve(words).optim.lr == 0.005  # the data set's file wins over the schema
+
+
+def test_the_method_file_wins_over_the_data_set_file(tmp_path, monkeypatch):
+    (tmp_path / "m.yaml").write_text("train: {batch: 3}\noptim: {lr: 0.2}\ndatasets: {d: {optim: {lr: 0.3}}}\n")
+    (tmp_path / "d.yaml").write_text("train: {batch: 2, crop: 50}\noptim: {lr: 0.1}\n")
+    monkeypatch.setattr("ssss_zoo.config.recipes", lambda kind: {"md"[kind == "dataset"]: tmp_path / f"{kind[0]}.yaml"})
+    config = resolve(["method=m", "dataset=d"])
+    assert (config.train.crop, config.train.batch, config.optim.lr) == ([50], 3, 0.3)
+    assert resolve(["method=m", "dataset=other"]).optim.lr == 0.2
+
+
+def test_the_last_word_of_a_key_wins():
+    assert resolve(["seed=1", "seed=2"]).seed == 2
+
+
+def test_joined_methods_bring_their_files_in_order_and_their_names_once():
+    config = resolve(["method=unimatch+fixmatch+unimatch", "options.fixmatch.threshold=0.5"])
+    assert config.plugins.names == ["unimatch", "fixmatch"]
+    assert config.options == {
+        "unimatch": {"threshold": "0.95", "dropout": "0.5"},
+        "fixmatch": {"threshold": "0.5"},
+    }
+
+
+def test_a_method_and_a_data_set_without_a_file_are_taken_by_name():
+    config = resolve(["method=theirs", "dataset=theirs_too", "train.steps=1"])
+    assert (config.plugins.names, config.dataset) == (["theirs"], "theirs_too")
+
+
+def test_a_method_file_may_name_other_plugins_than_itself(tmp_path, monkeypatch):
+    (tmp_path / "mix.yaml").write_text("plugins: [unimatch, fixmatch]\n")
+    monkeypatch.setattr("ssss_zoo.config.recipes", lambda kind: {"mix": tmp_path / "mix.yaml"})
+    assert resolve(["method=mix", "train.steps=1"]).plugins.names == ["unimatch", "fixmatch"]
+
+
+def test_layers_do_not_leak_from_one_resolution_into_the_next():
+    resolve(["method=fixmatch", "dataset=cityscapes", "options.fixmatch.threshold=0.1", "model.rates=[1,2]"])
+    assert resolve(["method=fixmatch"]).options == {"fixmatch": {"threshold": "0.95"}}
+    assert resolve([]).model.rates == []
+
+
+def test_a_resolved_file_keeps_its_method(tmp_path):
+    own = file_of(tmp_path, as_yaml(resolve(["method=fixmatch"])))
+    assert resolve([], own).method == "fixmatch"
+    assert "method=fixmatch" in message(["method=unimatch"], own)
+
+
+# --- budget ---------------------------------------------------------------------------------------------------------
+
+
+def test_steps_and_epochs_replace_each_other_whichever_comes_later(tmp_path):
+    assert resolve(["train.epochs=2"]).train.steps is None  # shapes.yaml says steps
+    assert resolve(["train.epochs=2"]).train.epochs == 2
+    voc = resolve(["dataset=voc", "train.steps=7"]).train  # voc.yaml says epochs
+    assert (voc.steps, voc.epochs) == (7, None)
+    own = file_of(tmp_path, "train: {epochs: 3}")
+    assert resolve([], own).train.steps is None
+    assert resolve(["train.steps=5"], own).train.epochs is None
+    assert resolve(["train.steps=null", "train.epochs=3"], own).train.epochs == 3
+
+
+def test_both_budgets_at_once_are_refused():
+    assert message(["train.steps=5", "train.epochs=2"]) == "give train.steps or train.epochs, not both; got 5 and 2"
+
+
+def test_no_budget_at_all_is_refused():
+    assert "train.steps" in message(["train.steps=null"])
+
+
+def test_an_absent_budget_of_a_later_layer_takes_nothing_away():
+    for nothing in ("null", None):
+        tree = {"train": {"steps": "3"}}
+        one_budget(tree, {"train": {"epochs": nothing}})
+        assert tree == {"train": {"steps": "3"}}
+
+
+# --- text by type ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", ["1_8", "1_16", "yes", "no", "on", "12:30", "1/8", "0x10", "1e3", "null", "010", "92"])
+def test_a_split_stays_the_text_it_was_in_words_and_files(split, tmp_path):
+    assert resolve([f"data.split={split}"]).data.split == split
+    assert resolve([], file_of(tmp_path, f"data: {{split: {split}}}")).data.split == split
+    assert resolve([], file_of(tmp_path, as_yaml(resolve([f"data.split={split}"])))).data.split == split
+
+
+@pytest.mark.parametrize("text", ["[160,208]", "160,208", "[160, 208]", "['160', 208]"])
+def test_a_list_is_read_with_and_without_brackets(text):
+    assert resolve([f"train.crop={text}"]).train.crop == [160, 208]
+
+
+def test_one_number_for_a_list_is_a_list_of_one(tmp_path):
+    assert resolve(["train.crop=160"]).train.crop == [160]
+    assert resolve([], file_of(tmp_path, "train: {crop: 160}")).train.crop == [160]
+    assert resolve(["model.rates=[]"]).model.rates == []
+    assert (square([160]), square([160, 208])) == ((160, 160), (160, 208))
+
+
+@pytest.mark.parametrize("text", ["null", "none", "~", ""])
+def test_nothing_is_written_in_four_ways_where_a_key_may_hold_nothing(text, tmp_path):
+    assert resolve(["output=x", f"output={text}"]).output is None
+    assert resolve([], file_of(tmp_path, f"data: {{root: {text}}}")).data.root is None
+
+
+def test_none_stays_a_word_where_the_key_takes_text():
+    assert resolve(["model.weights=none"]).model.weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("True", True), ("yes", True), ("1", True), ("false", False), ("off", False)]
+)
+def test_booleans(text, value):
+    assert resolve([f"train.fuse={text}"]).train.fuse is value
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("train.steps=many", "train.steps takes a whole number; got 'many'"),
+        ("train.steps=1.5", "train.steps takes a whole number; got '1.5'"),
+        ("train.batch=1_0", "train.batch takes a whole number; got '1_0'"),
+        ("train.batch=", "train.batch takes a whole number; got ''"),
+        ("train.batch=[1,2]", "train.batch takes a whole number; got '['1', '2']'"),
+        ("optim.lr=fast", "optim.lr takes a number; got 'fast'"),
+        ("resume=maybe", "resume takes true or false; got 'maybe'"),
+        ("train.crop=[a,b]", "train.crop takes a whole number; got 'a'"),
+        ("train=5", "train is a section, it takes train.<key>=value; got '5'"),
+        ("hooks=none", "hooks takes hooks.<name>=value; got 'none'"),
+    ],
+)
+def test_a_value_of_another_type_names_key_type_and_value(word, expected):
+    assert message([word]) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("train.batch=0", "train.batch must be between 1 and 1e+06; got 0"),
+        ("train.accumulate=0", "train.accumulate must be"),
+        ("train.steps=0", "train.steps must be above 0; got 0"),
+        ("train.epochs=-1", "train.epochs must be above 0"),
+        ("train.log_every=0", "train.log_every must be above 0"),
+        ("train.eval_every=-5", "train.eval_every must be above 0"),
+        ("train.threads=0", "train.threads must be above 0"),
+        ("train.crop=[1,2,3]", "train.crop takes one side or [height, width] in pixels; got [1, 2, 3]"),
+        ("train.crop=[]", "train.crop takes"),
+        ("train.crop=[0,4]", "train.crop takes"),
+        ("augment.scale=2", "augment.scale takes [smallest, largest]"),
+        ("augment.scale=[2,1]", "augment.scale takes [smallest, largest]"),
+        ("augment.scale=[0,1]", "augment.scale takes [smallest, largest]"),
+        ("augment.flip=1.1", "augment.flip must be between 0 and 1; got 1.1"),
+        ("optim.lr=-1", "optim.lr must be"),
+        ("optim.lr=nan", "optim.lr must be"),
+        ("evaluate.overlap=1", "evaluate.overlap must be between 0 and 0.95; got 1"),
+        ("seed=-1", "seed must be"),
+        ("train.precision=64", "train.precision must be one of 32, bf16, fp16; got '64'"),
+        ("optim.name=sdg", "optim.name must be one of sgd, adamw; got 'sdg'; did you mean 'sgd'?"),
+        ("loss.supervised=focal", "loss.supervised must be one of"),
+        ("loss.class_weight=both", "loss.class_weight must be one of"),
+        ("evaluate.mode=slide", "evaluate.mode must be one of"),
+        ("evaluate.absent=skip", "evaluate.absent must be one of"),
+    ],
+)
+def test_a_value_out_of_range_names_key_range_and_value(word, expected):
+    assert message([word]).startswith(expected)
+
+
+def numeric_keys() -> list[str]:
+    """Every key of the schema that takes a number or a list of floats."""
+    keys = []
+    for section in dataclasses.fields(Config):
+        kind = typing.get_type_hints(Config)[section.name]
+        if dataclasses.is_dataclass(kind):
+            for key, hint in typing.get_type_hints(kind).items():
+                if float in (hint, *typing.get_args(hint)):
+                    keys.append(f"{section.name}.{key}")
+    return keys
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_no_number_of_a_configuration_may_be_endless_or_not_a_number(value):
+    pairs, taken = {"augment.scale", "augment.blur_sigma"}, []
+    for key in numeric_keys():
+        try:
+            resolve([f"{key}=[{value},{value}]" if key in pairs else f"{key}={value}"])
+        except UserError as error:
+            assert key in str(error)
+        else:
+            taken.append(key)
+    assert taken == []
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "optim.momentum=-1",
+        "optim.head_multiplier=-1",
+        "optim.power=-1",
+        "loss.ohem_min_kept=0",
+        "loss.ohem_threshold=-1",
+        "augment.brightness=-1",
+        "augment.hue=0.6",
+        "augment.blur_sigma=1",
+        "augment.blur_sigma=[-1,1]",
+        "evaluate.window=[-5]",
+        "evaluate.window=[1,2,3]",
+        "evaluate.predictions=-1",
+        "train.workers=-1",
+    ],
+)
+def test_what_would_fail_deep_inside_torch_is_refused_by_the_configuration(word):
+    assert word.partition("=")[0] in message([word])
+
+
+# --- mistakes in writing --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("train.stpes=3", "unknown key 'train.stpes'; did you mean 'train.steps'?"),
+        ("trian.steps=3", "unknown key 'trian'; did you mean 'train'?"),
+        ("sede=1", "unknown key 'sede'; did you mean 'seed'?"),
+        ("model.encodr=x", "unknown key 'model.encodr'; did you mean 'model.encoder'?"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_right_one(word, expected):
+    assert message([word]).startswith(expected)
+
+
+@pytest.mark.parametrize("word", ["farcluss", "--steps", "=3", "a b=3", "seed"])
+def test_a_word_that_is_no_pair_says_what_one_looks_like(word):
+    assert message([word]) == f"expected key=value, got '{word}'; for example train.steps=100"
+
+
+@pytest.mark.parametrize("word", ["train.crop=[160,208", "data.root=[a]/b", "options={a"])
+def test_a_bracket_left_open_is_one_line(word):
+    assert word.partition("=")[0] in message([word])
+
+
+def test_a_method_or_data_set_must_be_a_name():
+    for key in ("method", "dataset"):
+        assert message([f"{key}="]) == f"{key} takes a name; got ''"
+        assert message([f"{key}=[a,b]"]).startswith(f"{key} takes a name")
+
+
+def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path):
+    assert str(tmp_path / "none.yaml") in message([], tmp_path / "none.yaml")
+    assert str(tmp_path) in message([], tmp_path)
+    for text in ("a: [1", "a: b: c", "\t- x"):
+        assert "is not valid YAML" in message([], file_of(tmp_path, text))
+    assert "must hold keys and values, found list" in message([], file_of(tmp_path, "- a\n- b\n"))
+    assert "must hold keys and values, found str" in message([], file_of(tmp_path, "hello"))
+
+
+def test_a_configuration_file_that_is_no_text_is_named(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(bytes(range(128, 256)))
+    assert "photo.png" in message([], path)
+
+
+def test_a_section_given_one_value_is_refused_whatever_comes_later(tmp_path):
+    assert "train is a section" in message([], file_of(tmp_path, "train: 5"))
+    message(["train.steps=3", "train.batch=2"], file_of(tmp_path, "train: 5"))
+
+
+def test_an_empty_configuration_file_changes_nothing(tmp_path):
+    for text in ("", "# a comment\n"):
+        assert resolve([], file_of(tmp_path, text)) == resolve([])
+
+
+def test_a_yaml_file_cannot_make_objects(tmp_path):
+    path = file_of(tmp_path, "data: {root: !!python/object/apply:os.getcwd []}")
+    message([], path)
+
+
+# --- small parts ----------------------------------------------------------------------------------------------------
+
+
+def test_a_section_given_one_word_means_its_name(tmp_path):
+    assert read_words(["model=deeplabv3plus"]) == {"model": {"name": "deeplabv3plus"}}
+    assert read_words(["model=a", "model.encoder=b"]) == {"model": {"name": "a", "encoder": "b"}}
+    assert read_words(["plugins=[a,b]"]) == {"plugins": {"names": ["a", "b"]}}
+    assert read_file(file_of(tmp_path, "plugins: [a, b]\nmodel: c\n")) == {
+        "plugins": {"names": ["a", "b"]},
+        "model": {"name": "c"},
+    }
+
+
+def test_a_value_may_hold_equals_signs():
+    assert read_words(["data.root=a=b"]) == {"data": {"root": "a=b"}}
+
+
+def test_nest_and_merge():
+    assert nest("a.b.c", 1) == {"a": {"b": {"c": 1}}}
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": {"e": 4}}) == {"a": {"b": 3, "c": 2}, "d": {"e": 4}}
+    assert merge({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
+    assert merge({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
+    layer = {"a": {"b": 1}}
+    merge(merge({}, layer), {"a": {"b": 2}})
+    assert layer == {"a": {"b": 1}}  # what was laid over is not changed later
+
+
+def test_read_value_follows_the_type():
+    assert read_value("3", int | None, "k") == 3
+    assert read_value("3", float, "k") == 3.0
+    assert isinstance(read_value("3", float, "k"), float)
+    assert read_value({"a": "1"}, dict[str, Any], "k") == {"a": "1"}
+    assert read_value({"batch": "2"}, TrainConfig, "train") == {"batch": 2}
+    assert read_value(" x ", str, "k") == "x"
+
+
+def test_errors_name_the_nearest_word_only_when_one_is_close():
+    assert nearest("fixmach", ["fixmatch", "cps"]) == "; did you mean 'fixmatch'?"
+    assert nearest("zzz", ["fixmatch"]) == ""
+    error = unknown("method", "fixmach", ["unimatch", "fixmatch"], "method=fixmach")
+    wanted = "unknown method 'fixmach' in method=fixmach; did you mean 'fixmatch'?  known: fixmatch, unimatch"
+    assert str(error) == wanted
+
+
+def test_ranges_and_choices_include_their_ends_and_exclude_nan():
+    check_range("k", 0, 0, 1)
+    check_range("k", 1, 0, 1)
+    check_choice("k", "a", ("a", "b"))
+    for value in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UserError, match="k must be between 0 and 1"):
+            check_range("k", value, 0, 1)
+    with pytest.raises(UserError, match="k must be at least 2; got 1"):
+        check_range("k", 1, 2)
+    with pytest.raises(UserError, match=r"k must be one of a, b; got 'c'"):
+        check_choice("k", "c", ("a", "b"))
+
+
+# --- what is written reads back -------------------------------------------------------------------------------------
+
+PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="$"), max_size=12).filter(
+    lambda text: text.strip()[:1] not in ("[", "{") and text != "???"
+)
+WORDS = st.one_of(
+    st.builds("data.split={}".format, PLAIN),
+    st.builds("data.root={}".format, PLAIN),
+    st.builds("output={}".format, PLAIN),
+    st.builds("tracking.experiment={}".format, PLAIN),
+    st.builds("seed={}".format, st.integers(0, 2**31)),
+    st.builds("optim.lr={}".format, st.floats(0, 1e3)),
+    st.builds("train.steps={}".format, st.integers(1, 10**9)),
+    st.builds("train.epochs={}".format, st.floats(1e-3, 1e6)),
+    st.builds("train.crop={}".format, st.lists(st.integers(1, 5000), min_size=1, max_size=2)),
+    st.builds("model.rates={}".format, st.lists(st.integers(1, 50), max_size=4)),
+    st.builds("model.mean={}".format, st.lists(st.floats(0, 1), max_size=4)),
+    st.builds("train.compile={}".format, st.booleans()),
+    st.builds("hooks.pixel_weight={}".format, st.sampled_from(["none", "fixmatch", "fixmatch+farcluss"])),
+    st.builds("options.farcluss.top_k={}".format, st.integers(1, 9)),
+    st.builds("options.farcluss.label_mode={}".format, st.sampled_from(["fixed_k", "cumulative"])),
+    st.builds("method={}".format, st.sampled_from(["farcluss", "fixmatch", "unimatch+farcluss", "supervised"])),
+    st.builds("dataset={}".format, st.sampled_from(["shapes", "voc", "cityscapes", "camvid"])),
+)
+
+
+def one_budget_only(words: list[str]) -> bool:
+    return len({w.partition("=")[0] for w in words} & {"train.steps", "train.epochs"}) < 2
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=st.lists(WORDS, max_size=6).filter(one_budget_only))
+def test_a_resolved_configuration_reads_back_to_itself(words, tmp_path):
+    config = resolve(words)
+    written = file_of(tmp_path, as_yaml(config))
+    assert resolve([], written) == config
+
+
+def test_a_dollar_in_a_path_is_kept_or_refused_in_one_line(tmp_path):
+    assert resolve(["data.root=a$b"]).data.root == "a$b"
+    try:
+        config = resolve(["data.root=${HOME}/x"])
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert config.data.root == "${HOME}/x"
+
+
+# --- the recipes that come along ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "dataset"), RECIPES)
+def test_every_recipe_resolves_for_every_data_set(method, dataset, tmp_path):
+    config = resolve([f"method={method}", f"dataset={dataset}"])
+    assert (config.method, config.dataset) == (method, dataset)
+    assert config.plugins.names == [method]
+    assert (config.train.steps is None) != (config.train.epochs is None)  # each data set names a budget
+    assert resolve([], file_of(tmp_path, as_yaml(config))) == config
+
+
+@pytest.mark.parametrize(("method", "dataset"), RECIPES)
+def test_every_recipe_gives_its_method_options_that_it_has(method, dataset):
+    from ssss_zoo.plugins import build_methods
+
+    config = resolve([f"method={method}", f"dataset={dataset}"])
+    assert list(build_methods(config)) == [method]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_number_of_a_recipe_has_a_source(path):
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("#")
+    header = " ".join(line for line in lines if line.startswith("#"))
+    assert re.search(r"arXiv|release|our choice|paper", header), "say at the top where the numbers come from"
+    if len(lines) <= 10 and re.search(r"our choice|release", header):
+        return  # a short file whose first lines speak for all of its numbers
+    bare = [line for line in lines if re.search(r":\s*[\[\"]?-?\d", line) and "#" not in line]
+    assert not bare, f"no source beside {bare}"

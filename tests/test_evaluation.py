@@ -1,0 +1,240 @@
+"""Validation at any size: windows that cover everything, padding that is cut away, modes that are put back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from ssss_zoo.config import EvaluateConfig, resolve
+from ssss_zoo.errors import UserError
+from ssss_zoo.evaluation import Evaluator, Images, starts, whole
+from ssss_zoo.records import IGNORE, Output, Sample
+
+CPU = torch.device("cpu")
+SETTINGS = EvaluateConfig()
+
+
+class Pixelwise(nn.Module):
+    """Class scores from each pixel alone; notes the size and the mode of every pass."""
+
+    def __init__(self, multiple: int = 1) -> None:
+        super().__init__()
+        self.multiple, self.sizes, self.modes = multiple, [], []
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, image: Tensor) -> Output:
+        self.sizes.append(tuple(image.shape[-2:]))
+        self.modes.append(self.training)
+        assert image.shape[-2] % self.multiple == 0
+        assert image.shape[-1] % self.multiple == 0
+        return Output(4 * image.half(), image)
+
+
+class Arrays:
+    """A data set in memory: images (H, W, 3) uint8, masks (H, W) uint8 by number."""
+
+    class_names = ("red", "green", "blue")
+
+    def __init__(self, *sizes: tuple[int, int]) -> None:
+        rng = np.random.default_rng(0)
+        self.images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+        self.masks = [image.argmax(axis=2).astype(np.uint8) for image in self.images]
+        self.samples = [Sample(f"image{i}", i, i) for i in range(len(sizes))]
+
+    def read_image(self, sample: Sample) -> np.ndarray:
+        return self.images[sample.image]
+
+    def read_mask(self, sample: Sample) -> np.ndarray:
+        return self.masks[sample.mask]
+
+
+def evaluator(dataset=None, crop: tuple[int, int] = (4, 4), **changes) -> Evaluator:
+    return Evaluator(dataset or Arrays((4, 4)), replace(SETTINGS, **changes), crop, CPU)
+
+
+def image(height: int, width: int) -> Tensor:
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height * 100 + width))
+
+
+# --- windows --------------------------------------------------------------------------------------------------------
+
+
+def test_the_windows_of_cityscapes_begin_where_unimatch_v2s_do():
+    overlap = resolve(["dataset=cityscapes"]).evaluate.overlap
+    assert starts(1024, 798, overlap) == [0, 226]
+    assert starts(2048, 798, overlap) == [0, 532, 1064, 1250]
+    assert starts(2048, 801, overlap) == [0, 534, 1068, 1247]
+
+
+def test_an_overlap_of_a_third_steps_two_thirds_of_the_window_rounded_down():
+    for window in range(1, 1500):
+        assert starts(10**5, window, 1 / 3)[1] == max(1, 2 * window // 3)
+
+
+def test_windows_by_numbers():
+    assert starts(10, 10, 0.5) == [0]
+    assert starts(10, 4, 0) == [0, 4, 6]
+    assert starts(8, 4, 0) == [0, 4]
+    assert starts(7, 4, 0.5) == [0, 2, 3]
+    assert starts(3, 1, 0.95) == [0, 1, 2]
+
+
+@settings(max_examples=100, deadline=None)
+@given(size=st.integers(1, 300), window=st.integers(1, 300), overlap=st.floats(0, 0.95))
+def test_windows_lie_inside_cover_every_pixel_and_never_repeat(size, window, overlap):
+    window = min(size, window)
+    found = starts(size, window, overlap)
+    assert found[0] == 0
+    assert found[-1] + window == size
+    assert found == sorted(set(found))
+    assert all(after <= before + window for before, after in zip(found, found[1:], strict=False))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (4, 4), (3, 9), (13, 2), (8, 8)])
+@pytest.mark.parametrize("overlap", [0.0, 0.333, 0.75])
+def test_sliding_windows_of_a_pixelwise_network_average_to_its_softmax(size, overlap):
+    network, picture = Pixelwise(), image(*size)
+    found = evaluator(mode="sliding", overlap=overlap).logits(network, picture)
+    assert_close(found, (4 * picture.half()).float().softmax(dim=1))
+    assert set(network.sizes) == {(min(4, size[0]), min(4, size[1]))}
+
+
+def test_a_window_as_large_as_the_image_is_the_whole_image():
+    class Context(nn.Module):
+        def forward(self, picture: Tensor) -> Output:
+            return Output(picture + picture.mean(dim=(2, 3), keepdim=True) * picture, picture)
+
+    network, picture = Context(), image(6, 9)
+    slid = evaluator(mode="sliding", window=[6, 9]).logits(network, picture)
+    assert_close(slid, evaluator().logits(network, picture).softmax(dim=1))
+    larger = evaluator(mode="sliding", window=[50]).logits(network, picture)
+    assert_close(larger, slid)
+
+
+def test_the_window_is_the_crop_unless_it_is_named():
+    assert evaluator(crop=(3, 5)).window == (3, 5)
+    assert evaluator(crop=(3, 5), window=[7]).window == (7, 7)
+    assert evaluator(crop=(3, 5), window=[7, 8]).window == (7, 8)
+
+
+def test_the_last_window_is_shifted_and_what_it_sees_twice_counts_by_half():
+    class Numbered(nn.Module):
+        """A different answer in each pass: class 0 in the first, class 1 in the second."""
+
+        passes = -1
+
+        def forward(self, picture: Tensor) -> Output:
+            self.passes += 1
+            logits = torch.full((1, 2, *picture.shape[-2:]), -100.0)
+            logits[:, self.passes] = 100.0
+            return Output(logits, picture)
+
+    found = evaluator(mode="sliding", overlap=0.0, window=[1, 4]).logits(Numbered(), image(1, 6))
+    assert_close(found[0, 0, 0], torch.tensor([1.0, 1.0, 0.5, 0.5, 0.0, 0.0]))
+
+
+# --- any size -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (14, 14), (15, 28), (3, 100)])
+@pytest.mark.parametrize("mode", ["whole", "sliding"])
+@pytest.mark.parametrize("multiple", [1, 14])
+def test_every_size_gets_logits_of_its_own_size_in_float32(size, mode, multiple):
+    network = Pixelwise(multiple)
+    found = evaluator(mode=mode).logits(network, image(*size))
+    assert found.shape == (1, 3, *size)
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+
+
+def test_padding_repeats_the_edge_right_and_below_and_is_cut_away():
+    seen = []
+
+    class Looks(nn.Module):
+        multiple = 4
+
+        def forward(self, picture: Tensor) -> Output:
+            seen.append(picture)
+            return Output(picture, picture)
+
+    picture = image(3, 5)
+    assert_close(whole(Looks(), picture), picture)
+    (padded,) = seen
+    assert padded.shape == (1, 3, 4, 8)
+    assert_close(padded[..., :3, :5], picture)
+    assert_close(padded[..., 3, :5], picture[..., 2, :])
+    assert_close(padded[..., :3, 7], picture[..., 4])
+
+
+@pytest.mark.parametrize("mode", ["whole", "sliding"])
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_are_scored_in_evaluation_mode_and_put_back(mode, training):
+    network = Pixelwise().train(training)
+    found = evaluator(mode=mode).logits(network, image(5, 6))
+    assert network.modes
+    assert not any(network.modes)
+    assert network.training == network.norm.training == training
+    assert not found.requires_grad
+
+
+def test_a_network_that_fails_is_put_back_too():
+    class Fails(nn.Module):
+        def forward(self, picture: Tensor) -> Output:
+            raise RuntimeError("no")
+
+    network = Fails().train()
+    with pytest.raises(RuntimeError, match="no"):
+        evaluator().logits(network, image(2, 2))
+    assert network.training
+
+
+# --- scores ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["whole", "sliding"])
+def test_networks_are_scored_side_by_side_over_images_of_any_size(mode):
+    class Wrong(nn.Module):
+        def forward(self, picture: Tensor) -> Output:
+            return Output(picture.roll(1, dims=1), picture)
+
+    dataset, ticks = Arrays((4, 4), (5, 7), (1, 1)), []
+    networks = {"student": Pixelwise(), "teacher": Wrong()}
+    found = evaluator(dataset, mode=mode)(networks, dataset.samples, lambda done, of: ticks.append((done, of)))
+    assert found["student"]["pixel_accuracy"] > 0.9  # half precision may swap what is nearly equal
+    assert found["teacher"]["miou"] < 0.1
+    assert list(found["student"]["iou"]) == ["red", "green", "blue"]
+    assert ticks == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_void_and_absent_classes_follow_the_settings():
+    dataset = Arrays((2, 2))
+    dataset.images[0] = np.array([[[9, 0, 0], [9, 0, 0]], [[0, 9, 0], [0, 9, 0]]], dtype=np.uint8) * 20
+    dataset.masks[0] = np.array([[0, IGNORE], [1, 0]], dtype=np.uint8)
+    scored = {absent: evaluator(dataset, absent=absent)({"student": Pixelwise()}, dataset.samples) for absent in
+              ("exclude", "zero")}  # fmt: skip
+    assert scored["exclude"]["student"]["iou"] == {"red": 0.5, "green": 0.5, "blue": None}
+    assert scored["exclude"]["student"]["miou"] == 0.5
+    assert scored["zero"]["student"]["miou"] == pytest.approx(1 / 3)
+
+
+def test_images_reach_the_network_between_zero_and_one():
+    dataset = Arrays((3, 4))
+    ((picture, mask),) = evaluator(dataset).pairs(dataset.samples)
+    assert picture.shape == (1, 3, 3, 4)
+    assert_close(picture[0, :, 1, 2], torch.from_numpy(dataset.images[0][1, 2]).float() / 255)
+    assert mask.dtype == torch.int64
+    assert mask[0].tolist() == dataset.masks[0].tolist()
+
+
+def test_a_mask_of_another_size_than_its_image_is_named():
+    dataset = Arrays((3, 4))
+    dataset.masks[0] = np.zeros((4, 3), dtype=np.uint8)
+    with pytest.raises(UserError, match=r"image0: image is \(3, 4\), mask \(4, 3\)"):
+        Images(dataset, dataset.samples)[0]

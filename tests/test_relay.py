@@ -1,0 +1,292 @@
+"""What the relay makes of answers: product, sum, ones for silence; what it refuses, and what a trace line says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pluggy
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from ssss_zoo import specs
+from ssss_zoo.defaults import Defaults
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import CutMix, Progress, PseudoLabel, View, Views
+from ssss_zoo.relay import Relay, check_answer, describe, product, trace_line
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import SelfTeacher
+
+B, C, H, W = 2, 3, 4, 5
+PROGRESS = Progress(3, 10, 5)
+
+
+def some_label(**changes: Any) -> PseudoLabel:
+    parts = {
+        "target": torch.zeros(B, H, W, dtype=torch.long),
+        "confidence": torch.full((B, H, W), 0.5),
+        "valid": torch.ones(B, H, W, dtype=torch.bool),
+    }
+    return PseudoLabel(**(parts | changes))
+
+
+def connected(*plugins: Any) -> Relay:
+    """A relay to some plugins, the leftmost asked first."""
+    relay = Relay()
+    manager = pluggy.PluginManager("ssss_zoo")
+    manager.add_hookspecs(specs)
+    for plugin in reversed(plugins):
+        manager.register(plugin)
+    relay.connect(manager.hook)
+    return relay
+
+
+class Weights:
+    def __init__(self, pixel: Tensor | None, classes: Tensor | None, terms: dict[str, Tensor] | None) -> None:
+        self.pixel, self.classes, self.terms = pixel, classes, terms
+
+    @hookimpl
+    def pixel_weight(self) -> Tensor | None:
+        return self.pixel
+
+    @hookimpl
+    def class_weight(self) -> Tensor | None:
+        return self.classes
+
+    @hookimpl
+    def regularize(self) -> dict[str, Tensor] | None:
+        return self.terms
+
+
+NOTHING, SILENT = Weights(None, None, None), Weights(None, None, None)
+REGULARIZE = {
+    name: None for name in ("labelled", "labelled_output", "teacher", "weak", "label", "weight", "views", "progress")
+}
+
+
+def pixel_weight(relay: Relay) -> Tensor:
+    return relay.pixel_weight(probs=torch.ones(B, C, H, W) / C, label=some_label(), progress=PROGRESS)
+
+
+def class_weight(relay: Relay) -> Tensor:
+    return relay.class_weight(some_label(), torch.ones(B, H, W), C, PROGRESS)
+
+
+# --- combining ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plugins", [(), (NOTHING,), (NOTHING, SILENT)])
+def test_silence_means_ones_and_no_term(plugins):
+    relay = connected(*plugins)
+    assert_close(pixel_weight(relay), torch.ones(B, H, W), rtol=0, atol=0)
+    assert_close(class_weight(relay), torch.ones(C), rtol=0, atol=0)
+    assert relay.regularize(**REGULARIZE) == {}
+
+
+def test_weights_are_multiplied_and_float32():
+    first = Weights(torch.full((B, H, W), 0.5, dtype=torch.float64), torch.tensor([1.0, 2.0, 4.0]).double(), None)
+    second = Weights(torch.full((B, H, W), 3.0), torch.tensor([0.5, 0.5, 0.0]), None)
+    relay = connected(first, NOTHING, second)
+    assert_close(pixel_weight(relay), torch.full((B, H, W), 1.5), rtol=0, atol=0)
+    assert_close(class_weight(relay), torch.tensor([0.5, 1.0, 0.0]), rtol=0, atol=0)
+    assert pixel_weight(relay).dtype == class_weight(relay).dtype == torch.float32
+
+
+def test_a_single_answer_is_taken_as_it_is():
+    weight = torch.rand(B, H, W)
+    assert_close(pixel_weight(connected(Weights(weight, None, None))), weight, rtol=0, atol=0)
+    assert_close(product([weight]), weight, rtol=0, atol=0)
+
+
+def test_terms_of_one_name_are_summed_and_others_kept_apart():
+    first = Weights(None, None, {"a": torch.tensor(1.0), "b": torch.tensor(2.0)})
+    second = Weights(None, None, {"a": torch.tensor(10.0), "c": torch.tensor(-1.0)})
+    terms = connected(first, NOTHING, second).regularize(**REGULARIZE)
+    assert {name: term.item() for name, term in terms.items()} == {"a": 11.0, "b": 2.0, "c": -1.0}
+
+
+def test_the_first_answer_that_is_not_none_is_the_pseudo_label():
+    class Says:
+        def __init__(self, label: PseudoLabel | None) -> None:
+            self.label = label
+
+        @hookimpl
+        def pseudo_label(self) -> PseudoLabel | None:
+            return self.label
+
+    one, two = some_label(), some_label()
+    asked = {"probs": None, "logits": None, "features": None, "valid": None, "progress": PROGRESS}
+    assert connected(Says(None), Says(one), Says(two)).pseudo_label(**asked) is one
+
+
+def test_the_defaults_speak_last_and_take_the_likeliest_class():
+    relay = connected(Defaults())
+    probs = torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(1, 2, 1, 2)
+    valid = torch.tensor([[[True, False]]])
+    label = relay.pseudo_label(probs=probs, logits=probs, features=probs, valid=valid, progress=PROGRESS)
+    assert label.target.tolist() == [[[1, 0]]]
+    assert_close(label.confidence, torch.tensor([[[0.8, 0.5]]]))
+    assert label.valid is valid
+    (view,) = relay.views((2, 8, 8), PROGRESS).views
+    assert (view.strength, view.cutmix.partner, view.share) == ("strong", "next", 1.0)
+    student = nn.Identity()
+    teacher = relay.ask("make_teacher", students=[student], index=0)
+    assert isinstance(teacher, SelfTeacher)
+    assert teacher.student is student
+    assert not teacher.joins
+    assert relay.ask("make_students", make_network=lambda: student) == [student]
+    (stage,) = relay.ask("plan_stages", info=None)
+    assert (stage.labelled, stage.unlabelled, stage.steps) == (None, None, None)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+BAD = torch.full((B, H, W), float("nan"))
+IDS = torch.zeros(B, H, W, dtype=torch.long)
+
+
+def views(**changes: Any) -> Views:
+    return Views((View("strong", **changes),))
+
+
+def boxes(*shape: int, dtype: torch.dtype = torch.long) -> CutMix:
+    return CutMix("next", torch.zeros(*shape, dtype=dtype))
+
+
+FAULTS = [
+    ("setup", [], "a dict of torch modules by name, got []"),
+    ("setup", {"a": 3}, "a dict of torch modules by name, got {a: 3}"),
+    ("make_students", nn.Identity(), "a list of networks, got Identity"),
+    ("make_students", [], "a list of networks, got []"),
+    ("make_students", [3], "a list of networks, got [3]"),
+    ("make_teacher", nn.Identity(), "a Teacher; Identity has no joins, network, update"),
+    ("plan_stages", [], "a generator of Stage"),
+    ("make_views", [], "Views, got list"),
+    ("make_views", Views((View("a"), View("a"))), "views with different names, got ['a', 'a']"),
+    ("make_views", views(strength="stronk"), "views of strength weak or strong, got 'stronk' for strong"),
+    ("make_views", views(normaliser="mean"), "a normaliser of valid, kept, weight, all, got 'mean' for strong"),
+    ("make_views", views(cutmix=CutMix("last", IDS)), "a CutMix partner of next, reverse, stream, got 'last'"),
+    ("make_views", views(cutmix=boxes(B, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x4:int64"),
+    ("make_views", views(cutmix=boxes(B + 1, 1, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 3x1x4:int64"),
+    ("make_views", views(cutmix=boxes(B, 1, 3)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x1x3:int64"),
+    ("make_views", views(cutmix=boxes(B, 1, 4, dtype=torch.float32)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x"),
+    ("pseudo_label", (IDS, IDS), "a PseudoLabel, got tuple"),
+    ("pseudo_label", some_label(target=IDS[:, None]), "target (B, H, W) = (2, 4, 5), got (2, 1, 4, 5)"),
+    ("pseudo_label", some_label(target=IDS + C), "class ids below 3, got 3"),
+    ("pseudo_label", some_label(target=IDS - 1), "numbers >= 0, got -1"),
+    ("pseudo_label", some_label(target=torch.ones(B, H, W)), "target (B, C, H, W) = (2, 3, 4, 5), got (2, 4, 5)"),
+    ("pseudo_label", some_label(target=torch.ones(B, C, H, W)), "targets that sum to 1 over the classes"),
+    ("pseudo_label", some_label(confidence=BAD), "finite numbers, got 40 of 40 that are not"),
+    ("pseudo_label", some_label(confidence=IDS), "floats, got torch.int64"),
+    ("pseudo_label", some_label(valid=IDS), "valid (B, H, W) = (2, 4, 5) bool, got 2x4x5:int64"),
+    ("pseudo_label", some_label(valid=None), "valid (B, H, W) = (2, 4, 5) bool, got None"),
+    ("pseudo_label", some_label(target=None), "target"),
+    ("pixel_weight", 1.0, "a tensor (B, H, W) = (2, 4, 5), got float"),
+    ("pixel_weight", torch.ones(B, 1, H, W), "(B, H, W) = (2, 4, 5), got (2, 1, 4, 5)"),
+    ("pixel_weight", BAD, "finite numbers, got 40 of 40 that are not"),
+    ("pixel_weight", -torch.ones(B, H, W), "numbers >= 0, got -1"),
+    ("pixel_weight", torch.ones(B, H, W).bool(), "floats, got torch.bool"),
+    ("class_weight", torch.ones(B), "(C,) = (3,), got (2,)"),
+    ("class_weight", torch.tensor([1.0, float("inf"), 1.0]), "finite numbers, got 1 of 3 that are not"),
+    ("regularize", torch.tensor(1.0), "a dict of scalar losses by name, got Tensor"),
+    ("regularize", {"a": torch.ones(1)}, "'a': a scalar = (), got (1,)"),
+    ("regularize", {"a": torch.tensor(float("nan"))}, "finite numbers, got 1 of 1 that are not"),
+    ("regularize", {"a": 0.5}, "a tensor 'a': a scalar = (), got float"),
+]
+
+
+@pytest.mark.parametrize(("hook", "answer", "fault"), FAULTS)
+def test_a_wrong_answer_names_hook_plugin_and_what_it_should_be(hook, answer, fault):
+    asked = {"probs": torch.ones(B, C, H, W) / C, "size": (B, H, W), "num_classes": C}
+    with pytest.raises(UserError) as caught:
+        check_answer("mine", hook, answer, asked)
+    assert str(caught.value).startswith(f"hook {hook} of 'mine' must return {fault}")
+
+
+RIGHT = [
+    ("setup", {"a": nn.Identity()}),
+    ("setup", {}),
+    ("make_students", [nn.Identity()]),
+    ("make_teacher", SelfTeacher(nn.Identity())),
+    ("plan_stages", (stage for stage in ())),
+    ("make_views", Views()),
+    ("make_views", views(cutmix=boxes(B, 2, 4))),
+    ("pseudo_label", some_label()),
+    ("pseudo_label", some_label(target=torch.ones(B, C, H, W) / C)),
+    ("pixel_weight", torch.zeros(B, H, W)),
+    ("pixel_weight", torch.full((B, H, W), 2.0)),
+    ("class_weight", torch.ones(C)),
+    ("regularize", {}),
+    ("regularize", {"a": torch.tensor(-3.0)}),
+    ("after_step", "whatever"),
+]
+
+
+@pytest.mark.parametrize(("hook", "answer"), RIGHT)
+def test_a_right_answer_and_none_pass(hook, answer):
+    asked = {"probs": torch.ones(B, C, H, W) / C, "size": (B, H, W), "num_classes": C}
+    check_answer("mine", hook, answer, asked)
+    check_answer("mine", hook, None, asked)
+
+
+# --- watching -------------------------------------------------------------------------------------------------------
+
+
+def watched(answer: Any, relay: Relay) -> Any:
+    return relay.watch("mine", "class_weight", lambda *given: answer)
+
+
+def test_answers_are_checked_only_while_watching():
+    relay = Relay()
+    relay.arguments = {"num_classes": C}
+    with pytest.raises(UserError, match="hook class_weight of 'mine'"):
+        watched(torch.ones(1), relay)()
+    relay.watching = False
+    assert watched(torch.ones(1), relay)().shape == (1,)
+
+
+def test_a_watched_answer_is_given_back_with_its_arguments_passed_on():
+    relay = Relay()
+    relay.arguments = {"num_classes": C}
+    seen: list[Any] = []
+    function = relay.watch("mine", "class_weight", lambda *given: seen.append(given) or torch.ones(C))
+    assert function(1, 2).shape == (C,)
+    assert seen == [(1, 2)]
+
+
+def test_the_trace_has_a_line_an_answer_and_stops_with_watching():
+    lines: list[str] = []
+    relay = Relay(trace=lines.append)
+    relay.arguments = {"num_classes": C, "progress": PROGRESS}
+    watched(torch.ones(C), relay)()
+    relay.watching = False
+    watched(torch.ones(C), relay)()
+    assert len(lines) == 1
+    assert lines[0].startswith("class_weight  mine ")
+    assert lines[0].endswith("ms  -> 3:float32  [num_classes 3, progress 3/10]")
+
+
+def test_a_trace_line_says_hook_plugin_time_answer_and_arguments():
+    line = trace_line("mine", "pixel_weight", {"probs": torch.ones(B, C, H, W)}, torch.ones(B, H, W), 0.00125)
+    assert line == "pixel_weight  mine             1.25 ms  -> 2x4x5:float32  [probs 2x3x4x5:float32]"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.tensor(1.0), "scalar:float32"),
+        (torch.ones(2, 3, dtype=torch.bool), "2x3:bool"),
+        (some_label(), "PseudoLabel(target 2x4x5:int64)"),
+        (Views((View("a", share=0.5), View("b", group="g"))), "Views(a*0.5 in strong, b*1 in g)"),
+        (Views(), "Views(labels alone)"),
+        (PROGRESS, "3/10"),
+        ({"a": torch.ones(2), "b": None}, "{a: 2:float32, b: None}"),
+        ([1, "x", (2.5, True)], "[1, x, [2.5, True]]"),
+        (np.zeros(3), "ndarray"),
+        (nn.ReLU(), "ReLU"),
+    ],
+)
+def test_describe(value, words):
+    assert describe(value) == words
