@@ -148,6 +148,8 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
         show_figures(f"{metrics['method']} on {metrics['dataset']}, step {metrics['step']}", metrics["val"])
         best = metrics["best"]
         click.echo(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
+        for line in beside(folder, metrics):
+            click.echo(line)
     spent = metrics["time"]
     click.echo(
         f"trained {spent['train_seconds']:.0f} s ({spent['steps_per_second']:.2f} steps/s, waited "
@@ -157,6 +159,22 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
     files = ("metrics.json", "history.jsonl", "predictions.png", "last", "best", "config.yaml", "run.log")
     click.echo(f"in {folder}: {', '.join(name for name in files if (folder / name).exists())}")
     click.echo(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
+
+
+def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:
+    """A line for each finished run of another method on the same data, split and seed, where the default folders are."""
+    lines = []
+    for file in sorted(folder.resolve().glob(f"../../../*/{folder.parent.name}/{folder.name}/metrics.json")):
+        other = json.loads(file.read_text())
+        same = all(other.get(key) == metrics[key] for key in ("dataset", "split", "seed", "step", "status"))
+        same = same and other["data"]["fingerprint"] == metrics["data"]["fingerprint"]
+        if same and other["method"] != metrics["method"] and other["val"]:
+            gain = 100 * (metrics["val"]["miou"] - other["val"]["miou"])
+            lines.append(
+                f"beside it, same data, steps and seed: {other['method']} {100 * other['val']['miou']:.2f} "
+                f"({metrics['method']} {gain:+.2f})"
+            )
+    return lines
 
 
 def command_line(words: Iterable[str]) -> int:

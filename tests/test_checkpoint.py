@@ -1,0 +1,306 @@
+"""A kill or a full disk at any instant leaves a whole checkpoint; foreign files are refused in one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ssss_zoo import checkpoint
+from ssss_zoo.checkpoint import find_folder, load_state, load_weights, save_folder, write_json, write_text
+from ssss_zoo.errors import UserError
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Killed(BaseException):
+    """Stands in for a kill: nothing of ours catches it."""
+
+
+def save(folder: Path, value: float) -> None:
+    save_folder(folder, {"student": {"w": torch.full((3,), value)}, "methods": {}}, {"step": int(value)})
+
+
+def value(folder: Path) -> float:
+    """What the whole checkpoint at `folder` holds; its weights and its state are of the same step."""
+    found = find_folder(folder)
+    assert found is not None
+    module = nn.Module()
+    module.register_buffer("w", torch.zeros(3))
+    load_weights(found, "student", module)
+    assert load_state(found)["step"] == module.w[0]
+    return module.w[0].item()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fails(error: BaseException):
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
+# --- whole or not at all --------------------------------------------------------------------------------------------
+
+
+def test_what_is_saved_is_read_back(tmp_path):
+    weights = {"student": {"a": torch.randn(2, 3), "n": torch.tensor(7)}}
+    state = {"step": 3, "best": {"miou": 0.5, "iou": {"sky": None}}, "optimizer": torch.optim.SGD(
+        nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9).state_dict()}  # fmt: skip
+    save_folder(tmp_path / "runs" / "last", weights, state)
+    assert load_state(tmp_path / "runs" / "last") == state
+    assert names(tmp_path / "runs") == ["last"]
+    assert names(tmp_path / "runs" / "last") == ["state.pt", "student.safetensors"]
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
+    save(tmp_path / "last", 1)
+    (tmp_path / "last" / "old.safetensors").write_text("of a network that is no more")
+    save(tmp_path / "last", 2)
+    assert value(tmp_path / "last") == 2
+    assert names(tmp_path) == ["last"]
+    assert names(tmp_path / "last") == ["methods.safetensors", "state.pt", "student.safetensors"]
+
+
+def test_weights_of_any_layout_and_with_gradient_are_saved(tmp_path):
+    kernel = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    save_folder(tmp_path / "last", {"student": {"w": kernel}}, {})
+    module = nn.Module()
+    module.register_buffer("w", torch.zeros(2, 3, 4, 5))
+    load_weights(tmp_path / "last", "student", module)
+    assert torch.equal(module.w, kernel.detach())
+
+
+def test_tied_weights_are_saved(tmp_path):
+    first = nn.Linear(3, 3, bias=False)
+    tied = nn.Sequential(first, nn.Linear(3, 3, bias=False))
+    tied[1].weight = first.weight
+    save_folder(tmp_path / "last", {"student": tied.state_dict()}, {})
+    other = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    load_weights(tmp_path / "last", "student", other)
+    assert torch.equal(other[1].weight, first.weight)
+
+
+@pytest.mark.parametrize("name", ["save_file", "torch.save", "sync"])
+def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(name, tmp_path, monkeypatch):
+    save(tmp_path / "last", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ssss_zoo.checkpoint.{name}", fails(FULL))
+        with pytest.raises(UserError) as caught:
+            save(tmp_path / "last", 2)
+    assert str(caught.value).startswith(f"cannot write the checkpoint {tmp_path / 'last'}: ")
+    assert "No space left on device" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert value(tmp_path / "last") == 1
+    assert names(tmp_path) == ["last"]
+    save(tmp_path / "last", 3)  # there is room again
+    assert value(tmp_path / "last") == 3
+
+
+@pytest.mark.parametrize("what", ["weights", "state"])
+def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(what, tmp_path):
+    """The errors that safetensors and torch really raise."""
+    code = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from ssss_zoo.checkpoint import save_folder\n"
+        "from ssss_zoo.errors import UserError\n"
+        "folder = Path(sys.argv[1])\n"
+        "small, large = torch.zeros(3), torch.zeros(200_000)\n"
+        "save_folder(folder, {'student': {'w': small}}, {'step': 1})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "given = ({'w': large}, {'step': 2}) if sys.argv[2] == 'weights' else ({'w': small}, {'step': large})\n"
+        "try:\n"
+        "    save_folder(folder, {'student': given[0]}, given[1])\n"
+        "except UserError as error:\n"
+        "    print('refused:', error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "last", what], capture_output=True, text=True)
+    assert done.stdout.startswith("refused: cannot write the checkpoint"), done.stderr[-300:]
+    assert load_state(tmp_path / "last") == {"step": 1}
+    assert names(tmp_path) == ["last"]
+
+
+STOPS = ["mkdir", "save_file", "torch.save", "sync", "first rename", "second rename", "last removal"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_kill_at_any_instant_leaves_a_whole_checkpoint(stop, again, tmp_path, monkeypatch):
+    """again: after the kill, the continuation is killed in the same place."""
+    save(tmp_path / "last", 1)
+    for step in (2, 3) if again else (2,):
+        with monkeypatch.context() as patch:
+            kill_at(stop, patch)
+            with pytest.raises(Killed):
+                save(tmp_path / "last", step)
+        assert value(tmp_path / "last") >= 1
+        if stop == "last removal":
+            assert value(tmp_path / "last") == step
+    save(tmp_path / "last", 4)
+    assert value(tmp_path / "last") == 4
+    assert names(tmp_path) == ["last"]
+
+
+def kill_at(stop: str, patch: pytest.MonkeyPatch) -> None:
+    """Make `save_folder` die at this point."""
+    if "rename" in stop:
+        calls = []
+        rename = Path.rename
+
+        def dying(path: Path, target: Path) -> Path:
+            calls.append(target)
+            if path.name.endswith(".new") if stop == "second rename" else len(calls) == 1:
+                raise Killed
+            return rename(path, target)
+
+        patch.setattr(Path, "rename", dying)
+    elif stop == "last removal":
+        remove, gone = shutil.rmtree, []
+
+        def removing(path: Path, ignore_errors: bool = False) -> None:
+            gone.append(path)
+            if len(gone) == 3:
+                raise Killed
+            remove(path, ignore_errors=ignore_errors)
+
+        patch.setattr(checkpoint.shutil, "rmtree", removing)
+    elif stop == "mkdir":
+        patch.setattr(Path, "mkdir", fails(Killed()))
+    else:
+        patch.setattr(f"ssss_zoo.checkpoint.{stop}", fails(Killed()))
+
+
+def test_a_half_written_folder_is_never_found(tmp_path):
+    save(tmp_path / "last.new", 2)
+    (tmp_path / "last.new" / "state.pt").write_bytes((tmp_path / "last.new" / "state.pt").read_bytes()[:100])
+    assert find_folder(tmp_path / "last") is None
+    save(tmp_path / "last.old", 1)
+    assert find_folder(tmp_path / "last") == tmp_path / "last.old"
+    (tmp_path / "last.old" / "state.pt").unlink()
+    assert find_folder(tmp_path / "last") is None
+
+
+def test_the_folder_itself_is_preferred_then_the_newer_neighbour(tmp_path):
+    for suffix, number in ((".old", 1), (".new", 2), ("", 3)):
+        save(tmp_path / "elsewhere", number)
+        (tmp_path / "elsewhere").rename(tmp_path / f"last{suffix}")
+    assert value(tmp_path / "last") == 3
+    shutil.rmtree(tmp_path / "last")
+    assert value(tmp_path / "last") == 2
+    shutil.rmtree(tmp_path / "last.new")
+    assert value(tmp_path / "last") == 1
+
+
+# --- foreign files --------------------------------------------------------------------------------------------------
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, (os.environ["EVIL"],))
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_malicious_state_is_refused_and_does_nothing(how, tmp_path, monkeypatch):
+    monkeypatch.setenv("EVIL", str(tmp_path / "was-here"))
+    if how == "pickle":
+        (tmp_path / "state.pt").write_bytes(pickle.dumps(Evil()))
+    else:
+        torch.save({"step": Evil()}, tmp_path / "state.pt")
+    with pytest.raises(UserError) as caught:
+        load_state(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'state.pt'} is not a checkpoint of ours: ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04rubbish"])
+def test_a_damaged_file_is_one_line(content, tmp_path):
+    for name in ("state.pt", "student.safetensors"):
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="is not a checkpoint of ours"):
+        load_state(tmp_path)
+    with pytest.raises(UserError, match="cannot read the weights"):
+        load_weights(tmp_path, "student", nn.Linear(1, 1))
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(UserError, match="cannot read the weights .*teacher.safetensors"):
+        load_weights(tmp_path, "teacher", nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("saved", "counts", "example"),
+    [
+        (nn.Linear(2, 3, bias=False), "1 tensors missing, 0 unknown, 0 of another shape", "bias"),
+        (nn.ParameterDict({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "extra": torch.zeros(1)}),
+         "0 tensors missing, 1 unknown, 0 of another shape", "extra"),
+        (nn.Linear(2, 4), "0 tensors missing, 0 unknown, 2 of another shape", ""),
+    ],
+)  # fmt: skip
+def test_weights_of_another_network_say_what_differs_and_change_nothing(saved, counts, example, tmp_path):
+    save_folder(tmp_path / "last", {"student": saved.state_dict()}, {})
+    module = nn.Linear(2, 3)
+    before = module.weight.clone()
+    with pytest.raises(UserError) as caught:
+        load_weights(tmp_path / "last", "student", module)
+    assert "student.safetensors holds another network or method: " + counts in str(caught.value)
+    assert f"such as '{example}" in str(caught.value)
+    assert torch.equal(module.weight, before)
+
+
+# --- small files ----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_replaced_whole(tmp_path):
+    file = tmp_path / "metrics.json"
+    write_json(file, {"a": 1})
+    write_json(file, {"a": [2, None]})
+    assert json.loads(file.read_text()) == {"a": [2, None]}
+    assert file.read_text().endswith("}\n")
+    assert names(tmp_path) == ["metrics.json"]
+
+
+def test_what_is_no_json_leaves_the_old_file(tmp_path):
+    file = tmp_path / "metrics.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(ValueError, match="nan"):
+        write_json(file, {"a": float("nan")})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert names(tmp_path) == ["metrics.json"]
+
+
+@pytest.mark.parametrize("where", ["ssss_zoo.checkpoint.sync", "ssss_zoo.checkpoint.os.replace"])
+def test_a_disk_that_refuses_leaves_the_old_small_file_and_one_line(where, tmp_path, monkeypatch):
+    file = tmp_path / "config.yaml"
+    write_text(file, "old")
+    monkeypatch.setattr(where, fails(FULL))
+    with pytest.raises(UserError, match=r"cannot write .*config.yaml: No space left on device; make room"):
+        write_text(file, "new")
+    assert file.read_text() == "old"
+    assert names(tmp_path) == ["config.yaml"]
+
+
+def test_a_kill_while_a_small_file_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+    file = tmp_path / "config.yaml"
+    write_text(file, "old")
+    with monkeypatch.context() as patch:
+        patch.setattr("ssss_zoo.checkpoint.os.replace", fails(Killed()))
+        with pytest.raises(Killed):
+            write_text(file, "new")
+    assert file.read_text() == "old"
+    write_text(file, "newer")
+    assert file.read_text() == "newer"
+    assert names(tmp_path) == ["config.yaml"]
