@@ -231,6 +231,16 @@ class Engine:
         loss = consistency(seen.output.logits, seen.label, seen.weight, rebalance, seen.view.normaliser, per_class)
         return seen.view.share * loss
 
+    def pictures(self, raw: Batch, progress: Progress) -> dict[str, Tensor]:
+        """The images of a step as the student saw them, by view; drawn again from the step's own seed."""
+        seed_draws(self.seed, progress.step, 0)
+        batch = self.receive(raw)
+        images, _, height, width = batch.labelled.image.shape
+        plan = self.ask.views((images, height, width), progress)
+        weak = {"weak": batch.unlabelled.image} if batch.unlabelled else {}
+        shown = {view.name: self.show(view, batch) for view in plan.views}
+        return {"labelled": batch.labelled.image} | weak | shown
+
     def networks(self) -> dict[str, nn.Module]:
         """`student`, and `teacher` where it has weights of its own; those of further pairs are numbered from 1."""
         found: dict[str, nn.Module] = {}

@@ -47,6 +47,7 @@ class Training:
         self.step, self.best, self.val = 0, {}, {}  # type: int, dict[str, Any], dict[str, Any]
         self.spent = {"train": 0.0, "evaluate": 0.0, "wait": 0.0}
         self.pending: list[dict[str, Tensor]] = []
+        self.seen: dict[str, Any] = {}  # pseudo-label health of the last logged step
         self.stop_asked = False
 
     # --- begin and end ----------------------------------------------------------------------------------------------
@@ -56,19 +57,22 @@ class Training:
         if state:
             self.restore(Path(state["from"]), state)
             log.info(f"resuming at step {self.step} of {self.steps}")
-        accumulate = self.config.train.accumulate
-        self.feed = Feed(
+        self.feed = self.open_feed(self.step)
+        if self.step < self.steps:
+            self.rehearse()
+
+    def open_feed(self, step: int) -> Feed:
+        """The stage's streams from the first batch of `step` on."""
+        return Feed(
             self.run.dataset,
             self.labelled,
             self.unlabelled,
             self.config,
             self.run.needs,
             self.engine.seed,
-            start=self.step * accumulate,
+            start=step * self.config.train.accumulate,
             pin=self.engine.device.type == "cuda",
         )
-        if self.step < self.steps:
-            self.rehearse()
 
     def fit(self) -> StageResult:
         """Train to the last step. Raises Interrupted after Ctrl-C or SIGTERM, with everything saved."""
@@ -148,23 +152,16 @@ class Training:
 
     def explain(self, step: int, losses: Mapping[str, float]) -> None:
         """Stop at a loss that is not finite: which step, which losses, what the images were."""
-        accumulate = self.config.train.accumulate
-        feed = Feed(
-            self.run.dataset, self.labelled, self.unlabelled, self.config, self.run.needs, self.engine.seed,
-            start=step * accumulate,
-        )  # fmt: skip
-        batch = self.engine.receive(next(feed))
-        views = {"labelled": batch.labelled.image, "weak": batch.unlabelled.image if batch.unlabelled else None}
+        feed = self.open_feed(step)
         seen = "; ".join(
-            f"{name} view {image.min():.3g} to {image.max():.3g}, mean {image.mean():.3g}"
-            for name, image in views.items()
-            if image is not None
+            f"{name} {image.min():.3g} to {image.max():.3g}, mean {image.mean():.3g}"
+            for name, image in self.engine.pictures(next(feed), self.progress(step)).items()
         )
         named = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
-        files = [name for stream in feed.names(step * accumulate).values() for name in stream]
+        files = [name for stream in feed.names(step * self.config.train.accumulate).values() for name in stream]
         raise UserError(
-            f"loss not finite at step {step + 1}: {named}; {seen}; images: {', '.join(files)}; lower optim.lr or take "
-            "train.precision=32, then resume=true goes on from the last checkpoint"
+            f"loss not finite at step {step + 1}: {named}; views: {seen}; images: {', '.join(files)}; lower optim.lr "
+            "or take train.precision=32; a checkpoint from before is in the run's folder if there was one"
         )
 
     def log(self, losses: Mapping[str, float]) -> None:
@@ -174,7 +171,7 @@ class Training:
         line: dict[str, Any] = {"step": self.offset + self.step, "stage": self.stage.name, "losses": dict(losses)}
         line["lr"] = self.engine.optimizer.param_groups[0]["lr"]
         if health:
-            line["pseudo_labels"] = health
+            line["pseudo_labels"] = self.seen = health
             warning = self.health.warning(health, tuple(self.run.dataset.class_names))
             if warning:
                 log.warning(f"step {self.step}: {warning}")
@@ -262,6 +259,7 @@ class Training:
                 "val": len(run.dataset.val),
                 "fingerprint": run.dataset.fingerprint,
             },
+            "pseudo_labels": self.seen | {"labelled_classes": self.health.histogram.tolist()} if self.seen else None,
             "absent_classes": self.config.evaluate.absent,
         }
         checkpoint.write_json(self.folder / "metrics.json", metrics)
@@ -292,6 +290,7 @@ class Training:
             "scaler": self.engine.scaler.state_dict(),
             "best": self.best,
             "val": self.val,
+            "seen": self.seen,
             "spent": dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited},
             "mlflow_run": self.run.tracker.run_id,
             "config": flat_config(self.config),
@@ -305,7 +304,7 @@ class Training:
         self.engine.optimizer.load_state_dict(state["optimizer"])
         self.engine.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.val = state["step"], state["best"], state["val"]
-        self.spent = dict(state["spent"])
+        self.spent, self.seen = dict(state["spent"]), state["seen"]
         if state["threads"] != torch.get_num_threads():
             log.warning(
                 f"the run began with {state['threads']} threads and goes on with {torch.get_num_threads()}: the "
@@ -315,7 +314,7 @@ class Training:
     def rehearse(self) -> None:
         """Before the first step: a step as the last one will be (late terms on), one validation image, and a checkpoint
         written and read back, which also puts everything back. What must fail fails now."""
-        place = self.folder / "rehearsal"
+        begin, place = time.perf_counter(), self.folder / "rehearsal"
         kept = (self.step, self.best, self.val, dict(self.spent))
         self.write_checkpoint(place, training=True)
         try:
@@ -331,6 +330,7 @@ class Training:
             self.step, self.best, self.val, self.spent = kept
         finally:
             shutil.rmtree(place, ignore_errors=True)
+        log.info(f"rehearsed one step, one validation image and one checkpoint in {time.perf_counter() - begin:.1f} s")
 
     def save_result(self, folder: Path, result: StageResult) -> None:
         """Keep a finished stage, so that a resumed run need not train it again."""

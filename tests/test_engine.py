@@ -1,8 +1,9 @@
-"""One step by hand in float64; who shares a pass; how answers combine, and which are refused; no wait for the device."""
+"""One step by hand in float64; who shares a pass; how answers combine and which are refused; no wait for the device."""
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import sys
 from dataclasses import replace
@@ -28,6 +29,7 @@ from ssss_zoo.records import (
     View,
     Views,
 )
+from ssss_zoo.run import run
 from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher
 
@@ -105,10 +107,7 @@ def rig(tiny_shelf, tiny_run):
             words = ("method=own", *words)
         made = tiny_run(f"train.crop=[{SIDE},{SIDE}]", "augment.flip=0", *words)
         made.engine.strong = a_bit_brighter
-        if double:
-            for network in made.engine.networks().values():
-                network.double()
-        return made
+        return made.double() if double else made
 
     return make
 
@@ -439,9 +438,7 @@ def test_two_students_losses_are_the_sum_of_each_ones(rig):
         output = student(a_bit_brighter(floats(batch.unlabelled.image))).logits
         ones = torch.ones(ids.shape)
         expected["supervised"] += hand_supervised(labelled, batch.labelled.mask).item()
-        expected["consistency"] += hand_consistency(
-            output, hard, ones, batch.unlabelled.valid, torch.ones(5)
-        ).item()
+        expected["consistency"] += hand_consistency(output, hard, ones, batch.unlabelled.valid, torch.ones(5)).item()
     losses = run_losses(made, batch)
     assert {name: value.item() for name, value in losses.items()} == pytest.approx(expected, rel=1e-6)
 
@@ -851,6 +848,18 @@ def test_partners_of_a_second_batch_are_labelled_by_the_same_hooks(rig):
     assert len(asked) == 2
     assert torch.equal(asked[0], batch.unlabelled.valid)
     assert torch.equal(asked[1], batch.partner.valid)
+
+
+def test_a_method_may_begin_with_labels_alone(tiny_shelf, tiny_config):
+    """Views from the third pass over the images on: the streams must be open by then."""
+
+    def make_views(self, progress):
+        return Views((View("look", cutmix=CutMix("stream", box(0, 0, 4, 4))),) if progress.epoch >= 2 else ())
+
+    tiny_shelf.offer("methods", "later", make_method(make_views=make_views))
+    result = run(tiny_config("method=later", "train.steps=9"))
+    lines = [json.loads(line) for line in (result.folder / "history.jsonl").read_text().splitlines()]
+    assert ["consistency" in line["losses"] for line in lines if "losses" in line] == [False] * 6 + [True] * 3
 
 
 # --- what no hook may see -------------------------------------------------------------------------------------------

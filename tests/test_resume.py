@@ -21,6 +21,7 @@ from tiny import make_method
 from torch import nn
 
 from ssss_zoo import checkpoint
+from ssss_zoo.config import resolve
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.plugins import installed
@@ -266,6 +267,23 @@ def test_a_run_of_two_stages_resumes_into_the_right_one(tiny_shelf, ran, broken_
         assert torch.equal(weight, weight_again)
 
 
+def test_a_restarted_stage_tells_a_method_of_the_networks_it_trains(tiny_shelf, ran):
+    """`RunInfo.students`, once given, names the networks that are trained."""
+    told = []
+    base = two_stages(True, [])
+
+    def setup(self, info):
+        self.info = info
+
+    def after_step(self, student, progress):
+        told.append(any(student is known for known in self.info.students))
+
+    tiny_shelf.offer("methods", "stages", make_method(plan_stages=base.plan_stages, setup=setup, after_step=after_step))
+    ran("run", "method=stages")
+    assert told
+    assert all(told)
+
+
 def test_a_restarted_stage_begins_with_the_first_weights(tiny_shelf, ran, monkeypatch):
     begun = []
     original = Engine.step
@@ -488,6 +506,14 @@ def test_what_is_only_shown_may_differ_on_resume(ran, broken_off, stop):
 def test_resume_and_overwrite_together_are_refused(ran):
     with pytest.raises(UserError, match="not both"):
         ran("run", "method=fixmatch", "resume=true", "overwrite=true")
+
+
+@pytest.mark.parametrize("word", ["resume=true", "overwrite=true"])
+def test_the_configuration_that_a_run_leaves_neither_resumes_nor_overwrites(ran, word):
+    """`--config` with it must not wipe or continue a run that nobody asked it to."""
+    folder = ran("run", "method=fixmatch", word)
+    assert resolve([], folder / "config.yaml").resume is False
+    assert resolve([], folder / "config.yaml").overwrite is False
 
 
 def test_resuming_where_nothing_lies_is_a_fresh_run(ran):

@@ -203,6 +203,14 @@ class Rig:
     def student(self) -> TinyNet:
         return self.engine.students[0]
 
+    def double(self) -> Rig:
+        """The same in float64: networks, and what the optimiser keeps of them."""
+        for network in self.engine.networks().values():
+            network.double()
+        for kept in self.engine.optimizer.state.values():
+            kept |= {key: value.double() for key, value in kept.items() if key != "step"}
+        return self
+
     @property
     def feed(self) -> Any:
         """The batches of the run, from the first one on."""

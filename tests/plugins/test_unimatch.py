@@ -1,7 +1,7 @@
 """UniMatch V1 against a step written out here after its release.
 
-One known difference: the release pairs each image with another crop of itself (its author calls that unintended); here the
-partner is an independent draw.
+One known difference: the release pairs each image with another crop of itself (its author calls that unintended); here
+the partner is an independent draw.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def fixed_dropout(probability: float):
 
 
 class Strong:
-    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of the batch, of the partner."""
+    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of both."""
 
     def __init__(self) -> None:
         self.calls = count()
@@ -69,8 +69,7 @@ def rig(tiny_run, monkeypatch):
         monkeypatch.setattr(module, "channel_dropout", fixed_dropout)
         made = tiny_run("method=unimatch", "train.batch=3", "augment.flip=0", *words)
         made.engine.strong = Strong()
-        made.student.double()
-        return made
+        return made.double()
 
     return make
 
@@ -177,7 +176,7 @@ def test_threshold_zero_uses_every_valid_pixel(rig):
 
 
 def test_without_dropout_the_perturbed_output_is_the_weak_one(tiny_run):
-    """Its target is that output's own likeliest class, so that its loss is the mean of -log of the largest probability."""
+    """Its target is that output's own likeliest class, its confidence that output's largest probability."""
     made = tiny_run("method=unimatch", "options.unimatch.dropout=0", "options.unimatch.threshold=0", "train.batch=3")
     seen = []
     meet = made.engine.meet

@@ -1,0 +1,252 @@
+"""The shape of the code: imports point down, no method is known by name, functions are short, hooks are documented."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ssss_zoo import specs
+from ssss_zoo.plugins import HOOKS, MARK, installed
+
+ROOT = Path(__file__).parents[1]
+CORE = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ssss_zoo").rglob("*.py")}
+METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__init__.py"]
+EVERYTHING = [*CORE.values(), *METHODS]
+
+LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
+    "errors",
+    "config records contrast",
+    "losses metrics teacher augment checkpoint tracking screen [data] [models]",
+    "specs relay evaluation health",
+    "defaults pictures",
+    "engine plugins",
+    "listing [run training evaluate]",
+    "cli",
+)
+MAY_USE = {"records", "losses", "contrast", "teacher", "errors", "specs", "augment"}  # what a method may import
+LONGEST, SHORT = 40, 12  # lines of a function at most; lines from which on a public one must say what it does
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module of ours that a file imports, anywhere in it."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in CORE else node.module or "" for name in names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """(name with its class, function) for every function of a file."""
+    for node in ast.walk(tree(path)):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield f"{getattr(node, 'name', '')}.{child.name}".lstrip("."), child
+
+
+def place(module: str) -> tuple[int, str]:
+    """The layer of a module and the group that it shares it with."""
+    name = module.removeprefix("ssss_zoo").lstrip(".").split(".")[0]
+    for depth, line in enumerate(LAYERS):
+        for group in re.findall(r"\[[^]]*\]|\w+", line):
+            if name in group.strip("[]").split():
+                return depth, group
+    raise AssertionError(f"ssss_zoo/{name}: give it a place in LAYERS of {Path(__file__).name}")
+
+
+# --- imports --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", sorted(set(CORE) - {"ssss_zoo.__init__"}))
+def test_imports_point_down(module):
+    here = place(module)
+    for other in imports(CORE[module]):
+        if other.startswith("ssss_zoo."):
+            there = place(other)
+            assert there[0] < here[0] or there == here, f"{module} imports {other}"
+        assert not other.startswith(("ssss_plugins", "ssss_configs")), f"{module} imports {other}"
+
+
+def test_the_engine_knows_neither_plugins_nor_run_nor_data():
+    found = set(imports(CORE["ssss_zoo.engine"]))
+    assert not {name for name in found if name.startswith(("ssss_zoo.plugins", "ssss_zoo.run", "ssss_zoo.data"))}
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_methods_use_only_the_words_made_for_them_and_never_each_other(path):
+    for other in imports(path):
+        assert not other.startswith("ssss_plugins"), f"{path.name} imports {other}"
+        if other.startswith("ssss_zoo"):
+            assert other.removeprefix("ssss_zoo.") in MAY_USE, f"{path.name} imports {other}"
+
+
+def test_every_method_file_is_an_entry_point_and_every_entry_point_a_file():
+    modules = {point.value.partition(":")[0] for point in installed("methods").values()
+               if point.value.startswith("ssss_plugins")}  # fmt: skip
+    files = {"ssss_plugins." + ".".join(path.relative_to(ROOT / "plugins").with_suffix("").parts) for path in METHODS}
+    assert modules == files
+
+
+def test_no_star_imports_and_no_asserts_on_tuples():
+    for path in EVERYTHING:
+        for node in ast.walk(tree(path)):
+            assert not (isinstance(node, ast.ImportFrom) and node.names[0].name == "*"), path
+            assert not (isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple)), path
+
+
+# --- no method, no data set by name ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", CORE.values(), ids=lambda path: path.stem)
+def test_the_core_compares_nothing_with_the_name_of_a_method_or_a_data_set(path):
+    names = {*installed("methods"), *installed("datasets")}
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Compare):
+            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
+            assert not words, f"{path.name}:{node.lineno} asks whether something is {words}"
+        if isinstance(node, ast.Match):
+            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
+            assert not words, f"{path.name}:{node.lineno}"
+
+
+# --- size and docs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
+def test_no_function_is_longer_than_a_page(path):
+    long = {name: lines for name, f in functions(path) if (lines := (f.end_lineno or 0) - f.lineno + 1) > LONGEST}
+    assert not long
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
+def test_modules_classes_and_longer_public_functions_say_what_they_are(path):
+    """A function of few lines may speak for itself, a hook's implementation is documented by its specification, and a
+    method's class by its `paper`."""
+    module = tree(path)
+    silent = [] if ast.get_docstring(module) or not module.body else ["the module"]
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
+            fields = {part.target.id for part in node.body if isinstance(part, ast.AnnAssign)
+                      and isinstance(part.target, ast.Name)}  # fmt: skip
+            silent += [] if "paper" in fields else [node.name]
+    for name, function in functions(path):
+        marked = any("hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list)
+        lines = (function.end_lineno or 0) - function.lineno + 1
+        if lines > SHORT and not (marked or function.name.startswith("_") or ast.get_docstring(function)):
+            silent.append(f"{name} (line {function.lineno})")
+    assert not silent
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
+def test_every_function_of_the_core_is_typed(path):
+    for name, function in functions(path):
+        spoken = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        bare = [a.arg for a in spoken if a.annotation is None and a.arg not in ("self", "cls")]
+        assert not bare, f"{name}: {bare}"
+        assert function.returns is not None, name
+
+
+# --- the hooks ------------------------------------------------------------------------------------------------------
+
+
+def arguments(hook: str) -> list[str]:
+    return list(inspect.signature(getattr(specs, hook)).parameters)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_says_how_answers_combine_what_comes_back_and_what_silence_means(hook):
+    function = getattr(specs, hook)
+    words = " ".join((function.__doc__ or "").split())
+    first = function.ssss_zoo_spec["firstresult"]
+    assert ("The first answer counts" in words) == first
+    if function.__annotations__["return"] in ("None", None):
+        assert words.startswith("Called")
+        return
+    if not first:
+        assert re.search(r"(Every plugin|Every loaded plugin) is asked", words)
+        assert re.search(r"answers are multiplied|terms are summed|Returns named modules", words)
+    assert re.search(r"Silence means|None means", words)
+    assert re.search(r"[Rr]eturns|The networks to train", words)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_specification_takes_no_default_values_and_does_nothing(hook):
+    parameters = inspect.signature(getattr(specs, hook)).parameters.values()
+    assert all(parameter.default is inspect.Parameter.empty for parameter in parameters)
+    (definition,) = [f for name, f in functions(CORE["ssss_zoo.specs"]) if name == hook]
+    assert [type(node) for node in definition.body] == [ast.Expr]  # its docstring
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_an_implementation_names_arguments_of_its_specification_without_defaults(path):
+    for name, function in functions(path):
+        if not any("hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list):
+            continue
+        hook = name.split(".")[-1]
+        assert hook in HOOKS, name
+        assert {a.arg for a in function.args.args} - {"self"} <= set(arguments(hook)), name
+        assert not function.args.defaults, name
+
+
+def test_every_hook_is_answered_by_some_method_or_by_the_defaults():
+    from ssss_zoo.defaults import Defaults
+    from ssss_zoo.plugins import implements, load
+
+    answered = set(implements(Defaults))
+    for name in installed("methods"):
+        answered |= set(implements(load("methods", name)))
+    assert set(HOOKS) - answered <= {"after_eval"}, "no new hook without a method that uses it"
+
+
+def test_the_mark_is_the_one_that_pluggy_leaves():
+    from ssss_zoo.defaults import Defaults
+
+    assert hasattr(Defaults.make_students, MARK)
+
+
+# --- the command line starts quickly --------------------------------------------------------------------------------
+
+
+def commands() -> list[str]:
+    from ssss_zoo.cli import main
+
+    return sorted(main.commands)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, json\n"
+        "from ssss_zoo.cli import command_line\n"
+        "heavy = {'torch', 'numpy', 'mlflow', 'kornia', 'timm', 'omegaconf', 'yaml', 'rich', 'pluggy'}\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    code = command_line(words)\n"
+        "    print('CHECK', code, sorted(heavy & set(sys.modules)), words)\n"
+    )
+    asked = [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in commands())]
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(asked)], capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK")]
+    assert lines == [f"CHECK 0 [] {words}" for words in asked]
+    assert done.stdout.count("Usage: ssss") == len(asked) - 1  # --version has none
+
+
+def test_every_command_says_what_it_does():
+    from ssss_zoo.cli import main
+
+    assert {"run", "config", "list", "evaluate"} <= set(main.commands)
+    for name, command in main.commands.items():
+        assert command.help, name
+        assert len(command.help.strip().splitlines()[0]) > 10, name
