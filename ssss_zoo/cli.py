@@ -162,7 +162,7 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:
-    """A line for each finished run of another method on the same data, split and seed, where the default folders are."""
+    """A line for each finished run of another method on the same data, steps and seed, in the default folders."""
     lines = []
     for file in sorted(folder.resolve().glob(f"../../../*/{folder.parent.name}/{folder.name}/metrics.json")):
         other = json.loads(file.read_text())

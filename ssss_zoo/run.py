@@ -7,7 +7,8 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -63,8 +64,7 @@ def run(config: Config) -> RunResult:
     dataset.check()
     relay = Relay(trace=(lambda line: log.info(line)) if config.trace else None)
     relay.connect(make_manager(config, methods, relay.watch).hook)
-    folder.mkdir(parents=True, exist_ok=True)
-    with Screen(folder / "run.log") as screen:
+    with Screen() as screen:
         made = Run(config, dataset, model_class, relay, device, folder, screen, state)
         greet(made, methods)
         return made.go()
@@ -95,11 +95,12 @@ class Run:
         self.evaluator = Evaluator(
             dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0
         )
-        self.tracker = Tracker(config, self.tags(), (state or {}).get("mlflow_run"))
-        self.history = History(folder / "history.jsonl", (state or {}).get("global_step", 0))
+        self.mlflow_run: str | None = (state or {}).get("mlflow_run")
+        self.tracker: Tracker | None = None
 
     def go(self) -> RunResult:
-        checkpoint.write_text(self.folder / "config.yaml", as_yaml(self.config))
+        """Train to the end. What fails before the first step (the rehearsal included) leaves the folder as it was."""
+        made = make_folder(self.folder)
         status = "FAILED"
         try:
             training = self.all_stages()
@@ -111,8 +112,25 @@ class Run:
             raise
         finally:
             files = [self.folder / name for name in ("config.yaml", "metrics.json", "predictions.png", "run.log")]
-            self.tracker.finish(status, [file for file in files if file.exists()])
+            if self.tracker:
+                self.tracker.finish(status, [file for file in files if file.exists()])
+            else:
+                remove_empty(made)
         return RunResult(self.folder, metrics)
+
+    def start(self) -> None:
+        """The rehearsal is over: from here on the folder is this run's."""
+        if self.config.overwrite:
+            clear(self.folder)
+        checkpoint.write_text(self.folder / "config.yaml", as_yaml(self.config))
+        self.screen.keep(self.folder / "run.log")
+        self.history = History(self.folder / "history.jsonl", (self.state or {}).get("global_step", 0))
+        self.tracker = Tracker(self.config, self.tags(), self.mlflow_run)
+        self.mlflow_run = self.tracker.run_id
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        if self.tracker:
+            self.tracker.log(figures, step)
 
     # --- stages -----------------------------------------------------------------------------------------------------
 
@@ -127,6 +145,8 @@ class Run:
                 result = training.read_result(self.stage_folder(index))
             else:
                 training.begin(self.state if index == finished else None)
+                if self.tracker is None:
+                    self.start()
                 result = training.fit()
             offset += training.steps
             try:
@@ -268,7 +288,6 @@ def open_folder(folder: Path, config: Config) -> dict[str, Any] | None:
         raise UserError("give resume=true to go on or overwrite=true to start anew, not both")
     metrics = folder / "metrics.json"
     if config.overwrite:
-        clear(folder)
         return None
     finished = metrics.is_file() and '"status": "finished"' in metrics.read_text()
     if finished:
@@ -289,12 +308,28 @@ def open_folder(folder: Path, config: Config) -> dict[str, Any] | None:
     return state | {"from": str(last)}
 
 
+def make_folder(folder: Path) -> list[Path]:
+    """Make the folder; returns what had to be made, deepest first. Raises UserError where that is not allowed."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={folder} cannot be made: {error.strerror}") from None
+    return missing
+
+
+def remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # not empty: somebody else's by now
+            folder.rmdir()
+
+
 OURS = ("config.yaml", "metrics.json", "history.jsonl", "predictions.png", "run.log")
 
 
 def clear(folder: Path) -> None:
     """Remove what a run of ours wrote into `folder`, and nothing else."""
-    for name in ("last", "best"):
+    for name in ("last", "best", "rehearsal"):
         for suffix in ("", ".new", ".old"):
             shutil.rmtree(folder / f"{name}{suffix}", ignore_errors=True)
     shutil.rmtree(folder / "stages", ignore_errors=True)

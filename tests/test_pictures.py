@@ -17,7 +17,7 @@ from ssss_zoo.records import IGNORE, Output, Sample
 class Drawn:
     """Images of one size, all of class 0 but for a void pixel at the upper left."""
 
-    def __init__(self, size: tuple[int, int] = (4, 6), channels: int = 3, classes: int = 2, name: str = "class") -> None:
+    def __init__(self, size: tuple[int, int] = (4, 6), channels: int = 3, classes: int = 2, name: str = "c") -> None:
         self.size, self.channels = size, channels
         self.class_names = tuple(f"{name} {i}" for i in range(classes))
         self.colours = tuple((200, i % 256, 7) for i in range(classes))

@@ -1,4 +1,4 @@
-"""Methods by name: found, built from their options, registered for the chosen hooks alone, and broken ones contained."""
+"""Methods by name: found, built from their options, registered for the chosen hooks alone, broken ones contained."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_an_option_that_is_no_section_is_one_line():
 def test_an_unknown_data_set_or_network_names_the_nearest():
     with pytest.raises(UserError, match="unknown data set 'shaps' in dataset=shaps; did you mean 'shapes'"):
         load("datasets", "shaps", "dataset=shaps")
-    with pytest.raises(UserError, match="unknown model 'deeplab'.*known: deeplabv3plus"):
+    with pytest.raises(UserError, match=r"unknown model 'deeplab'.*known: deeplabv3plus"):
         load("models", "deeplab")
 
 
@@ -314,7 +314,7 @@ def test_the_leftmost_method_is_asked_first():
 def test_a_named_hook_is_answered_by_those_named_and_nobody_else():
     found = answers("method=fixmatch", "hooks.pixel_weight=farcluss", "hooks.pseudo_label=farcluss")
     assert found["pixel_weight"] == found["pseudo_label"] == ["farcluss"]
-    assert found["make_views"] == found["make_teacher"] == ["fixmatch"]  # farcluss has them, and was not chosen for them
+    assert found["make_views"] == found["make_teacher"] == ["fixmatch"]  # farcluss was not chosen for them
     assert found["regularize"] == []
     assert found["setup"] == found["after_step"] == ["farcluss"]  # its state hooks come along
 

@@ -171,7 +171,7 @@ FAULTS = [
     ("make_views", views(cutmix=boxes(B, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x4:int64"),
     ("make_views", views(cutmix=boxes(B + 1, 1, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 3x1x4:int64"),
     ("make_views", views(cutmix=boxes(B, 1, 3)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x1x3:int64"),
-    ("make_views", views(cutmix=boxes(B, 1, 4, dtype=torch.float32)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x"),
+    ("make_views", views(cutmix=boxes(B, 1, 4, dtype=torch.float32)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2"),
     ("pseudo_label", (IDS, IDS), "a PseudoLabel, got tuple"),
     ("pseudo_label", some_label(target=IDS[:, None]), "target (B, H, W) = (2, 4, 5), got (2, 1, 4, 5)"),
     ("pseudo_label", some_label(target=IDS + C), "class ids below 3, got 3"),

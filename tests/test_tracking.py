@@ -1,4 +1,4 @@
-"""The run's log: lines that survive a kill, MLflow that may fail without harm, one store for runs that start at once."""
+"""The run's log: lines that survive a kill, MLflow that may fail without harm, a store for runs that start at once."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class CamVid(FileDataset):
     source: ClassVar[str] = "CamVid, 11 classes (Brostow et al., PRL 2009; SegNet's reduction, PAMI 2017)"
 
     def __init__(self, data: DataConfig) -> None:
-        root = find_root(data, "camvid")
+        root = find_root(data, "camvid", "classes.txt, images/, masks/ and splits/")
         self.class_names, self.colours = read_classes(root / "classes.txt")
         lists = read_split(root, root / "splits", data.split)
         self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val

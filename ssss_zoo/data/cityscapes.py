@@ -44,7 +44,7 @@ class Cityscapes(FileDataset):
     source: ClassVar[str] = "Cityscapes, 19 classes (Cordts et al., CVPR 2016)"
 
     def __init__(self, data: DataConfig) -> None:
-        root = find_root(data, "cityscapes")
+        root = find_root(data, "cityscapes", "leftImg8bit/, gtFine/ and splits/")
         need_folders(root, ("leftImg8bit", "gtFine"), "the unpacked archives leftImg8bit_trainvaltest and gtFine")
         need_train_ids(root)
         lists = read_split(root, split_folder(root, "cityscapes", LISTS), data.split)

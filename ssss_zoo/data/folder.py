@@ -50,7 +50,7 @@ class Folder(FileDataset):
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
 
     def __init__(self, data: DataConfig) -> None:
-        root = find_root(data, "folder")
+        root = find_root(data, "folder", "images/, masks/ and unlabelled/")
         found = scan(root)
         lists, origin = listed(root, found, data.split) or shared(found, data.split)
         check_apart(lists.labelled, lists.val)

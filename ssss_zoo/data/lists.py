@@ -41,17 +41,20 @@ class Lists:
 # --- root and classes -----------------------------------------------------------------------------------------------
 
 
-def find_root(data: DataConfig, dataset: str) -> Path:
-    """`data.root`, else `$SSSS_DATA/<dataset>`. Raises UserError when there is no such folder."""
+def find_root(data: DataConfig, dataset: str, content: str) -> Path:
+    """`data.root`, else `$SSSS_DATA/<dataset>`. Raises UserError, naming its `content`, when there is no such folder."""
     store = os.environ.get("SSSS_DATA")
     if data.root:
         root, origin = Path(data.root).expanduser(), "data.root"
     elif store:
         root, origin = Path(store).expanduser() / dataset, f"$SSSS_DATA/{dataset}"
     else:
-        raise UserError(f"where is the data set {dataset}? give data.root=PATH, or put it at $SSSS_DATA/{dataset}")
+        raise UserError(
+            f"where is the data set {dataset}? give data.root=PATH, the folder of {content}, or put them at "
+            f"$SSSS_DATA/{dataset}"
+        )
     if not root.is_dir():
-        raise UserError(f"no folder {root} ({origin}): put the data set {dataset} there, or give data.root=PATH")
+        raise UserError(f"no folder {root} ({origin}): put {content} there, or give data.root=PATH")
     return root
 
 

@@ -27,7 +27,7 @@ class VOC(FileDataset):
     )
 
     def __init__(self, data: DataConfig) -> None:
-        root = find_root(data, "voc")
+        root = find_root(data, "voc", "JPEGImages/, SegmentationClass/ and splits/")
         masks = AUGMENTED if (root / AUGMENTED).is_dir() else MASKS
         need_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
         lists = read_split(root, split_folder(root, "pascal", LISTS), data.split, {f"{MASKS}/": f"{masks}/"})

@@ -179,12 +179,14 @@ def test_missing_val_list_is_named(root):
 def test_root_is_the_setting_else_the_store(tmp_path, monkeypatch):
     (tmp_path / "camvid").mkdir()
     monkeypatch.setenv("SSSS_DATA", str(tmp_path))
-    assert find_root(DataConfig(root=str(tmp_path)), "camvid") == tmp_path
-    assert find_root(DataConfig(), "camvid") == tmp_path / "camvid"
-    refusal(lambda: find_root(DataConfig(), "voc"), str(tmp_path / "voc"), "$SSSS_DATA/voc", "data.root=PATH")
-    refusal(lambda: find_root(DataConfig(root="/no/where"), "voc"), "/no/where", "data.root")
+    assert find_root(DataConfig(root=str(tmp_path)), "camvid", "images/") == tmp_path
+    assert find_root(DataConfig(), "camvid", "images/") == tmp_path / "camvid"
+    refusal(
+        lambda: find_root(DataConfig(), "voc", "images/"), str(tmp_path / "voc"), "$SSSS_DATA/voc", "data.root=PATH"
+    )
+    refusal(lambda: find_root(DataConfig(root="/no/where"), "voc", "images/"), "/no/where", "data.root")
     monkeypatch.delenv("SSSS_DATA")
-    refusal(lambda: find_root(DataConfig(), "voc"), "data.root=PATH", "$SSSS_DATA/voc")
+    refusal(lambda: find_root(DataConfig(), "voc", "images/"), "data.root=PATH", "$SSSS_DATA/voc")
 
 
 def test_class_list_with_and_without_colours(tmp_path):
