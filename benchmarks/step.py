@@ -38,7 +38,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -54,12 +53,14 @@ from ssss_zoo.config import Config, resolve, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine import Engine, seed_draws
 from ssss_zoo.errors import UserError
+from ssss_zoo.job import Job
 from ssss_zoo.losses import ohem
+from ssss_zoo.machine import choose_device
 from ssss_zoo.models.contract import Network
 from ssss_zoo.plugins import build_methods, load, make_manager
 from ssss_zoo.records import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
 from ssss_zoo.relay import Relay
-from ssss_zoo.run import Run, choose_device
+from ssss_zoo.run import make_training
 from ssss_zoo.training import WATCHED_STEPS, memory_of_process
 
 METHODS = ("supervised", "fixmatch", "unimatch", "farcluss")
@@ -372,7 +373,7 @@ class Bench:
     """Engine and loop, from the same weights, on the same batches. batches: lists of `train.accumulate` of them."""
 
     config: Config
-    run: Run
+    job: Job
     engine: Engine
     loop: Loop | None
     batches: list[list[Batch]]
@@ -387,8 +388,8 @@ class Bench:
 
     def progress(self, index: int) -> Progress:
         """Steps of the second half of the run, over and over."""
-        steps = self.run.steps
-        return Progress(steps // 2 + index % (steps - steps // 2), steps, self.run.epoch_steps)
+        steps = self.job.steps
+        return Progress(steps // 2 + index % (steps - steps // 2), steps, self.job.epoch_steps)
 
 
 def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: bool = True) -> Bench:
@@ -403,12 +404,11 @@ def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: b
     device = choose_device(config)
     dataset = Synthetic(classes, config.model.in_channels, config.train.batch * config.train.accumulate)
     network = load("models", config.model.name, f"model={config.model.name}")
-    with TemporaryDirectory() as folder:  # a run opens its history; no step is logged here
-        run = Run(config, dataset, network, relay, device, Path(folder), None, None)  # type: ignore[arg-type]
-    engine = run.training(Stage(), 0, 0).engine
-    loop = make_loop(run, engine, loop_name) if loop_name else None
-    groups = [[draw_batch(run, k, part) for part in range(config.train.accumulate)] for k in range(BATCHES)]
-    return Bench(config, run, engine, loop, groups)
+    job = Job(config, dataset, network, relay, device, Path("nowhere"), None, None)  # type: ignore[arg-type]
+    engine = make_training(job, Stage(), 0, 0).engine
+    loop = make_loop(job, engine, loop_name) if loop_name else None
+    groups = [[draw_batch(job, k, part) for part in range(config.train.accumulate)] for k in range(BATCHES)]
+    return Bench(config, job, engine, loop, groups)
 
 
 def check_loop(config: Config, name: str) -> None:
@@ -426,11 +426,11 @@ def check_loop(config: Config, name: str) -> None:
             )
 
 
-def make_loop(run: Run, engine: Engine, name: str) -> Loop:
+def make_loop(job: Job, engine: Engine, name: str) -> Loop:
     """The loop of a method, with copies of the engine's weights: call it before the engine's first step."""
-    config, device = run.config, engine.device
+    config, device = job.config, engine.device
     student, teacher = copy.deepcopy(engine.students[0]), copy.deepcopy(engine.teachers[0].network)
-    modules = copy.deepcopy(run.modules)
+    modules = copy.deepcopy(job.modules)
     compile_parts(config, student, teacher)
     loop = Loop(
         config,
@@ -482,14 +482,14 @@ def compile_parts(config: Config, *networks: nn.Module | None) -> None:
             part.compile()
 
 
-def draw_batch(run: Run, index: int, part: int) -> Batch:
+def draw_batch(job: Job, index: int, part: int) -> Batch:
     """A raw batch as the loader makes it, of noise: uint8 images, masks of 8 x 8 blocks with some void, some padding.
     A function of its arguments alone."""
-    config, needs = run.config, run.needs
+    config, needs = job.config, job.needs
     height, width = square(config.train.crop)
     shape = (config.train.batch, config.model.in_channels, height, width)
     chance = torch.Generator().manual_seed(1000 * index + part)
-    pin = run.device.type == "cuda"
+    pin = job.device.type == "cuda"
 
     def ready(tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if pin else tensor
@@ -502,7 +502,7 @@ def draw_batch(run: Run, index: int, part: int) -> Batch:
         valid[0, -(height // 8) :] = False
         return Unlabelled(image(), ready(valid))
 
-    blocks = torch.randint(len(run.dataset.class_names), (shape[0], -(-height // 8), -(-width // 8)), generator=chance)
+    blocks = torch.randint(len(job.dataset.class_names), (shape[0], -(-height // 8), -(-width // 8)), generator=chance)
     mask = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].to(torch.uint8).contiguous()
     mask[:, :2] = IGNORE
     labelled = Labelled(image(), ready(mask))

@@ -30,6 +30,8 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
     """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
+        if not folder.exists() and find_folder(folder) == new:
+            new.rename(folder)  # a kill between the two renames left only this one: it must not be lost now
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         for name, tensors in weights.items():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ssss_zoo.augment import Strong, box_mask, partner_rows, paste, random_flip
 from ssss_zoo.config import Config
+from ssss_zoo.errors import UserError
 from ssss_zoo.losses import consistency, cross_entropy, ohem
 from ssss_zoo.records import (
     Batch,
@@ -106,6 +107,7 @@ class Engine:
         """All loss terms of a batch, each times its share: every student learns from its own teacher."""
         images, _, height, width = batch.labelled.image.shape
         plan = self.ask.views((images, height, width), progress)
+        check_streams(plan, batch, progress)
         shown = [self.show(view, batch) for view in plan.views]  # the same for all students
         losses: dict[str, Tensor] = {}
         for student, teacher in zip(self.students, self.teachers, strict=True):
@@ -130,7 +132,7 @@ class Engine:
             target = self.target(weak or outputs["weak"].detach(), batch.unlabelled.valid, progress)
             away = self.target(far, batch.partner.valid, progress) if far and batch.partner else None
             seen = tuple(
-                self.meet(view, image, outputs[view.name], target, away)
+                self.meet(view, image, outputs[f"view {view.name}"], target, away)
                 for view, image in zip(plan.views, shown, strict=True)
             )
             losses["consistency"] = torch.stack([self.consistency(one, progress) for one in seen]).sum()
@@ -187,9 +189,9 @@ class Engine:
             passes["labelled"].append(Ticket("weak", batch.unlabelled.image))
         for view, image in zip(plan.views, shown, strict=True):
             group = passes.setdefault("labelled" if self.config.train.fuse else view.group, [])
-            group.append(Ticket(view.name, image, view.perturb))
+            group.append(Ticket(f"view {view.name}", image, view.perturb))
             if view.perturb and view.perturb_labelled:
-                group.append(Ticket(f"{view.name} labelled", batch.labelled.image, view.perturb))
+                group.append(Ticket(f"labelled for {view.name}", batch.labelled.image, view.perturb))
         return {name: output for tickets in passes.values() for name, output in run_pass(student, tickets).items()}
 
     # --- targets and losses -----------------------------------------------------------------------------------------
@@ -271,6 +273,16 @@ class Engine:
         return self.move(image).float().div_(255).contiguous(memory_format=layout)
 
 
+def check_streams(plan: Views, batch: Batch, progress: Progress) -> None:
+    """Raise UserError when views need a stream that was not opened, because neither the first nor the last step did."""
+    partner = any(view.cutmix and view.cutmix.partner == "stream" for view in plan.views)
+    if (plan.views and batch.unlabelled is None) or (partner and batch.partner is None):
+        raise UserError(
+            f"make_views asks at step {progress.step + 1} for unlabelled images that it asked for neither at the first "
+            "nor at the last step; give such views a share of 0 there instead of leaving them out"
+        )
+
+
 def run_pass(student: Network, tickets: list[Ticket]) -> dict[str, Output]:
     """One forward pass over all tickets. Images that several tickets share are encoded once; features are perturbed on
     their way to the decoder, which sees all tickets together."""
@@ -314,11 +326,13 @@ def make_optimizer(config: Config, students: list[Network], modules: Iterable[nn
         {"params": encoders, "lr": optim.lr, "initial_lr": optim.lr},
         {"params": heads, "lr": optim.lr * optim.head_multiplier, "initial_lr": optim.lr * optim.head_multiplier},
     ]
-    if optim.name == "sgd":
-        return torch.optim.SGD(
-            groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True
-        )
-    return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+    sgd = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True)
+    if optim.momentum > 0:  # fused SGD cannot take a first gradient later than its group's: start all buffers at once
+        for parameter in (p for group in sgd.param_groups for p in group["params"]):
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
 
 
 def seed_draws(seed: int, step: int, pass_index: int) -> None:

@@ -13,9 +13,10 @@ from ssss_zoo.config import Config, merge, read_words, resolve, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.evaluation import Evaluator
+from ssss_zoo.job import open_dataset
+from ssss_zoo.machine import choose_device
 from ssss_zoo.plugins import load
 from ssss_zoo.records import Sample
-from ssss_zoo.run import choose_device, open_dataset
 
 OWN = ("run", "on", "weights")  # words that are not configuration
 

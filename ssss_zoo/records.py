@@ -203,7 +203,8 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class StageResult:
-    """What a finished stage leaves: its validation figures, its networks, and the lists that it was given."""
+    """What a finished stage leaves: its validation figures, its networks, and the lists that it was given. The next
+    stage trains these very networks or starts them again: copy what is to be kept (`FrozenTeacher` does)."""
 
     stage: Stage
     metrics: dict[str, Any]

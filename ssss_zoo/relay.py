@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import reduce
 from typing import Any
 
@@ -34,7 +35,14 @@ class Relay:
     def ask(self, hook: str, **arguments: Any) -> Any:
         """Every answer (a list), or the first one where the spec says so."""
         self.arguments = arguments
-        return getattr(self.hook, hook)(**arguments)
+        caller = getattr(self.hook, hook)
+        answer = caller(**arguments)
+        if self.watching:
+            wrappers = [one.plugin_name for one in caller.get_hookimpls() if one.wrapper]
+            if wrappers:  # each answer was checked as it was given; what wrappers made of them was not
+                for one in answer if isinstance(answer, list) else [answer]:
+                    check_answer("+".join(wrappers), hook, one, arguments)
+        return answer
 
     def views(self, size: tuple[int, int, int], progress: Progress) -> Views:
         views: Views = self.ask("make_views", size=size, progress=progress)
@@ -161,6 +169,8 @@ def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
 def check_views(answer: Any, arguments: dict[str, Any]) -> str | None:
     if not isinstance(answer, Views):
         return f"Views, got {type(answer).__name__}"
+    if not (math.isfinite(answer.labelled_share) and answer.labelled_share >= 0):
+        return f"a labelled_share that is finite and >= 0, got {answer.labelled_share}"
     names = [view.name for view in answer.views]
     if len(set(names)) != len(names):
         return f"views with different names, got {names}"
@@ -168,6 +178,8 @@ def check_views(answer: Any, arguments: dict[str, Any]) -> str | None:
 
 
 def check_view(view: View, images: int) -> str | None:
+    if not (math.isfinite(view.share) and view.share >= 0):
+        return f"shares that are finite and >= 0, got {view.share} for {view.name}"
     if view.strength not in ("weak", "strong"):
         return f"views of strength weak or strong, got '{view.strength}' for {view.name}"
     if view.normaliser not in ("valid", "kept", "weight", "all"):
@@ -196,6 +208,9 @@ def check_class_weight(answer: Any, arguments: dict[str, Any]) -> str | None:
 def check_terms(answer: Any, arguments: dict[str, Any]) -> str | None:
     if not isinstance(answer, dict):
         return f"a dict of scalar losses by name, got {type(answer).__name__}"
+    taken = sorted(answer.keys() & {"supervised", "consistency", "total"})
+    if taken:
+        return f"losses by names of its own; '{taken[0]}' is the engine's"
     faults = (tensor_fault(f"'{name}': a scalar", term, (), least=-float("inf")) for name, term in answer.items())
     return next((fault for fault in faults if fault), None)
 
@@ -217,10 +232,15 @@ def check_teacher(answer: Any, arguments: dict[str, Any]) -> str | None:
     return f"a Teacher; {type(answer).__name__} has no {', '.join(missing)}" if missing else None
 
 
+def check_stages(answer: Any, arguments: dict[str, Any]) -> str | None:
+    return None if isinstance(answer, Generator) else f"a generator of Stage, got {describe(answer)}"
+
+
 CHECKS: dict[str, Callable[[Any, dict[str, Any]], str | None]] = {
     "setup": check_modules,
     "make_students": check_students,
     "make_teacher": check_teacher,
+    "plan_stages": check_stages,
     "make_views": check_views,
     "pseudo_label": check_pseudo_label,
     "pixel_weight": check_pixel_weight,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import resource
+import math
 import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,10 @@ from ssss_zoo.data.feed import Feed
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health
+from ssss_zoo.job import Job
+from ssss_zoo.machine import environment, peak_memory
+from ssss_zoo.place import flat_config
 from ssss_zoo.records import Progress, Stage, StageResult
-
-if TYPE_CHECKING:
-    from ssss_zoo.run import Run
 
 log = logging.getLogger("ssss_zoo")
 WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many steps after it
@@ -32,14 +32,14 @@ WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many st
 class Training:
     """One stage of a run. offset: steps of the stages before it; files and trackers count from the run's beginning."""
 
-    def __init__(self, run: Run, engine: Engine, health: Health, stage: Stage, index: int, offset: int) -> None:
-        self.run, self.engine, self.health, self.stage, self.index, self.offset = (
-            run, engine, health, stage, index, offset,
+    def __init__(self, job: Job, engine: Engine, health: Health, stage: Stage, index: int, offset: int) -> None:
+        self.job, self.engine, self.health, self.stage, self.index, self.offset = (
+            job, engine, health, stage, index, offset,
         )  # fmt: skip
-        self.config, self.folder = run.config, run.folder
-        self.labelled = stage.labelled if stage.labelled is not None else run.dataset.labelled
-        self.unlabelled = stage.unlabelled if stage.unlabelled is not None else run.dataset.unlabelled
-        self.steps = stage.steps or run.steps
+        self.config, self.folder = job.config, job.folder
+        self.labelled = stage.labelled if stage.labelled is not None else job.dataset.labelled
+        self.unlabelled = stage.unlabelled if stage.unlabelled is not None else job.dataset.unlabelled
+        self.steps = stage.steps or job.steps
         train = self.config.train
         self.log_every = train.log_every or max(1, self.steps // 100)
         self.eval_every = train.eval_every or max(1, self.steps // 5)
@@ -47,8 +47,9 @@ class Training:
         self.step, self.best, self.val = 0, {}, {}  # type: int, dict[str, Any], dict[str, Any]
         self.spent = {"train": 0.0, "evaluate": 0.0, "wait": 0.0}
         self.pending: list[dict[str, Tensor]] = []
+        self.window: list[dict[str, float]] = []  # losses of each step since the last logged one, on the host
         self.seen: dict[str, Any] = {}  # pseudo-label health of the last logged step
-        self.stop_asked = False
+        self.stop_asked = self.warned = False
 
     # --- begin and end ----------------------------------------------------------------------------------------------
 
@@ -64,11 +65,11 @@ class Training:
     def open_feed(self, step: int) -> Feed:
         """The stage's streams from the first batch of `step` on."""
         return Feed(
-            self.run.dataset,
+            self.job.dataset,
             self.labelled,
             self.unlabelled,
             self.config,
-            self.run.needs,
+            self.job.needs,
             self.engine.seed,
             start=step * self.config.train.accumulate,
             pin=self.engine.device.type == "cuda",
@@ -76,7 +77,7 @@ class Training:
 
     def fit(self) -> StageResult:
         """Train to the last step. Raises Interrupted after Ctrl-C or SIGTERM, with everything saved."""
-        self.run.screen.begin(self.steps, self.step)
+        self.job.screen.begin(self.steps, self.step)
         self.mark, self.first = time.perf_counter(), (self.step, self.spent["train"])
         with self.catch_signals():
             try:
@@ -87,7 +88,7 @@ class Training:
                     self.write_metrics("stopped")
                 raise
             finally:
-                self.run.screen.stop()
+                self.job.screen.stop()
         return self.result()
 
     def result(self) -> StageResult:
@@ -112,17 +113,22 @@ class Training:
         self.engine.on_health = self.health if logs else None
         self.pending.append(self.engine.step(self.feed, self.progress(self.step)))
         self.step += 1
-        self.run.screen.step(self.step)
+        self.job.screen.step(self.step)
         evaluates, saves = self.at(self.eval_every), self.at(self.save_every)
         if logs or saves or evaluates or self.stop_asked:
-            figures = self.read_losses()  # also proves that every loss up to here is finite
+            self.read_losses()
             if logs:
-                self.log(figures)
+                self.log()
         if evaluates:
             self.evaluate()
         if saves or self.stop_asked:
             self.save()
-        if self.stop_asked and self.step < self.steps:
+        if self.step < self.steps:
+            self.stop_if_asked()
+
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted after a first Ctrl-C or SIGTERM; what is worth saving is saved by then."""
+        if self.stop_asked:
             raise Interrupted(f"stopped at step {self.step} of {self.steps}")
 
     def due(self, every: int) -> bool:
@@ -133,56 +139,73 @@ class Training:
         return self.step % every == 0 or self.step == self.steps
 
     def progress(self, step: int) -> Progress:
-        return Progress(step, self.steps, self.run.epoch_steps)
+        return Progress(step, self.steps, self.job.epoch_steps)
 
-    def read_losses(self) -> dict[str, float]:
-        """Mean of each loss since the last reading: the one place where the loop waits for the device."""
+    def read_losses(self) -> None:
+        """Bring the losses since the last reading to the host and prove that they are finite: the one place where the
+        loop waits for the device."""
         if not self.pending:
-            return {}
+            return
         names = list(dict.fromkeys(name for losses in self.pending for name in losses))
         zero = torch.zeros((), device=self.engine.device)
         table = torch.stack([torch.stack([losses.get(n, zero).float() for n in names]) for losses in self.pending])
-        values = table.cpu()
-        first = self.step - len(self.pending)
-        self.pending = []
-        broken = (~torch.isfinite(values)).any(dim=1).nonzero().flatten().tolist()
-        if broken:
-            self.explain(first + broken[0], dict(zip(names, values[broken[0]].tolist(), strict=True)))
-        return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
+        first, self.pending = self.step - len(self.pending), []
+        for place, values in enumerate(table.tolist()):
+            losses = dict(zip(names, values, strict=True))
+            if not all(map(math.isfinite, values)):
+                self.explain(first + place, losses, f"at step {first + place + 1}")
+            self.window.append(losses)
 
-    def explain(self, step: int, losses: Mapping[str, float]) -> None:
-        """Stop at a loss that is not finite: which step, which losses, what the images were."""
+    def mean_losses(self) -> dict[str, float]:
+        """Mean of each loss over the steps since the last logged one."""
+        names = list(dict.fromkeys(name for losses in self.window for name in losses))
+        means = {n: math.fsum(losses.get(n, 0.0) for losses in self.window) / len(self.window) for n in names}
+        self.window = []
+        return means
+
+    def explain(self, step: int, losses: Mapping[str, float], when: str) -> None:
+        """Stop at a loss that is not finite: when, which losses, what the images were."""
         feed = self.open_feed(step)
         seen = "; ".join(
             f"{name} {image.min():.3g} to {image.max():.3g}, mean {image.mean():.3g}"
             for name, image in self.engine.pictures(next(feed), self.progress(step)).items()
         )
         named = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
-        files = [name for stream in feed.names(step * self.config.train.accumulate).values() for name in stream]
+        accumulate = self.config.train.accumulate
+        batches = range(step * accumulate, (step + 1) * accumulate)
+        files = [name for batch in batches for stream in feed.names(batch).values() for name in stream]
         raise UserError(
-            f"loss not finite at step {step + 1}: {named}; views: {seen}; images: {', '.join(files)}; lower optim.lr "
-            "or take train.precision=32; a checkpoint from before is in the run's folder if there was one"
+            f"loss not finite {when}: {named}; views: {seen}; images: {', '.join(files)}; lower optim.lr or take "
+            "train.precision=32; a checkpoint from before is in the run's folder if there was one"
         )
 
-    def log(self, losses: Mapping[str, float]) -> None:
+    def log(self) -> None:
+        """A line of history, a point in the tracker, a line on the screen."""
         self.count_time("train")
+        losses = self.mean_losses()
         rate = (self.step - self.first[0]) / max(self.spent["train"] - self.first[1], 1e-9)
         health = self.health.read()
         line: dict[str, Any] = {"step": self.offset + self.step, "stage": self.stage.name, "losses": dict(losses)}
         line["lr"] = self.engine.optimizer.param_groups[0]["lr"]
         if health:
             line["pseudo_labels"] = self.seen = health
-            warning = self.health.warning(health, tuple(self.run.dataset.class_names))
-            if warning:
-                log.warning(f"step {self.step}: {warning}")
-        self.run.history.write(line)
+            self.warn(health)
+        self.job.history.write(line)
         figures = {f"loss/{name}": value for name, value in losses.items()} | {"lr": line["lr"], "steps_per_s": rate}
         if health:
             figures |= {
                 f"pseudo/{key}": health[key] for key in ("used", "weight", "confidence", "accuracy") if key in health
             }
-        self.run.track(figures, self.offset + self.step)
-        self.run.screen.report(self.step, self.steps, losses, health["used"] if health else None, rate)
+        self.job.track(figures, self.offset + self.step)
+        self.job.screen.report(self.step, self.steps, losses, health["used"] if health else None, rate)
+
+    def warn(self, health: dict[str, Any]) -> None:
+        """Say once when the pseudo-labels look collapsed or unused; an untrained head in the first tenth may."""
+        warning = self.health.warning(health, tuple(self.job.dataset.class_names))
+        if warning and not self.warned and self.progress(self.step).done > 0.1:
+            log.warning(f"step {self.step}: {warning}")
+            self.warned = True
+        self.warned = self.warned and warning is not None
 
     def count_time(self, what: str) -> None:
         """Count the time since the last call as spent on `what`."""
@@ -204,22 +227,22 @@ class Training:
         return self.networks()[self.reported()]
 
     def evaluate(self) -> None:
-        dataset = self.run.dataset
+        dataset = self.job.dataset
         if not len(dataset.val):
             return
         self.count_time("train")
-        note = self.run.screen.note
-        figures = self.run.evaluator(self.networks(), dataset.val, lambda done, all_: note(f"evaluating {done}/{all_}"))
+        note = self.job.screen.note
+        figures = self.job.evaluator(self.networks(), dataset.val, lambda done, all_: note(f"evaluating {done}/{all_}"))
         chosen = figures[self.reported()]
         self.val = {"step": self.offset + self.step, "network": self.reported(), **chosen, **figures}
         words = ", ".join(f"{name} {100 * part['miou']:.2f}" for name, part in figures.items())
         log.info(f"step {self.step}: mIoU {words}")
-        self.run.track(
+        self.job.track(
             {f"val/{name}/miou": part["miou"] for name, part in figures.items()}
             | {f"val/iou/{name}": iou for name, iou in chosen["iou"].items() if iou is not None},
             self.offset + self.step,
         )
-        self.run.history.write({"step": self.offset + self.step, "stage": self.stage.name, "val": self.val})
+        self.job.history.write({"step": self.offset + self.step, "stage": self.stage.name, "val": self.val})
         self.engine.ask.ask(
             "after_eval", metrics=self.val, students=self.engine.students, progress=self.progress(self.step)
         )
@@ -231,11 +254,7 @@ class Training:
 
     def write_metrics(self, status: str) -> dict[str, Any]:
         """Write metrics.json whole."""
-        from ssss_zoo.run import environment
-
-        run = self.run
-        device = self.engine.device
-        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory_of_process()
+        job = self.job
         metrics = {
             "status": status,
             "method": self.config.method,
@@ -250,14 +269,14 @@ class Training:
                 "evaluate_seconds": round(self.spent["evaluate"], 3),
                 "data_wait_seconds": round(self.spent["wait"] + self.feed.waited, 3),
                 "steps_per_second": round(self.step / self.spent["train"], 4) if self.spent["train"] else None,
-                "peak_memory_bytes": peak,
+                "peak_memory_bytes": peak_memory(job.device),
             },
-            "environment": environment(device),
+            "environment": environment(job.device),
             "data": {
                 "labelled": len(self.labelled),
-                "unlabelled": len(self.unlabelled) if run.needs.unlabelled else 0,
-                "val": len(run.dataset.val),
-                "fingerprint": run.dataset.fingerprint,
+                "unlabelled": len(self.unlabelled) if job.needs.unlabelled else 0,
+                "val": len(job.dataset.val),
+                "fingerprint": job.dataset.fingerprint,
             },
             "pseudo_labels": self.seen | {"labelled_classes": self.health.histogram.tolist()} if self.seen else None,
             "absent_classes": self.config.evaluate.absent,
@@ -277,13 +296,11 @@ class Training:
         weights = {name: network.state_dict() for name, network in self.networks().items()}
         state: dict[str, Any] = {"step": self.step, "global_step": self.offset + self.step, "reported": self.reported()}
         if training:
-            weights["methods"] = flat_state(self.run.modules)
+            weights["methods"] = flat_state(self.job.modules)
             state |= self.training_state()
         checkpoint.save_folder(folder, weights, state)
 
     def training_state(self) -> dict[str, Any]:
-        from ssss_zoo.run import flat_config
-
         return {
             "stage": self.index,
             "optimizer": self.engine.optimizer.state_dict(),
@@ -291,8 +308,9 @@ class Training:
             "best": self.best,
             "val": self.val,
             "seen": self.seen,
+            "window": self.window,
             "spent": dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited},
-            "mlflow_run": self.run.mlflow_run,
+            "mlflow_run": self.job.mlflow_run,
             "config": flat_config(self.config),
             "threads": torch.get_num_threads(),
         }
@@ -300,11 +318,11 @@ class Training:
     def restore(self, folder: Path, state: Mapping[str, Any]) -> None:
         for name, network in self.networks().items():
             checkpoint.load_weights(folder, name, network)
-        checkpoint.load_weights(folder, "methods", nn.ModuleDict(dict(self.run.modules)))
+        checkpoint.load_weights(folder, "methods", nn.ModuleDict(dict(self.job.modules)))
         self.engine.optimizer.load_state_dict(state["optimizer"])
         self.engine.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.val = state["step"], state["best"], state["val"]
-        self.spent, self.seen = dict(state["spent"]), state["seen"]
+        self.spent, self.seen, self.window = dict(state["spent"]), state["seen"], list(state["window"])
         if state["threads"] != torch.get_num_threads():
             log.warning(
                 f"the run began with {state['threads']} threads and goes on with {torch.get_num_threads()}: the "
@@ -323,9 +341,11 @@ class Training:
             losses = self.engine.step(batches, self.progress(self.steps - 1))
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             if broken:
-                self.explain(self.step, {name: loss.item() for name, loss in losses.items()})
-            if len(self.run.dataset.val):
-                self.run.evaluator(self.networks(), self.run.dataset.val[:1])
+                self.explain(
+                    self.step, {n: loss.item() for n, loss in losses.items()}, "in the rehearsal of the last step"
+                )
+            if len(self.job.dataset.val):
+                self.job.evaluator(self.networks(), self.job.dataset.val[:1])
             self.restore(place, checkpoint.load_state(place))
             self.step, self.best, self.val, self.spent = kept
         finally:
@@ -369,8 +389,3 @@ class Training:
 
 def flat_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return nn.ModuleDict(dict(modules)).state_dict()
-
-
-def memory_of_process() -> int:
-    """Peak resident memory of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

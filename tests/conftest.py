@@ -37,7 +37,10 @@ def tiny_run(tiny_config):
         from ssss_zoo.plugins import build_methods, load, make_manager
         from ssss_zoo.records import Stage
         from ssss_zoo.relay import Relay
-        from ssss_zoo.run import Run, choose_device, output_folder
+        from ssss_zoo.job import Job
+        from ssss_zoo.machine import choose_device
+        from ssss_zoo.place import output_folder
+        from ssss_zoo.run import make_training
 
         config = tiny_config(*more)
         methods = build_methods(config)
@@ -47,7 +50,7 @@ def tiny_run(tiny_config):
         folder = output_folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         device = choose_device(config)
-        run = Run(config, dataset, load("models", config.model.name), relay, device, folder, None, None)
-        return Rig(config, run, run.training(Stage(), 0, 0), methods)
+        job = Job(config, dataset, load("models", config.model.name), relay, device, folder, None, None)
+        return Rig(config, job, make_training(job, Stage(), 0, 0), methods)
 
     return make

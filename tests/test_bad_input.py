@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,14 +267,10 @@ def test_a_loss_that_is_not_finite_names_step_losses_views_and_images(stopped, s
     assert done.code == 2
     assert done.line.startswith("loss not finite at step 2: supervised=inf, consistency=")
     assert "total=inf" in done.line
-    assert "labelled view 0" in done.line
-    assert "weak view 0" in done.line
-    assert ", mean 0." in done.line
+    assert re.search(r"views: labelled 0\S* to [01]\S*, mean 0\.\d+; weak 0", done.line)
     assert "images: labelled" in done.line
     assert "unlabelled" in done.line
-    assert done.line.endswith(
-        "lower optim.lr or take train.precision=32, then resume=true goes on from the last checkpoint"
-    )
+    assert "lower optim.lr or take train.precision=32" in done.line
     assert status(tmp_path / "other") == "stopped"
     assert status(stopped) == "stopped"
 

@@ -53,8 +53,9 @@ def message(words: list[str], config_file: Path | None = None) -> str:
 def test_with_no_words_the_defaults_and_the_recipe_of_the_default_data_set_speak():
     config = resolve([])
     assert (config.method, config.dataset, config.plugins.names) == ("farcluss", "shapes", ["farcluss"])
-    assert config.train.batch == 4  # shapes.yaml; the schema says 8
-    assert config.optim.momentum == 0.9  # the schema; no layer names it
+    recipe = read_file(recipes("dataset")["shapes"])
+    assert config.train.batch == int(recipe["train"]["batch"])
+    assert config.optim.power == 0.9  # the schema; no layer names it
 
 
 def test_each_layer_wins_over_the_ones_before_it(tmp_path):

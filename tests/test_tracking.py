@@ -136,7 +136,8 @@ def config(uri: str | None, *words: str) -> Config:
 
 
 def test_a_run_leaves_parameters_figures_tags_and_its_end(store, tmp_path, warnings):
-    tracker = Tracker(config(store, "tracking.experiment=mine"), TAGS, None)
+    words = ["tracking.experiment=mine", "data.split=1/8", "train.batch=3"]
+    tracker = Tracker(config(store, *words), TAGS, None)
     tracker.log({"loss/total": 0.5, "lr": 0.1, "broken": float("nan")}, 3)
     tracker.log({"loss/total": 0.25}, 4)
     (tmp_path / "note.txt").write_text("hello")
@@ -145,9 +146,9 @@ def test_a_run_leaves_parameters_figures_tags_and_its_end(store, tmp_path, warni
     tracker.finish("FINISHED", [])
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "fixmatch shapes 1/16 seed0"
+    assert run.info.run_name == "fixmatch shapes 1/8 seed0"
     assert client.get_experiment(run.info.experiment_id).name == "mine"
-    assert run.data.params["train.batch"] == "4"
+    assert run.data.params["train.batch"] == "3"
     assert run.data.params["options.fixmatch.threshold"] == "0.95"
     assert run.data.metrics == {"loss/total": 0.25, "lr": 0.1}
     assert [(m.step, m.value) for m in client.get_metric_history(tracker.run_id, "loss/total")] == [(3, 0.5), (4, 0.25)]

@@ -42,7 +42,7 @@ class Lists:
 
 
 def find_root(data: DataConfig, dataset: str, content: str) -> Path:
-    """`data.root`, else `$SSSS_DATA/<dataset>`. Raises UserError, naming its `content`, when there is no such folder."""
+    """`data.root`, else `$SSSS_DATA/<dataset>`. Raises UserError, naming its `content`, when it is absent."""
     store = os.environ.get("SSSS_DATA")
     if data.root:
         root, origin = Path(data.root).expanduser(), "data.root"

@@ -1,0 +1,161 @@
+"""What a run is made of before its first step: data, methods, networks, streams needed, and what is kept of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssss_zoo import checkpoint
+from ssss_zoo.config import Config, as_yaml, square
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.feed import Needs
+from ssss_zoo.engine import seed_draws
+from ssss_zoo.errors import UserError
+from ssss_zoo.evaluation import Evaluator
+from ssss_zoo.models.contract import Network
+from ssss_zoo.place import clear
+from ssss_zoo.records import Progress, RunInfo, Sample
+from ssss_zoo.relay import Relay
+from ssss_zoo.screen import Screen
+from ssss_zoo.tracking import History, Tracker
+
+LAST = 10**9  # a step so late that every warm-up is over, whatever it counts in
+log = logging.getLogger("ssss_zoo")
+
+
+class Job:
+    """Everything of a run that outlives a stage. Making one writes nothing; `start` does, once the rehearsal is over.
+
+    students, modules: the networks to train and the methods' own state, on the device; needs: which streams are read;
+    steps, epoch_steps: as in `RunInfo`; state: the checkpoint to go on from, or None.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        model_class: Callable[..., Network],
+        relay: Relay,
+        device: torch.device,
+        folder: Path,
+        screen: Screen,
+        state: dict[str, Any] | None,
+    ) -> None:
+        self.config, self.dataset, self.model_class, self.relay = config, dataset, model_class, relay
+        self.device, self.folder, self.screen, self.state = device, folder, screen, state
+        self.students = self.make_students()
+        self.needs = self.find_needs()
+        self.epoch_steps = max(1, len(self.pool()) // (config.train.batch * config.train.accumulate))
+        self.steps = self.count_steps()
+        self.info = self.make_info()
+        self.modules = self.make_modules()
+        self.evaluator = Evaluator(
+            dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0
+        )
+        self.mlflow_run: str | None = (state or {}).get("mlflow_run")
+        self.tracker: Tracker | None = None
+
+    def make_students(self) -> list[Network]:
+        seed_draws(self.config.seed, 0, 0)
+        names = len(self.dataset.class_names)
+        layout = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
+        students: list[Network] = self.relay.ask(
+            "make_students", make_network=lambda: self.model_class(self.config.model, names)
+        )
+        return [student.to(self.device, memory_format=layout).train() for student in students]  # type: ignore[call-overload]
+
+    def count_steps(self) -> int:
+        """`train.steps`, or `train.epochs` in steps. Raises UserError when neither says how long to train."""
+        steps, epochs = self.config.train.steps, self.config.train.epochs
+        if steps is None and epochs is None:
+            raise UserError("how long to train? give train.steps or train.epochs")
+        return steps or max(1, round((epochs or 0) * self.epoch_steps))
+
+    def find_needs(self) -> Needs:
+        """Which streams are read at all: asked of the methods for the first and for the last step."""
+        height, width = square(self.config.train.crop)
+        plans = [
+            self.relay.views((self.config.train.batch, height, width), Progress(step, LAST + 1, 1))
+            for step in (0, LAST)
+        ]
+        views = [view for plan in plans for view in plan.views]
+        partner = any(view.cutmix and view.cutmix.partner == "stream" for view in views)
+        in_batch = any(view.cutmix and view.cutmix.partner != "stream" for view in views)
+        unlabelled = bool(views)
+        if unlabelled and not self.dataset.unlabelled:
+            raise UserError(
+                f"method={self.config.method} learns from unlabelled images and {self.config.dataset} has none with "
+                f"data.split={self.config.data.split}; add some, choose a smaller split, or take method=supervised"
+            )
+        if in_batch and self.config.train.batch == 1:
+            log.warning("train.batch=1: CutMix finds no other image in the batch, so boxes change nothing")
+        hidden = self.config.diagnose and unlabelled
+        if hidden and any(sample.mask is None for sample in self.dataset.unlabelled):
+            raise UserError("diagnose=true needs hidden labels for every unlabelled image, and some have none")
+        return Needs(unlabelled, partner, hidden)
+
+    def pool(self) -> Sequence[Sample]:
+        return self.dataset.unlabelled if self.needs.unlabelled else self.dataset.labelled
+
+    def make_info(self) -> RunInfo:
+        config = self.config
+        return RunInfo(
+            class_names=tuple(self.dataset.class_names),
+            feature_dim=self.students[0].feature_dim,
+            in_channels=config.model.in_channels,
+            crop=square(config.train.crop),
+            batch=config.train.batch,
+            steps=self.steps,
+            epoch_steps=self.epoch_steps,
+            folder=self.folder,
+            students=tuple(self.students),
+        )
+
+    def make_modules(self) -> dict[str, nn.Module]:
+        seed_draws(self.config.seed, 0, 1)
+        modules: dict[str, nn.Module] = {}
+        for answer in self.relay.ask("setup", info=self.info):
+            for name, module in answer.items():
+                if name in modules:
+                    raise UserError(f"two methods keep a module called '{name}'; one must be renamed")
+                modules[name] = module.to(self.device).train()
+        return modules
+
+    def tags(self) -> dict[str, str]:
+        config = self.config
+        return {
+            "method": config.method,
+            "dataset": config.dataset,
+            "split": config.data.split,
+            "seed": str(config.seed),
+            "data": self.dataset.fingerprint,
+            "folder": str(self.folder),
+        }
+
+    def start(self) -> None:
+        """The rehearsal is over: from here on the folder is this run's. A second call does nothing."""
+        if self.tracker:
+            return
+        if self.config.overwrite:
+            clear(self.folder)
+        checkpoint.write_text(self.folder / "config.yaml", as_yaml(replace(self.config, resume=False, overwrite=False)))
+        self.screen.keep(self.folder / "run.log")
+        self.history = History(self.folder / "history.jsonl", (self.state or {}).get("global_step", 0))
+        self.tracker = Tracker(self.config, self.tags(), self.mlflow_run)
+        self.mlflow_run = self.tracker.run_id
+
+    def track(self, figures: Mapping[str, float], step: int) -> None:
+        if self.tracker:
+            self.tracker.log(figures, step)
+
+
+def open_dataset(dataset_class: Callable[..., Dataset], config: Config) -> Dataset:
+    dataset = dataset_class(config.data)
+    dataset.channels = config.model.in_channels
+    return dataset
