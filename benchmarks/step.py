@@ -55,13 +55,13 @@ from ssss_zoo.engine import Engine, seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import Job
 from ssss_zoo.losses import ohem
-from ssss_zoo.machine import choose_device
+from ssss_zoo.machine import choose_device, peak_memory
 from ssss_zoo.models.contract import Network
 from ssss_zoo.plugins import build_methods, load, make_manager
 from ssss_zoo.records import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
 from ssss_zoo.relay import Relay
 from ssss_zoo.run import make_training
-from ssss_zoo.training import WATCHED_STEPS, memory_of_process
+from ssss_zoo.training import WATCHED_STEPS
 
 METHODS = ("supervised", "fixmatch", "unimatch", "farcluss")
 DEFAULTS = ("dataset=camvid", "model.weights=none")  # what the words of the command line are laid over
@@ -611,7 +611,7 @@ def measure(
         first = bench.engine_step(0)
     for index in range(1, WARM_UP):
         bench.engine_step(index)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory_of_process()
+    peak = peak_memory(device)
     floor = Floor(bench.engine, passes)
     actions: dict[str, Callable[[int], object]] = {"engine": bench.engine_step, "floor": floor}
     apart = None

@@ -8,6 +8,7 @@ is for, so that a split called `1_8` stays one (YAML 1.1 would make it 18).
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -194,9 +195,18 @@ def read_words(words: Iterable[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not re.fullmatch(r"[\w.+-]+", key):
             raise UserError(f"expected key=value, got '{word}'; for example train.steps=100")
-        value = yaml.load(text, yaml.BaseLoader) if text[:1] in "[{" and text else text
-        merge(tree, nest(SHORT.get(key, key), value))
+        merge(tree, nest(SHORT.get(key, key), read_brackets(key, text)))
     return tree
+
+
+def read_brackets(key: str, text: str) -> Any:
+    """`[a, b]` and `{a: b}` as YAML, everything else as it stands. Raises UserError when a bracket is left open."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return yaml.load(text, yaml.BaseLoader)  # the loader that makes text and nothing else
+    except yaml.YAMLError as error:
+        raise UserError(f"{key}={text} is no list or mapping: {' '.join(str(error).split())}") from None
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -205,6 +215,8 @@ def read_file(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(), yaml.BaseLoader)
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read the configuration {path}: it is not a text file") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if tree in (None, ""):
@@ -272,6 +284,7 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def read_scalar(value: Any, kind: type, key: str) -> Any:
+    """Text as a bool, a whole number, a finite number or text. Raises UserError when it is none."""
     text = str(value).strip()
     try:
         if isinstance(value, (list, Mapping)):
@@ -280,9 +293,12 @@ def read_scalar(value: Any, kind: type, key: str) -> Any:
             return (TRUE + FALSE).index(text.lower()) < len(TRUE)
         if kind is int and not re.fullmatch(r"[+-]?\d+", text):
             raise ValueError
-        return kind(text)
+        number = kind(text)
     except ValueError:
         raise UserError(f"{key} takes {READERS.get(kind, kind.__name__)}; got '{value}'") from None
+    if kind is float and not math.isfinite(number):
+        raise UserError(f"{key} must be a finite number; got {text}")
+    return number
 
 
 # --- layers ---------------------------------------------------------------------------------------------------------
@@ -302,6 +318,7 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     given = read_words(words)
     own = read_file(config_file) if config_file else {}
     method = choose("method", given, own)
+    typed(Config, own)
     if own.get("plugins", {}).get("names") and given.get("method", own.get("method")) != own.get("method"):
         raise UserError(
             f"{config_file} is the resolved configuration of method={own.get('method')}; leave method= out, or start "
@@ -310,6 +327,7 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     layers = [dataset_layer(choose("dataset", given, own)), *method_layers(method, choose("dataset", given, own))]
     tree: dict[str, Any] = {}
     for layer in (*layers, own, given):
+        typed(Config, layer)  # each layer is right by itself, whatever a later one would replace
         one_budget(tree, layer)
         merge(tree, layer)
     config = build(Config, typed(Config, tree))
@@ -363,35 +381,53 @@ def check(config: Config) -> None:
     train = config.train
     if train.steps is not None and train.epochs is not None:
         raise UserError(f"give train.steps or train.epochs, not both; got {train.steps} and {train.epochs:g}")
+    if train.steps is None and train.epochs is None:
+        raise UserError("how long to train? give train.steps or train.epochs")
     check_choice("train.precision", train.precision, ("32", "bf16", "fp16"))
     check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
     check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
     check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding"))
     check_choice("evaluate.absent", config.evaluate.absent, ("exclude", "zero"))
-    if len(train.crop) not in (1, 2) or min(train.crop, default=0) < 1:
-        raise UserError(f"train.crop takes one side or [height, width] in pixels; got {train.crop}")
-    scale = config.augment.scale
-    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-        raise UserError(f"augment.scale takes [smallest, largest] with 0 < smallest <= largest; got {scale}")
-    for key, value, low, high in (
-        ("train.batch", train.batch, 1, 1e6),
-        ("train.accumulate", train.accumulate, 1, 1e6),
-        ("optim.lr", config.optim.lr, 0, 1e3),
-        ("optim.weight_decay", config.optim.weight_decay, 0, 1e3),
-        ("evaluate.overlap", config.evaluate.overlap, 0, 0.95),
-        ("model.in_channels", config.model.in_channels, 1, 4096),
-        ("augment.flip", config.augment.flip, 0, 1),
-        ("augment.jitter", config.augment.jitter, 0, 1),
-        ("augment.grey", config.augment.grey, 0, 1),
-        ("augment.blur", config.augment.blur, 0, 1),
-        ("seed", config.seed, 0, 2**31),
-    ):
-        check_range(key, value, low, high)
-    for key in ("steps", "epochs", "log_every", "eval_every", "checkpoint_every", "threads"):
-        value = getattr(train, key)
-        if value is not None and value <= 0:
-            raise UserError(f"train.{key} must be above 0; got {value}")
+    check_sides("train.crop", train.crop, least=1)
+    check_sides("evaluate.window", config.evaluate.window, least=0)
+    check_pair("augment.scale", config.augment.scale)
+    check_pair("augment.blur_sigma", config.augment.blur_sigma)
+    for (low, high), keys in RANGES.items():
+        for key in keys.split():
+            value: Any = config
+            for part in key.split("."):
+                value = getattr(value, part)
+            if value is not None:
+                check_range(key, value, low, high)
+
+
+RANGES = {  # lowest and highest value: the keys that lie within them, where they are given at all
+    (0, 1): "augment.flip augment.jitter augment.grey augment.blur augment.brightness augment.contrast "
+    "augment.saturation loss.ohem_threshold model.dropout",
+    (0, 0.5): "augment.hue",
+    (0, 0.95): "evaluate.overlap",
+    (0, 1e3): "optim.lr optim.weight_decay optim.power evaluate.predictions train.workers",
+    (0, 0.9999): "optim.momentum",
+    (0, 1e6): "optim.head_multiplier",
+    (0, 2**31): "seed",
+    (1, 4096): "model.in_channels train.threads",
+    (1, 1e9): "train.batch train.accumulate train.steps train.log_every train.eval_every train.checkpoint_every "
+    "loss.ohem_min_kept",
+    (1e-6, 1e6): "train.epochs",
+}
+
+
+def check_sides(key: str, sides: list[int], least: int) -> None:
+    """Raise UserError unless there are at least `least` sides and at most 2, each of 1 pixel or more."""
+    if not least <= len(sides) <= 2 or min(sides, default=1) < 1:
+        raise UserError(f"{key} takes one side or [height, width] in pixels; got {sides}")
+
+
+def check_pair(key: str, pair: list[float]) -> None:
+    """Raise UserError unless it is [smallest, largest], both above 0."""
+    if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+        raise UserError(f"{key} takes [smallest, largest] with 0 < smallest <= largest; got {pair}")
 
 
 def as_yaml(config: Config) -> str:

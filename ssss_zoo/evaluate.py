@@ -70,6 +70,7 @@ def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn
 
 
 def choose_samples(dataset: Dataset, on: str, config: Config) -> Sequence[Sample]:
+    """The samples that `on` names. Raises UserError when there are none, or some have no mask to compare with."""
     parts = {"val": dataset.val, "labelled": dataset.labelled, "unlabelled": dataset.unlabelled}
     if on in parts:
         samples = parts[on]

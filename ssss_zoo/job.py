@@ -52,7 +52,7 @@ class Job:
         self.students = self.make_students()
         self.needs = self.find_needs()
         self.epoch_steps = max(1, len(self.pool()) // (config.train.batch * config.train.accumulate))
-        self.steps = self.count_steps()
+        self.steps = config.train.steps or max(1, round((config.train.epochs or 0) * self.epoch_steps))
         self.info = self.make_info()
         self.modules = self.make_modules()
         self.evaluator = Evaluator(
@@ -69,13 +69,6 @@ class Job:
             "make_students", make_network=lambda: self.model_class(self.config.model, names)
         )
         return [student.to(self.device, memory_format=layout).train() for student in students]  # type: ignore[call-overload]
-
-    def count_steps(self) -> int:
-        """`train.steps`, or `train.epochs` in steps. Raises UserError when neither says how long to train."""
-        steps, epochs = self.config.train.steps, self.config.train.epochs
-        if steps is None and epochs is None:
-            raise UserError("how long to train? give train.steps or train.epochs")
-        return steps or max(1, round((epochs or 0) * self.epoch_steps))
 
     def find_needs(self) -> Needs:
         """Which streams are read at all: asked of the methods for the first and for the last step."""
@@ -104,6 +97,7 @@ class Job:
         return self.dataset.unlabelled if self.needs.unlabelled else self.dataset.labelled
 
     def make_info(self) -> RunInfo:
+        """What the methods are told in `setup`."""
         config = self.config
         return RunInfo(
             class_names=tuple(self.dataset.class_names),

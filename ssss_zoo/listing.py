@@ -29,6 +29,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 
 def hooks() -> list[dict[str, Any]]:
+    """Every hook with the installed methods that answer it."""
     methods = [describe("methods", name) for name in sorted(installed("methods"))]
     items = []
     for name in HOOKS:

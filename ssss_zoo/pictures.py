@@ -57,6 +57,7 @@ def coloured(ids: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str]) -> Image.Image:
+    """All rows under their headings, and the legend."""
     width = max(sum(p.width + GAP for p in row) for row in rows) + GAP
     width = max(width, 480)
     per_line = max(1, width // 150)

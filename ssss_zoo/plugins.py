@@ -19,7 +19,7 @@ import pluggy
 
 from ssss_zoo import specs
 from ssss_zoo.config import Config, build, typed
-from ssss_zoo.errors import UserError, unknown
+from ssss_zoo.errors import UserError, nearest, unknown
 
 PROJECT = "ssss_zoo"
 MARK = f"{PROJECT}_impl"  # where pluggy leaves its mark on an implementation
@@ -68,15 +68,24 @@ def local_methods(path: str | None) -> dict[str, type]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code: say where it failed
-        line = next((f.lineno for f in reversed(inspect.trace()) if f.filename == str(file)), "?")
+        ran = [frame.lineno for frame in inspect.trace() if frame.filename == str(file)]
+        line = ran[-1] if ran else getattr(error, "lineno", "?")  # a syntax error never ran
         raise UserError(f"plugins.path={path} fails at line {line}: {type(error).__name__}: {error}") from error
     own = {c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
-    return {getattr(c, "name", c.__name__.lower()): c for c in own if implements(c)}
+    methods = {getattr(c, "name", c.__name__.lower()): c for c in own if marked(c)}
+    if not methods:
+        raise UserError(f"plugins.path={path} holds no method: no class with a function marked @hookimpl")
+    return methods
+
+
+def marked(method: type) -> list[str]:
+    """All that a class marks as a hook, whether there is such a hook or not."""
+    return [name for name in dir(method) if hasattr(getattr(method, name, None), MARK)]
 
 
 def implements(method: type) -> list[str]:
     """The hooks that a method class answers."""
-    return [name for name in HOOKS if hasattr(getattr(method, name, None), MARK)]
+    return [name for name in HOOKS if name in marked(method)]
 
 
 def providers(config: Config) -> dict[str, list[str]]:
@@ -96,15 +105,22 @@ def method_classes(config: Config) -> dict[str, type]:
     for hook, names in providers(config).items():
         for name in names:
             wanted.setdefault(name, f"hooks.{hook}={'+'.join(names)}")
-    return {name: local.get(name) or load_method(name, place, local) for name, place in wanted.items()}
+    return {name: find_method(name, place, local) for name, place in wanted.items()}
 
 
-def load_method(name: str, place: str, local: Mapping[str, type]) -> type:
-    if name not in installed("methods") and local:
+def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
+    """A method class by name, the user's own file first. Raises UserError when there is none, or it is not one."""
+    if name not in local and name not in installed("methods"):
         raise unknown("method", name, [*installed("methods"), *local], place)
-    method: type = load("methods", name, place)
+    method: type = local.get(name) or load("methods", name, place)
     if not (inspect.isclass(method) and dataclasses.is_dataclass(method)):
         raise UserError(f"method '{name}' must be a dataclass with hook implementations, found {method!r}")
+    wrong = [hook for hook in marked(method) if hook not in HOOKS]
+    if wrong:
+        raise UserError(
+            f"method '{name}' marks '{wrong[0]}' as a hook, and there is none{nearest(wrong[0], HOOKS)}  "
+            f"hooks are: {', '.join(HOOKS)}"
+        )
     return method
 
 
@@ -117,6 +133,8 @@ def build_methods(config: Config) -> dict[str, Any]:
     methods = {}
     for name, method in classes.items():
         given = config.options.get(name, {})
+        if not isinstance(given, Mapping):
+            raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{given}'")
         values = typed(method, given, f"options.{name}.")
         methods[name] = build(method, values)
         config.options[name] = {f.name: getattr(methods[name], f.name) for f in dataclasses.fields(method) if f.init}
@@ -124,60 +142,55 @@ def build_methods(config: Config) -> dict[str, Any]:
 
 
 class Speaker:
-    """What pluggy gets to see of a method: the hooks it was chosen for, its state hooks, and whatever it marked as a
-    hook under a name that is none (for `check_pending` to find). `watch` wraps each of them but wrappers."""
+    """What pluggy gets to see of a method: one of its hooks, wrapped by `watch` (hooks that are wrappers are not)."""
 
-    def __init__(self, name: str, method: Any, chosen: set[str], watch: Watch | None) -> None:
-        for attribute in dir(type(method)):
-            marks = getattr(getattr(method, attribute, None), MARK, None)
-            if marks is None or (attribute in CHOSEN and attribute not in chosen):
-                continue
-            function = getattr(method, attribute)
-            if watch and not marks["wrapper"]:
-                function = functools.wraps(function)(watch(name, attribute, function))
-            setattr(self, attribute, function)
+    def __init__(self, name: str, method: Any, hook: str, watch: Watch | None) -> None:
+        function = getattr(method, hook)
+        if watch and not getattr(function, MARK)["wrapper"]:
+            function = functools.wraps(function)(watch(name, hook, function))
+        setattr(self, hook, function)
 
 
 def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None = None) -> pluggy.PluginManager:
-    """The run's manager: leftmost method asked first, defaults last, `hooks.<hook>` deciding who answers a hook."""
+    """The run's manager: for each hook the chosen methods, leftmost asked first, the defaults last."""
     from ssss_zoo import defaults
 
     named = providers(config)
-    chosen = {
-        name: {
-            hook
-            for hook in CHOSEN
-            if name in named.get(hook, config.plugins.names) and hook in implements(type(method))
-        }
-        for name, method in methods.items()
-    }
-    for hook, names in named.items():
-        for name in names:
-            if hook not in chosen[name]:
-                able = ", ".join(implements(type(methods[name]))) or "none"
-                raise UserError(
-                    f"hooks.{hook}={'+'.join(names)}: method '{name}' does not answer {hook}; it has: {able}"
-                )
+    check_providers(named, methods)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(specs)
-    manager.register(Speaker("default", defaults.Defaults(), set(CHOSEN), watch), "default")
-    order = [*config.plugins.names, *(name for name in methods if name not in config.plugins.names)]
-    for name in reversed(order):  # pluggy asks the last one registered first
-        try:
-            manager.register(Speaker(name, methods[name], chosen[name], watch), name)
-        except pluggy.PluginValidationError as error:
-            raise UserError(f"method '{name}': {' '.join(str(error).split())}") from None
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise UserError(f"{' '.join(str(error).split())}; hooks are: {', '.join(HOOKS)}") from None
+    everybody = {"default": defaults.Defaults(), **methods}
+    for hook in HOOKS:
+        asked = list(methods) if hook in ALWAYS else named.get(hook, config.plugins.names)
+        for name in reversed([*asked, "default"]):  # pluggy asks the last one registered first
+            if hook in implements(type(everybody[name])):
+                register(manager, name, Speaker(name, everybody[name], hook, watch), hook)
     return manager
+
+
+def register(manager: pluggy.PluginManager, name: str, speaker: Speaker, hook: str) -> None:
+    """Raises UserError when the method's function does not fit the hook's specification."""
+    try:
+        manager.register(speaker, f"{name} {hook}")
+    except pluggy.PluginValidationError as error:
+        raise UserError(f"method '{name}': {' '.join(str(error).split())}") from None
+
+
+def check_providers(named: Mapping[str, list[str]], methods: Mapping[str, Any]) -> None:
+    """Raise UserError when `hooks.<hook>` names a method that does not answer it."""
+    for hook, names in named.items():
+        for name in names:
+            able = implements(type(methods[name]))
+            if hook not in able:
+                raise UserError(
+                    f"hooks.{hook}={'+'.join(names)}: method '{name}' does not answer {hook}; it has: {', '.join(able)}"
+                )
 
 
 def who_answers(manager: pluggy.PluginManager) -> dict[str, list[str]]:
     """For each hook the plugins that will be asked, in order; `default` where nobody else speaks."""
     answer = {}
     for hook in HOOKS:
-        names = [i.plugin_name for i in reversed(getattr(manager.hook, hook).get_hookimpls())]
+        names = [i.plugin_name.partition(" ")[0] for i in reversed(getattr(manager.hook, hook).get_hookimpls())]
         answer[hook] = [name for name in names if name != "default"] or names
     return answer

@@ -38,7 +38,7 @@ class Relay:
         caller = getattr(self.hook, hook)
         answer = caller(**arguments)
         if self.watching:
-            wrappers = [one.plugin_name for one in caller.get_hookimpls() if one.wrapper]
+            wrappers = [one.plugin_name.partition(" ")[0] for one in caller.get_hookimpls() if one.wrapper]
             if wrappers:  # each answer was checked as it was given; what wrappers made of them was not
                 for one in answer if isinstance(answer, list) else [answer]:
                     check_answer("+".join(wrappers), hook, one, arguments)
@@ -148,10 +148,13 @@ def tensor_fault(
 
 
 def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
+    """What is wrong with a pseudo-label, target, confidence and validity in turn."""
     if not isinstance(answer, PseudoLabel):
         return f"a PseudoLabel, got {type(answer).__name__}"
     images, classes, height, width = arguments["probs"].shape
     pixels = (images, height, width)
+    if not isinstance(answer.target, Tensor):
+        return f"target, ids (B, H, W) or a distribution (B, C, H, W), got {describe(answer.target)}"
     if answer.target.is_floating_point():
         fault = tensor_fault("target (B, C, H, W)", answer.target, (images, classes, height, width))
         off = fault is None and (answer.target.sum(dim=1) - 1).abs().max() > 1e-3
@@ -161,7 +164,8 @@ def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
         if fault is None and answer.target.max() >= classes:
             fault = f"class ids below {classes}, got {int(answer.target.max())}"
     fault = fault or tensor_fault("confidence (B, H, W)", answer.confidence, pixels)
-    if fault is None and (answer.valid.dtype != torch.bool or tuple(answer.valid.shape) != pixels):
+    good = isinstance(answer.valid, Tensor) and answer.valid.dtype == torch.bool and tuple(answer.valid.shape) == pixels
+    if fault is None and not good:
         fault = f"valid (B, H, W) = {pixels} bool, got {describe(answer.valid)}"
     return fault
 

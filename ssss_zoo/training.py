@@ -108,6 +108,7 @@ class Training:
     # --- the loop ---------------------------------------------------------------------------------------------------
 
     def one_step(self) -> None:
+        """A step, and whatever is due after it: log, evaluate, save, stop."""
         self.engine.ask.watching = self.step < WATCHED_STEPS
         logs = self.due(self.log_every)
         self.engine.on_health = self.health if logs else None
@@ -227,6 +228,7 @@ class Training:
         return self.networks()[self.reported()]
 
     def evaluate(self) -> None:
+        """Score the networks on the validation images, tell everybody, keep the best."""
         dataset = self.job.dataset
         if not len(dataset.val):
             return
@@ -301,6 +303,7 @@ class Training:
         checkpoint.save_folder(folder, weights, state)
 
     def training_state(self) -> dict[str, Any]:
+        """What a continuation needs beside the weights; plain types and tensors only."""
         return {
             "stage": self.index,
             "optimizer": self.engine.optimizer.state_dict(),
@@ -316,6 +319,7 @@ class Training:
         }
 
     def restore(self, folder: Path, state: Mapping[str, Any]) -> None:
+        """Put weights, optimiser and everything counted back as a checkpoint has them."""
         for name, network in self.networks().items():
             checkpoint.load_weights(folder, name, network)
         checkpoint.load_weights(folder, "methods", nn.ModuleDict(dict(self.job.modules)))

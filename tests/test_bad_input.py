@@ -233,7 +233,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_naming_the_key(more, e
 
 
 def test_what_does_not_change_results_may_differ_on_resuming(stopped, ssss):
-    assert ssss("resume=true", "train.log_every=2", "evaluate.predictions=1", "train.eval_every=2").code == 0
+    assert ssss("resume=true", "train.log_every=2", "evaluate.predictions=1", "train.checkpoint_every=2").code == 0
     assert status(stopped) == "finished"
 
 

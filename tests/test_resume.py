@@ -548,7 +548,7 @@ def test_the_rehearsal_leaves_no_trace(tiny_config, tmp_path, monkeypatch):
     original = Training.rehearse
 
     def look(self):
-        networks = [*self.engine.networks().values(), *self.run.modules.values()]
+        networks = [*self.engine.networks().values(), *self.job.modules.values()]
         before = copy.deepcopy([*(part.state_dict() for part in networks), self.engine.optimizer.state_dict()["state"]])
         original(self)
         after = [*(part.state_dict() for part in networks), self.engine.optimizer.state_dict()["state"]]

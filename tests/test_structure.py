@@ -24,11 +24,13 @@ EVERYTHING = [*CORE.values(), *METHODS]
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
     "errors",
     "config records contrast",
-    "losses metrics teacher augment checkpoint tracking screen [data] [models]",
-    "specs relay evaluation health",
+    "losses metrics teacher augment checkpoint tracking screen machine [data] [models]",
+    "specs relay evaluation health place",
     "defaults pictures",
     "engine plugins",
-    "listing [run training evaluate]",
+    "listing job",
+    "training evaluate",
+    "run",
     "cli",
 )
 MAY_USE = {"records", "losses", "contrast", "teacher", "errors", "specs", "augment"}  # what a method may import

@@ -201,6 +201,7 @@ def look_at_image(dataset: FileDataset, sample: Sample) -> Finding:
 
 
 def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
+    """What is wrong with a pair, its mask's values counted."""
     try:
         size = image_size(sample.image, dataset.channels)
         mask = dataset.read_mask(sample)
