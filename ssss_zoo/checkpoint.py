@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         for name, tensors in weights.items():
-            save_file({key: t.detach().contiguous().cpu() for key, t in tensors.items()}, new / f"{name}.safetensors")
+            save_file(separate(tensors), new / f"{name}.safetensors")
         torch.save(dict(state), new / STATE)
         for file in new.iterdir():
             sync(file)
@@ -44,12 +45,24 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-    except (OSError, RuntimeError) as error:  # torch and safetensors wrap a full disk in errors of their own
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap a full disk, each its way
         shutil.rmtree(new, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint {folder}: {' '.join(str(error).split())}; the one before it is still whole: "
             "make room and go on with resume=true"
         ) from error
+
+
+def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, each with memory of its own: safetensors refuses tied weights."""
+    seen: set[int] = set()
+    own = {}
+    for key, tensor in tensors.items():
+        own[key] = tensor.detach().cpu().contiguous()
+        if own[key].data_ptr() in seen:
+            own[key] = own[key].clone()
+        seen.add(own[key].data_ptr())
+    return own
 
 
 def sync(file: Path) -> None:

@@ -49,6 +49,15 @@ class Ticket:
 
 
 @dataclass(frozen=True, eq=False)
+class Shown:
+    """A view's images (B, channels, H, W) as the student sees them; box (B, H, W) bool: where a partner lies."""
+
+    view: View
+    image: Tensor
+    box: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
 class Target:
     """What a teacher said of a batch of weak views: its output, the pseudo-label and the pixel weights (B, H, W)."""
 
@@ -116,7 +125,7 @@ class Engine:
         return losses
 
     def learn(
-        self, student: Network, teacher: Teacher, batch: Batch, plan: Views, shown: list[Tensor], progress: Progress
+        self, student: Network, teacher: Teacher, batch: Batch, plan: Views, shown: list[Shown], progress: Progress
     ) -> dict[str, Tensor]:
         """The loss terms of one student."""
         own_pass = bool(plan.views) and not teacher.joins
@@ -131,23 +140,21 @@ class Engine:
         if plan.views and batch.unlabelled:
             target = self.target(weak or outputs["weak"].detach(), batch.unlabelled.valid, progress)
             away = self.target(far, batch.partner.valid, progress) if far and batch.partner else None
-            seen = tuple(
-                self.meet(view, image, outputs[f"view {view.name}"], target, away)
-                for view, image in zip(plan.views, shown, strict=True)
-            )
+            seen = tuple(self.meet(one, outputs[f"view {one.view.name}"], target, away) for one in shown)
             losses["consistency"] = torch.stack([self.consistency(one, progress) for one in seen]).sum()
             if self.on_health:
                 self.on_health(target.label, target.weight, batch.hidden)
-        return losses | self.ask.regularize(
-            labelled=batch.labelled,
-            labelled_output=outputs["labelled"],
-            teacher=teacher,
-            weak=target and target.output,
-            label=target and target.label,
-            weight=target and target.weight,
-            views=seen,
-            progress=progress,
-        )
+        with self.autocast():
+            return losses | self.ask.regularize(
+                labelled=batch.labelled,
+                labelled_output=outputs["labelled"],
+                teacher=teacher,
+                weak=target and target.output,
+                label=target and target.label,
+                weight=target and target.weight,
+                views=seen,
+                progress=progress,
+            )
 
     # --- images -----------------------------------------------------------------------------------------------------
 
@@ -166,30 +173,32 @@ class Engine:
             weak_partner = Unlabelled(*random_flip((self.floats(partner.image), self.move(partner.valid)), chance))
         return Batch(Labelled(image, mask), weak, weak_partner, hidden)
 
-    def show(self, view: View, batch: Batch) -> Tensor:
-        """The images of a view as the student sees them, (B, channels, H, W): strengthened, boxes mixed in."""
+    def show(self, view: View, batch: Batch) -> Shown:
+        """The images of a view as the student sees them: strengthened, boxes mixed in."""
         assert batch.unlabelled is not None
         look = self.strong if view.strength == "strong" else (lambda image: image)
         image: Tensor = look(batch.unlabelled.image)
         if view.cutmix is None:
-            return image
+            return Shown(view, image, None)
         if view.cutmix.partner == "stream":
             assert batch.partner is not None
             other = look(batch.partner.image)
         else:
             other = partner_rows(image, view.cutmix.partner)
-        return paste(image, other, box_mask(view.cutmix.boxes, image.shape[-2], image.shape[-1], image.device))
+        box = box_mask(view.cutmix.boxes, image.shape[-2], image.shape[-1], image.device)
+        return Shown(view, paste(image, other, box), box)
 
     def forward(
-        self, student: Network, batch: Batch, plan: Views, shown: list[Tensor], joins: bool
+        self, student: Network, batch: Batch, plan: Views, shown: list[Shown], joins: bool
     ) -> dict[str, Output]:
         """The student's outputs by name, one pass per group of views; the labelled images' pass comes first."""
         passes: dict[str, list[Ticket]] = {"labelled": [Ticket("labelled", batch.labelled.image)]}
         if joins and plan.views and batch.unlabelled:
             passes["labelled"].append(Ticket("weak", batch.unlabelled.image))
-        for view, image in zip(plan.views, shown, strict=True):
+        for one in shown:
+            view = one.view
             group = passes.setdefault("labelled" if self.config.train.fuse else view.group, [])
-            group.append(Ticket(f"view {view.name}", image, view.perturb))
+            group.append(Ticket(f"view {view.name}", one.image, view.perturb))
             if view.perturb and view.perturb_labelled:
                 group.append(Ticket(f"labelled for {view.name}", batch.labelled.image, view.perturb))
         return {name: output for tickets in passes.values() for name, output in run_pass(student, tickets).items()}
@@ -207,11 +216,11 @@ class Engine:
         return Target(output, label, self.ask.pixel_weight(probs=probs, label=label, progress=progress))
 
     @torch.no_grad()
-    def meet(self, view: View, image: Tensor, output: Output, target: Target, away: Target | None) -> Seen:
+    def meet(self, shown: Shown, output: Output, target: Target, away: Target | None) -> Seen:
         """Bring a view's output and its target together: the target is mixed by the view's boxes, as its image was."""
-        if view.cutmix is None:
+        view, image, box = shown.view, shown.image, shown.box
+        if view.cutmix is None or box is None:
             return Seen(view, image, output, target.label, target.weight)
-        box = box_mask(view.cutmix.boxes, image.shape[-2], image.shape[-1], image.device)
         if view.cutmix.partner == "stream":
             assert away is not None
             label, weight = away.label, away.weight
@@ -240,7 +249,7 @@ class Engine:
         images, _, height, width = batch.labelled.image.shape
         plan = self.ask.views((images, height, width), progress)
         weak = {"weak": batch.unlabelled.image} if batch.unlabelled else {}
-        shown = {view.name: self.show(view, batch) for view in plan.views}
+        shown = {view.name: self.show(view, batch).image for view in plan.views}
         return {"labelled": batch.labelled.image} | weak | shown
 
     def networks(self) -> dict[str, nn.Module]:
@@ -293,7 +302,7 @@ def run_pass(student: Network, tickets: list[Ticket]) -> dict[str, Output]:
             start = sum(len(image) for image in stack)
             rows[id(ticket.image)] = slice(start, start + len(ticket.image))
             stack.append(ticket.image)
-    features = student.encode(torch.cat(stack))
+    features = student.encode(torch.cat(stack) if len(stack) > 1 else stack[0])
     if len(tickets) > len(stack) or any(ticket.perturb for ticket in tickets):
         parts = [[level[rows[id(ticket.image)]] for level in features] for ticket in tickets]
         parts = [ticket.perturb(part) if ticket.perturb else part for ticket, part in zip(tickets, parts, strict=True)]

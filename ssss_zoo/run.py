@@ -128,7 +128,10 @@ def picture(job: Job, training: Training) -> None:
     count = job.config.evaluate.predictions
     if count and len(job.dataset.val):
         samples = spread(job.dataset.val, count)
-        predictions(job.folder / "predictions.png", training.reported_network(), job.evaluator, samples)
+        try:
+            predictions(job.folder / "predictions.png", training.reported_network(), job.evaluator, samples)
+        except OSError as error:
+            log.warning(f"predictions.png could not be written ({error.strerror}); the run itself is whole")
 
 
 def greet(job: Job, methods: dict[str, Any]) -> None:

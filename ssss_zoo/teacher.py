@@ -34,14 +34,15 @@ class Teacher(Protocol):
 
 def predict(network: nn.Module, image: Tensor, train_mode: bool) -> Output:
     """A pass without gradient in train or evaluation mode; the network's own mode is as before afterwards."""
-    was_training = network.training
-    network.train(train_mode)
-    try:
+    if network.training == train_mode:
         with torch.no_grad():
             output: Output = network(image)
+        return output
+    network.train(train_mode)
+    try:
+        return predict(network, image, train_mode)
     finally:
-        network.train(was_training)
-    return output
+        network.train(not train_mode)
 
 
 class SelfTeacher:

@@ -7,15 +7,20 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.checkpoint import write_text
 from ssss_zoo.config import Config
 from ssss_zoo.errors import UserError
 
 log = logging.getLogger("ssss_zoo")
+
+
+UNFIT = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
 
 
 class History:
@@ -24,7 +29,7 @@ class History:
     def __init__(self, file: Path, step: int) -> None:
         self.file = file
         kept = [line for line in read_lines(file) if line["step"] <= step]
-        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one line. Raises UserError when the disk refuses."""
@@ -71,15 +76,21 @@ class Tracker:
         from mlflow.entities import Param
 
         experiment = self.client.get_experiment_by_name(config.tracking.experiment)
-        number = experiment.experiment_id if experiment else self.client.create_experiment(config.tracking.experiment)
+        number = experiment.experiment_id if experiment else self.make_experiment(config.tracking.experiment)
         name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
         run = self.client.create_run(number, run_name=name, tags=dict(tags))
         params = [Param(key, str(value)[:500]) for key, value in flat(config_tree(config)).items()]
         self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
+    def make_experiment(self, name: str) -> str:
+        """A new experiment; a SQLite store's artefacts lie beside it, not in the working directory."""
+        beside = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
+        location = beside.as_uri() if self.uri.startswith("sqlite:///") else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """All figures of a step in one call; names may hold letters, digits, space, `_ - . /`."""
+        """All figures of a step in one call; what MLflow does not take in a name becomes `_`."""
         if self.client is None:
             return
         import time
@@ -88,7 +99,8 @@ class Tracker:
 
         now = int(time.time() * 1000)
         with self.forgiven("lost"):
-            metrics = [Metric(key, float(value), now, step) for key, value in figures.items() if math.isfinite(value)]
+            finite = {UNFIT.sub("_", key): float(value) for key, value in figures.items() if math.isfinite(value)}
+            metrics = [Metric(key, value, now, step) for key, value in finite.items()]
             self.client.log_batch(self.run_id, metrics=metrics)
 
     def finish(self, status: str, artifacts: list[Path]) -> None:
@@ -129,14 +141,15 @@ def open_store(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it has set it to INFO
-    client = MlflowClient(tracking_uri=uri)
     if not uri.startswith("sqlite:///"):
-        client.search_experiments(max_results=1)
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)  # fails here and now where nobody answers
         return client
     file = Path(uri.removeprefix("sqlite:///"))
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(tracking_uri=uri)  # makes the tables
         client.search_experiments(max_results=1)
     return client
 

@@ -34,12 +34,12 @@ def tiny_run(tiny_config):
     """Words of the command line -> a `Rig`: everything made as `ssss run` makes it, no step done."""
 
     def make(*more: str) -> Rig:
-        from ssss_zoo.plugins import build_methods, load, make_manager
-        from ssss_zoo.records import Stage
-        from ssss_zoo.relay import Relay
         from ssss_zoo.job import Job
         from ssss_zoo.machine import choose_device
         from ssss_zoo.place import output_folder
+        from ssss_zoo.plugins import build_methods, load, make_manager
+        from ssss_zoo.records import Stage
+        from ssss_zoo.relay import Relay
         from ssss_zoo.run import make_training
 
         config = tiny_config(*more)

@@ -73,7 +73,8 @@ def test_each_layer_wins_over_the_ones_before_it(tmp_path):
 
 
 def test_the_method_file_wins_over_the_data_set_file(tmp_path, monkeypatch):
-    (tmp_path / "m.yaml").write_text("train: {batch: 3, steps: 5}\noptim: {lr: 0.2}\ndatasets: {d: {optim: {lr: 0.3}}}\n")
+    text = "train: {batch: 3, steps: 5}\noptim: {lr: 0.2}\ndatasets: {d: {optim: {lr: 0.3}}}\n"
+    (tmp_path / "m.yaml").write_text(text)
     (tmp_path / "d.yaml").write_text("train: {batch: 2, crop: 50}\noptim: {lr: 0.1}\n")
     monkeypatch.setattr("ssss_zoo.config.recipes", lambda kind: {"md"[kind == "dataset"]: tmp_path / f"{kind[0]}.yaml"})
     config = resolve(["method=m", "dataset=d"])
