@@ -142,7 +142,7 @@ class EvaluateConfig:
 
     mode: str = "whole"
     window: list[int] = field(default_factory=list)
-    overlap: float = 0.333
+    overlap: float = 1 / 3
     absent: str = "exclude"
     predictions: int = 4
 
@@ -285,6 +285,8 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 def read_scalar(value: Any, kind: type, key: str) -> Any:
     """Text as a bool, a whole number, a finite number or text. Raises UserError when it is none."""
+    if kind not in READERS:
+        raise UserError(f"{key} is declared as {kind}; an option may be str, int, float, bool, a list of one, or None")
     text = str(value).strip()
     try:
         if isinstance(value, (list, Mapping)):
@@ -319,11 +321,7 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     own = read_file(config_file) if config_file else {}
     method = choose("method", given, own)
     typed(Config, own)
-    if own.get("plugins", {}).get("names") and given.get("method", own.get("method")) != own.get("method"):
-        raise UserError(
-            f"{config_file} is the resolved configuration of method={own.get('method')}; leave method= out, or start "
-            "from a file that names no plugins"
-        )
+    check_names(given, own, config_file)
     layers = [dataset_layer(choose("dataset", given, own)), *method_layers(method, choose("dataset", given, own))]
     tree: dict[str, Any] = {}
     for layer in (*layers, own, given):
@@ -333,6 +331,20 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     config = build(Config, typed(Config, tree))
     check(config)
     return config
+
+
+def check_names(given: Mapping[str, Any], own: Mapping[str, Any], config_file: Path | None) -> None:
+    """`plugins.names` is how a method file says what it is made of, and how a resolved configuration repeats it; a person
+    says `method=a+b`. Raises UserError where the two would disagree."""
+    if "names" in given.get("plugins", {}):
+        raise UserError("plugins.names belongs into a method file; say method=a+b")
+    if "names" in own.get("plugins", {}) and (
+        "method" not in own or given.get("method", own["method"]) != own["method"]
+    ):
+        raise UserError(
+            f"{config_file} names its plugins, as the resolved configuration of a run does: it needs its method= beside "
+            f"them ({own.get('method', 'none there')}), and takes no other"
+        )
 
 
 def one_budget(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -75,8 +75,10 @@ class Evaluator:
         was_training = network.training
         network.eval()
         look = self.sliding if self.settings.mode == "sliding" else whole
-        scores: Tensor = look(network, image)
-        network.train(was_training)
+        try:
+            scores: Tensor = look(network, image)
+        finally:
+            network.train(was_training)
         return scores
 
     def sliding(self, network: nn.Module, image: Tensor) -> Tensor:

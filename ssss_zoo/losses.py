@@ -69,8 +69,10 @@ def consistency(
     """Consistency of the student with the pseudo-label: sum over valid pixels of weight * pixel loss / divisor.
 
     logits: (B, C, H, W) of the student; weight: (B, H, W); class_weight: (C,). 0, connected to the graph, when nothing
-    is valid: an unused pixel's loss is replaced, not multiplied, by 0, so that no infinity leaks.
+    is valid. What the network says at unused pixels is replaced before the loss, not multiplied by 0 after it: an
+    infinity there reaches neither the loss nor its gradient.
     """
     used = label.valid & (weight > 0)
-    loss = torch.where(used, pixel_loss(logits, label, class_weight, per_class), 0.0) * weight
+    logits, weight = logits.masked_fill(~used.unsqueeze(1), 0.0), weight.masked_fill(~used, 0.0)
+    loss = pixel_loss(logits, label, class_weight, per_class) * weight
     return loss.sum() / divisor(normaliser, label.valid, weight)

@@ -37,6 +37,7 @@ def mean_iou(ious: list[float | None], absent: str) -> float:
 
 def summary(matrix: Tensor, class_names: tuple[str, ...], absent: str) -> dict[str, Any]:
     """The figures of one network: `miou`, `iou` by class name (None: absent), `pixel_accuracy`; all in [0, 1]."""
+    matrix = matrix.reshape(len(class_names), -1)  # torchmetrics makes a single class a single number
     ious = iou_per_class(matrix)
     total = matrix.sum().item()
     return {

@@ -29,7 +29,8 @@ def predictions(file: Path, network: nn.Module, evaluator: Evaluator, samples: S
     rows = []
     for image, mask in evaluator.pairs(samples):
         predicted = evaluator.logits(network, image).max(dim=1).indices[0].cpu().numpy().astype(np.uint8)
-        photo = (image[0, :3].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
+        shown = slice(0, 3 if image.shape[1] >= 3 else 1)  # the first three channels, or the first one as grey
+        photo = (image[0, shown].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
         rows.append(panels(np.broadcast_to(photo, (*photo.shape[:2], 3)), mask[0].cpu().numpy(), predicted, dataset))
     if rows:
         sheet(rows, dataset, [sample.name for sample in samples]).save(file)

@@ -42,7 +42,7 @@ def load(kind: str, name: str, where: str = "") -> Any:
         raise unknown(kind.removesuffix("s").replace("dataset", "data set"), name, points, where)
     try:
         return points[name].load()
-    except Exception as error:  # somebody else's module may fail in any way at import
+    except (Exception, SystemExit) as error:  # somebody else's module may fail in any way at import
         package = package_of(points[name])
         raise UserError(
             f"{kind.removesuffix('s')} '{name}' of package {package} cannot be loaded: {type(error).__name__}: {error}"
@@ -67,7 +67,7 @@ def local_methods(path: str | None) -> dict[str, type]:
     sys.modules[spec.name] = module  # dataclasses look their own module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code: say where it failed
+    except (Exception, SystemExit) as error:  # the user's own code: say where it failed
         ran = [frame.lineno for frame in inspect.trace() if frame.filename == str(file)]
         line = ran[-1] if ran else getattr(error, "lineno", "?")  # a syntax error never ran
         raise UserError(f"plugins.path={path} fails at line {line}: {type(error).__name__}: {error}") from error

@@ -24,9 +24,9 @@ EVERYTHING = [*CORE.values(), *METHODS]
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
     "errors",
     "config records contrast",
-    "losses metrics teacher augment checkpoint tracking screen machine [data] [models]",
-    "specs relay evaluation health place",
-    "defaults pictures",
+    "losses metrics teacher augment checkpoint screen machine [data] [models]",
+    "specs relay evaluation health tracking",
+    "defaults pictures place",
     "engine plugins",
     "listing job",
     "training evaluate",
