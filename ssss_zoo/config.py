@@ -342,8 +342,8 @@ def check_names(given: Mapping[str, Any], own: Mapping[str, Any], config_file: P
         "method" not in own or given.get("method", own["method"]) != own["method"]
     ):
         raise UserError(
-            f"{config_file} names its plugins, as the resolved configuration of a run does: it needs its method= beside "
-            f"them ({own.get('method', 'none there')}), and takes no other"
+            f"{config_file} names its plugins, as a run's resolved configuration does: it goes with the method beside "
+            f"them (method={own.get('method', '?')}) and no other"
         )
 
 
