@@ -334,8 +334,8 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
 
 
 def check_names(given: Mapping[str, Any], own: Mapping[str, Any], config_file: Path | None) -> None:
-    """`plugins.names` is how a method file says what it is made of, and a resolved configuration repeats it; a person says
-    `method=a+b`. Raises UserError where the two would disagree."""
+    """`plugins.names` is how a method file says what it is made of, and a resolved configuration repeats it; a person
+    says `method=a+b`. Raises UserError where the two would disagree."""
     if "names" in given.get("plugins", {}):
         raise UserError("plugins.names belongs into a method file; say method=a+b")
     if "names" in own.get("plugins", {}) and (
