@@ -130,21 +130,21 @@ class Engine:
         """The loss terms of one student."""
         own_pass = bool(plan.views) and not teacher.joins
         partners = any(view.cutmix and view.cutmix.partner == "stream" for view in plan.views)
-        with self.autocast():
+        with self.autocast():  # the teacher first: it needs no graph, and sees BatchNorm as the last step left it
             weak = teacher(batch.unlabelled.image) if own_pass and batch.unlabelled else None
             far = teacher(batch.partner.image) if partners and batch.partner else None
             outputs = self.forward(student, batch, plan, shown, joins=teacher.joins)
         losses = {"supervised": plan.labelled_share * self.supervised(outputs["labelled"].logits, batch.labelled.mask)}
         target: Target | None = None
         seen: tuple[Seen, ...] = ()
-        if plan.views and batch.unlabelled:
+        if plan.views and batch.unlabelled:  # what was predicted becomes labels, labels meet the views
             target = self.target(weak or outputs["weak"].detach(), batch.unlabelled.valid, progress)
             away = self.target(far, batch.partner.valid, progress) if far and batch.partner else None
             seen = tuple(self.meet(one, outputs[f"view {one.view.name}"], target, away) for one in shown)
             losses["consistency"] = torch.stack([self.consistency(one, progress) for one in seen]).sum()
             if self.on_health:
                 self.on_health(target.label, target.weight, batch.hidden)
-        with self.autocast():
+        with self.autocast():  # further terms may call the networks again
             return losses | self.ask.regularize(
                 labelled=batch.labelled,
                 labelled_output=outputs["labelled"],
