@@ -372,7 +372,7 @@ def test_a_network_of_another_number_of_channels_is_one_line(ssss):
         (["run=run", "weights=first"], "weights must be one of last, best; got 'first'"),
         (["run=run", "on=test"], "on=test must be val, labelled, unlabelled or a file"),
         (["run=run", "evalute.mode=whole"], "unknown key 'evalute'; did you mean 'evaluate'?"),
-        (["run=run", "method=unimatch"], "run/config.yaml is the resolved configuration of method=fixmatch"),
+        (["run=run", "method=unimatch"], "run/config.yaml names its plugins"),
         (["run=run", "train.device=toaster"], "train.device=toaster cannot be used"),
         (["run=run", "model=deeplabv3plus", "model.encoder=test_resnet"], "run/last/student.safetensors holds another"),
         (["run=[run"], "run=[run"),
