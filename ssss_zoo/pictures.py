@@ -45,7 +45,7 @@ def panels(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset:
     wrong[(predicted != truth) & (truth != IGNORE)] = (230, 40, 40)
     wrong[truth == IGNORE] = (128, 128, 128)
     pictures = [Image.fromarray(p) for p in (photo, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
-    scale = max(1, 240 // photo.shape[1]) if photo.shape[1] <= WIDEST else WIDEST / photo.shape[1]
+    scale = max(1, 320 // photo.shape[1]) if photo.shape[1] <= WIDEST else WIDEST / photo.shape[1]
     size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
     return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
 
