@@ -309,11 +309,9 @@ def run_pass(student: Network, tickets: list[Ticket]) -> dict[str, Output]:
         features = [torch.cat(level) for level in zip(*parts, strict=True)]
     height, width = tickets[0].image.shape[-2:]
     output = student.decode(features, (height, width))
-    outputs, start = {}, 0
-    for ticket in tickets:
-        outputs[ticket.name] = output.rows(start, start + len(ticket.image))
-        start += len(ticket.image)
-    return outputs
+    sizes = [len(ticket.image) for ticket in tickets]
+    parts_of = zip(tickets, output.logits.split(sizes), output.features.split(sizes), strict=True)
+    return {ticket.name: Output(logits, features) for ticket, logits, features in parts_of}
 
 
 def turned(value: Any, partner: str) -> Any:

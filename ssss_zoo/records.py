@@ -56,10 +56,6 @@ class Output:
     def detach(self) -> Output:
         return Output(self.logits.detach(), self.features.detach())
 
-    def rows(self, start: int, stop: int) -> Output:
-        """The output of images `start` to `stop` of the batch."""
-        return Output(self.logits[start:stop], self.features[start:stop])
-
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabel:
