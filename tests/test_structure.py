@@ -252,3 +252,8 @@ def test_every_command_says_what_it_does():
     for name, command in main.commands.items():
         assert command.help, name
         assert len(command.help.strip().splitlines()[0]) > 10, name
+
+
+def test_the_readme_prints_the_real_file_of_fixmatch():
+    root = Path(__file__).parents[1]
+    assert (root / "plugins" / "baselines" / "fixmatch.py").read_text() in (root / "README.md").read_text()
