@@ -17,7 +17,7 @@ from ssss_zoo.job import Job, open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.pictures import predictions, spread
 from ssss_zoo.place import make_folder, open_folder, output_folder, remove_empty
-from ssss_zoo.plugins import build_methods, load, make_manager
+from ssss_zoo.plugins import build_methods, load, make_manager, who_answers
 from ssss_zoo.records import Stage
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
@@ -45,10 +45,11 @@ def run(config: Config) -> RunResult:
     dataset = open_dataset(dataset_class, config)
     dataset.check()
     relay = Relay(trace=log.info if config.trace else None)
-    relay.connect(make_manager(config, methods, relay.watch).hook)
+    manager = make_manager(config, methods, relay.watch)
+    relay.connect(manager.hook)
     with Screen() as screen:
         job = Job(config, dataset, model_class, relay, device, folder, screen, state)
-        greet(job, methods)
+        greet(job, methods, who_answers(manager))
         return carry_out(job)
 
 
@@ -134,7 +135,7 @@ def picture(job: Job, training: Training) -> None:
             log.warning(f"predictions.png could not be written ({error.strerror}); the run itself is whole")
 
 
-def greet(job: Job, methods: dict[str, Any]) -> None:
+def greet(job: Job, methods: dict[str, Any], answers: dict[str, list[str]]) -> None:
     """Say what is about to happen, in a few lines."""
     config, dataset = job.config, job.dataset
     batch = config.train.batch * config.train.accumulate
@@ -153,3 +154,6 @@ def greet(job: Job, methods: dict[str, Any]) -> None:
     )
     for name, method in methods.items():
         log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}")
+    if len(methods) > 1:  # a mix: say whose parts these are
+        asked = (f"{hook} {'+'.join(names)}" for hook, names in answers.items() if names and names != ["default"])
+        log.info(f"hooks: {', '.join(asked)}")

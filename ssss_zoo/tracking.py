@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Tracker:
         number = experiment.experiment_id if experiment else self.make_experiment(config.tracking.experiment)
         name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
         run = self.client.create_run(number, run_name=name, tags=dict(tags))
-        params = [Param(key, str(value)[:500]) for key, value in flat(config_tree(config)).items()]
+        params = [Param(key, str(value)[:500]) for key, value in flat(asdict(config)).items()]
         self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
@@ -152,12 +153,6 @@ def open_store(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri)  # makes the tables
         client.search_experiments(max_results=1)
     return client
-
-
-def config_tree(config: Config) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(config)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
