@@ -74,9 +74,9 @@ class Evaluator:
         """Logits (1, C, H, W) in evaluation mode (softmax averages in sliding mode: only their order counts)."""
         was_training = network.training
         network.eval()
-        look = self.sliding if self.settings.mode == "sliding" else whole
         try:
-            scores: Tensor = look(network, image)
+            sliding = self.settings.mode == "sliding"
+            scores = self.sliding(network, image) if sliding else whole(network, image, self.settings.fit)
         finally:
             network.train(was_training)
         return scores
@@ -90,7 +90,7 @@ class Evaluator:
         for top in starts(height, high, self.settings.overlap):
             for left in starts(width, wide, self.settings.overlap):
                 spot = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
-                probs = whole(network, image[spot]).softmax(dim=1)
+                probs = whole(network, image[spot], self.settings.fit).softmax(dim=1)
                 total = image.new_zeros(1, probs.shape[1], height, width) if total is None else total
                 total[spot] += probs
                 seen[spot] += 1
@@ -104,10 +104,24 @@ def starts(size: int, window: int, overlap: float) -> list[int]:
     return [*range(0, size - window, step), size - window]
 
 
-def whole(network: nn.Module, image: Tensor) -> Tensor:
-    """Logits of an image of any size: padded right and bottom (edges repeated) to what the network needs, cut back."""
+def whole(network: nn.Module, image: Tensor, fit: str = "pad") -> Tensor:
+    """Logits of an image of any size, brought to what the network needs and back. fit: `pad` right and bottom (edges
+    repeated), or `resize` both sides (UniMatch V2's rule)."""
     height, width = image.shape[-2:]
     multiple = int(getattr(network, "multiple", 1))
+    if fit == "resize":
+        nearest = (nearest_multiple(height, multiple), nearest_multiple(width, multiple))
+        return resize(network(resize(image, nearest)).logits.float(), (height, width))
     padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
     logits: Tensor = network(padded).logits
     return logits[..., :height, :width].float()
+
+
+def nearest_multiple(side: int, multiple: int) -> int:
+    """multiple * floor(side / multiple + 1/2), halves going up; UniMatch V2's rule, but never nothing."""
+    return multiple * max(1, (2 * side + multiple) // (2 * multiple))
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Corner-aligned bilinear resizing of (B, D, h, w) to `size`."""
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from ssss_zoo.config import EvaluateConfig, resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluation import Evaluator, Images, starts, whole
+from ssss_zoo.evaluation import Evaluator, Images, nearest_multiple, starts, whole
 from ssss_zoo.records import IGNORE, Output, Sample
 
 CPU = torch.device("cpu")
@@ -172,6 +172,35 @@ def test_padding_repeats_the_edge_right_and_below_and_is_cut_away():
     assert_close(padded[..., :3, :5], picture)
     assert_close(padded[..., 3, :5], picture[..., 2, :])
     assert_close(padded[..., :3, 7], picture[..., 4])
+
+
+@pytest.mark.parametrize(("side", "expected"), [(1, 14), (7, 14), (20, 14), (21, 28), (27, 28), (500, 504), (375, 378)])
+def test_the_nearest_multiple_of_14_is_unimatch_v2s(side, expected):
+    assert nearest_multiple(side, 14) == expected
+
+
+def test_resizing_goes_to_the_nearest_multiple_and_back_with_aligned_corners():
+    network = Pixelwise(4)
+    ramp = torch.linspace(0, 1, 9).view(1, 1, 1, 9).expand(1, 3, 6, 9).contiguous()
+    found = evaluator(fit="resize").logits(network, ramp)
+    assert network.sizes == [(8, 8)]
+    assert found.dtype == torch.float32
+    assert_close(found, 4 * ramp, atol=4e-3, rtol=0)  # a ramp survives only where the corners are aligned
+    padding = Pixelwise(4)
+    evaluator(fit="pad").logits(padding, ramp)
+    assert padding.sizes == [(8, 12)]
+
+
+def test_windows_are_resized_too():
+    network = Pixelwise(4)
+    found = evaluator(fit="resize", mode="sliding", window=[6, 5], overlap=0.0).logits(network, image(6, 10))
+    assert network.sizes == [(8, 4), (8, 4)]
+    assert found.shape == (1, 3, 6, 10)
+
+
+def test_an_unknown_fit_is_refused():
+    with pytest.raises(UserError, match=r"evaluate.fit must be one of pad, resize; got 'crop'"):
+        resolve(["evaluate.fit=crop"])
 
 
 @pytest.mark.parametrize("mode", ["whole", "sliding"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -46,7 +47,8 @@ class Network(nn.Module, ABC):
     def forward(self, image: Tensor) -> Output:
         """image: (B, channels, H, W) in [0, 1]; logits come at H x W."""
         height, width = image.shape[-2:]
-        return self.decode(self.encode(image), (height, width))
+        maps = self.encode(image)
+        return replace(self.decode(maps, (height, width)), maps=tuple(maps))
 
     def normalise(self, image: Tensor) -> Tensor:
         """(image - mean) / std. Raises UserError on another number of channels, which might broadcast unnoticed."""
@@ -61,3 +63,14 @@ class Network(nn.Module, ABC):
         encoder = list(self.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
         return {"encoder": encoder, "head": [p for p in self.parameters() if id(p) not in known]}
+
+
+def check_crop(network: Network, crop: tuple[int, int], name: str) -> None:
+    """Raise UserError when a training crop (height, width) does not fit the network. name: what `model=` called it."""
+    multiple = network.multiple
+    if any(side % multiple for side in crop):
+        nearest = "x".join(str(max(round(side / multiple), 1) * multiple) for side in crop)
+        raise UserError(
+            f"train.crop={crop[0]}x{crop[1]} does not fit model={name}: both sides must be multiples of {multiple}; "
+            f"nearest: {nearest}"
+        )

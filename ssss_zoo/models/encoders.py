@@ -10,12 +10,13 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest
 
@@ -31,6 +32,9 @@ OFFLINE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77
 # Gluon's; its `resnet50d` differs (stem 32-32-64, average pooling in the shortcuts).
 # `imagenet` means Gluon's weights of them; the file that UniMatch starts from is another: `model.weights=PATH`.
 DEEP_STEM = {"resnet50_deep_stem": "resnet50s", "resnet101_deep_stem": "resnet101s"}
+
+# timm's module of plain vision transformers: one grid of tokens from the first block to the last, so nothing to dilate.
+TRANSFORMERS = "timm.models.vision_transformer"
 
 # What a classifier's file holds and an encoder does not need; `conv_head` and `bn2` are EfficientNet's last 1x1.
 CLASSIFIER = ("fc.", "head.", "classifier.", "conv_head.", "bn2.")
@@ -49,6 +53,9 @@ LITE0_REST = {
 LITE0_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 
 
+Build = Callable[..., Any]  # (settings, **arguments of timm that say where the weights come from) to an encoder
+
+
 def make_encoder(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
     """A timm `features_only` encoder with its weights, and the mean and std that it expects of images in [0, 1].
 
@@ -56,17 +63,35 @@ def make_encoder(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
     weights that cannot be had, and weights that do not fit; it never falls back on random ones.
     """
     check_choice("model.output_stride", str(settings.output_stride), ("8", "16", "32"))
-    check_range("model.in_channels", settings.in_channels, 1)
     check_name(settings.encoder)
+    if is_transformer(settings.encoder):
+        lack = f"is a vision transformer, without the maps of several sizes that model={settings.name} reads"
+        raise UserError(f"model.encoder={settings.encoder} {lack}: it goes with model=dpt")
+    return with_weights(settings, build)
+
+
+def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
+    """A plain timm vision transformer without its classifier, for images of any multiple of its patch; otherwise as
+    `make_encoder`. Raises UserError for an encoder that is none."""
+    check_name(settings.encoder)
+    if not is_transformer(settings.encoder):
+        raise no_transformer(settings)
+    return with_weights(settings, build_transformer)
+
+
+def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], list[float]]:
+    """What `make` builds with the weights that `model.weights` asks for, and the mean and std that go with them."""
+    check_range("model.in_channels", settings.in_channels, 1)
     if settings.weights == "imagenet" and settings.encoder.partition(".")[0] != OFFLINE:
-        encoder = downloaded(settings)
+        encoder = downloaded(settings, make)
     else:
-        encoder = build(settings)
+        encoder = make(settings)
         if settings.weights == "imagenet":
             load_weights(encoder, lite0_weights(), settings)
         elif settings.weights != "none":
             load_weights(encoder, read_weights(Path(settings.weights).expanduser()), settings)
-    return encoder, statistic("mean", settings, encoder), statistic("std", settings, encoder)
+    own = encoder.pretrained_cfg
+    return encoder, statistic("mean", settings, own["mean"]), statistic("std", settings, own["std"])
 
 
 def check_name(name: str) -> None:
@@ -105,6 +130,36 @@ def undilatable(settings: ModelConfig) -> UserError:
     return UserError(f"model.encoder={settings.encoder} has no model.output_stride={settings.output_stride}: {advice}")
 
 
+def is_transformer(name: str) -> bool:
+    """Whether timm files the encoder under plain vision transformers; nothing is built."""
+    import timm
+
+    base = name.partition(".")[0]
+    return timm.is_model(base) and timm.model_entrypoint(base).__module__ == TRANSFORMERS
+
+
+def build_transformer(settings: ModelConfig, **weights: Any) -> Any:
+    """timm's vision transformer up to its final LayerNorm. Raises UserError for one of its family that is not plain:
+    distilled, hybrid, without position embedding or with a pooling that replaces the final LayerNorm."""
+    import timm
+    from timm.layers import PatchEmbed
+    from timm.models.vision_transformer import VisionTransformer
+
+    shape: dict[str, Any] = {"in_chans": settings.in_channels, "num_classes": 0, "dynamic_img_size": True}
+    encoder: Any = timm.create_model(settings.encoder, **shape, **weights)
+    plain = type(encoder) is VisionTransformer and type(encoder.patch_embed) is PatchEmbed
+    if not plain or encoder.pos_embed is None or isinstance(encoder.norm, nn.Identity):
+        raise no_transformer(settings)
+    return encoder
+
+
+def no_transformer(settings: ModelConfig) -> UserError:
+    return UserError(
+        f"model.encoder={settings.encoder} is no plain vision transformer, which model={settings.name} needs: choose "
+        f"one such as vit_small_patch14_dinov2, or model=deeplabv3plus for a convolutional encoder"
+    )
+
+
 def timm_name(settings: ModelConfig) -> str:
     return DEEP_STEM.get(settings.encoder, settings.encoder)
 
@@ -112,30 +167,43 @@ def timm_name(settings: ModelConfig) -> str:
 # ---- weights from timm's hub
 
 
-def downloaded(settings: ModelConfig) -> Any:
-    """The encoder with timm's ImageNet weights: from the hub's cache when they are there, else from the hub.
+def downloaded(settings: ModelConfig, make: Build) -> Any:
+    """The encoder with timm's pretrained weights: from the hub's cache when they are there, else from the hub.
 
-    Raises UserError without them. The hub's own client retries for a minute when there is no network, hence the check.
+    Raises UserError without them.
     """
     import timm
-    from huggingface_hub import try_to_load_from_cache
 
     cfg = timm.get_pretrained_cfg(timm_name(settings))
     if cfg is None or not cfg.has_weights:
         raise no_weights(settings, "timm has none for this encoder")
-    cached = try_to_load_from_cache(str(cfg.hf_hub_id), cfg.hf_hub_filename or "model.safetensors")
-    if isinstance(cached, str) and not cfg.custom_load:
-        return build(settings, pretrained=True, pretrained_cfg_overlay={"file": cached})
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        raise no_weights(settings, "HF_HUB_OFFLINE is set and they are not in the cache")
-    if not hub_answers():
-        raise no_weights(settings, "the hub cannot be reached and they are not in the cache")
+    file = cfg.hf_hub_filename or "model.safetensors"
+    cached = None if cfg.custom_load else in_cache(str(cfg.hf_hub_id), file)
+    if cached:
+        return make(settings, pretrained=True, pretrained_cfg_overlay={"file": cached})
+    check_hub(settings)
     try:
-        return build(settings, pretrained=True)
+        return make(settings, pretrained=True)
     except UserError:
         raise
     except Exception as error:  # the hub's client raises errors of several libraries
         raise no_weights(settings, first_line(error)) from error
+
+
+def in_cache(repository: str, file: str, revision: str | None = None) -> str | None:
+    """Where the hub's cache on this machine holds the file, if it does."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
+    return found if isinstance(found, str) else None
+
+
+def check_hub(settings: ModelConfig) -> None:
+    """Raise UserError when the hub may not or cannot be asked; its own client retries for a minute first."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise no_weights(settings, "HF_HUB_OFFLINE is set and they are not in the cache")
+    if not hub_answers():
+        raise no_weights(settings, "the hub cannot be reached and they are not in the cache")
 
 
 def hub_answers(timeout: float = 5.0) -> bool:
@@ -155,10 +223,11 @@ def hub_answers(timeout: float = 5.0) -> bool:
 
 
 def no_weights(settings: ModelConfig, why: str) -> UserError:
-    return UserError(
-        f"no ImageNet weights for model.encoder={settings.encoder}: {why}; go on with model.weights=PATH (a file), "
-        f"model.weights=none (random), or model.encoder={OFFLINE} (its weights are installed)"
-    )
+    ways = ["model.weights=PATH (a file)", "model.weights=none (random)"]
+    if settings.name == "deeplabv3plus":
+        ways.append(f"model.encoder={OFFLINE} (its weights are installed)")
+    advice = f"{', '.join(ways[:-1])} or {ways[-1]}"
+    return UserError(f"no pretrained weights for model.encoder={settings.encoder}: {why}; go on with {advice}")
 
 
 # ---- weights from a file
@@ -218,6 +287,8 @@ def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) 
     files from before PyTorch 0.4.1 lack them.
     """
     own = encoder.state_dict()
+    if "mask_token" in state:
+        state = from_dinov2(state, encoder)
     state = {fitting(key, own): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIER)}
     adapt_channels(encoder, state, own)
@@ -229,7 +300,15 @@ def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) 
     if wrong:
         where = f"model.weights={settings.weights} does not fit model.encoder={settings.encoder}"
         raise UserError(f"{where}: of its {len(own)} tensors {', '.join(wrong)}")
-    encoder.load_state_dict(state, strict=False)
+    encoder.load_state_dict({**own, **state})
+
+
+def from_dinov2(state: dict[str, Tensor], encoder: Any) -> dict[str, Tensor]:
+    """A file of DINOv2's own in timm's names: without the mask token, with the registers as timm keeps them."""
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    found: dict[str, Tensor] = checkpoint_filter_fn(dict(state), encoder)
+    return found
 
 
 def fitting(key: str, own: dict[str, Tensor]) -> str:
@@ -242,23 +321,30 @@ def adapt_channels(encoder: Any, state: dict[str, Tensor], own: dict[str, Tensor
     """Turn an RGB first convolution in `state` into one for the encoder's channels, by timm's rule (repeat, scale)."""
     from timm.models import adapt_input_conv
 
-    first = encoder.pretrained_cfg.get("first_conv") or ()
-    for name in (first,) if isinstance(first, str) else first:
+    for name in first_convolutions(encoder):
         key = fitting(f"{name}.weight", own)
         if key in own and key in state and state[key].shape[1] == 3:
             state[key] = adapt_input_conv(own[key].shape[1], state[key])
 
 
+def first_convolutions(encoder: Any) -> Sequence[str]:
+    """Names of what reads the image: as timm says; of an encoder that is not timm's, its first convolution."""
+    if hasattr(encoder, "pretrained_cfg"):
+        first = encoder.pretrained_cfg.get("first_conv") or ()
+        return (first,) if isinstance(first, str) else tuple(first)
+    return [name for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)][:1]
+
+
 # ---- normalisation
 
 
-def statistic(key: str, settings: ModelConfig, encoder: Any) -> list[float]:
-    """`model.mean` or `model.std`, one number per channel: as given, else the encoder's own. Channels other than RGB
+def statistic(key: str, settings: ModelConfig, of_encoder: Sequence[float]) -> list[float]:
+    """`model.mean` or `model.std`, one number per channel: as given, else the encoder's. Channels other than RGB
     get the average of the three (our choice). Raises UserError when the number of values is wrong or a std is not > 0.
     """
     channels = settings.in_channels
     given = list(getattr(settings, key))
-    own = [float(value) for value in encoder.pretrained_cfg[key]]
+    own = [float(value) for value in of_encoder]
     values = given or (own if len(own) == channels else [sum(own) / len(own)] * channels)
     if len(values) != channels:
         raise UserError(f"model.{key} needs one number per channel ({channels}, see model.in_channels), got {values}")

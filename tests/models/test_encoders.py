@@ -27,7 +27,7 @@ TINY = "test_resnet"  # timm's own test model, 0.4 M parameters
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty hub cache, and no way to the hub."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: None)
 
 
 def rings() -> Tensor:
@@ -156,7 +156,7 @@ def test_weights_in_the_hub_cache_need_no_network(tmp_path: Path, monkeypatch: p
     cached = timm.create_model(TINY).state_dict()
     save_file(cached, file)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: str(file))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **kwargs: str(file))
     encoder, mean, _ = make_encoder(ModelConfig(encoder=TINY, in_channels=4))
     assert_close(encoder.layer4[0].conv1.weight.detach(), cached["layer4.0.conv1.weight"], rtol=0, atol=0)
     assert_close(encoder.conv1[0].weight.detach(), cached["conv1.0.weight"][:, [0, 1, 2, 0]] * 3 / 4)

@@ -1,0 +1,165 @@
+"""DPT (Ranftl et al., 2021, arXiv 2103.13413) on a plain vision transformer, as UniMatch V2 trains it on DINOv2.
+
+With `vit_small_patch14_dinov2`, `vit_base_patch14_dinov2` and `vit_large_patch14_dinov2` it is UniMatch V2's network:
+22.057, 86.580 and 304.369 M parameters in the encoder (DINOv2's mask token counted, which timm leaves out), 2.739,
+10.948 and 31.211 M in the head at 21 classes. There is no BatchNorm and no dropout in it; of the settings of the head,
+`model.channels` and the rest, it reads none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.models.contract import Network
+from ssss_zoo.models.deeplabv3plus import resize
+from ssss_zoo.models.encoders import make_transformer
+from ssss_zoo.records import Output
+
+if TYPE_CHECKING:
+    from ssss_zoo.config import ModelConfig
+
+OFFSET = 0.1  # added to the grid's sides where the position embedding is resized; DINOv2's `interpolate_offset`
+LARGE = (256, 512, 1024, 1024), 256  # ViT-L's level widths and fusion width; UniMatch V2's configuration
+
+
+class DPT(Network):
+    """Four token maps of a transformer, brought to four sizes and fused from the coarsest to the finest.
+
+    `encode` gives four maps (B, embedding width, H/p, W/p), p the patch, from shallow to deep; both sides of an image
+    must be multiples of p. `Output.features` (B, feature_dim, 8H/p, 8W/p) is the last fusion's map, which the two
+    output convolutions read.
+    """
+
+    source: ClassVar[str] = "DPT (Ranftl et al., 2021, arXiv 2103.13413), as in UniMatch V2 (arXiv 2410.10777)"
+
+    def __init__(self, settings: ModelConfig, num_classes: int) -> None:
+        """Raises UserError for an encoder that is no plain vision transformer, and for weights that cannot be had."""
+        encoder, mean, std = make_transformer(settings)
+        super().__init__(mean, std)
+        self.encoder = encoder
+        self.multiple = int(encoder.patch_embed.patch_size[0])
+        self.taps = taps(len(encoder.blocks))
+        widths, self.feature_dim = head_widths(encoder.embed_dim)
+        self.levels = nn.ModuleList(levels(encoder.embed_dim, widths, self.feature_dim))
+        self.fusions = nn.ModuleList(Fusion(self.feature_dim) for _ in widths)
+        # The coarsest fusion has nothing to join: its unit is part of the published network, of its parameter counts
+        # and of nothing else. Frozen, because training in several processes waits for every gradient it expects.
+        self.fusions[-1].skip.requires_grad_(False)
+        self.classify = nn.Sequential(
+            nn.Conv2d(self.feature_dim, self.feature_dim, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(self.feature_dim, num_classes, 1),
+        )
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        image = self.normalise(image)
+        height, width = image.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise UserError(f"the images are {height}x{width}: both sides must be multiples of {self.multiple}")
+        return token_maps(self.encoder, image, self.taps)
+
+    def decode(self, features: list[Tensor], size: tuple[int, int]) -> Output:
+        maps = [level(tokens) for level, tokens in zip(self.levels, features, strict=True)]
+        sizes = [(2 * maps[0].shape[-2], 2 * maps[0].shape[-1]), *(level.shape[-2:] for level in maps)]
+        last = None
+        for index in reversed(range(len(maps))):
+            last = self.fusions[index](maps[index], last, sizes[index])
+        assert last is not None
+        return Output(resize(self.classify(last), size), last)
+
+
+class Residual(nn.Module):
+    """x + convolutions of x, ReLU before each; (B, width, h, w) kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(width, width, 3, padding=1) for _ in range(2)]
+        self.body = nn.Sequential(nn.ReLU(), convolutions[0], nn.ReLU(), convolutions[1])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        refined: Tensor = maps + self.body(maps)
+        return refined
+
+
+class Fusion(nn.Module):
+    """One level joined to what came from the coarser ones (None at the coarsest), refined, resized, projected."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.skip, self.refine = Residual(width), Residual(width)
+        self.project = nn.Conv2d(width, width, 1)
+
+    def forward(self, level: Tensor, coarser: Tensor | None, size: tuple[int, int]) -> Tensor:
+        joined = level if coarser is None else self.skip(level) + coarser
+        fused: Tensor = self.project(resize(self.refine(joined), size))
+        return fused
+
+
+def levels(inputs: int, widths: tuple[int, ...], fusion: int) -> list[nn.Sequential]:
+    """For each of the four token maps: projection, a map of 4, 2, 1 and 1/2 times its size, projection to `fusion`."""
+    first, second, _, fourth = widths
+    resizers = (
+        nn.ConvTranspose2d(first, first, 4, stride=4),
+        nn.ConvTranspose2d(second, second, 2, stride=2),
+        nn.Identity(),
+        nn.Conv2d(fourth, fourth, 3, stride=2, padding=1),
+    )
+    return [
+        nn.Sequential(nn.Conv2d(inputs, width, 1), resizer, nn.Conv2d(width, fusion, 3, padding=1, bias=False))
+        for width, resizer in zip(widths, resizers, strict=True)
+    ]
+
+
+def head_widths(embedding: int) -> tuple[tuple[int, ...], int]:
+    """Widths of the four levels and of the fusion: ViT-L's from UniMatch V2, and its rule for ViT-S and ViT-B (an
+    eighth, a quarter, half and all of the embedding; a sixth). The rule for any other width is our choice."""
+    if embedding == 1024:
+        return LARGE
+    return (embedding // 8, embedding // 4, embedding // 2, embedding), embedding // 6
+
+
+def taps(depth: int) -> tuple[int, ...]:
+    """The four blocks, counted from 1, whose tokens are read: 5, 12, 18, 24 of ViT-L (UniMatch V2), else the ends of
+    the four quarters (3, 6, 9, 12 of ViT-S and ViT-B)."""
+    return (5, 12, 18, 24) if depth == 24 else tuple(depth * quarter // 4 for quarter in (1, 2, 3, 4))
+
+
+def token_maps(encoder: Any, image: Tensor, after: tuple[int, ...]) -> list[Tensor]:
+    """Patch tokens behind the blocks `after`, each through the final LayerNorm: maps (B, D, H/p, W/p)."""
+    patches = encoder.patch_embed(image)  # (B, h, w, D)
+    size = patches.shape[1:3]
+    tokens = encoder.norm_pre(with_prefix(encoder, patches.flatten(1, 2), positions(encoder, size)))
+    prefix, maps = encoder.num_prefix_tokens, []
+    for number, block in enumerate(encoder.blocks, start=1):
+        tokens = block(tokens)
+        if number in after:
+            maps.append(encoder.norm(tokens)[:, prefix:].unflatten(1, size).permute(0, 3, 1, 2))
+    return maps
+
+
+def with_prefix(encoder: Any, patches: Tensor, place: Tensor) -> Tensor:
+    """Class and register tokens before the patches (B, h*w, D), positions (1, n, D) added to as many as have one."""
+    prefix = [
+        token.expand(len(patches), -1, -1) for token in (encoder.cls_token, encoder.reg_token) if token is not None
+    ]
+    if place.shape[1] == patches.shape[1]:  # timm's `no_embed_class`, as DINOv2 with registers is kept
+        return torch.cat([*prefix, patches + place], dim=1)
+    return torch.cat([*prefix, patches], dim=1) + place
+
+
+def positions(encoder: Any, size: tuple[int, int]) -> Tensor:
+    """The position embedding (1, prefix + h*w, D) for a grid of `size`: as trained at its own grid, else resized as
+    DINOv2 does, where the offset shifts the sampling too (it is more than a guard against rounding)."""
+    table, grid = encoder.pos_embed, tuple(encoder.patch_embed.grid_size)
+    if tuple(size) == grid:
+        return table
+    prefix = table.shape[1] - grid[0] * grid[1]
+    trained = table[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
+    scales = [(side + OFFSET) / own for side, own in zip(size, grid, strict=True)]
+    resized = F.interpolate(trained, scale_factor=scales, mode="bicubic")
+    return torch.cat([table[:, :prefix], resized.flatten(2).transpose(1, 2)], dim=1)
