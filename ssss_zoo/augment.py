@@ -54,7 +54,7 @@ class StrongDraw:
     sigma: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Strong:
     """The strong photometric view of ST++, UniMatch and their FixMatch (numbers: UniMatch release, V1 and V2 alike).
 
@@ -179,16 +179,18 @@ def random_boxes(
     chance: float = 0.5,
     area: tuple[float, float] = (0.02, 0.4),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    redraw: bool = False,
 ) -> Tensor:
     """One CutMix box an image, after the UniMatch release (FixMatch, UniMatch V1 and V2; all numbers from there).
 
     With probability 1 - chance the box is empty. Else its area is drawn once, as a share of the image; the ratio
-    height / width (uniform as it stands, not in its logarithm) and the corner are drawn again until the box fits.
+    height / width (uniform as it stands, not in its logarithm) and the corner are drawn again until the box fits;
+    redraw: the area too, which favours small boxes (the cut-out of ST++'s release).
     Returns (batch, 1, 4) int64 on the CPU: top, left, bottom, right, half open; zeros where empty, and where nothing
     fits in `BOX_TRIES` tries (tiny or very long images).
     """
     picked = gated(batch, chance)
-    pixels = torch.empty(batch, 1).uniform_(*area) * (height * width)
+    pixels = torch.empty(batch, BOX_TRIES if redraw else 1).uniform_(*area) * (height * width)
     ratio = torch.empty(batch, BOX_TRIES).uniform_(*aspect)
     tall, wide = (pixels * ratio).sqrt().long(), (pixels / ratio).sqrt().long()
     top, left = torch.randint(height, ratio.shape), torch.randint(width, ratio.shape)
@@ -213,22 +215,11 @@ def box_mask(boxes: Tensor, height: int, width: int, device: torch.device | str)
     return mask
 
 
-def partner_rows(tensor: Tensor, partner: str) -> Tensor:
-    """What each image of the batch is mixed with, for the partners within the batch (`stream` has a batch of its own).
-
-    tensor: (B, ...). `next`: row b becomes row b + 1, the last one row 0. `reverse`: row b becomes row B - 1 - b.
-    """
-    if partner == "next":
-        return tensor.roll(-1, dims=0)
-    if partner == "reverse":
-        return tensor.flip(0)
-    raise ValueError(f"CutMix.partner within a batch must be next or reverse; got {partner!r}")
-
-
 def paste(image: Tensor, partner: Tensor, box: Tensor) -> Tensor:
-    """`partner` where `box` is True, `image` elsewhere. box: (B, H, W) bool; the others (B, channels, H, W) or
-    (B, H, W), of one shape and dtype."""
-    return torch.where(box if image.dim() == 3 else box.unsqueeze(1), partner, image)
+    """`partner` where `box` is True, `image` elsewhere. box: (B, H, W) bool; the others (B, ..., H, W), of one shape
+    and dtype."""
+    wide = box.reshape(box.shape[0], *(1,) * (image.dim() - 3), *box.shape[1:])
+    return torch.where(wide, partner, image)
 
 
 def channel_dropout(probability: float = 0.5) -> Perturbation:

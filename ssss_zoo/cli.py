@@ -108,6 +108,18 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("method")
+def card(method: str) -> None:
+    """The card of a method: idea, hooks, knobs, cost, published figures, deviations, citation."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ssss_zoo.listing import card as read_card
+
+    Console().print(Markdown(read_card(method)))
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @WORDS
 def evaluate(words: tuple[str, ...], as_json: bool) -> None:

@@ -43,14 +43,16 @@ class DataConfig:
 
 @dataclass
 class ModelConfig:
-    """The network: decoder family `name` on a timm `encoder`.
+    """The network: decoder family `name` on a timm `encoder` (of model=smp: one of smp's).
 
-    weights: `imagenet`, `none` or a path. mean, std: of the images in [0, 1]; empty means the encoder's own.
+    architecture: of segmentation_models_pytorch, read by model=smp alone. weights: `imagenet` (the pretrained ones
+    that come with the encoder), `none` or a path. mean, std: of the images in [0, 1]; empty means the encoder's own.
     rates: of the ASPP; empty means the literature's for the output stride. separable: depthwise-separable 3x3
     convolutions in the head, our choice for CPUs.
     """
 
     name: str = "deeplabv3plus"
+    architecture: str = "Segformer"
     encoder: str = "tf_efficientnet_lite0"
     weights: str = "imagenet"
     in_channels: int = 3
@@ -118,11 +120,12 @@ class LossConfig:
 
 @dataclass
 class AugmentConfig:
-    """Weak view: scale (share of the long side, drawn uniformly), crop, flip. Strong view, on top: colour jitter with
-    chance `jitter` and the four ranges, grey with chance `grey`, blur with chance `blur` and sigma in pixels. Defaults
-    are UniMatch's release."""
+    """Weak view: scale (share of the long side, or of `base` pixels where given, as ST++ and AugSeg have it; uniform),
+    crop, flip. Strong view, on top: colour jitter with chance `jitter` and the four ranges, grey with chance `grey`,
+    blur with chance `blur` and sigma in pixels. Defaults are UniMatch's release."""
 
     scale: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    base: int | None = None
     flip: float = 0.5
     jitter: float = 0.8
     brightness: float = 0.5
@@ -137,12 +140,15 @@ class AugmentConfig:
 @dataclass
 class EvaluateConfig:
     """mode: `whole` image at native size, or `sliding` windows of `window` (empty: the crop) at `overlap`, softmax
-    averaged. absent: what a class found neither in truth nor in prediction counts: `exclude` it from the mean, or
-    `zero` (UniMatch, U2PL). predictions: images in predictions.png."""
+    averaged. fit: an image or window whose sides are no multiples of what the network needs is padded right and
+    bottom, edges repeated (`pad`), or resized to the nearest multiples and its logits back (`resize`, UniMatch V2).
+    absent: what a class found neither in truth nor in prediction counts: `exclude` it from the mean, or `zero`
+    (UniMatch, U2PL). predictions: images in predictions.png."""
 
     mode: str = "whole"
     window: list[int] = field(default_factory=list)
     overlap: float = 1 / 3
+    fit: str = "pad"
     absent: str = "exclude"
     predictions: int = 4
 
@@ -368,12 +374,15 @@ def dataset_layer(dataset: str) -> dict[str, Any]:
 
 
 def method_layers(method: str, dataset: str) -> list[dict[str, Any]]:
-    """For each part of `a+b`: its file and the file's part for this data set; a plugin may do without a file."""
+    """For each part of `a+b`: its file and the file's part for this data set; a plugin may do without a file. An
+    addition that is named first stands on the `base` that its file names."""
+    files, parts = recipes("method"), method.split("+")
+    first = files.get(parts[0])
+    base = read_file(first).get("base") if first else None
     layers, names = [], []
-    for part in method.split("+"):
-        path = recipes("method").get(part)
-        layer = read_file(path) if path else {}
-        special = layer.pop("datasets", {})
+    for part in [*(base.split("+") if base else []), *parts]:
+        layer = read_file(files[part]) if part in files else {}
+        special, _ = layer.pop("datasets", {}), layer.pop("base", None)
         wanted = layer.pop("plugins", {}).get("names", [part])
         names += [name for name in wanted if name not in names]
         layers += [layer, special.get(dataset, {})]
@@ -400,6 +409,7 @@ def check(config: Config) -> None:
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
     check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
     check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding"))
+    check_choice("evaluate.fit", config.evaluate.fit, ("pad", "resize"))
     check_choice("evaluate.absent", config.evaluate.absent, ("exclude", "zero"))
     check_sides("train.crop", train.crop, least=1)
     check_sides("evaluate.window", config.evaluate.window, least=0)
@@ -423,6 +433,7 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
     (0, 0.9999): "optim.momentum",
     (0, 1e6): "optim.head_multiplier",
     (0, 2**31): "seed",
+    (1, 1e5): "augment.base",
     (1, 4096): "model.in_channels train.threads",
     (1, 1e9): "train.batch train.accumulate train.steps train.log_every train.eval_every train.checkpoint_every "
     "loss.ohem_min_kept",

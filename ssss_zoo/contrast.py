@@ -108,6 +108,49 @@ def draw_anchors(ids: Tensor, num_classes: int, per_class: int) -> Anchors:
     return Anchors(shuffled[order[place.clamp(max=ids.numel() - 1)]], place < bounds[1:, None])
 
 
+def draw_members(members: Tensor, per_class: int) -> Anchors:
+    """Up to `per_class` members of each class, uniformly without replacement; a cell may belong to several classes.
+
+    members: (C, N) bool. Drawn cells stand first in each row.
+    """
+    number = min(per_class, members.shape[1])
+    keys = torch.rand(members.shape, device=members.device, generator=device_generator(members.device))
+    best, cells = torch.where(members, keys, -1.0).topk(number, dim=1)
+    return Anchors(cells, best >= 0)
+
+
+class ClassBank(nn.Module):
+    """The latest vectors of each class, first in, first out. vectors: (C, M, D); filled: (C,) how many there are;
+    place: (C,) where the next one goes."""
+
+    vectors: Tensor
+    filled: Tensor
+    place: Tensor
+
+    def __init__(self, num_classes: int, capacity: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.zeros(num_classes, capacity, dim))
+        self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("place", torch.zeros(num_classes, dtype=torch.int64))
+
+    @torch.no_grad()
+    def push(self, vectors: Tensor, valid: Tensor) -> None:
+        """Add vectors (C, A, D), those of each class where `valid` (C, A) bool is True, which must come first in its
+        row. In place: read `vectors` as a copy for a loss. A class without any keeps its bits; A at most M."""
+        classes, capacity, _ = self.vectors.shape
+        slots = (self.place.unsqueeze(1) + torch.arange(valid.shape[1], device=valid.device)) % capacity
+        rows = torch.arange(classes, device=valid.device).unsqueeze(1)
+        old = self.vectors[rows, slots]
+        self.vectors[rows, slots] = torch.where(valid.unsqueeze(2), vectors.to(old.dtype), old)
+        number = valid.sum(dim=1)
+        self.place.copy_((self.place + number) % capacity)
+        self.filled.copy_((self.filled + number).clamp(max=capacity))
+
+    def there(self) -> Tensor:
+        """(C, M) bool: the slots that hold a vector."""
+        return torch.arange(self.vectors.shape[1], device=self.filled.device) < self.filled.unsqueeze(1)
+
+
 def usable(anchors: Anchors, known: Tensor) -> Tensor:
     """(C, A) bool: drawn, with a prototype to go to and at least one other to stay away from."""
     return anchors.drawn & known.unsqueeze(1) & (known.sum() >= 2)

@@ -1,25 +1,28 @@
 """One training step, top to bottom. It asks the hooks, and knows no method by name.
 
-A step: the views are planned; the teacher labels the weak view; the student sees labelled images and views, pass by
-pass; pseudo-labels, weights and class weights meet the views' outputs in the consistency loss; regularizers add their
-terms; backward, optimiser, teacher. Nothing in here waits for the device.
+A step: the views are planned; teachers with passes of their own label; each student sees labelled images and views,
+pass by pass; pseudo-labels, weights and class weights meet the views' outputs in the consistency loss; regularizers add
+their terms; backward, optimiser, teachers. Nothing in here waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.augment import Strong, box_mask, partner_rows, paste, random_flip
+from ssss_zoo.augment import Strong, random_flip
 from ssss_zoo.config import Config
+from ssss_zoo.contrast import one_hot
 from ssss_zoo.errors import UserError
-from ssss_zoo.losses import consistency, cross_entropy, ohem
+from ssss_zoo.losses import consistency, supervised_loss
+from ssss_zoo.mixing import SECOND, Mixing, chain
 from ssss_zoo.records import (
+    IGNORE,
     Batch,
     Labelled,
     Output,
@@ -30,7 +33,6 @@ from ssss_zoo.records import (
     Unlabelled,
     View,
     Views,
-    mixed,
 )
 from ssss_zoo.relay import Relay
 from ssss_zoo.teacher import Teacher
@@ -49,12 +51,21 @@ class Ticket:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A view's images (B, channels, H, W) as the student sees them; box (B, H, W) bool: where a partner lies."""
+class Look:
+    """A view's images (B, channels, H, W) before boxes are laid over them, and its partner's by stream."""
 
     view: View
     image: Tensor
-    box: Tensor | None
+    others: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A view's images (B, channels, H, W) as the student sees them, and how they were mixed."""
+
+    view: View
+    image: Tensor
+    mixing: Mixing
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +75,17 @@ class Target:
     output: Output
     label: PseudoLabel
     weight: Tensor
+
+
+@dataclass(eq=False)
+class Lesson:
+    """What one student is taught in a step: targets by stream, what it is shown, what it answers."""
+
+    student: Network
+    teacher: Teacher
+    targets: dict[str, Target] = field(default_factory=dict)
+    shown: list[Shown] = field(default_factory=list)
+    outputs: dict[str, Output] = field(default_factory=dict)
 
 
 class Engine:
@@ -85,7 +107,7 @@ class Engine:
     ) -> None:
         self.config, self.ask, self.device, self.num_classes, self.seed = config, ask, device, num_classes, seed
         self.students, self.teachers = students, teachers
-        self.strong = Strong(config.augment)
+        self.strong, self.supervised = Strong(config.augment), supervised_loss(config.loss)
         self.optimizer = make_optimizer(config, students, modules)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.on_health: Callable[[PseudoLabel, Tensor, Tensor | None], None] | None = None
@@ -114,42 +136,42 @@ class Engine:
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """All loss terms of a batch, each times its share: every student learns from its own teacher."""
-        images, _, height, width = batch.labelled.image.shape
-        plan = self.ask.views((images, height, width), progress)
-        check_streams(plan, batch, progress)
-        shown = [self.show(view, batch) for view in plan.views]  # the same for all students
+        plan = self.plan(batch, progress)
+        batch = replace(batch, labelled=plan.labelled_look(batch.labelled) if plan.labelled_look else batch.labelled)
+        weak = weak_views(plan, batch)
+        looks = [self.look(view, batch) for view in plan.views]  # the same for all students
+        lessons = [Lesson(*pair) for pair in zip(self.students, self.teachers, strict=True)]
+        for lesson in lessons:  # teachers first: they need no graph, and see BatchNorm as the last step left it
+            self.listen(lesson, weak, progress)
+        for lesson in lessons:
+            self.show(lesson, looks)
+            self.attend(lesson, plan, batch, self.groups(lesson.student))
         losses: dict[str, Tensor] = {}
-        for student, teacher in zip(self.students, self.teachers, strict=True):
-            for name, term in self.learn(student, teacher, batch, plan, shown, progress).items():
+        for lesson in lessons:
+            self.listen(lesson, weak, progress, {one.student: one.outputs for one in lessons})
+            for name, term in self.learn(lesson, plan, batch, progress).items():
                 losses[name] = losses[name] + term if name in losses else term
         return losses
 
-    def learn(
-        self, student: Network, teacher: Teacher, batch: Batch, plan: Views, shown: list[Shown], progress: Progress
-    ) -> dict[str, Tensor]:
-        """The loss terms of one student."""
-        own_pass = bool(plan.views) and not teacher.joins
-        partners = any(view.cutmix and view.cutmix.partner == "stream" for view in plan.views)
-        with self.autocast():  # the teacher first: it needs no graph, and sees BatchNorm as the last step left it
-            weak = teacher(batch.unlabelled.image) if own_pass and batch.unlabelled else None
-            far = teacher(batch.partner.image) if partners and batch.partner else None
-            outputs = self.forward(student, batch, plan, shown, joins=teacher.joins)
-        losses = {"supervised": plan.labelled_share * self.supervised(outputs["labelled"].logits, batch.labelled.mask)}
-        target: Target | None = None
-        seen: tuple[Seen, ...] = ()
-        if plan.views and batch.unlabelled:  # what was predicted becomes labels, labels meet the views
-            target = self.target(weak or outputs["weak"].detach(), batch.unlabelled.valid, progress)
-            away = self.target(far, batch.partner.valid, progress) if far and batch.partner else None
-            seen = tuple(self.meet(one, outputs[f"view {one.view.name}"], target, away) for one in shown)
+    def learn(self, lesson: Lesson, plan: Views, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """The loss terms of one student: labels meet labelled images, pseudo-labels meet views, regularizers speak."""
+        labelled = lesson.outputs["labelled"]
+        losses = {"supervised": plan.labelled_share * self.supervised(labelled.logits, batch.labelled.mask)}
+        seen = tuple(self.meet(one, lesson, batch, progress) for one in lesson.shown)
+        if seen:
             losses["consistency"] = torch.stack([self.consistency(one, progress) for one in seen]).sum()
-            if self.on_health:
-                self.on_health(target.label, target.weight, batch.hidden)
+        target, far = lesson.targets.get("unlabelled"), lesson.targets.get("partner")
+        if target and self.on_health:
+            self.on_health(target.label, target.weight, batch.hidden)
         with self.autocast():  # further terms may call the networks again
             return losses | self.ask.regularize(
                 labelled=batch.labelled,
-                labelled_output=outputs["labelled"],
-                teacher=teacher,
+                labelled_output=labelled,
+                unlabelled=batch.unlabelled,
+                partner=batch.partner,
+                teacher=lesson.teacher,
                 weak=target and target.output,
+                far=far and far.output,
                 label=target and target.label,
                 weight=target and target.weight,
                 views=seen,
@@ -171,86 +193,128 @@ class Engine:
             weak, hidden = Unlabelled(flipped[0], flipped[1]), flipped[2] if hidden is not None else None
         if partner:
             weak_partner = Unlabelled(*random_flip((self.floats(partner.image), self.move(partner.valid)), chance))
-        return Batch(Labelled(image, mask), weak, weak_partner, hidden)
+        return Batch(Labelled(image, mask, labelled.pseudo), weak, weak_partner, hidden)
 
-    def show(self, view: View, batch: Batch) -> Shown:
-        """The images of a view as the student sees them: strengthened, boxes mixed in."""
-        assert batch.unlabelled is not None
-        look = self.strong if view.strength == "strong" else (lambda image: image)
-        image: Tensor = look(batch.unlabelled.image)
-        if view.cutmix is None:
-            return Shown(view, image, None)
-        if view.cutmix.partner == "stream":
-            assert batch.partner is not None
-            other = look(batch.partner.image)
-        else:
-            other = partner_rows(image, view.cutmix.partner)
-        box = box_mask(view.cutmix.boxes, image.shape[-2], image.shape[-1], image.device)
-        return Shown(view, paste(image, other, box), box)
+    def plan(self, batch: Batch, progress: Progress) -> Views:
+        """The step's views, which the streams and the teachers at hand can serve."""
+        images, _, height, width = batch.labelled.image.shape
+        plan = self.ask.views((images, height, width), progress)
+        check_streams(plan, batch, progress)
+        gated = [view.name for view in plan.views if any(cutmix.gate for cutmix in chain(view.cutmix))]
+        if gated and any(teacher.source for teacher in self.teachers):
+            raise UserError(
+                f"view '{gated[0]}' is mixed by what the teacher says of each image, and this run's teacher says it in "
+                "the student's own pass; choose hooks.make_teacher=METHOD, one whose teacher makes passes of its own"
+            )
+        return plan
 
-    def forward(
-        self, student: Network, batch: Batch, plan: Views, shown: list[Shown], joins: bool
-    ) -> dict[str, Output]:
-        """The student's outputs by name, one pass per group of views; the labelled images' pass comes first."""
+    def look(self, view: View, batch: Batch) -> Look:
+        """A view's images and its partner's, strengthened."""
+        make = view.strength if callable(view.strength) else self.strong if view.strength == "strong" else unchanged
+        source = batch.labelled if view.of == "labelled" else batch.unlabelled
+        assert source is not None
+        image, others = make(source.image), {"labelled": batch.labelled.image}
+        if batch.partner and needs_second([view]):
+            others["partner"] = make(batch.partner.image)
+        return Look(view, image, others)
+
+    def show(self, lesson: Lesson, looks: list[Look]) -> None:
+        """Lay the boxes: where gates ask for the teacher's word, it is there by now."""
+        for look in looks:
+            target, (images, _, height, width) = lesson.targets.get(look.view.of), look.image.shape
+            probs = target.output.logits.float().softmax(dim=1) if target else None
+            mixing = Mixing(look.view.cutmix, (images, height, width), look.image.device, probs)
+            lesson.shown.append(Shown(look.view, mixing(look.image, look.others), mixing))
+
+    def groups(self, student: Network) -> list[str]:
+        """The passes of a student off which a teacher reads labels."""
+        return list(dict.fromkeys(teacher.group for teacher in self.teachers if teacher.source is student))
+
+    def attend(self, lesson: Lesson, plan: Views, batch: Batch, read: list[str]) -> None:
+        """The student's outputs by name, one pass a group of views. read: passes that weak views go into as well."""
         passes: dict[str, list[Ticket]] = {"labelled": [Ticket("labelled", batch.labelled.image)]}
-        if joins and plan.views and batch.unlabelled:
-            passes["labelled"].append(Ticket("weak", batch.unlabelled.image))
-        for one in shown:
+        if plan.views and batch.unlabelled:
+            for group in read:
+                passes.setdefault(group, []).append(Ticket("weak", batch.unlabelled.image))
+        for one in lesson.shown:
             view = one.view
-            group = passes.setdefault("labelled" if self.config.train.fuse else view.group, [])
-            group.append(Ticket(f"view {view.name}", one.image, view.perturb))
+            tickets = passes.setdefault("labelled" if self.config.train.fuse else view.group, [])
+            tickets.append(Ticket(f"view {view.name}", one.image, view.perturb))
             if view.perturb and view.perturb_labelled:
-                group.append(Ticket(f"labelled for {view.name}", batch.labelled.image, view.perturb))
-        return {name: output for tickets in passes.values() for name, output in run_pass(student, tickets).items()}
+                tickets.append(Ticket(f"labelled for {view.name}", batch.labelled.image, view.perturb))
+        if plan.labelled_last:
+            passes["labelled"] = passes.pop("labelled")
+        with self.autocast():
+            for tickets in passes.values():
+                lesson.outputs |= run_pass(lesson.student, tickets)
 
     # --- targets and losses -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def target(self, output: Output, valid: Tensor, progress: Progress) -> Target:
+    def listen(
+        self,
+        lesson: Lesson,
+        weak: dict[str, Unlabelled],
+        progress: Progress,
+        answers: dict[Network, dict[str, Output]] | None = None,
+    ) -> None:
+        """Fill the lesson's targets with the teacher's word on each stream. It is heard twice in a step: for what it
+        says in passes of its own, and, with the students' answers, for what is read off those."""
+        teacher = lesson.teacher
+        for stream, images in weak.items():
+            if stream in lesson.targets:
+                continue
+            if teacher.source is None or stream == "partner":
+                with self.autocast():
+                    output = teacher(images.image)
+            elif answers is not None:
+                name = "labelled" if stream == "labelled" else "weak"
+                output = answers[teacher.source][name].detach()  # type: ignore[index]
+            else:
+                continue
+            lesson.targets[stream] = self.target(output, images.valid, stream, progress)
+
+    def target(self, output: Output, valid: Tensor, stream: str, progress: Progress) -> Target:
         """What the hooks make of a teacher's output on weak views."""
         logits = output.logits.float()
         probs = logits.softmax(dim=1)
-        label = self.ask.pseudo_label(
-            probs=probs, logits=logits, features=output.features, valid=valid, progress=progress
-        )
-        return Target(output, label, self.ask.pixel_weight(probs=probs, label=label, progress=progress))
+        about: dict[str, Any] = {"probs": probs, "stream": stream, "progress": progress}
+        label = self.ask.pseudo_label(logits=logits, output=output, valid=valid, **about)
+        return Target(output, label, self.ask.pixel_weight(label=label, **about))
 
     @torch.no_grad()
-    def meet(self, shown: Shown, output: Output, target: Target, away: Target | None) -> Seen:
+    def meet(self, shown: Shown, lesson: Lesson, batch: Batch, progress: Progress) -> Seen:
         """Bring a view's output and its target together: the target is mixed by the view's boxes, as its image was."""
-        view, image, box = shown.view, shown.image, shown.box
-        if view.cutmix is None or box is None:
-            return Seen(view, image, output, target.label, target.weight)
-        if view.cutmix.partner == "stream":
-            assert away is not None
-            label, weight = away.label, away.weight
-        else:
-            label, weight = (turned(value, view.cutmix.partner) for value in (target.label, target.weight))
-        return Seen(view, image, output, mixed(target.label, label, box), torch.where(box, weight, target.weight))
-
-    def supervised(self, logits: Tensor, mask: Tensor) -> Tensor:
-        loss = self.config.loss
-        if loss.supervised == "ohem":
-            return ohem(logits, mask, loss.ohem_threshold, loss.ohem_min_kept)
-        return cross_entropy(logits, mask)
+        view, mixing = shown.view, shown.mixing
+        own, others = lesson.targets[view.of], {}
+        if "partner" in lesson.targets:
+            others["partner"] = lesson.targets["partner"]
+        if any(cutmix.partner == "labelled" for cutmix in chain(view.cutmix)):
+            others["labelled"] = truth(batch.labelled, own)
+        label = mixing.label(own.label, {name: target.label for name, target in others.items()})
+        weight = mixing(own.weight, {name: target.weight for name, target in others.items()})
+        output = lesson.outputs[f"view {view.name}"]
+        seen = Seen(view, shown.image, output, label, weight, mixing.box, mixing)
+        seen = self.ask.refine(
+            seen=seen, labelled=batch.labelled, weak=own.output, teacher=lesson.teacher, progress=progress
+        )
+        return replace(seen, weight=pooled(seen.weight, view.pool))
 
     def consistency(self, seen: Seen, progress: Progress) -> Tensor:
         rebalance = self.ask.class_weight(
             label=seen.label, weight=seen.weight, num_classes=self.num_classes, progress=progress
         )
-        per_class = self.config.loss.class_weight == "per_class"
-        loss = consistency(seen.output.logits, seen.label, seen.weight, rebalance, seen.view.normaliser, per_class)
-        return seen.view.share * loss
+        view, per_class = seen.view, self.config.loss.class_weight == "per_class"
+        given = (seen.output.logits, seen.label, seen.weight, rebalance)
+        return view.share * consistency(*given, view.normaliser, per_class, view.loss)
 
     def pictures(self, raw: Batch, progress: Progress) -> dict[str, Tensor]:
-        """The images of a step as the student saw them, by view; drawn again from the step's own seed."""
+        """The images of a step before boxes, by view; drawn again from the step's own seed."""
         seed_draws(self.seed, progress.step, 0)
         batch = self.receive(raw)
-        images, _, height, width = batch.labelled.image.shape
-        plan = self.ask.views((images, height, width), progress)
+        plan = self.plan(batch, progress)
         weak = {"weak": batch.unlabelled.image} if batch.unlabelled else {}
-        shown = {view.name: self.show(view, batch).image for view in plan.views}
-        return {"labelled": batch.labelled.image} | weak | shown
+        return {"labelled": batch.labelled.image} | weak | {v.name: self.look(v, batch).image for v in plan.views}
 
     def networks(self) -> dict[str, nn.Module]:
         """`student`, and `teacher` where it has weights of its own; those of further pairs are numbered from 1."""
@@ -282,44 +346,72 @@ class Engine:
         return self.move(image).float().div_(255).contiguous(memory_format=layout)
 
 
+def unchanged(image: Tensor) -> Tensor:
+    return image
+
+
+def needs_second(views: Iterable[View]) -> bool:
+    """Whether a view is mixed with a second unlabelled batch."""
+    return any(cutmix.partner in SECOND for view in views for cutmix in chain(view.cutmix))
+
+
 def check_streams(plan: Views, batch: Batch, progress: Progress) -> None:
     """Raise UserError when views need a stream that was not opened, because neither the first nor the last step did."""
-    partner = any(view.cutmix and view.cutmix.partner == "stream" for view in plan.views)
-    if (plan.views and batch.unlabelled is None) or (partner and batch.partner is None):
+    if (plan.views and batch.unlabelled is None) or (needs_second(plan.views) and batch.partner is None):
         raise UserError(
             f"make_views asks at step {progress.step + 1} for unlabelled images that it asked for neither at the first "
             "nor at the last step; give such views a share of 0 there instead of leaving them out"
         )
 
 
+def weak_views(plan: Views, batch: Batch) -> dict[str, Unlabelled]:
+    """The images that teachers are asked about, by stream. Of labelled images every pixel counts, void included."""
+    weak: dict[str, Unlabelled] = {}
+    if any(view.of == "labelled" for view in plan.views):
+        weak["labelled"] = Unlabelled(batch.labelled.image, torch.ones_like(batch.labelled.mask, dtype=torch.bool))
+    if plan.views and batch.unlabelled:
+        weak["unlabelled"] = batch.unlabelled
+    if batch.partner and needs_second(plan.views):
+        weak["partner"] = batch.partner
+    return weak
+
+
+def truth(labelled: Labelled, like: Target) -> Target:
+    """The labelled images' own masks as a target of full confidence, in the form of `like`; void is not valid."""
+    valid = labelled.mask != IGNORE
+    target = labelled.mask.where(valid, torch.zeros_like(labelled.mask))
+    sure = torch.ones_like(like.weight)
+    if like.label.target.dim() == 4:
+        target = one_hot(target, like.label.target.shape[1])
+    return Target(like.output, PseudoLabel(target, sure, valid), sure)
+
+
+def pooled(weight: Tensor, pool: str) -> Tensor:
+    """Weights (B, H, W) averaged over what one of them is for; see `View.pool`."""
+    if pool == "pixel":
+        return weight
+    mean = weight.mean(dim=(1, 2), keepdim=True) if pool == "image" else weight.mean()
+    return mean.expand_as(weight)
+
+
 def run_pass(student: Network, tickets: list[Ticket]) -> dict[str, Output]:
-    """One forward pass over all tickets. Images that several tickets share are encoded once; features are perturbed on
-    their way to the decoder, which sees all tickets together."""
-    stack: list[Tensor] = []
-    rows: dict[int, slice] = {}
-    for ticket in tickets:
-        if id(ticket.image) not in rows:
-            start = sum(len(image) for image in stack)
-            rows[id(ticket.image)] = slice(start, start + len(ticket.image))
-            stack.append(ticket.image)
-    features = student.encode(torch.cat(stack) if len(stack) > 1 else stack[0])
-    if len(tickets) > len(stack) or any(ticket.perturb for ticket in tickets):
-        parts = [[level[rows[id(ticket.image)]] for level in features] for ticket in tickets]
-        parts = [ticket.perturb(part) if ticket.perturb else part for ticket, part in zip(tickets, parts, strict=True)]
-        features = [torch.cat(level) for level in zip(*parts, strict=True)]
-    height, width = tickets[0].image.shape[-2:]
-    output = student.decode(features, (height, width))
-    sizes = [len(ticket.image) for ticket in tickets]
-    parts_of = zip(tickets, output.logits.split(sizes), output.features.split(sizes), strict=True)
-    return {ticket.name: Output(logits, features) for ticket, logits, features in parts_of}
-
-
-def turned(value: Any, partner: str) -> Any:
-    """A pseudo-label or weight of each image's CutMix partner in the batch."""
-    if isinstance(value, PseudoLabel):
-        parts = {name: partner_rows(getattr(value, name), partner) for name in ("target", "confidence", "valid")}
-        return replace(value, **parts)
-    return partner_rows(value, partner)
+    """One forward pass over all tickets. Images that several tickets share are encoded once, and decoded once for all
+    that leave their features alone; the decoder sees everything together."""
+    images = list({id(ticket.image): ticket.image for ticket in tickets}.values())
+    jobs = {(id(ticket.image), id(ticket.perturb)): ticket for ticket in tickets}  # what is decoded, each once
+    encoded = student.encode(torch.cat(images) if len(images) > 1 else images[0])
+    sizes = [len(image) for image in images]
+    if len(jobs) > len(images) or any(ticket.perturb for ticket in tickets):
+        parts = dict(zip(map(id, images), zip(*(level.split(sizes) for level in encoded), strict=True), strict=True))
+        maps = [list(parts[id(job.image)]) for job in jobs.values()]
+        maps = [job.perturb(part) if job.perturb else part for job, part in zip(jobs.values(), maps, strict=True)]
+        encoded = [torch.cat(level) for level in zip(*maps, strict=True)]
+        sizes = [len(job.image) for job in jobs.values()]
+    output = student.decode(encoded, (tickets[0].image.shape[-2], tickets[0].image.shape[-1]))
+    levels = zip(*(level.split(sizes) for level in encoded), strict=True)
+    split = zip(jobs, output.logits.split(sizes), output.features.split(sizes), levels, strict=True)
+    outputs = {key: Output(logits, features, maps) for key, logits, features, maps in split}
+    return {ticket.name: outputs[id(ticket.image), id(ticket.perturb)] for ticket in tickets}
 
 
 def make_optimizer(config: Config, students: list[Network], modules: Iterable[nn.Module]) -> torch.optim.Optimizer:

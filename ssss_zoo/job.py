@@ -12,13 +12,16 @@ import torch
 from torch import nn
 
 from ssss_zoo import checkpoint
+from ssss_zoo.augment import Strong
 from ssss_zoo.config import Config, as_yaml, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.feed import Needs
 from ssss_zoo.engine import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation import Evaluator
-from ssss_zoo.models.contract import Network
+from ssss_zoo.losses import supervised_loss
+from ssss_zoo.mixing import IN_BATCH, SECOND, chain
+from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.place import clear
 from ssss_zoo.records import Progress, RunInfo, Sample
 from ssss_zoo.relay import Relay
@@ -50,6 +53,7 @@ class Job:
         self.config, self.dataset, self.model_class, self.relay = config, dataset, model_class, relay
         self.device, self.folder, self.screen, self.state = device, folder, screen, state
         self.students = self.make_students()
+        check_crop(self.students[0], square(config.train.crop), config.model.name)
         self.needs = self.find_needs()
         self.epoch_steps = max(1, len(self.pool()) // (config.train.batch * config.train.accumulate))
         self.steps = config.train.steps or max(1, round((config.train.epochs or 0) * self.epoch_steps))
@@ -78,8 +82,10 @@ class Job:
             for step in (0, LAST)
         ]
         views = [view for plan in plans for view in plan.views]
-        partner = any(view.cutmix and view.cutmix.partner == "stream" for view in views)
-        in_batch = any(view.cutmix and view.cutmix.partner != "stream" for view in views)
+        mixes = {cutmix.partner for view in views for cutmix in chain(view.cutmix)}
+        if mixes >= set(SECOND):
+            raise UserError("views ask for both CutMix partners, stream and twin, and a step has one second batch only")
+        partner, in_batch = next(iter(mixes & set(SECOND)), None), bool(mixes & set(IN_BATCH))
         unlabelled = bool(views)
         if unlabelled and not self.dataset.unlabelled:
             raise UserError(
@@ -102,6 +108,7 @@ class Job:
         return RunInfo(
             class_names=tuple(self.dataset.class_names),
             feature_dim=self.students[0].feature_dim,
+            map_dims=map_dims(self.students[0], config.model.in_channels, self.device),
             in_channels=config.model.in_channels,
             crop=square(config.train.crop),
             batch=config.train.batch,
@@ -109,6 +116,11 @@ class Job:
             epoch_steps=self.epoch_steps,
             folder=self.folder,
             students=tuple(self.students),
+            labelled=self.dataset.labelled,
+            unlabelled=self.dataset.unlabelled,
+            read=self.dataset.read_image,
+            supervised=supervised_loss(config.loss),
+            strong=Strong(config.augment),
         )
 
     def make_modules(self) -> dict[str, nn.Module]:
@@ -147,6 +159,15 @@ class Job:
     def track(self, figures: Mapping[str, float], step: int) -> None:
         if self.tracker:
             self.tracker.log(figures, step)
+
+
+def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int, ...]:
+    """Channels of the maps that the encoder hands over, from a look at a blank image."""
+    side = 32 * network.multiple
+    with torch.no_grad():
+        maps = network.eval().encode(torch.zeros(1, channels, side, side, device=device))
+    network.train()
+    return tuple(level.shape[1] for level in maps)
 
 
 def open_dataset(dataset_class: Callable[..., Dataset], config: Config) -> Dataset:

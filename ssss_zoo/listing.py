@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 from ssss_zoo import specs
@@ -26,6 +27,16 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         return item | {"about": source}
     hooks = implements(thing)
     return item | {"about": f"{source}  [{' '.join(hooks)}]", "hooks": hooks}
+
+
+def card(name: str) -> str:
+    """The card of an installed method: the Markdown file of its module's name beside it. Raises UserError without."""
+    load("methods", name)
+    package, _, module = installed("methods")[name].module.rpartition(".")
+    file = files(package).joinpath(f"{module}.md") if package else None
+    if file is None or not file.is_file():
+        raise UserError(f"method '{name}' of package {package_of(installed('methods')[name])} comes without a card")
+    return file.read_text()
 
 
 def hooks() -> list[dict[str, Any]]:

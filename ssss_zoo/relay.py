@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import CutMix, Progress, PseudoLabel, View, Views
+from ssss_zoo.mixing import IN_BATCH, chain
+from ssss_zoo.records import CutMix, Progress, PseudoLabel, Seen, View, Views
 
 Print = Callable[[str], None]
 
@@ -52,10 +53,14 @@ class Relay:
         label: PseudoLabel = self.ask("pseudo_label", **arguments)
         return label
 
-    def pixel_weight(self, probs: Tensor, label: PseudoLabel, progress: Progress) -> Tensor:
+    def pixel_weight(self, label: PseudoLabel, **arguments: Any) -> Tensor:
         """Product of all answers, (B, H, W) float32; ones when nobody speaks."""
-        answers = self.ask("pixel_weight", probs=probs, label=label, progress=progress)
+        answers = self.ask("pixel_weight", label=label, **arguments)
         return product(answers) if answers else torch.ones_like(label.confidence)
+
+    def refine(self, seen: Seen, **arguments: Any) -> Seen:
+        """The view as its first answer has it; as it was when nobody speaks."""
+        return self.ask("refine", seen=seen, **arguments) or seen
 
     def class_weight(self, label: PseudoLabel, weight: Tensor, num_classes: int, progress: Progress) -> Tensor:
         """Product of all answers, (C,) float32; ones when nobody speaks."""
@@ -181,23 +186,43 @@ def check_views(answer: Any, arguments: dict[str, Any]) -> str | None:
     return next((fault for view in answer.views if (fault := check_view(view, arguments["size"][0]))), None)
 
 
+WORDS = {
+    "normaliser": ("valid", "kept", "weight", "all", "kept_share"),
+    "pool": ("pixel", "image", "batch"),
+    "of": ("unlabelled", "labelled"),
+}
+PARTNERS = ("next", "reverse", "rows", "stream", "twin", "labelled")
+
+
 def check_view(view: View, images: int) -> str | None:
     if not (math.isfinite(view.share) and view.share >= 0):
         return f"shares that are finite and >= 0, got {view.share} for {view.name}"
-    if view.strength not in ("weak", "strong"):
-        return f"views of strength weak or strong, got '{view.strength}' for {view.name}"
-    if view.normaliser not in ("valid", "kept", "weight", "all"):
-        return f"a normaliser of valid, kept, weight, all, got '{view.normaliser}' for {view.name}"
-    return check_cutmix(view.cutmix, images) if view.cutmix else None
+    if not callable(view.strength) and view.strength not in ("weak", "strong"):
+        return f"views of strength weak, strong or a function, got '{view.strength}' for {view.name}"
+    for name, choices in WORDS.items():
+        if getattr(view, name) not in choices:
+            return f"a {name} of {', '.join(choices)}, got '{getattr(view, name)}' for {view.name}"
+    return next((fault for cutmix in chain(view.cutmix) if (fault := check_cutmix(cutmix, images))), None)
 
 
 def check_cutmix(cutmix: CutMix, images: int) -> str | None:
-    if cutmix.partner not in ("next", "reverse", "stream"):
-        return f"a CutMix partner of next, reverse, stream, got '{cutmix.partner}'"
+    if cutmix.partner not in PARTNERS:
+        return f"a CutMix partner of {', '.join(PARTNERS)}, got '{cutmix.partner}'"
+    wrong = cutmix.rows is None if cutmix.partner == "rows" else cutmix.partner in IN_BATCH and cutmix.rows is not None
+    if wrong:
+        return f"CutMix rows with the partner rows, none with next and reverse; got {describe(cutmix.rows)} with them"
     shape = tuple(cutmix.boxes.shape)
     if len(shape) != 3 or shape[0] != images or shape[2] != 4 or cutmix.boxes.is_floating_point():
         return f"CutMix boxes (B, n, 4) int64 with B = {images}, got {describe(cutmix.boxes)}"
     return None
+
+
+def check_refine(answer: Any, arguments: dict[str, Any]) -> str | None:
+    if not isinstance(answer, Seen):
+        return f"a Seen, got {type(answer).__name__}"
+    images, _, height, width = answer.output.logits.shape
+    fault = check_pseudo_label(answer.label, {"probs": answer.output.logits})
+    return fault or tensor_fault("weight (B, H, W)", answer.weight, (images, height, width))
 
 
 def check_pixel_weight(answer: Any, arguments: dict[str, Any]) -> str | None:
@@ -232,7 +257,9 @@ def check_students(answer: Any, arguments: dict[str, Any]) -> str | None:
 
 
 def check_teacher(answer: Any, arguments: dict[str, Any]) -> str | None:
-    missing = [name for name in ("joins", "network", "update", "__call__") if not hasattr(answer, name)]
+    missing = [
+        name for name in ("source", "group", "network", "reported", "update", "__call__") if not hasattr(answer, name)
+    ]
     return f"a Teacher; {type(answer).__name__} has no {', '.join(missing)}" if missing else None
 
 
@@ -248,6 +275,7 @@ CHECKS: dict[str, Callable[[Any, dict[str, Any]], str | None]] = {
     "make_views": check_views,
     "pseudo_label": check_pseudo_label,
     "pixel_weight": check_pixel_weight,
+    "refine": check_refine,
     "class_weight": check_class_weight,
     "regularize": check_terms,
 }

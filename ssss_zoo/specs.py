@@ -1,7 +1,7 @@
 """The hooks: every place where a method may speak. A method is a choice of these, and so is a mix of two methods.
 
 Asked once: `setup`, `make_students`, `make_teacher`, `plan_stages`. Asked at each step, in this order: `make_views`,
-`pseudo_label`, `pixel_weight`, `class_weight`, `regularize`, `after_step`. After an evaluation: `after_eval`.
+`pseudo_label`, `pixel_weight`, `refine`, `class_weight`, `regularize`, `after_step`. After an evaluation: `after_eval`.
 An implementation names only the arguments it needs; none may have a default value. Shapes as in `records`.
 """
 
@@ -22,6 +22,7 @@ from ssss_zoo.records import (
     Seen,
     Stage,
     StageResult,
+    Unlabelled,
     Views,
 )
 from ssss_zoo.teacher import Teacher
@@ -72,28 +73,41 @@ def make_views(size: tuple[int, int, int], progress: Progress) -> Views | None:
     """What the student looks at in this step. The first answer counts.
 
     size: (B, H, W) of the unlabelled batch. Random draws use torch's CPU generator, which is seeded for each step.
+    Asked before `setup` as well, for the first and for the last step, to learn which images the run will read.
     Returns `Views`. Silence means one strong view, mixed by UniMatch's boxes with the next image of the batch.
     """
 
 
 @hookspec(firstresult=True)
 def pseudo_label(
-    probs: Tensor, logits: Tensor, features: Tensor, valid: Tensor, progress: Progress
+    probs: Tensor, logits: Tensor, output: Output, valid: Tensor, stream: str, progress: Progress
 ) -> PseudoLabel | None:
     """Pseudo-label generation: what the teacher's prediction on the weak view means. The first answer counts.
 
-    probs: (B, C, H, W) float32, sums to 1 over C; logits: the same before softmax; features: (B, D, h, w); none
-    carries a gradient. valid: (B, H, W) bool, False on crop padding; pass it on. Asked again for CutMix partners
-    that come from a second batch. Returns a `PseudoLabel`. Silence means the likeliest class.
+    probs: (B, C, H, W) float32, sums to 1 over C; logits: the same before softmax; output: all that the teacher's
+    network gave; none carries a gradient. valid: (B, H, W) bool, False on crop padding; pass it on. stream: the images
+    in question, `unlabelled`; `partner` for CutMix partners of a second batch; `labelled` where a view shows those.
+    Returns a `PseudoLabel`. Silence means the likeliest class.
     """
 
 
 @hookspec
-def pixel_weight(probs: Tensor, label: PseudoLabel, progress: Progress) -> Tensor | None:
+def pixel_weight(probs: Tensor, label: PseudoLabel, stream: str, progress: Progress) -> Tensor | None:
     """Pixel weighting: how much each pixel of the weak view counts. Every plugin is asked; answers are multiplied.
 
-    probs: (B, C, H, W) float32, the teacher's, no gradient; label: the pseudo-label these weights go with.
-    Returns (B, H, W) float, finite and >= 0, exactly that shape. Silence means all ones.
+    probs: (B, C, H, W) float32, the teacher's, no gradient; label: the pseudo-label these weights go with; stream: as
+    in `pseudo_label`. Returns (B, H, W) float, finite and >= 0, exactly that shape. Silence means all ones.
+    """
+
+
+@hookspec(firstresult=True)
+def refine(seen: Seen, labelled: Labelled, weak: Output, teacher: Teacher, progress: Progress) -> Seen | None:
+    """A last word on a view once its boxes are laid and the student has seen it: other labels or weights than the weak
+    view's, because of what lies where or of what the view looks like. The first answer counts.
+
+    seen: see `Seen`, with label and weight mixed; weak: the teacher's output on the weak views; teacher: may be called
+    on the view. Asked for each view, without gradient. Returns `seen` with label, weight or notes replaced.
+    Silence means that it stays as it is.
     """
 
 
@@ -111,8 +125,11 @@ def class_weight(label: PseudoLabel, weight: Tensor, num_classes: int, progress:
 def regularize(
     labelled: Labelled,
     labelled_output: Output,
+    unlabelled: Unlabelled | None,
+    partner: Unlabelled | None,
     teacher: Teacher,
     weak: Output | None,
+    far: Output | None,
     label: PseudoLabel | None,
     weight: Tensor | None,
     views: tuple[Seen, ...],
@@ -120,9 +137,10 @@ def regularize(
 ) -> dict[str, Tensor] | None:
     """Feature regularization: further loss terms. Every plugin is asked; all terms are summed.
 
-    labelled_output: the student's output on the labelled images, with gradient; weak: the teacher's on the weak
-    views, without; label, weight: of the weak views; views: what the student saw, outputs with gradient; teacher: may
-    be called on more images. Without views (`make_views`) weak, label and weight are None.
+    labelled_output: the student's output on the labelled images, with gradient; unlabelled, partner: weak views of the
+    batch and of the second batch that CutMix may use; weak, far: the teacher's outputs on them, without gradient;
+    label, weight: of the weak views; views: what the student saw, outputs with gradient; teacher: may be called on more
+    images. Without views (`make_views`) weak, label and weight are None, without a second batch partner and far are.
     Returns scalar losses by the name they are logged under, each already times its own factor. A term with nothing to
     work on returns a zero that is connected to the graph. Read a memory as a copy before you write to it: writing in
     place into what a loss has read breaks backward. Silence means no further term.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -18,13 +19,17 @@ if TYPE_CHECKING:
 class Teacher(Protocol):
     """Labels weak views without gradient.
 
-    joins: True when its predictions are the student's own, read off the pass of the labelled images (in train mode,
-        sharing that pass's BatchNorm statistics); False when it makes a pass of its own.
+    source: the student off whose own training pass its predictions are read (in train mode, sharing that pass's
+        BatchNorm statistics); None when it makes passes of its own.
+    group: with a source, the pass that the weak views are put into.
     network: its own weights, to save, evaluate and export; None when it has none.
+    reported: whether those weights, rather than the student's, stand for the run.
     """
 
-    joins: bool
+    source: nn.Module | None
+    group: str
     network: nn.Module | None
+    reported: bool
 
     def __call__(self, image: Tensor) -> Output: ...
 
@@ -45,7 +50,19 @@ def predict(network: nn.Module, image: Tensor, train_mode: bool) -> Output:
         network.train(not train_mode)
 
 
-class SelfTeacher:
+class Labeller:
+    """What most teachers have in common: no weights of their own, passes of their own, nothing to update."""
+
+    source: nn.Module | None = None
+    group: str = "labelled"
+    network: nn.Module | None = None
+    reported: bool = True
+
+    def update(self, student: nn.Module, progress: Progress) -> None:
+        pass
+
+
+class SelfTeacher(Labeller):
     """The student labels for itself.
 
     joins=True: from the pass that it shares with the labelled images, in train mode (FixMatch and UniMatch as
@@ -53,22 +70,20 @@ class SelfTeacher:
     joins=False: by a pass of its own in evaluation mode.
     """
 
-    network: nn.Module | None = None
-
     def __init__(self, student: nn.Module, joins: bool = False) -> None:
-        self.student, self.joins = student, joins
+        self.student, self.source = student, student if joins else None
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.student, image, train_mode=False)
 
-    def update(self, student: nn.Module, progress: Progress) -> None:
-        pass
 
-
-def average_(slow: nn.Module, fast: nn.Module, decay: float) -> None:
+def average_(slow: nn.Module, fast: nn.Module, decay: float, buffers: bool = True) -> None:
     """slow <- decay * slow + (1 - decay) * fast, in place, over parameters and floating buffers (BatchNorm statistics);
-    integer buffers are copied. One fused call for all tensors of a device and type."""
-    pairs = list(zip(slow.state_dict().values(), fast.state_dict().values(), strict=True))
+    integer buffers are copied. buffers=False: over parameters only, all buffers stay as they are. One fused call for
+    all tensors of a device and type."""
+    names = slow.state_dict() if buffers else dict(slow.named_parameters())
+    theirs = fast.state_dict()
+    pairs = [(value, theirs[name]) for name, value in names.items()]
     floating = [(a, b) for a, b in pairs if a.is_floating_point()]
     with torch.no_grad():
         if floating:
@@ -85,52 +100,55 @@ def warmed_decay(step: int, decay: float) -> float:
     return min(1 - 1 / (step + 1), decay)
 
 
-class EMATeacher:
+class EMATeacher(Labeller):
     """The running average of the student's weights and BatchNorm statistics (Tarvainen and Valpola, 2017).
 
-    decay: in [0, 1]; warm_up: start as a plain average (see `warmed_decay`). train_mode: label in train mode, with
-    the batch's own BatchNorm statistics (the default, evaluation mode, uses the averaged ones).
+    decay: in [0, 1], warmed up (see `warmed_decay`), or a function of the progress that gives it as it is. train_mode:
+    label in train mode, with the batch's own BatchNorm statistics (the default, evaluation mode, uses the averaged
+    ones). buffers: average BatchNorm's statistics too; else the teacher keeps those of its own passes, which only train
+    mode moves. reported: see `Teacher`.
     """
 
-    joins = False
-
-    def __init__(self, student: nn.Module, decay: float, warm_up: bool = True, train_mode: bool = False) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        decay: float | Callable[[Progress], float],
+        train_mode: bool = False,
+        buffers: bool = True,
+        reported: bool = True,
+    ) -> None:
         self.network: nn.Module = copy.deepcopy(student).requires_grad_(False).eval()
-        self.decay, self.warm_up, self.train_mode = decay, warm_up, train_mode
+        self.decay: Callable[[Progress], float] = (
+            decay if callable(decay) else lambda progress: warmed_decay(progress.step, decay)
+        )
+        self.train_mode, self.buffers, self.reported = train_mode, buffers, reported
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.network, image, self.train_mode)
 
     def update(self, student: nn.Module, progress: Progress) -> None:
-        average_(self.network, student, warmed_decay(progress.step, self.decay) if self.warm_up else self.decay)
+        average_(self.network, student, self.decay(progress), self.buffers)
 
 
-class PeerTeacher:
-    """Another student of the run labels (CPS, Chen et al., 2021): in train mode, with the batch's own statistics."""
+class PeerTeacher(Labeller):
+    """Another student of the run labels (CPS, Chen et al., 2021): in train mode, with the batch's own statistics.
 
-    joins = False
-    network: nn.Module | None = None
+    joins: its labels are read off the training pass in which it sees the weak views itself, named `group`; else it
+    makes passes of its own, without gradient.
+    """
 
-    def __init__(self, peer: nn.Module) -> None:
-        self.peer = peer
+    def __init__(self, peer: nn.Module, joins: bool = False, group: str = "labelled") -> None:
+        self.peer, self.source, self.group = peer, peer if joins else None, group
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.peer, image, train_mode=True)
 
-    def update(self, student: nn.Module, progress: Progress) -> None:
-        pass
 
-
-class FrozenTeacher:
-    """A network that no longer learns (a finished stage's, ST++): evaluation mode, never updated."""
-
-    joins = False
+class FrozenTeacher(Labeller):
+    """A network that no longer learns (a finished stage's): evaluation mode, never updated."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network: nn.Module = copy.deepcopy(network).requires_grad_(False).eval()
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.network, image, train_mode=False)
-
-    def update(self, student: nn.Module, progress: Progress) -> None:
-        pass

@@ -221,8 +221,9 @@ class Training:
         return self.engine.networks()
 
     def reported(self) -> str:
-        """Whose mIoU stands for the run: the teacher's where there is one, else the student's."""
-        return "teacher" if "teacher" in self.networks() else "student"
+        """Whose mIoU stands for the run: the teacher's where it has weights and says so, else the student's."""
+        teacher = self.engine.teachers[0]
+        return "teacher" if teacher.network is not None and teacher.reported else "student"
 
     def reported_network(self) -> nn.Module:
         return self.networks()[self.reported()]
@@ -254,6 +255,10 @@ class Training:
             self.write_checkpoint(self.folder / "best", training=False)
         self.write_metrics("running")
 
+    def reads_unlabelled(self) -> bool:
+        """Whether unlabelled images take part, as views or with masks that an earlier stage made."""
+        return self.job.needs.unlabelled or any(sample.pseudo for sample in self.labelled)
+
     def write_metrics(self, status: str) -> dict[str, Any]:
         """Write metrics.json whole."""
         job = self.job
@@ -275,8 +280,8 @@ class Training:
             },
             "environment": environment(job.device),
             "data": {
-                "labelled": len(self.labelled),
-                "unlabelled": len(self.unlabelled) if job.needs.unlabelled else 0,
+                "labelled": len(job.dataset.labelled),
+                "unlabelled": len(job.dataset.unlabelled) if self.reads_unlabelled() else 0,
                 "val": len(job.dataset.val),
                 "fingerprint": job.dataset.fingerprint,
             },
@@ -359,11 +364,13 @@ class Training:
     def save_result(self, folder: Path, result: StageResult) -> None:
         """Keep a finished stage, so that a resumed run need not train it again."""
         weights = {name: network.state_dict() for name, network in self.networks().items()}
+        weights["methods"] = flat_state(self.job.modules)
         checkpoint.save_folder(folder, weights, {"val": self.val, "best": self.best})
 
     def read_result(self, folder: Path) -> StageResult:
         for name, network in self.networks().items():
             checkpoint.load_weights(folder, name, network)
+        checkpoint.load_weights(folder, "methods", nn.ModuleDict(dict(self.job.modules)))
         self.val = checkpoint.load_state(folder)["val"]
         return self.result()
 

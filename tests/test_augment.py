@@ -24,7 +24,6 @@ from ssss_zoo.augment import (
     StrongDraw,
     box_mask,
     channel_dropout,
-    partner_rows,
     paste,
     random_boxes,
     random_flip,
@@ -359,7 +358,7 @@ def test_nothing_is_read_back_from_the_device():
     assert view.apply(image, view.draw(8)).device.type == "meta"
     random_flip((image, torch.empty(8, 16, 16, dtype=torch.long, device="meta")), 0.5)
     box = box_mask(random_boxes(8, 16, 16), 16, 16, "meta")
-    paste(image, partner_rows(image, "reverse"), box)
+    paste(image, image.flip(0), box)
     channel_dropout(0.5)([image])
 
 
@@ -432,16 +431,6 @@ def test_a_seed_repeats_the_boxes_and_each_image_has_its_own():
 
 
 # -- mixing ------------------------------------------------------------------------------------------------------------
-
-
-def test_partners():
-    rows = torch.arange(5)
-    assert partner_rows(rows, "next").tolist() == [1, 2, 3, 4, 0]
-    assert partner_rows(rows, "reverse").tolist() == [4, 3, 2, 1, 0]  # the middle one meets itself
-    assert partner_rows(torch.arange(4), "reverse").tolist() == [3, 2, 1, 0]
-    assert partner_rows(torch.arange(1), "next").tolist() == [0]
-    with pytest.raises(ValueError, match="next or reverse; got 'stream'"):
-        partner_rows(rows, "stream")
 
 
 @settings(deadline=None, max_examples=40)

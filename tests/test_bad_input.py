@@ -195,15 +195,15 @@ def stopped(ssss, tmp_path, monkeypatch):
 
 def break_loss(patch: pytest.MonkeyPatch, step: int) -> None:
     """Make the labelled loss infinite in a step (1-based; the rehearsal comes before the first)."""
-    from ssss_zoo import engine
+    from ssss_zoo import losses
 
-    calls, true_loss = [], engine.cross_entropy
+    calls, true_loss = [], losses.cross_entropy
 
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
         calls.append(mask)
         return true_loss(logits, mask) / (0 if len(calls) == step + 1 else 1)
 
-    patch.setattr(engine, "cross_entropy", loss)
+    patch.setattr(losses, "cross_entropy", loss)
 
 
 def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(stopped, ssss):

@@ -418,7 +418,7 @@ def test_peers_label_for_each_other_in_train_mode(rig):
     first, second = made.engine.students
     assert not torch.equal(first.classifier.weight, second.classifier.weight)
     labels, learns = ("train", "still", "w0 w1"), [("train", "grad", "x0 x1"), ("train", "grad", "w0+ w1+")]
-    assert passes(first) == [*learns, labels]
+    assert passes(first) == [labels, *learns]  # teachers speak before anybody learns
     assert passes(second) == [labels, *learns]
     assert all(parameter.grad is not None for network in (first, second) for parameter in network.parameters())
 
@@ -595,7 +595,7 @@ def test_two_groups_hold_every_trained_parameter_once(rig):
 
 
 def test_the_averaged_teacher_follows_after_the_optimiser_step(rig):
-    hooks = {"make_teacher": lambda self, students, index: EMATeacher(students[index], 0.75, warm_up=False)}
+    hooks = {"make_teacher": lambda self, students, index: EMATeacher(students[index], lambda progress: 0.75)}
     made = rig({**hooks, **views(STRONG)})
     teacher = made.engine.teachers[0].network
     old = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -882,8 +882,8 @@ def tensors_in(value) -> list[Tensor]:
 def test_hidden_labels_reach_no_hook(rig):
     given: list[Tensor] = []
 
-    def probs_hook(self, probs, logits, features, valid, progress):
-        given.extend([probs, logits, features, valid])
+    def probs_hook(self, probs, logits, output, valid, stream, progress):
+        given.extend(tensors_in([probs, logits, output, valid]))
 
     def weight_hook(self, probs, label, progress):
         given.extend(tensors_in([probs, label]))
@@ -891,11 +891,18 @@ def test_hidden_labels_reach_no_hook(rig):
     def class_hook(self, label, weight, num_classes, progress):
         given.extend(tensors_in([label, weight]))
 
-    def term_hook(self, labelled, labelled_output, teacher, weak, label, weight, views, progress):
-        assert not isinstance(labelled, Batch)
-        given.extend(tensors_in([labelled, labelled_output, weak, label, weight, list(views)]))
+    def refine_hook(self, seen, labelled, weak, teacher, progress):
+        given.extend(tensors_in([seen.image, seen.label, seen.weight, labelled, weak]))
 
-    hooks = {"pseudo_label": probs_hook, "pixel_weight": weight_hook, "class_weight": class_hook}
+    def term_hook(
+        self, labelled, labelled_output, unlabelled, partner, teacher, weak, far, label, weight, views, progress
+    ):
+        assert not isinstance(labelled, Batch)
+        given.extend(
+            tensors_in([labelled, labelled_output, unlabelled, partner, weak, far, label, weight, list(views)])
+        )
+
+    hooks = {"pseudo_label": probs_hook, "pixel_weight": weight_hook, "class_weight": class_hook, "refine": refine_hook}
     made = rig({**hooks, "regularize": term_hook, **views(View("look", cutmix=CutMix("stream", box(0, 0, 3, 3))))})
     told = []
     made.engine.on_health = lambda label, weight, hidden: told.append(hidden)

@@ -192,7 +192,7 @@ def test_divisors_by_numbers():
 
 
 def test_an_unknown_normaliser_is_refused():
-    with pytest.raises(ValueError, match="valid, kept, weight or all; got 'mean'"):
+    with pytest.raises(ValueError, match="valid, kept, weight, all or kept_share; got 'mean'"):
         divisor("mean", torch.ones(1, 1, 1).bool(), torch.ones(1, 1, 1))
 
 

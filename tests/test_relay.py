@@ -125,7 +125,9 @@ def test_the_defaults_speak_last_and_take_the_likeliest_class():
     relay = connected(Defaults())
     probs = torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(1, 2, 1, 2)
     valid = torch.tensor([[[True, False]]])
-    label = relay.pseudo_label(probs=probs, logits=probs, features=probs, valid=valid, progress=PROGRESS)
+    label = relay.pseudo_label(
+        probs=probs, logits=probs, output=None, stream="unlabelled", valid=valid, progress=PROGRESS
+    )
     assert label.target.tolist() == [[[1, 0]]]
     assert_close(label.confidence, torch.tensor([[[0.8, 0.5]]]))
     assert label.valid is valid
@@ -135,7 +137,7 @@ def test_the_defaults_speak_last_and_take_the_likeliest_class():
     teacher = relay.ask("make_teacher", students=[student], index=0)
     assert isinstance(teacher, SelfTeacher)
     assert teacher.student is student
-    assert not teacher.joins
+    assert teacher.source is None
     assert relay.ask("make_students", make_network=lambda: student) == [student]
     (stage,) = relay.ask("plan_stages", info=None)
     assert (stage.labelled, stage.unlabelled, stage.steps) == (None, None, None)
@@ -161,13 +163,21 @@ FAULTS = [
     ("make_students", nn.Identity(), "a list of networks, got Identity"),
     ("make_students", [], "a list of networks, got []"),
     ("make_students", [3], "a list of networks, got [3]"),
-    ("make_teacher", nn.Identity(), "a Teacher; Identity has no joins, network, update"),
+    ("make_teacher", nn.Identity(), "a Teacher; Identity has no source, group, network, reported, update"),
     ("plan_stages", [], "a generator of Stage"),
     ("make_views", [], "Views, got list"),
     ("make_views", Views((View("a"), View("a"))), "views with different names, got ['a', 'a']"),
-    ("make_views", views(strength="stronk"), "views of strength weak or strong, got 'stronk' for strong"),
-    ("make_views", views(normaliser="mean"), "a normaliser of valid, kept, weight, all, got 'mean' for strong"),
-    ("make_views", views(cutmix=CutMix("last", IDS)), "a CutMix partner of next, reverse, stream, got 'last'"),
+    ("make_views", views(strength="stronk"), "views of strength weak, strong or a function, got 'stronk' for strong"),
+    (
+        "make_views",
+        views(normaliser="mean"),
+        "a normaliser of valid, kept, weight, all, kept_share, got 'mean' for strong",
+    ),
+    (
+        "make_views",
+        views(cutmix=CutMix("last", IDS)),
+        "a CutMix partner of next, reverse, rows, stream, twin, labelled, got 'last'",
+    ),
     ("make_views", views(cutmix=boxes(B, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x4:int64"),
     ("make_views", views(cutmix=boxes(B + 1, 1, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 3x1x4:int64"),
     ("make_views", views(cutmix=boxes(B, 1, 3)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x1x3:int64"),

@@ -112,7 +112,7 @@ def test_with_warm_up_the_teacher_is_the_mean_of_all_students_so_far():
 
 def test_without_warm_up_the_decay_holds_from_the_first_step():
     student, first = network(1), network(0)
-    teacher = EMATeacher(first, 0.9, warm_up=False)
+    teacher = EMATeacher(first, lambda progress: 0.9)
     teacher.update(student, at(0))
     wanted = 0.9 * first.convolution.weight + 0.1 * student.convolution.weight
     assert_close(teacher.network.convolution.weight, wanted.detach())
@@ -147,7 +147,7 @@ def test_the_running_average_labels_in_evaluation_mode_with_its_own_statistics()
     made = teacher(IMAGE).logits
     assert_close(made, predict(student, IMAGE, train_mode=False).logits)
     assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
-    assert not teacher.joins
+    assert teacher.source is None
 
 
 def test_the_running_average_can_label_with_the_batchs_statistics():
@@ -178,7 +178,7 @@ def test_a_frozen_teacher_never_changes():
     teacher(IMAGE)
     teacher.update(network(2), at(3))
     assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
-    assert not teacher.joins
+    assert teacher.source is None
 
 
 def test_a_peer_labels_in_train_mode_and_keeps_learning_elsewhere():
@@ -193,7 +193,7 @@ def test_a_peer_labels_in_train_mode_and_keeps_learning_elsewhere():
     teacher.update(network(2), at(0))
     assert all(torch.equal(value, before[name]) for name, value in peer.state_dict().items())
     assert teacher.network is None
-    assert not teacher.joins
+    assert teacher.source is None
 
 
 def test_a_student_that_labels_for_itself_does_so_in_evaluation_mode_and_stays_in_train_mode():
@@ -205,7 +205,7 @@ def test_a_student_that_labels_for_itself_does_so_in_evaluation_mode_and_stays_i
     assert student.training
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert teacher.network is None
-    assert not teacher.joins
-    assert SelfTeacher(student, joins=True).joins
+    assert teacher.source is None
+    assert SelfTeacher(student, joins=True).source is student
     teacher.update(student, at(0))
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())

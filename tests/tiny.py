@@ -204,11 +204,11 @@ class Rig:
         return self.engine.students[0]
 
     def double(self) -> Rig:
-        """The same in float64: networks, and what the optimiser keeps of them."""
+        """The same in float64: networks, and what the optimiser keeps of them. Methods' modules stay in float32."""
         for network in self.engine.networks().values():
             network.double()
-        for kept in self.engine.optimizer.state.values():
-            kept |= {key: value.double() for key, value in kept.items() if key != "step"}
+        for parameter, kept in self.engine.optimizer.state.items():
+            kept |= {key: value.to(parameter.dtype) for key, value in kept.items() if key != "step"}
         return self
 
     @property

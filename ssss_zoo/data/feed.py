@@ -19,7 +19,7 @@ class Needs:
     """Which streams the run's methods read: a supervised run opens no unlabelled image."""
 
     unlabelled: bool
-    partner: bool
+    partner: str | None  # of a second unlabelled batch: `stream` or `twin`, see `CutMix`
     hidden: bool
 
 
@@ -38,13 +38,22 @@ class Feed(Iterator[Batch]):
         start: int,
         pin: bool = False,
     ) -> None:
-        crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
+        crop, scale, base = (
+            square(config.train.crop),
+            (config.augment.scale[0], config.augment.scale[1]),
+            config.augment.base,
+        )
         self.batch, self.next_index, self.waited = config.train.batch, start, 0.0
-        self.crops = {"labelled": Crops(dataset, labelled, crop, scale, seed, "labelled", masks=True)}
+        self.crops = {"labelled": Crops(dataset, labelled, crop, scale, seed, "labelled", masks=True, base=base)}
         if needs.unlabelled:
-            self.crops["unlabelled"] = Crops(dataset, unlabelled, crop, scale, seed, "unlabelled", masks=needs.hidden)
+            self.crops["unlabelled"] = Crops(
+                dataset, unlabelled, crop, scale, seed, "unlabelled", masks=needs.hidden, base=base
+            )
         if needs.partner:
-            self.crops["partner"] = Crops(dataset, unlabelled, crop, scale, seed, "partner", masks=False)
+            order = "unlabelled" if needs.partner == "twin" else "partner"
+            self.crops["partner"] = Crops(
+                dataset, unlabelled, crop, scale, seed, "partner", masks=False, base=base, order=order
+            )
         workers = config.train.workers or 0
         self.streams = {
             name: make_stream(crops, self.batch, start * self.batch, workers, pin) for name, crops in self.crops.items()
@@ -66,7 +75,7 @@ class Feed(Iterator[Batch]):
         self.waited += time.perf_counter() - begin
         unlabelled = raw.get("unlabelled")
         return Batch(
-            Labelled(raw["labelled"]["image"], raw["labelled"]["mask"]),
+            Labelled(raw["labelled"]["image"], raw["labelled"]["mask"], raw["labelled"]["pseudo"]),
             weak_view(unlabelled),
             weak_view(raw.get("partner")),
             unlabelled.get("mask") if unlabelled else None,

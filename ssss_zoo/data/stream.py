@@ -36,15 +36,21 @@ class Geometry:
 
 
 def draw_geometry(
-    source: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator
+    source: tuple[int, int],
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    rng: np.random.Generator,
+    base: int | None = None,
 ) -> Geometry:
     """Scale and place of a crop of an image (H, W), by UniMatch's rule (release; ours draws in another order).
 
-    The long side becomes a whole number drawn uniformly from [floor(lo * L), floor(hi * L)], the other side follows,
-    rounded half up; the offset is uniform over every place where the crop fits, 0 along a side that is too short.
+    The long side becomes a whole number drawn uniformly from [floor(lo * L), floor(hi * L)], L the image's own long
+    side or `base` (ST++, AugSeg); the other side follows, rounded half up; the offset is uniform over every place where
+    the crop fits, 0 along a side that is too short.
     """
     long = max(source)
-    drawn = max(int(rng.integers(int(scale[0] * long), int(scale[1] * long), endpoint=True)), 1)
+    whole = base or long
+    drawn = max(int(rng.integers(int(scale[0] * whole), int(scale[1] * whole), endpoint=True)), 1)
     height, width = (max((2 * side * drawn + long) // (2 * long), 1) for side in source)
     top = int(rng.integers(0, max(height - crop[0], 0), endpoint=True))
     left = int(rng.integers(0, max(width - crop[1], 0), endpoint=True))
@@ -93,7 +99,8 @@ class Crops(TorchDataset[dict[str, Any]]):
 
     Every epoch of len(samples) positions shows each sample once, in an order of its own. crop: (h, w); scale: the
     smallest and the largest share of the long side; tag: the stream's name, streams of different tags are
-    independent; masks: whether masks are read and given.
+    independent; masks: whether masks are read and given; base: see `draw_geometry`; order: the tag of a stream whose
+    samples come in the same order (their crops differ).
     """
 
     def __init__(
@@ -105,12 +112,14 @@ class Crops(TorchDataset[dict[str, Any]]):
         seed: int,
         tag: str,
         masks: bool,
+        base: int | None = None,
+        order: str | None = None,
     ) -> None:
         if not samples:
             raise UserError(f"the {tag} stream has no image")
         self.dataset, self.samples, self.masks = dataset, samples, masks
-        self.crop, self.scale = crop, scale
-        self.key = (seed, int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big"))
+        self.crop, self.scale, self.base = crop, scale, base
+        self.keys = {ORDER: stream_key(seed, order or tag), GEOMETRY: stream_key(seed, tag)}
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # of the epoch asked for last
 
     def __len__(self) -> int:
@@ -118,26 +127,27 @@ class Crops(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """image (channels, h, w) uint8; valid (h, w) bool, False on padding; index: which sample; with masks also mask
-        (h, w) uint8, 255 on padding and void (all of it where a sample has none). Raises UserError as the data set."""
+        (h, w) uint8, 255 on padding and void (all of it where a sample has none), and pseudo: whether a stage made it.
+        Raises UserError as the data set."""
         index = self.index(position)
         sample = self.samples[index]
         image = self.dataset.read_image(sample)
         source = (image.shape[0], image.shape[1])
-        geometry = draw_geometry(source, self.crop, self.scale, self.generator(GEOMETRY, position))
+        geometry = draw_geometry(source, self.crop, self.scale, self.generator(GEOMETRY, position), self.base)
         rows, columns = geometry.shown
         pixels = torch.zeros((image.shape[2], *self.crop), dtype=torch.uint8)
         pixels[:, :rows, :columns] = torch.from_numpy(crop_image(image, geometry).transpose(2, 0, 1).copy())
         valid = torch.zeros(self.crop, dtype=torch.bool)
         valid[:rows, :columns] = True
         item = {"image": pixels, "valid": valid, "index": index}
-        return item | {"mask": self.mask(sample, geometry)} if self.masks else item
+        return item | {"mask": self.mask(sample, geometry), "pseudo": sample.pseudo is not None} if self.masks else item
 
     def mask(self, sample: Sample, geometry: Geometry) -> torch.Tensor:
         """(h, w) uint8. Raises UserError when the mask is not of the image's size."""
         padded = torch.full(self.crop, IGNORE, dtype=torch.uint8)
-        if sample.mask is None:
+        if sample.mask is None and sample.pseudo is None:
             return padded
-        mask = self.dataset.read_mask(sample)
+        mask = np.asarray(Image.open(sample.pseudo)) if sample.pseudo else self.dataset.read_mask(sample)
         if mask.shape != geometry.source:
             sizes = f"{mask.shape[1]}x{mask.shape[0]}, the image {geometry.source[1]}x{geometry.source[0]}"
             raise UserError(f"{sample.name}: the mask is {sizes}; they must match pixel for pixel")
@@ -155,7 +165,11 @@ class Crops(TorchDataset[dict[str, Any]]):
         return self.samples[self.index(position)]
 
     def generator(self, purpose: int, number: int) -> np.random.Generator:
-        return np.random.default_rng((*self.key, purpose, number))
+        return np.random.default_rng((*self.keys[purpose], purpose, number))
+
+
+def stream_key(seed: int, tag: str) -> tuple[int, int]:
+    return (seed, int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big"))
 
 
 class Positions(Sampler[int]):
