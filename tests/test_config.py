@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -445,14 +446,28 @@ def test_a_dollar_in_a_path_is_kept_or_refused():
         assert resolve(["data.root=${HOME}/x"]).data.root == "${HOME}/x"
 
 
+def test_an_addition_stands_on_its_base_only_where_it_is_named_first():
+    assert resolve(["method=pixcon"]).plugins.names == ["unimatch_v2", "pixcon"]
+    assert resolve(["method=unimatch+pixcon"]).plugins.names == ["unimatch", "pixcon"]
+    alone, named = (resolve([f"method={m}", "dataset=cityscapes"]) for m in ("prevmatch", "unimatch+prevmatch"))
+    assert alone.options == named.options  # the base's recipe comes along
+
+
 # --- the recipes that come along ------------------------------------------------------------------------------------
+
+
+def made_of(method: str) -> list[str]:
+    """The plugins of a recipe: its own word, else its name, after those of its base."""
+    recipe = yaml.safe_load((ROOT / "configs" / "method" / f"{method}.yaml").read_text())
+    base = recipe["base"].split("+") if "base" in recipe else []
+    return [*base, *recipe.get("plugins", {}).get("names", [method])]
 
 
 @pytest.mark.parametrize(("method", "dataset"), RECIPES)
 def test_every_recipe_resolves_for_every_data_set(method, dataset, tmp_path):
     config = resolve([f"method={method}", f"dataset={dataset}"])
     assert (config.method, config.dataset) == (method, dataset)
-    assert config.plugins.names == [method]
+    assert config.plugins.names == made_of(method)
     assert (config.train.steps is None) != (config.train.epochs is None)  # each data set names a budget
     assert resolve([], file_of(tmp_path, as_yaml(config))) == config
 
@@ -462,7 +477,7 @@ def test_every_recipe_gives_its_method_options_that_it_has(method, dataset):
     from ssss_zoo.plugins import build_methods
 
     config = resolve([f"method={method}", f"dataset={dataset}"])
-    assert list(build_methods(config)) == [method]
+    assert list(build_methods(config)) == made_of(method)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ BUILT_IN = {"farcluss", "fixmatch", "supervised", "unimatch"}
 
 MINE = '''"""A method of one's own."""
 from __future__ import annotations
+
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 import torch
@@ -113,7 +116,7 @@ class Weigher:
 def test_the_hooks_are_those_of_the_specification():
     assert set(HOOKS) == {
         "setup", "make_students", "make_teacher", "plan_stages", "make_views", "pseudo_label", "pixel_weight",
-        "class_weight", "regularize", "after_step", "after_eval",
+        "refine", "class_weight", "regularize", "after_step", "after_eval",
     }  # fmt: skip
     assert set(CHOSEN) == set(HOOKS) - set(ALWAYS)
 
@@ -338,7 +341,9 @@ def test_none_silences_a_hook():
 def test_options_are_typed_and_written_back_in_full():
     config = configured("method=fixmatch", "options.fixmatch.threshold=1")
     methods = build_methods(config)
-    assert config.options == {"fixmatch": {"threshold": 1.0, "partner": "stream"}}
+    assert config.options.keys() == {"fixmatch"}
+    assert config.options["fixmatch"].keys() == {field.name for field in dataclasses.fields(methods["fixmatch"])}
+    assert config.options["fixmatch"]["partner"] == "stream"
     assert isinstance(config.options["fixmatch"]["threshold"], float)
     assert methods["fixmatch"].threshold == 1.0
     assert isinstance(methods["fixmatch"].threshold, float)

@@ -1,4 +1,4 @@
-"""FixMatch for segmentation (Sohn et al., 2020), as UniMatch's release runs it: confident pixels of the weak view teach
+"""FixMatch for segmentation (Sohn et al., 2020), as UniMatch's releases run it: confident pixels of the weak view teach
 the strong one."""
 
 from __future__ import annotations
@@ -12,27 +12,33 @@ from ssss_zoo.augment import random_boxes
 from ssss_zoo.errors import check_choice, check_range
 from ssss_zoo.records import CutMix, PseudoLabel, View, Views
 from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import SelfTeacher
+from ssss_zoo.teacher import EMATeacher, SelfTeacher
 
 
 @dataclass(eq=False)
 class FixMatch:
-    paper: ClassVar[str] = "FixMatch (Sohn et al., 2020, arXiv 2001.07685), as in UniMatch's release"
+    paper: ClassVar[str] = "FixMatch (Sohn et al., 2020, arXiv 2001.07685), as in UniMatch's releases"
 
     threshold: float = 0.95  # a pixel counts from this confidence on; UniMatch release: 0.95 VOC and COCO, 0 Cityscapes
-    partner: str = "stream"  # CutMix partner; release: a second unlabelled batch
+    partner: str = "stream"  # CutMix partner; release: a second batch of the same photographs, twin; V2's: reverse
+    ema_decay: float = 0.0  # 0: the student labels for itself, release; its average labels, V2's release: 0.996
+    shared_pass: bool = False  # V2's release: the strong view joins the pass of the labelled images
 
     def __post_init__(self) -> None:
         check_range("options.fixmatch.threshold", self.threshold, 0, 1)
-        check_choice("options.fixmatch.partner", self.partner, ("stream", "next", "reverse"))
+        check_choice("options.fixmatch.partner", self.partner, ("stream", "twin", "next", "reverse"))
+        check_range("options.fixmatch.ema_decay", self.ema_decay, 0, 1)
 
     @hookimpl
-    def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:
+    def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher | SelfTeacher:
+        if self.ema_decay:
+            return EMATeacher(students[index], self.ema_decay)
         return SelfTeacher(students[index], joins=True)  # release: labels from the pass shared with labelled images
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
-        strong = View("strong", share=0.5, cutmix=CutMix(self.partner, random_boxes(*size)))
+        group, cutmix = "labelled" if self.shared_pass else "strong", CutMix(self.partner, random_boxes(*size))
+        strong = View("strong", share=0.5, group=group, cutmix=cutmix)
         return Views((strong,), labelled_share=0.5)  # release: (L_x + L_u) / 2
 
     @hookimpl

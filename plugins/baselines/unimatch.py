@@ -20,13 +20,13 @@ class UniMatch:
 
     threshold: float = 0.95  # release: 0.95 VOC and COCO, 0 Cityscapes
     dropout: float = 0.5  # channel dropout of the perturbed view, paper section 3.2 and release
-    partner: str = "stream"  # CutMix partner; release: a second unlabelled batch
+    partner: str = "stream"  # CutMix partner; release: a second batch of the same photographs, twin
     perturb_labelled: bool = True  # release: BatchNorm also sees perturbed labelled features; false is quicker
 
     def __post_init__(self) -> None:
         check_range("options.unimatch.threshold", self.threshold, 0, 1)
         check_range("options.unimatch.dropout", self.dropout, 0, 0.99)
-        check_choice("options.unimatch.partner", self.partner, ("stream", "next", "reverse"))
+        check_choice("options.unimatch.partner", self.partner, ("stream", "twin", "next", "reverse"))
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ssss_zoo import contrast
 from ssss_zoo.augment import channel_dropout, random_boxes
 from ssss_zoo.errors import check_choice, check_range
+from ssss_zoo.losses import fewest_with_mass
 from ssss_zoo.records import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View, Views
 from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import EMATeacher, Teacher, average_, warmed_decay
@@ -133,7 +134,7 @@ class Farcluss:
             return PseudoLabel(ids, confidence, valid)
         scores, classes = logits.float().topk(kept, dim=1)  # (B, K, H, W), largest first
         if self.label_mode == "cumulative":
-            scores = scores.masked_fill(~needed(probs.gather(1, classes), self.label_mass), -math.inf)
+            scores = scores.masked_fill(~fewest_with_mass(probs.gather(1, classes), self.label_mass), -math.inf)
         shares = (scores / self.temperature).softmax(dim=1)
         return PseudoLabel(torch.zeros_like(probs).scatter_(1, classes, shares), confidence, valid)
 
@@ -149,7 +150,7 @@ class Farcluss:
         """m = sum of the kept classes' probabilities, (B, H, W) in [0, 1]. probs: (B, C, H, W)."""
         largest = probs.topk(min(self.top_k, probs.shape[1]), dim=1).values
         if self.label_mode == "cumulative":
-            largest = largest * needed(largest, self.label_mass)
+            largest = largest * fewest_with_mass(largest, self.label_mass)
         return largest.sum(dim=1).clamp(max=1)
 
     @hookimpl
@@ -245,11 +246,6 @@ class Farcluss:
 def ramp(progress: Progress, epochs: float) -> float:
     """r = min(1, epoch / epochs), 1 when epochs is 0 (the author's CW-BASS code)."""
     return min(1.0, progress.epoch / epochs) if epochs else 1.0
-
-
-def needed(largest: Tensor, mass: float) -> Tensor:
-    """Which of the probabilities (B, K, H, W), largest first, it takes to reach `mass` > 0; always the first."""
-    return largest.cumsum(dim=1) - largest < mass
 
 
 def normalised_entropy(probs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from dataclasses import fields, replace
@@ -10,18 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import BOX, BOXES, assert_step, darker, images, raw_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ssss_plugins.farcluss import farcluss as module
 from ssss_plugins.farcluss.farcluss import Farcluss
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssss_zoo import contrast
 from ssss_zoo.errors import UserError
 from ssss_zoo.losses import consistency, cross_entropy, divisor, pixel_loss
-from ssss_zoo.records import Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View, mixed
+from ssss_zoo.mixing import Mixing
+from ssss_zoo.records import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -238,13 +241,19 @@ def test_6_shifts_and_class_permutations_change_nothing_else(seed, order):
     assert_close(loss_of(method, teacher[:, order], student[:, order], valid), loss)
 
 
+def by_mask(own: PseudoLabel, other: PseudoLabel, box: Tensor) -> PseudoLabel:
+    mixing = Mixing(CutMix("stream", torch.zeros(len(box), 0, 4, dtype=torch.int64)), tuple(box.shape), box.device)
+    mixing.box = box
+    return mixing.label(own, {"partner": other})
+
+
 @given(seeds, st.sampled_from([1, 3]))
 @quick
 def test_6_targets_commute_with_flips_crops_and_cutmix(seed, top_k):
     one, other, method = random_logits(seed), random_logits(seed + 1), Farcluss(top_k=top_k, mass_power=1.0)
     box = some_valid(one, seed)
     mixed_first = label_of(method, torch.where(box.unsqueeze(1), other, one))
-    mixed_last = mixed(label_of(method, one), label_of(method, other), box)
+    mixed_last = by_mask(label_of(method, one), label_of(method, other), box)
     assert_close(mixed_first.target, mixed_last.target)
     assert_close(mixed_first.confidence, mixed_last.confidence)
     for change in (lambda t: t.flip(-1), lambda t: t[..., 1:, 1:3]):
@@ -563,7 +572,11 @@ def test_15_two_processes_with_half_a_batch_agree_with_one(monkeypatch):
 
 def info(classes=3, feature_dim=4):
     names = tuple(f"class {c}" for c in range(classes))
-    return RunInfo(names, feature_dim, 3, (8, 8), 2, 1000, 10, Path("."), ())
+    from ssss_zoo.losses import cross_entropy
+
+    sizes = {"class_names": names, "feature_dim": feature_dim, "map_dims": (feature_dim,), "in_channels": 3}
+    budget = {"crop": (8, 8), "batch": 2, "steps": 1000, "epoch_steps": 10, "folder": Path("."), "students": ()}
+    return RunInfo(**sizes, **budget, labelled=(), unlabelled=(), read=print, supervised=cross_entropy, strong=abs)
 
 
 def ready(classes=3, feature_dim=4, **options):
@@ -601,7 +614,8 @@ def scene(seed, classes=3, batch=2, grid=4, size=8, width=4):
     label = label_of(Farcluss(), weak.logits, some_valid(weak.logits, seed))
     weight = weight_of(Farcluss(), weak.logits)
     image = torch.zeros(batch, 3, size, size)
-    seen = Seen(View("strong"), image, strong, replace(label, target=label.target.flip(0)), weight.flip(0))
+    turned = replace(label, target=label.target.flip(0))
+    seen = Seen(View("strong"), image, strong, turned, weight.flip(0), None, lambda own, others: own)
     seen = replace(seen, label=replace(seen.label, confidence=label.confidence.flip(0), valid=label.valid.flip(0)))
     return {
         "labelled": Labelled(image, mask),
@@ -869,7 +883,7 @@ def test_14_teacher_copies_first_then_averages_within_the_history():
     weight = teacher.network[0].weight
     assert ((weight >= past.amin(dim=0) - 1e-6) & (weight <= past.amax(dim=0) + 1e-6)).all()
     assert not torch.equal(weight, student[0].weight)
-    assert teacher.decay == 0.9
+    assert teacher.decay(Progress(10**6, 10**7, 5)) == 0.9
     assert not any(p.requires_grad for p in teacher.network.parameters())
     assert torch.equal(teacher.network[1].num_batches_tracked, student[1].num_batches_tracked)
     assert (teacher.network[1].running_var > 0).all()
@@ -1010,3 +1024,46 @@ def test_no_hook_waits_for_the_device(monkeypatch, form, source):
         method.after_step(progress=LATER)
     with pytest.raises(AssertionError, match="waits"), NoHostSync():
         torch.ones(1).item()
+
+
+# ---- a whole step of the engine, worked out with loops
+
+
+@pytest.mark.parametrize("all_void", [False, True])
+@pytest.mark.parametrize("top_k", [1, 3])
+def test_a_step_of_the_engine_is_the_formulas(tiny_run, monkeypatch, top_k, all_void):
+    """Labels, weights and class weights of README.md, the strong view mixed by boxes, half way up the ramp. With
+    top_k=1 everything else is off here: it is a mean teacher with hard labels."""
+    monkeypatch.setattr("ssss_plugins.farcluss.farcluss.random_boxes", lambda *size: BOXES)
+    progress, words = Progress(15, 100, 6), ("options.farcluss.contrast=off", f"options.farcluss.top_k={top_k}")
+    plain = ("options.farcluss.uncertainty_gamma=0", "options.farcluss.rebalance=off") if top_k == 1 else ()
+    made, batch = tiny_run("method=farcluss", "train.batch=3", "augment.flip=0", *words, *plain), raw_batch(all_void)
+    made.engine.strong = darker
+    made.double()
+    network = copy.deepcopy(made.student)
+    x, w, _ = images(batch)
+    with torch.no_grad():
+        p = copy.deepcopy(network).eval()(w).logits.float().softmax(dim=1).double()
+    labels, weights = torch.zeros_like(p), torch.ones(3, 16, 16, dtype=torch.float64)
+    for b, i, j in itertools.product(range(3), range(16), range(16)):
+        kept = sorted(range(5), key=lambda c: -p[b, c, i, j])[:top_k]
+        for c in kept:
+            labels[b, c, i, j] = p[b, c, i, j] / sum(p[b, k, i, j] for k in kept)
+        if not plain:
+            weights[b, i, j] = 1 + float((p[b, :, i, j] * p[b, :, i, j].log()).sum()) / math.log(5)
+    s, valid = darker(w), batch.unlabelled.valid
+    s, labels = (torch.where(BOX[:, None], part.roll(-1, 0), part) for part in (s, labels))
+    weights, valid = (torch.where(BOX, part.roll(-1, 0), part) for part in (weights, valid))
+    mass = (labels * valid[:, None]).sum(dim=(0, 2, 3))
+    omega = torch.ones(5, dtype=torch.float64)
+    if not plain and not all_void:
+        share = mass / mass.sum()
+        ratio = (1 / (int((mass > 0).sum()) * share)).sqrt().clamp(1 / 5, 5)
+        omega = torch.where(mass > 0, ratio / (share * ratio)[mass > 0].sum(), 1.0)
+    z_x, z_s = network(torch.cat([x, s])).logits.split([3, 3])
+    factor = (labels * omega.view(1, -1, 1, 1)).sum(dim=1)
+    per_pixel = -factor * (labels * z_s.log_softmax(dim=1)).sum(dim=1) * weights
+    l_u = (per_pixel * valid).sum() / valid.sum().clamp(min=1)
+    mask = batch.labelled.mask.long()
+    l_x = z_x.sum() * 0 if all_void else F.cross_entropy(z_x, mask, ignore_index=255)
+    assert_step(made, batch, {"supervised": l_x, "consistency": 15 / 6 / 5 * l_u}, [network], progress, single="consistency")

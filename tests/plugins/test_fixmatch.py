@@ -1,7 +1,7 @@
-"""FixMatch as UniMatch's release runs it, against a step written out here.
+"""FixMatch as UniMatch's two releases run it, against steps written out here.
 
-One known difference: the release pairs each image with another crop of itself (its author calls that unintended); here
-the partner is an independent draw.
+The first release pairs each image with another crop of itself, which its author calls unintended (`partner=twin`); the
+default is an independent draw. The arithmetic of a step is the same.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import assert_step, raw_batch, take_step
 from ssss_plugins.baselines import fixmatch as module
 from ssss_plugins.baselines.fixmatch import FixMatch
 from torch import Tensor
 from torch.testing import assert_close
 
+from ssss_zoo.config import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 
@@ -126,10 +128,10 @@ def test_confidence_at_the_threshold_counts():
     assert FixMatch(threshold=0.95).pixel_weight(label).tolist() == [[[1.0, 0.0, 1.0]]]
 
 
-@pytest.mark.parametrize("partner", ["stream", "next", "reverse"])
+@pytest.mark.parametrize("partner", ["stream", "twin", "next", "reverse"])
 def test_the_partner_stream_is_read_only_when_asked_for(rig, partner):
     made = rig(f"options.fixmatch.partner={partner}")
-    assert ("partner" in made.feed.streams) == (partner == "stream")
+    assert ("partner" in made.feed.streams) == (partner in ("stream", "twin"))
 
 
 def test_the_partner_is_an_independent_draw(rig):
@@ -138,8 +140,98 @@ def test_the_partner_is_an_independent_draw(rig):
     assert names["unlabelled"] != names["partner"]
 
 
+def test_a_twin_shows_the_same_photographs_cropped_anew(rig):
+    made = rig("options.fixmatch.partner=twin")
+    names, batch = made.feed.names(0), next(made.feed)
+    assert names["unlabelled"] == names["partner"]
+    assert not torch.equal(batch.unlabelled.image, batch.partner.image)
+
+
+# --- the second release ---------------------------------------------------------------------------------------------
+
+V2 = ("options.fixmatch.ema_decay=0.996", "options.fixmatch.partner=reverse", "options.fixmatch.shared_pass=true")
+
+
+def apart(made) -> None:
+    """A teacher that has gone its own way for a while."""
+    torch.manual_seed(1)
+    for value in made.engine.teachers[0].network.parameters():
+        value.add_(0.1 * torch.randn_like(value))
+
+
+def second_release(network, teacher, batch: Batch, threshold: float) -> tuple[Tensor, Tensor]:
+    """(L_x, L_u) of methods "FixMatch-2": the teacher on w, partners by reversal, one pass of the student over x and s;
+    loops over images and pixels."""
+    x, w = (part.image.double() / 255 for part in (batch.labelled, batch.unlabelled))
+    with torch.no_grad():
+        confidence, label = teacher.eval()(w).logits.softmax(dim=1).max(dim=1)
+    valid, s = batch.unlabelled.valid, darker(w)
+    mixed, ids, sure, counted = s.clone(), label.clone(), confidence.clone(), valid.clone()
+    for b, (top, left, bottom, right) in enumerate(BOXES[:, 0].tolist()):
+        rows, columns = slice(top, bottom), slice(left, right)
+        mixed[b][:, rows, columns] = s[2 - b][:, rows, columns]
+        for part, source in ((ids, label), (sure, confidence), (counted, valid)):
+            part[b][rows, columns] = source[2 - b][rows, columns]
+    z_x, z_s = network(torch.cat([x, mixed])).logits.split([3, 3])
+    log_q, total = z_s.log_softmax(dim=1), z_s.sum() * 0
+    for b, i, j in counted.nonzero().tolist():
+        if sure[b, i, j] >= threshold:
+            total = total - log_q[b, ids[b, i, j], i, j]
+    mask = batch.labelled.mask.long()
+    l_x = F.cross_entropy(z_x, mask, ignore_index=255) if (mask != 255).any() else z_x.sum() * 0
+    return l_x, total / max(int(counted.sum()), 1)
+
+
+@pytest.mark.parametrize("all_void", [False, True])
+@pytest.mark.parametrize("threshold", [0.0, 0.3])
+def test_a_step_is_the_second_releases(rig, threshold, all_void):
+    made, batch = rig(f"options.fixmatch.threshold={threshold}", *V2), raw_batch(all_void)
+    apart(made)
+    network, teacher = copy.deepcopy(made.student), copy.deepcopy(made.engine.teachers[0].network)
+    l_x, l_u = second_release(network, teacher, batch, threshold)
+    assert all_void or l_u > 0
+    assert_step(made, batch, {"supervised": l_x / 2, "consistency": l_u / 2}, [network])
+    for name, value in network.named_buffers():
+        assert_close(made.student.get_buffer(name), value, atol=1e-7, rtol=0)
+
+
+def test_the_second_releases_teacher_copies_first_and_averages_then(rig):
+    """min(1 - 1/(t + 1), 0.996): 0 at the first step, a half at the second, 0.996 late; buffers too."""
+    made = rig(*V2)
+    teacher = made.engine.teachers[0].network
+    for step, decay in ((0, 0.0), (1, 0.5), (400, 0.996)):
+        before = {name: value.clone() for name, value in teacher.state_dict().items()}
+        take_step(made, raw_batch(seed=step), Progress(step, 1000, 5))
+        for name, value in made.student.state_dict().items():
+            wanted = decay * before[name] + (1 - decay) * value if value.is_floating_point() else value
+            assert_close(teacher.state_dict()[name], wanted, atol=1e-12, rtol=0)
+    assert made.training.reported() == "teacher"
+
+
+def test_the_second_release_makes_one_pass_of_the_student(rig):
+    made = rig(*V2)
+    made.student.calls, made.engine.teachers[0].network.calls = [], []
+    made.engine.losses(made.engine.receive(raw_batch()), START)
+    sizes = [[(len(c.value), c.training, c.grad) for c in network.calls if c.half == "encode"]
+             for network in (made.student, made.engine.teachers[0].network)]  # fmt: skip
+    assert sizes == [[(6, True, True)], [(3, False, False)]]
+
+
+def test_the_recipe_of_the_second_release_asks_for_all_of_it(tiny_shelf):
+    config = resolve(["method=fixmatch_v2", "dataset=voc"])
+    options = {"threshold": "0.95", "ema_decay": "0.996", "partner": "reverse", "shared_pass": "true"}
+    assert config.plugins.names == ["fixmatch"]
+    assert config.options == {"fixmatch": options}
+
+
 @pytest.mark.parametrize(
-    ("word", "part"), [("threshold=1.5", "threshold"), ("threshold=nan", "threshold"), ("partner=self", "partner")]
+    ("word", "part"),
+    [
+        ("ema_decay=2", "ema_decay"),
+        ("threshold=1.5", "threshold"),
+        ("threshold=nan", "threshold"),
+        ("partner=self", "partner"),
+    ],
 )
 def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
     with pytest.raises(UserError, match=f"options.fixmatch.{part}"):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import pytest
 import torch
+from by_hand import raw_batch, take_step
 from ssss_plugins.baselines.supervised import Supervised
 from torch.testing import assert_close
 
@@ -47,3 +50,79 @@ def test_two_steps_are_those_of_a_plain_training_loop(tiny_run):
     assert losses[0].keys() == {"supervised", "total"}
     for name, value in network.state_dict().items():
         assert_close(made.student.state_dict()[name], value, atol=1e-5, rtol=0)
+
+
+# --- what every method is when its unlabelled images weigh nothing ----------------------------------------------------
+
+APART = {  # methods whose labelled images have a pass of their own
+    "mean_teacher": ("method=mean_teacher",),
+    "cutmix_seg": ("method=cutmix_seg",),
+    "cps": ("method=cps",),
+    "cps with CutMix": ("method=cps", "options.cps.cutmix=true"),
+    "fixmatch, averaged teacher": ("method=fixmatch", "options.fixmatch.ema_decay=0.99"),
+    "fixmatch, a teacher's pass of its own": ("method=fixmatch", "hooks.make_teacher=none"),
+}
+SHARED = {  # unlabelled images share the labelled pass: BatchNorm mixes their statistics into the labelled logits
+    "fixmatch": ("method=fixmatch",),
+    "fixmatch, second release": (
+        "method=fixmatch",
+        "options.fixmatch.ema_decay=0.99",
+        "options.fixmatch.shared_pass=1",
+    ),
+    "unimatch": ("method=unimatch",),
+}
+FIXED = ("train.batch=3", "augment.flip=0")
+
+
+def weightless(made):
+    """The same run with all its views, each at a share of 0, and the whole labelled loss."""
+    views = made.engine.ask.views
+
+    def planned(*given) -> Views:
+        plan = views(*given)
+        assert plan.views
+        return replace(plan, views=tuple(replace(view, share=0.0) for view in plan.views), labelled_share=1.0)
+
+    made.engine.ask.views = planned
+    return made.double()
+
+
+def supervised_twin(tiny_run, student):
+    """A supervised run whose network has the weights of `student`."""
+    made = tiny_run("method=supervised", *FIXED).double()
+    made.student.load_state_dict(student.state_dict())
+    made.student.train(student.training)
+    return made
+
+
+@pytest.mark.parametrize("name", APART)
+def test_a_method_without_unlabelled_weight_is_supervised_bit_for_bit(name, tiny_run):
+    made = weightless(tiny_run(*APART[name], *FIXED))
+    expected = [take_step(supervised_twin(tiny_run, student), raw_batch()) for student in made.engine.students]
+    losses, found = take_step(made, raw_batch())
+    assert losses["consistency"] == 0
+    together = torch.tensor([wanted["total"] for wanted, _ in expected]).sum().item()
+    assert losses["supervised"] == losses["total"] == together > 0
+    for gradients, (_, (wanted,)) in zip(found, expected, strict=True):
+        assert all(torch.equal(gradients[key], value) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_with_a_shared_pass_it_is_so_only_while_batchnorm_is_frozen(name, tiny_run):
+    made = weightless(tiny_run(*SHARED[name], *FIXED))
+    expected, _ = take_step(supervised_twin(tiny_run, made.student), raw_batch())
+    assert abs(take_step(made, raw_batch())[0]["supervised"] - expected["supervised"]) > 1e-4
+    made = weightless(tiny_run(*SHARED[name], *FIXED))
+    made.student.eval()
+    expected, (wanted,) = take_step(supervised_twin(tiny_run, made.student), raw_batch())
+    losses, (gradients,) = take_step(made, raw_batch())
+    assert losses["total"] == pytest.approx(expected["total"], rel=1e-6)
+    for key, value in wanted.items():
+        assert_close(gradients[key], value, atol=1e-6, rtol=0)
+
+
+def test_nothing_but_void_gives_a_zero_with_a_gradient(tiny_run):
+    losses, (gradients,) = take_step(tiny_run("method=supervised", *FIXED), raw_batch(all_void=True))
+    assert losses == {"supervised": 0, "total": 0}
+    assert gradients
+    assert all(value.abs().max() == 0 for value in gradients.values())

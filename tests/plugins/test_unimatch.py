@@ -1,17 +1,20 @@
 """UniMatch V1 against a step written out here after its release.
 
-One known difference: the release pairs each image with another crop of itself (its author calls that unintended); here
-the partner is an independent draw.
+The release pairs each image with another crop of itself, which its author calls unintended (`partner=twin`); the
+default is an independent draw. The arithmetic of a step is the same.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
+from dataclasses import replace
 from itertools import count
 
 import pytest
 import torch
 import torch.nn.functional as F
+from by_hand import take_step
 from ssss_plugins.baselines import unimatch as module
 from ssss_plugins.baselines.unimatch import UniMatch
 from torch import Tensor
@@ -21,6 +24,7 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.records import Batch, Labelled, Progress, Unlabelled
 
 START = Progress(0, 10, 5)
+METHODS = ("unimatch", "fixmatch")
 BOXES = (
     torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]]),
     torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]]),
@@ -202,6 +206,43 @@ def test_each_strong_view_has_boxes_of_its_own():
     torch.manual_seed(0)
     first, second, _ = UniMatch().make_views((64, 32, 32)).views
     assert not torch.equal(first.cutmix.boxes, second.cutmix.boxes)
+
+
+@pytest.mark.parametrize("partner", ["stream", "twin", "next", "reverse"])
+def test_a_second_batch_is_read_only_when_asked_for_and_a_twin_shows_the_same_photographs(rig, partner):
+    feed = rig(f"options.unimatch.partner={partner}").feed
+    assert ("partner" in feed.streams) == (partner in ("stream", "twin"))
+    if "partner" in feed.streams:
+        names, batch = feed.names(0), next(feed)
+        assert (names["unlabelled"] == names["partner"]) == (partner == "twin")
+        assert not torch.equal(batch.unlabelled.image, batch.partner.image)
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_with_one_view_and_nothing_perturbed_it_is_fixmatch(tiny_run, monkeypatch, removed):
+    """The other views taken out, or of share 0 in passes of their own (in the passes of the first they would change its
+    BatchNorm statistics, even at a share of 0); the share that is left is FixMatch's."""
+    unimatch, fixmatch = (tiny_run(f"method={name}", "train.batch=3", "augment.flip=0") for name in METHODS)
+    views = unimatch.engine.ask.views
+
+    def planned(*given):
+        plan = views(*given)
+        first, second, perturbed = plan.views
+        rest = [replace(view, share=0.0, group=view.name, perturb_labelled=False) for view in (second, perturbed)]
+        return replace(plan, views=(replace(first, share=0.5), *([] if removed else rest)))
+
+    monkeypatch.setattr(unimatch.engine.ask, "views", planned)
+    for made in (unimatch, fixmatch):
+        options = made.methods[made.config.method]
+        options.threshold = 0.25
+        monkeypatch.setattr(importlib.import_module(type(options).__module__), "random_boxes", lambda *size: BOXES[0])
+        made.engine.strong = lambda image: image * 0.7
+        made.double()
+    assert type(unimatch.methods["unimatch"]) is not type(fixmatch.methods["fixmatch"])
+    (losses, (gradients,)), (expected, (wanted,)) = (take_step(made, a_batch()) for made in (unimatch, fixmatch))
+    assert losses == expected
+    assert losses["consistency"] > 0
+    assert all(torch.equal(gradients[name], value) for name, value in wanted.items())
 
 
 @pytest.mark.parametrize(

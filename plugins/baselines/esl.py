@@ -1,0 +1,115 @@
+"""ESL (Ma et al., ICCV 2023), in part a reconstruction: soft labels over the fewest classes that hold most of the
+teacher's probability, kept apart by contrast. The nearest prior art of FARCLUSS's fuzzy labels, and their control."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssss_zoo import contrast
+from ssss_zoo.augment import random_boxes
+from ssss_zoo.errors import check_range
+from ssss_zoo.losses import fewest_with_mass
+from ssss_zoo.records import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View, Views
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import EMATeacher, Teacher, average_, warmed_decay
+
+
+@dataclass(eq=False)
+class ESL:
+    paper: ClassVar[str] = "ESL (Ma et al., ICCV 2023), labels as published, contrast reconstructed"
+
+    mass: float = 0.95  # eta: probability that the kept classes hold; paper: best of 0.80, 0.90, 0.95, 0.99
+    weight: float = 0.2  # lambda_u; paper
+    ema_decay: float = 0.99  # warmed up, parameters and buffers [ours: the decay of its contrast's centres]
+    contrast_weight: float = 0.1  # paper
+    contrast_temperature: float = 0.5  # paper
+    contrast_momentum: float = 0.99  # of the class centres; paper
+    contrast_confidence: float = 0.95  # least confidence of an unlabelled anchor; paper
+    contrast_dim: int = 256  # [ours: U2PL, PixCon]
+    contrast_anchors: int = (
+        256  # of each class [ours: U2PL]; the paper contrasts parts of a class, here it is the class
+    )
+    contrast_epochs: float = 1.0  # the contrast begins after so many [ours: centres of an untrained head mean nothing]
+
+    def __post_init__(self) -> None:
+        for name in ("mass", "ema_decay", "contrast_momentum", "contrast_confidence"):
+            check_range(f"options.esl.{name}", getattr(self, name), 0, 1)
+        for name in ("weight", "contrast_weight", "contrast_epochs"):
+            check_range(f"options.esl.{name}", getattr(self, name), 0, 1e6)
+        for name in ("contrast_dim", "contrast_anchors"):
+            check_range(f"options.esl.{name}", getattr(self, name), 1, 1e6)
+        check_range("options.esl.contrast_temperature", self.contrast_temperature, 1e-3, 1e3)
+
+    @hookimpl
+    def setup(self, info: RunInfo) -> dict[str, nn.Module]:
+        self.head = contrast.projection_head(info.feature_dim, self.contrast_dim)
+        self.slow_head = copy.deepcopy(self.head).requires_grad_(False).eval()
+        self.centres = contrast.Prototypes(info.num_classes, self.contrast_dim)
+        return {"esl_head": self.head, "esl_slow_head": self.slow_head, "esl_centres": self.centres}
+
+    @hookimpl
+    def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:
+        return EMATeacher(students[index], self.ema_decay)
+
+    @hookimpl
+    def make_views(self, size: tuple[int, int, int]) -> Views:
+        mix = CutMix("next", random_boxes(*size))  # [ours: UniMatch's boxes; the paper's are not known]
+        return Views((View("strong", share=self.weight, group="labelled", cutmix=mix),))
+
+    @hookimpl
+    def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
+        """The fewest likeliest classes with the mass, renormalised (eq. 5); (B, C, H, W)."""
+        largest, classes = probs.sort(dim=1, descending=True)
+        kept = largest * fewest_with_mass(largest, self.mass)
+        target = torch.zeros_like(probs).scatter_(1, classes, kept / kept.sum(dim=1, keepdim=True))
+        return PseudoLabel(target, largest[:, 0], valid)
+
+    @hookimpl
+    def regularize(
+        self,
+        labelled: Labelled,
+        labelled_output: Output,
+        teacher: Teacher,
+        weak: Output | None,
+        label: PseudoLabel | None,
+        views: tuple[Seen, ...],
+        progress: Progress,
+    ) -> dict[str, Tensor] | None:
+        """Student cells are drawn to the centre of their class, which the teacher's cells move."""
+        if self.contrast_weight == 0 or progress.epoch < self.contrast_epochs:
+            return None
+        grid = labelled_output.features.shape[-2:]
+        mask = contrast.to_grid(labelled.mask, *grid)
+        shown = [view for view in views if view.view.perturb is None]
+        ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
+        features = directions(self.head, [labelled_output, *(view.output for view in shown)])
+        told = [teacher(labelled.image), *([weak] if weak else [])]
+        means = directions(self.slow_head.eval(), told)
+        members = torch.cat([mask, *([self.sure_ids(label, grid)] if label else [])])
+        classes = len(self.centres.known)
+        self.centres.update(means, contrast.as_cells(contrast.one_hot(members, classes)), self.contrast_momentum)
+        vectors, known = self.centres.vectors.clone(), self.centres.known.clone()
+        anchors = contrast.draw_anchors(ids, classes, self.contrast_anchors)
+        loss = contrast.info_nce(features, anchors, vectors, known, self.contrast_temperature)
+        return {"esl_contrast": self.contrast_weight * loss}
+
+    def sure_ids(self, label: PseudoLabel, grid: torch.Size) -> Tensor:
+        """The likeliest class of each feature cell that is sure, NO_CLASS elsewhere; (B, h, w)."""
+        sure = label.valid & (label.confidence >= self.contrast_confidence)
+        return contrast.to_grid(torch.where(sure, label.ids, contrast.NO_CLASS), *grid)
+
+    @hookimpl
+    def after_step(self, progress: Progress) -> None:
+        average_(self.slow_head, self.head, warmed_decay(progress.step, self.ema_decay))
+
+
+def directions(head: nn.Module, outputs: list[Output]) -> Tensor:
+    """Decoder features of several passes, projected to length 1; (N, D) float32, one row a cell."""
+    maps = torch.cat([output.features.float() for output in outputs])
+    with torch.autocast(maps.device.type, enabled=False):
+        return contrast.as_cells(contrast.unit(head(maps)))

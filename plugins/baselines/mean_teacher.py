@@ -1,0 +1,49 @@
+"""Mean Teacher for segmentation (Tarvainen and Valpola, 2017), as TorchSemiSeg runs it: the student's probabilities
+follow an averaged teacher's on the very same images, labelled ones included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssss_zoo.errors import check_range
+from ssss_zoo.losses import squared_error
+from ssss_zoo.records import PseudoLabel, View, Views
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import EMATeacher
+
+
+@dataclass(eq=False)
+class MeanTeacher:
+    paper: ClassVar[str] = "Mean Teacher (Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780), as in TorchSemiSeg"
+
+    weight: float = 100.0  # of the squared error; TorchSemiSeg, no ramp
+    ema_decay: float = 0.99  # constant, of the parameters alone; TorchSemiSeg
+
+    def __post_init__(self) -> None:
+        check_range("options.mean_teacher.weight", self.weight, 0, 1e9)
+        check_range("options.mean_teacher.ema_decay", self.ema_decay, 0, 1)
+
+    @hookimpl
+    def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:
+        """In train mode, with BatchNorm statistics of its own; the student is what is evaluated."""
+        options = {"train_mode": True, "buffers": False, "reported": False}
+        return EMATeacher(students[index], lambda progress: self.ema_decay, **options)
+
+    @hookimpl
+    def make_views(self) -> Views:
+        """The weak view and the labelled images as they are, half each: the mean is over both together, padding too."""
+        weak = View("weak", "weak", self.weight / 2, "weak", normaliser="all", loss=mean_squared_error)
+        return Views((weak, replace(weak, name="same", group="labelled", of="labelled")))
+
+    @hookimpl
+    def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
+        return PseudoLabel(probs, probs.amax(dim=1), torch.ones_like(valid))
+
+
+def mean_squared_error(logits: Tensor, label: PseudoLabel) -> Tensor:
+    """(B, H, W): the mean over classes."""
+    return squared_error(logits, label) / logits.shape[1]

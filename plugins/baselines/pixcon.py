@@ -1,0 +1,79 @@
+"""PixCon (Tarubinga et al., 2026, arXiv 2607.03068): a contrastive term whose memory takes only labelled pixels that
+the student already classifies correctly. An addition: run it as `unimatch_v2+pixcon` or on another method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssss_zoo import contrast
+from ssss_zoo.errors import check_choice, check_range
+from ssss_zoo.records import Labelled, Output, RunInfo
+from ssss_zoo.specs import hookimpl
+
+
+@dataclass(eq=False)
+class PixCon:
+    paper: ClassVar[str] = "PixCon (Tarubinga et al., 2026, arXiv 2607.03068), an addition to UniMatch V2"
+
+    weight: float = 0.1  # release
+    temperature: float = 0.1  # release
+    dim: int = 256  # release
+    per_class: int = 64  # pixels of each class that are admitted a step, at most; release
+    anchors: int = 1024  # of them all, at most; release
+    memory: int = 256  # vectors of each class; release
+    admit: str = "correct"  # correct: student right | all labelled pixels; both in the release
+
+    def __post_init__(self) -> None:
+        check_range("options.pixcon.weight", self.weight, 0, 1e6)
+        check_range("options.pixcon.temperature", self.temperature, 1e-3, 1e3)
+        for name in ("dim", "per_class", "anchors", "memory"):
+            check_range(f"options.pixcon.{name}", getattr(self, name), 1, 1e6)
+        check_choice("options.pixcon.admit", self.admit, ("correct", "all"))
+        self.per_class = min(self.per_class, self.memory)
+
+    @hookimpl
+    def setup(self, info: RunInfo) -> dict[str, nn.Module]:
+        self.head = contrast.projection_head(info.feature_dim, self.dim)
+        self.bank = contrast.ClassBank(info.num_classes, self.memory, self.dim)
+        return {"pixcon_head": self.head, "pixcon_memory": self.bank}
+
+    @hookimpl
+    def regularize(self, labelled: Labelled, labelled_output: Output) -> dict[str, Tensor]:
+        """InfoNCE of admitted pixels against the memory of earlier steps; then they join it."""
+        maps = labelled_output.features.float()
+        grid = maps.shape[-2:]
+        truth = contrast.to_grid(labelled.mask, *grid)
+        guess = nn.functional.interpolate(labelled_output.logits.float(), grid, mode="bilinear").max(dim=1).indices
+        ids = truth if self.admit == "all" else torch.where(guess == truth, truth, contrast.NO_CLASS)
+        with torch.autocast(maps.device.type, enabled=False):
+            cells = contrast.as_cells(contrast.unit(self.head(maps)))
+            drawn = contrast.draw_anchors(ids.flatten(), len(self.bank.filled), self.per_class)
+            loss = bank_nce(cells[drawn.cells], self.some(drawn.drawn), self.bank, self.temperature)
+            self.bank.push(cells[drawn.cells].detach(), drawn.drawn)
+        return {"pixcon": self.weight * loss}
+
+    def some(self, drawn: Tensor) -> Tensor:
+        """Of the admitted cells (C, A) bool, at most `anchors`, at random."""
+        if drawn.numel() <= self.anchors:
+            return drawn
+        best = contrast.draw_members(drawn.flatten().unsqueeze(0), self.anchors)
+        return torch.zeros_like(drawn.flatten()).scatter_(0, best.cells[0], best.drawn[0]).view_as(drawn)
+
+
+def bank_nce(anchors: Tensor, counted: Tensor, bank: contrast.ClassBank, temperature: float) -> Tensor:
+    """-log of the share that an anchor's own class has of sum exp(a . v / temperature) over the memory, mean over the
+    counted anchors whose class the memory knows; 0, connected to the graph, without any.
+
+    anchors: (C, A, D) of length 1; counted: (C, A) bool.
+    """
+    there = bank.there()
+    similarity = torch.einsum("cad,kmd->cakm", anchors, bank.vectors.clone()) / temperature
+    each = similarity.masked_fill(~there, contrast.NEVER).logsumexp(
+        dim=3
+    )  # (C, A, C): the sum over each class's memory
+    own = each.diagonal(dim1=0, dim2=2).T
+    return contrast.anchor_mean(each.logsumexp(dim=2) - own, counted & there[:, :1], class_mean=False)

@@ -1,0 +1,101 @@
+"""RankMatch (Mai et al., CVPR 2024): each pixel ranks a few agent pixels by likeness; the student's ranking on a strong
+view should be the weak view's. An addition: run it as `unimatch+rankmatch` or on another method with strong views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssss_zoo.contrast import device_generator
+from ssss_zoo.errors import check_range
+from ssss_zoo.records import Output, Seen
+from ssss_zoo.specs import hookimpl
+
+TOP = 4  # agents that are ranked; release
+AT_ONCE = 32  # channels that are mixed at image size together; bounds memory, changes nothing
+
+
+@dataclass(eq=False)
+class RankMatch:
+    paper: ClassVar[str] = "RankMatch (Mai et al., CVPR 2024), an addition to UniMatch"
+
+    weight: float = 0.1  # release
+    agents: int = 64  # of each image; release
+
+    def __post_init__(self) -> None:
+        check_range("options.rankmatch.weight", self.weight, 0, 1e6)
+        check_range("options.rankmatch.agents", self.agents, TOP, 1e5)
+
+    @hookimpl
+    def regularize(
+        self, labelled_output: Output, weak: Output | None, far: Output | None, views: tuple[Seen, ...]
+    ) -> dict[str, Tensor]:
+        strong = [seen for seen in views if seen.view.of == "unlabelled" and is_strong(seen)]
+        if weak is None or not strong:
+            return {}
+        sources = {"labelled": labelled_output} | ({"partner": far} if far else {})
+        with torch.autocast(weak.features.device.type, enabled=False):
+            terms = [ranking_loss(mixed(seen, weak, sources), seen.output.features, self.agents) for seen in strong]
+        return {"rankmatch": self.weight * torch.stack(terms).mean()}
+
+
+def is_strong(seen: Seen) -> bool:
+    """Whether a view looks unlike the weak one: mixed, or changed in its pixels and not in its features alone."""
+    return seen.view.cutmix is not None or (seen.view.strength != "weak" and seen.view.perturb is None)
+
+
+@torch.no_grad()
+def mixed(seen: Seen, weak: Output, sources: dict[str, Output]) -> Tensor:
+    """The weak features laid together as the view's images were: brought to image size, mixed, brought back to the
+    view's grid; (B, D, h, w) float32, a few channels at a time."""
+    size, grid = seen.image.shape[-2:], seen.output.features.shape[-2:]
+    parts = []
+    for first in range(0, weak.features.shape[1], AT_ONCE):
+        own, *others = (
+            resize(output.features[:, first : first + AT_ONCE].float(), size) for output in (weak, *sources.values())
+        )
+        parts.append(resize(seen.mix(own, dict(zip(sources, others, strict=True))), grid))
+    return torch.cat(parts, dim=1)
+
+
+def ranking_loss(weak: Tensor, strong: Tensor, number: int) -> Tensor:
+    """KL(weak, strong) between the distributions over the orders of each pixel's likeliest agents; mean over pixels and
+    orders. weak, strong: (B, D, h, w); agents are chosen, and the likeliest found, by the weak ones."""
+    weak, strong = (maps.float().flatten(2).transpose(1, 2) for maps in (weak.detach(), strong))  # (B, N, D)
+    places = choose_agents(weak, number).unsqueeze(2).expand(-1, -1, weak.shape[2])
+    scores, likeliest = (weak @ weak.gather(1, places).transpose(1, 2)).topk(TOP, dim=2)  # (B, N, 4)
+    answer = (strong @ strong.gather(1, places).transpose(1, 2)).gather(2, likeliest)
+    return F.kl_div(log_orders(answer), log_orders(scores), reduction="none", log_target=True).mean()
+
+
+def choose_agents(features: Tensor, number: int) -> Tensor:
+    """Greedily: the first at random, then the place whose largest |cosine| to those chosen is smallest. (B, number)
+    int64; where there are fewer places some come twice. features: (B, N, D)."""
+    units = F.normalize(features, dim=2, eps=1e-6)
+    make = device_generator(features.device)
+    chosen = [torch.randint(features.shape[1], (len(features),), device=features.device, generator=make)]
+    closest = torch.zeros_like(features[:, :, 0])
+    for _ in range(number - 1):
+        agent = units.gather(1, chosen[-1].view(-1, 1, 1).expand(-1, 1, units.shape[2]))
+        closest = torch.maximum(closest, (units @ agent.transpose(1, 2)).squeeze(2).abs())
+        closest = closest.scatter(1, chosen[-1].unsqueeze(1), 2.0)  # never twice, even where the features are all zero
+        chosen.append(closest.argmin(dim=1))
+    return torch.stack(chosen, dim=1)
+
+
+def log_orders(scores: Tensor) -> Tensor:
+    """Log of the Plackett-Luce probability of each order of the last dimension, (..., K) to (..., K!), where an entry's
+    worth is exp(score). The softmax over all agents would cancel in it, and so is left out."""
+    orders = torch.tensor(list(permutations(range(scores.shape[-1]))))
+    ordered = scores[..., orders.to(scores.device, non_blocking=True)]  # (..., K!, K)
+    left = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # all that are not yet placed
+    return (ordered - left).sum(dim=-1)
+
+
+def resize(maps: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)

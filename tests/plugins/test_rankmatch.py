@@ -1,0 +1,242 @@
+"""RankMatch on UniMatch against a term written out here, pixel by pixel."""
+
+from __future__ import annotations
+
+import copy
+import math
+from itertools import count, permutations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from by_hand import BOXES, START, images, raw_batch, take_step
+from ssss_plugins.baselines import rankmatch as module
+from ssss_plugins.baselines import unimatch as base
+from ssss_plugins.baselines.rankmatch import choose_agents, is_strong, log_orders, ranking_loss
+from torch import Tensor
+from torch.testing import assert_close
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import Batch, CutMix, Seen, View
+
+SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
+AGENTS = 6
+
+
+def filled(boxes: Tensor) -> Tensor:
+    box = torch.zeros(3, 16, 16, dtype=torch.bool)
+    for b, (top, left, bottom, right) in enumerate(boxes[:, 0].tolist()):
+        box[b, top:bottom, left:right] = True
+    return box
+
+
+class Strong:
+    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of both."""
+
+    def __init__(self) -> None:
+        self.calls = count()
+
+    def __call__(self, image: Tensor) -> Tensor:
+        return image * (0.8, 0.7, 0.6, 0.5)[next(self.calls) % 4]
+
+
+def seeded(device: torch.device | None = None) -> torch.Generator:
+    return torch.Generator().manual_seed(11)
+
+
+@pytest.fixture
+def rig(tiny_run, monkeypatch):
+    """words -> a `Rig` of three float64 images a batch, without chance; no channel is dropped."""
+
+    def make(*words: str, method: str = "rankmatch"):
+        boxes = count()
+        monkeypatch.setattr(base, "random_boxes", lambda *size: (BOXES, SECOND)[next(boxes) % 2])
+        monkeypatch.setattr(base, "channel_dropout", lambda probability: lambda maps: [level * 1 for level in maps])
+        monkeypatch.setattr(module, "device_generator", seeded)
+        options = [f"options.rankmatch.agents={AGENTS}"] if method == "rankmatch" else []
+        made = tiny_run(f"method={method}", "train.batch=3", "augment.flip=0", *options, *words)
+        made.engine.strong = Strong()
+        return made.double()
+
+    return make
+
+
+# --- the term, by hand ----------------------------------------------------------------------------------------------
+
+
+def agents_of(cells: list[Tensor], first: int, number: int) -> list[int]:
+    """Greedily the place whose largest |cosine| to the chosen ones is smallest."""
+    unit = [cell / max(float(cell.norm()), 1e-6) for cell in cells]
+    chosen = [first]
+    while len(chosen) < number:
+        worst = {
+            place: max(abs(float(unit[place] @ unit[other])) for other in chosen)
+            for place in range(len(cells))
+            if place not in chosen
+        }
+        chosen.append(min(worst, key=lambda place: worst[place]))
+    return chosen
+
+
+def orders(q: Tensor) -> Tensor:
+    """The probability of each order of four entries, by Plackett and Luce; q: (4, ...), result (24, ...)."""
+    found = []
+    for order in permutations(range(4)):
+        probability = torch.ones_like(q[0])
+        for place in range(4):
+            probability = probability * q[order[place]] / sum(q[entry] for entry in order[place:])
+        found.append(probability)
+    return torch.stack(found)
+
+
+def term(weak: Tensor, strong: Tensor) -> Tensor:
+    """weak, strong: (B, D, h, w). Mean over images, cells and orders of p log(p / q)."""
+    first = torch.randint(weak.shape[2] * weak.shape[3], (len(weak),), generator=seeded()).tolist()
+    values = []
+    for b in range(len(weak)):
+        own, other = (list(maps[b].flatten(1).T) for maps in (weak, strong))
+        places, best_p, best_q = agents_of(own, first[b], AGENTS), [], []
+        for cell in range(len(own)):
+            p = torch.stack([own[cell] @ own[place] for place in places]).softmax(dim=0)
+            q = torch.stack([other[cell] @ other[place] for place in places]).softmax(dim=0)
+            top = p.argsort(descending=True)[:4]
+            best_p, best_q = [*best_p, p[top]], [*best_q, q[top]]
+        p, q = (orders(torch.stack(best, dim=1)) for best in (best_p, best_q))
+        values.append((p * (p / q).log()).mean())
+    return torch.stack(values).mean()
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
+
+
+def by_hand(network, batch: Batch) -> Tensor:
+    x, w, far = images(batch)
+    with torch.no_grad():
+        f_far = network.eval()(far).features
+    network.train()
+    f_w = network(torch.cat([x, w])).features[3:].detach()
+    boxes, looks = (filled(BOXES), filled(SECOND)), ((0.8, 0.7), (0.6, 0.5))
+    strong = [torch.where(box[:, None], far * other, w * own) for box, (own, other) in zip(boxes, looks, strict=True)]
+    seen = network(torch.cat(strong)).features.split([3, 3])
+    terms = []
+    for box, features in zip(boxes, seen, strict=True):
+        large = torch.where(box[:, None], resized(f_far, (16, 16)), resized(f_w, (16, 16)))
+        terms.append(term(resized(large, features.shape[-2:]), features))
+    return 0.1 * (terms[0] + terms[1]) / 2
+
+
+def test_its_term_and_gradient_are_the_releases(rig):
+    """What UniMatch's own terms give is taken off: the same run without RankMatch."""
+    made, alone, batch = rig(), rig(method="unimatch"), raw_batch()
+    network = copy.deepcopy(made.student)
+    wanted = by_hand(network, batch)
+    wanted.backward()
+    losses, (gradient,) = take_step(made, batch)
+    others, (its,) = take_step(alone, batch)
+    assert wanted.item() > 1e-6
+    assert losses["rankmatch"] == pytest.approx(wanted.item(), rel=1e-5)  # float32 differences of like numbers
+    assert {name: losses[name] for name in ("supervised", "consistency")} == {
+        name: others[name] for name in ("supervised", "consistency")
+    }
+    assert losses["total"] == pytest.approx(others["total"] + wanted.item(), rel=1e-6)
+    largest = 0.0
+    for name, parameter in network.named_parameters():
+        pull = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert_close(gradient[name] - its[name], pull, atol=1e-6, rtol=1e-3)
+        largest = max(largest, pull.abs().max().item())
+    assert largest > 1e-4  # else the line above says nothing
+
+
+def test_nothing_valid_and_nothing_labelled_stays_finite(rig):
+    made, batch = rig(), raw_batch(all_void=True)
+    losses, _ = take_step(made, batch)
+    assert losses["supervised"] == losses["consistency"] == 0
+    assert math.isfinite(losses["rankmatch"])
+    assert losses["rankmatch"] >= 0
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+
+def features(seed: int, scale: float = 1.0, side: int = 5) -> Tensor:
+    return scale * torch.randn(2, 8, side, side, generator=torch.Generator().manual_seed(seed)).relu()
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_it_is_zero_for_like_features_and_never_below(scale):
+    weak = features(1, scale)
+    assert ranking_loss(weak, weak.clone(), 8).item() == 0
+    for seed in range(2, 12):
+        loss = ranking_loss(weak, features(seed, scale), 8).item()
+        assert loss > 0
+        assert math.isfinite(loss)
+
+
+def test_it_teaches_the_strong_side_alone():
+    weak, strong = features(1).requires_grad_(), features(2).requires_grad_()
+    ranking_loss(weak, strong, 8).backward()
+    assert weak.grad is None
+    assert strong.grad is not None
+    assert torch.isfinite(strong.grad).all()
+    assert strong.grad.abs().sum() > 0
+
+
+def test_probabilities_of_all_orders_sum_to_one():
+    scores = torch.tensor([[0.3, -1.0, 2.0, 0.0], [500.0, -500.0, 0.0, 0.0]])
+    got = log_orders(scores)
+    assert got.shape == (2, 24)
+    assert torch.isfinite(got).all()
+    assert_close(got.exp().sum(dim=1), torch.ones(2))
+    assert_close(got[0].exp(), orders(scores[0].softmax(dim=0)))
+
+
+def test_agents_are_as_unlike_as_can_be(monkeypatch):
+    monkeypatch.setattr(module, "device_generator", seeded)
+    cells = torch.randn(2, 25, 8, generator=torch.Generator().manual_seed(3))  # of both signs: opposites are alike
+    first = torch.randint(25, (2,), generator=seeded()).tolist()
+    for number in (4, 9, 25):
+        chosen = choose_agents(cells, number).tolist()
+        assert chosen == [agents_of(list(image), start, number) for image, start in zip(cells, first, strict=True)]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_places_without_features_are_not_chosen_twice(value):
+    chosen = choose_agents(torch.full((1, 10, 4), value), 10)
+    assert sorted(chosen[0].tolist()) == list(range(10))
+
+
+def test_more_agents_than_places_are_no_harm():
+    chosen = choose_agents(features(1, side=2).flatten(2).transpose(1, 2), 9)
+    assert chosen.shape == (2, 9)
+    assert chosen.max() < 4
+    assert math.isfinite(ranking_loss(features(1, side=2), features(2, side=2), 9).item())
+
+
+@pytest.mark.parametrize(
+    ("view", "counts"),
+    [
+        (View("strong"), True),
+        (View("mixed", "weak", cutmix=CutMix("next", torch.zeros(1, 1, 4).long())), True),
+        (View("own", lambda image: image), True),
+        (View("weak", "weak"), False),
+        (View("perturbed", "weak", perturb=lambda maps: maps), False),
+        (View("both", perturb=lambda maps: maps), False),
+    ],
+)
+def test_which_views_are_strong(view, counts):
+    assert is_strong(Seen(view, *(None,) * 6)) == counts  # type: ignore[arg-type]
+
+
+def test_without_strong_views_it_says_nothing(rig):
+    assert "rankmatch" not in take_step(rig("hooks.make_views=supervised", "train.batch=3"), raw_batch(), START)[0]
+
+
+def test_named_alone_it_stands_on_unimatch(tiny_config):
+    assert tiny_config("method=rankmatch").plugins.names == ["unimatch", "rankmatch"]
+
+
+@pytest.mark.parametrize(("word", "part"), [("weight=-1", "weight"), ("agents=3", "agents")])
+def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
+    with pytest.raises(UserError, match=f"options.rankmatch.{part}"):
+        rig(f"options.rankmatch.{word}")

@@ -1,0 +1,210 @@
+"""ST++: what its stages train on, how it ranks and labels, what a step of each kind of crop costs."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from ssss_plugins.baselines import stpp as module
+from ssss_plugins.baselines.stpp import STPlusPlus, agreement, joined, look, once
+from tiny import words
+from torch.testing import assert_close
+
+from ssss_zoo.config import resolve
+from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.records import Batch, Labelled, Progress, Sample
+from ssss_zoo.run import run
+
+START = Progress(0, 10, 5)
+
+
+def raw(pseudo=(False, True, True)) -> Batch:
+    made = torch.Generator().manual_seed(8)
+    image = torch.randint(0, 256, (3, 3, 16, 16), generator=made, dtype=torch.uint8)
+    mask = torch.randint(0, 5, (3, 16, 16), generator=made, dtype=torch.uint8)
+    mask[:, :2, 3:9] = 255
+    return Batch(Labelled(image, mask, torch.tensor(pseudo)))
+
+
+@pytest.mark.parametrize("void", [False, True])
+def test_a_step_is_one_cross_entropy_over_both_kinds_of_crops(tiny_run, monkeypatch, void):
+    """Labelled crops as they are; pseudo-labelled ones strengthened, a box of theirs noise without label."""
+    boxes = torch.tensor([[[1, 1, 5, 5]], [[2, 3, 9, 12]], [[0, 0, 0, 0]]])
+    monkeypatch.setattr(module, "random_boxes", lambda *size, **given: boxes)
+    monkeypatch.setattr(torch, "rand_like", lambda image: torch.full_like(image, 0.3))
+    made, batch = tiny_run("method=stpp", "train.batch=3", "augment.flip=0").double(), raw()
+    made.methods["stpp"].strong = lambda image: image * 0.8
+    if void:
+        batch.labelled.mask[:] = 255
+    network = copy.deepcopy(made.student)
+    image, mask = batch.labelled.image.double() / 255, batch.labelled.mask.long().clone()
+    image[1:] *= 0.8
+    image[1, :, 2:9, 3:12], mask[1, 2:9, 3:12] = 0.3, 255
+    log_q, total, count = network(image).logits.log_softmax(dim=1), 0.0, 0
+    for b, i, j in np.argwhere(mask.numpy() != 255):
+        total, count = total - log_q[b, mask[b, i, j], i, j], count + 1
+    kept = {}
+    made.engine.optimizer.register_step_pre_hook(
+        lambda *_: kept.update({name: p.grad.clone() for name, p in made.student.named_parameters()})
+    )
+    losses = made.engine.step(iter([batch]), START)
+    assert set(losses) == {"supervised", "total"}
+    if void:
+        assert losses["total"].item() == 0
+        assert all(not value.any() for value in kept.values())
+        return
+    (total / count).backward()
+    assert losses["total"].item() == pytest.approx((total / count).item(), rel=1e-6)
+    for name, parameter in network.named_parameters():
+        assert_close(kept[name], parameter.grad, atol=1e-5, rtol=0)
+
+
+def test_a_batch_without_pseudo_labels_is_a_supervised_one(tiny_run):
+    batch = raw(pseudo=(False, False, False))
+    found = [
+        tiny_run(f"method={name}", "train.batch=3").engine.step(iter([batch]), START) for name in ("stpp", "supervised")
+    ]
+    assert found[0]["total"] == found[1]["total"]
+
+
+# --- ranking and labelling ------------------------------------------------------------------------------------------
+
+
+def test_agreement_is_the_mean_iou_over_the_classes_found_in_either():
+    one, other = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1])
+    assert agreement(one, other, 5) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert agreement(one, one, 5) == 1
+
+
+def test_looking_twice_is_what_it_says(tiny_run):
+    network, image = tiny_run("method=stpp").student, torch.rand(1, 3, 10, 14)
+    small = F.interpolate(image, (5, 7), mode="bilinear", align_corners=True).flip(-1)
+    with torch.no_grad():
+        probs = copy.deepcopy(network).eval()(small).logits.softmax(dim=1).flip(-1)
+    assert_close(
+        look(network, image, 0.5, flip=True), F.interpolate(probs, (10, 14), mode="bilinear", align_corners=True)
+    )
+    assert network.training
+
+
+def test_the_most_stable_come_first_and_masks_are_the_sum_over_scales_and_mirrors(tiny_run, tmp_path):
+    made = tiny_run("method=stpp", "options.stpp.scales=[0.5,1]")
+    method, network = made.methods["stpp"], made.student
+    torch.manual_seed(0)
+    for snapshot in method.kept:
+        for value in snapshot.parameters():
+            value.add_(0.3 * torch.randn_like(value))
+    method.rank(made.run.info, network, tmp_path)
+    order = json.loads((tmp_path / "order.json").read_text())
+    scores = []
+    for sample in made.run.dataset.unlabelled:
+        image = torch.from_numpy(made.run.dataset.read_image(sample)).permute(2, 0, 1)[None].float() / 255
+        maps = [net.eval()(image).logits.argmax(1) for net in (network, *method.kept)]
+        ious = []
+        for early in maps[1:]:
+            both = [((early == c) & (maps[0] == c)).sum() / ((early == c) | (maps[0] == c)).sum() for c in range(5)]
+            ious.append(torch.stack([value for value in both if not value.isnan()]).mean())
+        scores.append(float(sum(ious) / 2))
+    assert len(set(scores)) > 3
+    assert [scores[index] for index in order] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
+    (sample, *_) = made.run.dataset.unlabelled
+    (labelled,) = method.relabel(made.run.info, network, [sample], tmp_path / "made")
+    image = torch.from_numpy(made.run.dataset.read_image(sample)).permute(2, 0, 1)[None].float() / 255
+    total = sum(look(network, image, scale, flip) for scale in (0.5, 1) for flip in (False, True))
+    assert np.array_equal(np.asarray(Image.open(labelled.pseudo)), total.argmax(dim=1)[0].numpy())
+
+
+def test_labels_repeat_until_they_are_as_many_as_the_others():
+    own, made = [Sample(f"own{i}", i, i) for i in range(3)], [Sample(f"made{i}", i) for i in range(7)]
+    assert [sample.name for sample in joined(own, made)] == ["own0", "own1", "own2"] * 3 + [
+        f"made{i}" for i in range(7)
+    ]
+
+
+def test_a_folder_is_made_once_and_whole_or_not_at_all(tmp_path):
+    def broken(place):
+        (place / "half").touch()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        once(tmp_path / "made", broken)
+    assert not (tmp_path / "made").exists()
+    once(tmp_path / "made", lambda place: (place / "whole").touch())
+    once(tmp_path / "made", broken)
+    assert [file.name for file in (tmp_path / "made").iterdir()] == ["whole"]
+
+
+# --- the stages -----------------------------------------------------------------------------------------------------
+
+
+def a_run(tiny_shelf, folder, *more):
+    return run(resolve(words("method=stpp", f"output={folder}", "train.steps=9", "options.stpp.scales=1.0", *more)))
+
+
+def stages(folder) -> list[str]:
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [line["stage"] for line in lines if "losses" in line]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ["labelled"] * 3 + ["reliable"] * 3 + ["all"] * 3),
+        (["options.stpp.reliable=1", "train.steps=8"], ["labelled"] * 4 + ["reliable"] * 4),
+        (["options.stpp.budget=each", "train.steps=3", "options.stpp.select=best"],
+         ["labelled"] * 3 + ["reliable"] * 3 + ["all"] * 3),
+    ],
+)  # fmt: skip
+def test_the_stages_of_a_run(tiny_shelf, tmp_path, options, expected):
+    result = a_run(tiny_shelf, tmp_path / "run", *options)
+    assert stages(tmp_path / "run") == expected
+    assert result.metrics["data"]["labelled"] == 5
+    assert result.metrics["data"]["unlabelled"] == 7
+    masks = sorted(file.parent.name for file in (tmp_path / "run" / "stages").glob("pseudo*/*.png"))
+    assert masks == (["pseudo1"] * 7 if "reliable=1" in "".join(options) else ["pseudo1"] * 3 + ["pseudo2"] * 4)
+
+
+def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_not(tiny_shelf, tmp_path, monkeypatch):
+    whole = a_run(tiny_shelf, tmp_path / "whole")
+    from ssss_zoo.training import Training
+
+    def stop(self):
+        if self.index == 1 and self.step == 2:
+            self.save()
+            raise Interrupted("here")
+
+    monkeypatch.setattr(Training, "stop_if_asked", stop)
+    with pytest.raises(Interrupted):
+        a_run(tiny_shelf, tmp_path / "parts")
+    monkeypatch.undo()
+    from ssss_zoo import plugins
+
+    monkeypatch.setattr(plugins, "entry_points", tiny_shelf.entry_points)
+    parts = a_run(tiny_shelf, tmp_path / "parts", "resume=true")
+    assert parts.metrics["val"] == whole.metrics["val"]
+    for name in ("student", "methods"):
+        one, other = (
+            (tmp_path / folder / "last" / f"{name}.safetensors").read_bytes() for folder in ("whole", "parts")
+        )
+        assert one == other
+
+
+def test_without_unlabelled_images_it_says_so(tiny_shelf, tmp_path):
+    with pytest.raises(UserError, match="there are none"):
+        a_run(tiny_shelf, tmp_path / "run", "data.split=unlabelled=0")
+
+
+@pytest.mark.parametrize("word", ["reliable=0", "budget=half", "select=first", "cutout=2", "scales=0", "rank_scale=0"])
+def test_an_option_out_of_range_is_refused_by_name(tiny_run, word):
+    with pytest.raises(UserError, match=f"options.stpp.{word.partition('=')[0]}"):
+        tiny_run("method=stpp", f"options.stpp.{word}")
+
+
+def test_validation_has_no_say_unless_it_is_asked_for():
+    method = STPlusPlus()
+    method.after_eval(metrics={"miou": 1.0}, students=[], progress=START)  # nothing was set up: reading would fail

@@ -1,0 +1,156 @@
+"""U2PL against a step written out here after its release, and the paper's rule for negatives."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from by_hand import BOX, BOXES, assert_step, images, raw_batch, take_step
+from ssss_plugins.baselines import u2pl as module
+from ssss_plugins.baselines.u2pl import U2PL
+from torch.testing import assert_close
+
+from ssss_zoo import contrast
+from ssss_zoo.contrast import Anchors
+from ssss_zoo.errors import UserError
+from ssss_zoo.records import Progress
+
+LATER = Progress(30, 100, 5)  # the sixth epoch; drop = 20 * 0.7 = 14 percent
+
+
+def first_members(members: torch.Tensor, per_class: int) -> Anchors:
+    """Stands in for the draw: the first members of each class."""
+    order = (~members).to(torch.int8).sort(dim=1, stable=True).indices[:, :per_class]
+    return Anchors(order, members.gather(1, order))
+
+
+@pytest.fixture
+def rig(tiny_run, monkeypatch):
+    """words -> a `Rig` whose draws take what comes first: one anchor, one negative of each class."""
+
+    def make(*words: str):
+        monkeypatch.setattr(module, "half_boxes", lambda *size: BOXES)
+        monkeypatch.setattr(contrast, "draw_members", first_members)
+        given = [
+            "options.u2pl.anchors=1",
+            "options.u2pl.negatives=1",
+            "options.u2pl.anchor_floor=0.2",
+            "options.u2pl.dim=6",
+        ]
+        given += [
+            "options.u2pl.low_rank=2",
+            "options.u2pl.high_rank=4",
+            "options.u2pl.memory=40",
+            "options.u2pl.pushed=30",
+        ]
+        made = tiny_run("method=u2pl", "train.batch=3", "augment.flip=0", *given, *words).double()
+        torch.manual_seed(1)
+        for value in made.engine.teachers[0].network.parameters():
+            value.add_(0.1 * torch.randn_like(value))
+        return made
+
+    return make
+
+
+def by_hand(made, batch, release_bugs: bool):
+    method, network = made.methods["u2pl"], copy.deepcopy(made.student)
+    teacher = copy.deepcopy(made.engine.teachers[0].network)
+    head, slow_head = copy.deepcopy(method.head), copy.deepcopy(method.slow_head)
+    x, w, _ = images(batch)
+    with torch.no_grad():
+        label = teacher.eval()(w).logits.argmax(dim=1)
+        mixed = torch.where(BOX[:, None], w.roll(-1, 0), w)
+        told = teacher.train()(torch.cat([x, mixed]))
+    ids = torch.where(BOX, label.roll(-1, 0), label)
+    valid = torch.where(BOX, batch.unlabelled.valid.roll(-1, 0), batch.unlabelled.valid)
+    output = network(torch.cat([x, mixed]))
+    mask = batch.labelled.mask.long()
+    p = told.logits.float().softmax(dim=1)
+    entropy = -(p[3:] * p[3:].log()).sum(dim=1)
+    known = entropy[valid].numpy().astype(float)
+    kept = valid & (entropy < np.percentile(known, 86))
+    per_pixel = F.cross_entropy(output.logits[3:], ids, reduction="none")
+    l_u = 3 * 256 / int(kept.sum()) ** 2 * per_pixel[kept].sum()
+
+    low, high = valid & (entropy <= np.percentile(known, 14)), valid & (entropy >= np.percentile(known, 86))
+    sure = torch.cat([mask != 255, low])[:, 1::2, 1::2].flatten().tolist()  # the pixel under each cell's centre
+    unsure = torch.cat([mask != 255, high])[:, 1::2, 1::2].flatten().tolist()
+    labels = torch.cat([mask, ids])[:, 1::2, 1::2].flatten().tolist()
+    cells = p[:, :, 1::2, 1::2].permute(0, 2, 3, 1).reshape(-1, 5)
+    own = F.normalize(head(output.features.float()), dim=1).permute(0, 2, 3, 1).reshape(-1, 6)
+    with torch.no_grad():
+        slow = F.normalize(slow_head.train()(told.features.float()), dim=1).permute(0, 2, 3, 1).reshape(-1, 6)
+    ranks = [sorted(range(5), key=lambda c, row=row: -float(row[c])) for row in cells]
+    many, half, memory, mine = len(labels), len(labels) // 2, {}, {}
+    for c in range(5):
+        mine[c] = [n for n in range(many) if labels[n] == c and sure[n]]
+        if release_bugs:
+            far = [n for n in range(half, many) if labels[n] == c and unsure[n] and 2 <= ranks[n].index(c) < 4]
+        else:
+            far = [n for n in range(half) if unsure[n] and labels[n] != c and ranks[n].index(c) < 2]
+            far += [n for n in range(half, many) if unsure[n] and 2 <= ranks[n].index(c) < 4]
+        memory[c] = far[:30]
+    present, total = [c for c in range(5) if mine[c]], 0.0
+    for place in range(len(present)):
+        c, other = (place, present[place]) if release_bugs else (present[place], present[place])
+        anchors = [n for n in mine[c] if cells[n, c] > 0.2]
+        if not anchors or not memory[other]:
+            continue
+        keys = torch.stack([F.normalize(slow[mine[c]].mean(dim=0), dim=0), slow[memory[other][0]]])
+        total = total - (keys @ own[anchors[0]] / 0.5).log_softmax(dim=0)[0] / len(present)
+    l_x = F.cross_entropy(output.logits[:3], mask, ignore_index=255)
+    return network, {"supervised": l_x, "consistency": l_u, "u2pl_contrast": 0.1 * total}, memory, slow
+
+
+@pytest.mark.parametrize("release_bugs", [False, True])
+def test_a_step_is_the_papers_and_with_the_switch_the_releases(rig, monkeypatch, release_bugs):
+    made, batch = rig(f"options.u2pl.release_bugs={release_bugs}"), raw_batch()
+    monkeypatch.setattr(torch, "rand", lambda *size, **given: torch.zeros(size))  # the first of the memory
+    network, parts, memory, slow = by_hand(made, batch, release_bugs)
+    assert release_bugs or parts["u2pl_contrast"] > 0
+    if not torch.is_tensor(parts["u2pl_contrast"]):
+        parts["u2pl_contrast"] = torch.zeros(())
+    bank = made.methods["u2pl"].bank
+    assert_step(made, batch, parts, [network], LATER, single="u2pl_contrast")
+    for c in range(5):
+        assert int(bank.filled[c]) == len(memory[c])
+        assert_close(bank.vectors[c, : len(memory[c])], slow[memory[c]], atol=5e-6, rtol=0)
+
+
+def test_nothing_valid_gives_zero_and_leaves_the_memory(rig):
+    made = rig()
+    losses, (gradients,) = take_step(made, raw_batch(all_void=True), LATER)
+    assert losses == {"supervised": 0, "consistency": 0, "u2pl_contrast": 0, "total": 0}
+    assert all(not value.any() for value in gradients.values())
+    assert not made.methods["u2pl"].bank.filled.any()
+
+
+def test_the_first_epoch_is_labels_alone(rig, tiny_run):
+    losses, _ = take_step(rig(), raw_batch())
+    assert losses["consistency"] == 0
+    assert set(losses) == {"supervised", "consistency", "total"}
+    assert losses["total"] == losses["supervised"] > 0
+
+
+def test_the_teacher_copies_through_its_first_epochs_and_averages_after_them():
+    method = U2PL()
+    decays = [method.decay(Progress(step, 100, 5)) for step in (0, 4, 9, 10, 14, 99)]
+    assert decays == [0, 0, 0, pytest.approx(1 - 1 / 6), pytest.approx(0.9), pytest.approx(1 - 1 / 95)]
+
+
+def test_at_the_end_all_but_the_most_uncertain_pixel_teach(rig):
+    made, seen = rig(), []
+    meet = made.engine.meet
+    made.engine.meet = lambda *given: seen.append(meet(*given)) or seen[-1]
+    made.engine.losses(made.engine.receive(raw_batch()), Progress(100, 100, 5))
+    (view,) = seen
+    assert int((view.label.valid & (view.weight == 0)).sum()) == 1
+
+
+@pytest.mark.parametrize("word", ["drop=101", "ema_decay=2", "temperature=0", "memory=0", "anchor_floor=-1"])
+def test_an_option_out_of_range_is_refused_by_name(tiny_run, word):
+    with pytest.raises(UserError, match=f"options.u2pl.{word.partition('=')[0]}"):
+        tiny_run("method=u2pl", f"options.u2pl.{word}")
