@@ -335,7 +335,7 @@ LOOPS: dict[str, Callable[[Loop, Batch], dict[str, Tensor]]] = {
 }
 WRITTEN_FOR: dict[str, dict[str, Any]] = {  # the loops follow numbers; of the other options they know one choice each
     "supervised": {},
-    "fixmatch": {"partner": "stream"},
+    "fixmatch": {"partner": "stream", "ema_decay": 0.0, "shared_pass": False},
     "unimatch": {"partner": "stream", "perturb_labelled": True},
     "farcluss": {
         "label_mode": "fixed_k", "temperature": 1.0, "mass_power": 0.0, "uncertainty_form": "power",

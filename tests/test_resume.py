@@ -71,18 +71,20 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def stop(monkeypatch) -> Callable[..., None]:
-    """stop(step, signal, calls): send this process `signal` in the middle of the step of that number (0-based).
-    The rehearsal's step is not counted."""
+    """stop(step, signal, stage): send this process `signal` in the middle of the step of that number (0-based), counted
+    over the whole run or, where a stage is given, within it. The rehearsal's step is not counted."""
 
-    def arm(step: int, number: int = signal.SIGINT, stage: int = 0) -> None:
-        original, seen = Engine.step, {"stage": -1}
+    def arm(step: int, number: int = signal.SIGINT, stage: int | None = None) -> None:
+        original, seen = Engine.step, {"stage": -1, "steps": -1}
 
         def stepped(self, batches, progress):
             rehearsal = not hasattr(batches, "next_index")
             if not rehearsal and progress.step == 0:
                 seen["stage"] += 1
+            seen["steps"] += not rehearsal
             losses = original(self, batches, progress)
-            if not rehearsal and progress.step == step and seen["stage"] == stage:
+            due = seen["steps"] == step if stage is None else progress.step == step and seen["stage"] == stage
+            if not rehearsal and due:
                 os.kill(os.getpid(), number)
             return losses
 
