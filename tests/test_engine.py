@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssss_zoo.errors import UserError
+from ssss_zoo.plugins import installed
 from ssss_zoo.records import (
     IGNORE,
     Batch,
@@ -35,7 +36,7 @@ from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher
 
 START = Progress(0, 10, 5)
 SIDE = 8  # of the images in here
-BUILT_IN = ("farcluss", "fixmatch", "supervised", "unimatch")
+METHODS = sorted(installed("methods"))
 
 
 # --- what the tests put in ------------------------------------------------------------------------------------------
@@ -946,6 +947,11 @@ WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzer
 OWN_DRAWS = (  # of the CPU, always
     *(("augment.py", name) for name in ("random_flip", "change_rows", "draw", "gated", "random_boxes", "blur")),
     ("contrast.py", "device_generator"),
+    *(("boxes.py", name) for name in ("half_boxes", "centred_boxes")),
+    ("intensity.py", "__call__"),
+    ("unimatch_v2.py", "complementary_dropout"),
+    ("prevmatch.py", "draw"),
+    ("stpp.py", "disturb"),  # which crops an earlier stage labelled is known on the CPU
 )
 
 
@@ -978,7 +984,7 @@ class NoWaiting(TorchDispatchMode):
         return ", ".join(f"{file}:{line} {name}" for file, name, line in self.frames()[:3])
 
 
-@pytest.mark.parametrize("method", BUILT_IN)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_step_waits_for_nothing(tiny_run, method):
     made = tiny_run(f"method={method}", "train.steps=30", "diagnose=true")
     made.engine.ask.watching = False
@@ -999,7 +1005,7 @@ def test_the_watch_for_waiting_sees_one(tiny_run):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", BUILT_IN)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_step_waits_for_nothing_on_a_gpu(tiny_run, method):
     made = tiny_run(f"method={method}", "train.steps=30", "diagnose=true", "train.device=cuda")
     made.engine.ask.watching = False
