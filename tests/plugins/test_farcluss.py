@@ -1066,4 +1066,6 @@ def test_a_step_of_the_engine_is_the_formulas(tiny_run, monkeypatch, top_k, all_
     l_u = (per_pixel * valid).sum() / valid.sum().clamp(min=1)
     mask = batch.labelled.mask.long()
     l_x = z_x.sum() * 0 if all_void else F.cross_entropy(z_x, mask, ignore_index=255)
-    assert_step(made, batch, {"supervised": l_x, "consistency": 15 / 6 / 5 * l_u}, [network], progress, single="consistency")
+    assert_step(
+        made, batch, {"supervised": l_x, "consistency": 15 / 6 / 5 * l_u}, [network], progress, single="consistency"
+    )
