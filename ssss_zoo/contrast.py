@@ -146,6 +146,13 @@ class ClassBank(nn.Module):
         self.place.copy_((self.place + number) % capacity)
         self.filled.copy_((self.filled + number).clamp(max=capacity))
 
+    def sample(self, classes: Tensor, number: int) -> Tensor:
+        """(K, number, D): so many vectors of each of `classes` (K,) int64, uniformly with replacement. A copy; of no
+        meaning for a class without any."""
+        where = self.filled.device
+        draw = torch.rand(len(classes), number, generator=device_generator(where), device=where)
+        return self.vectors[classes.unsqueeze(1), (draw * self.filled[classes].unsqueeze(1)).long()]
+
     def there(self) -> Tensor:
         """(C, M) bool: the slots that hold a vector."""
         return torch.arange(self.vectors.shape[1], device=self.filled.device) < self.filled.unsqueeze(1)

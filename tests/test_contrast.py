@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from ssss_zoo import contrast
-from ssss_zoo.contrast import Anchors, Prototypes
+from ssss_zoo.contrast import Anchors, ClassBank, Prototypes
 
 seeds = st.integers(0, 2**31 - 1)
 quick = settings(max_examples=30, deadline=None)
@@ -191,6 +192,131 @@ def test_draws_follow_the_cpu_seed_and_differ_from_step_to_step():
     torch.manual_seed(3)
     assert torch.equal(contrast.draw_anchors(ids, 1, 9).cells, first)
     assert not torch.equal(first, second)
+
+
+@given(seeds, st.integers(1, 5), st.integers(1, 12))
+@quick
+def test_members_are_drawn_once_each_and_stand_first(seed, classes, per_class):
+    members = torch.rand(classes, 9, generator=torch.Generator().manual_seed(seed)) < 0.4
+    drawn = contrast.draw_members(members, per_class)
+    assert drawn.cells.shape == drawn.drawn.shape == (classes, min(per_class, 9))
+    for own in range(classes):
+        rows = drawn.cells[own][drawn.drawn[own]].tolist()
+        assert members[own, rows].all()
+        assert len(set(rows)) == len(rows) == min(per_class, int(members[own].sum()))
+        assert drawn.drawn[own].tolist() == sorted(drawn.drawn[own].tolist(), reverse=True)
+
+
+def test_every_member_is_equally_likely_and_may_belong_to_several_classes():
+    torch.manual_seed(0)
+    members, counts = (
+        torch.tensor([[True, False, True, True, True], [False, True, True, False, False]]),
+        torch.zeros(2, 5),
+    )
+    for _ in range(600):
+        counts[torch.arange(2), contrast.draw_members(members, 1).cells[:, 0]] += 1
+    assert not counts[~members].any()
+    assert counts[0][members[0]].min() > 110  # 150 expected, standard deviation 10.6
+    assert counts[1][members[1]].min() > 250  # 300 expected, 12.2
+
+
+# ---- bank
+
+
+def rows_of(bank: ClassBank, own: int) -> list[list[float]]:
+    """A class's vectors from oldest to newest."""
+    filled, place, capacity = int(bank.filled[own]), int(bank.place[own]), bank.vectors.shape[1]
+    return [bank.vectors[own, (place - filled + n) % capacity].tolist() for n in range(filled)]
+
+
+@given(seeds, st.integers(1, 7), st.integers(1, 6))
+@quick
+def test_a_bank_is_a_queue_of_the_latest_vectors_of_each_class(seed, capacity, pushes):
+    generator = torch.Generator().manual_seed(seed)
+    bank, queues = ClassBank(3, capacity, 2), [deque(maxlen=capacity) for _ in range(3)]
+    for _ in range(pushes):
+        width = int(torch.randint(1, capacity + 1, (), generator=generator))
+        vectors = torch.randn(3, width, 2, generator=generator)
+        number = torch.randint(0, width + 1, (3,), generator=generator)
+        bank.push(vectors, torch.arange(width) < number.unsqueeze(1))
+        for own, queue in enumerate(queues):
+            queue.extend(vectors[own, : number[own]].tolist())
+    for own, queue in enumerate(queues):
+        assert int(bank.filled[own]) == len(queue)
+        assert rows_of(bank, own) == list(queue)
+        assert int(bank.there()[own].sum()) == len(queue)
+        assert bank.there()[own, : len(queue)].all()
+
+
+def test_a_bank_wraps_around_where_it_is_full():
+    bank, number = ClassBank(1, 3, 1), torch.arange(1.0, 9.0).view(1, 8, 1)
+    bank.push(number[:, :2], torch.tensor([[True, True]]))
+    assert (bank.filled.item(), bank.place.item(), bank.vectors.flatten().tolist()) == (2, 2, [1, 2, 0])
+    bank.push(number[:, 2:5], torch.tensor([[True, True, False]]))
+    assert (bank.filled.item(), bank.place.item(), bank.vectors.flatten().tolist()) == (3, 1, [4, 2, 3])
+    bank.push(number[:, 5:8], torch.ones(1, 3, dtype=torch.bool))
+    assert (bank.filled.item(), bank.place.item(), bank.vectors.flatten().tolist()) == (3, 1, [8, 6, 7])
+
+
+def test_a_class_that_is_absent_keeps_its_bits():
+    torch.manual_seed(0)
+    bank = ClassBank(3, 4, 2)
+    bank.push(torch.randn(3, 3, 2), torch.ones(3, 3, dtype=torch.bool))
+    before = {name: value.clone() for name, value in bank.state_dict().items()}
+    bank.push(torch.full((3, 3, 2), torch.nan), torch.tensor([[False] * 3, [False] * 3, [True] * 3]))
+    for name, value in bank.state_dict().items():
+        assert torch.equal(value[:2], before[name][:2])
+    assert bank.vectors[2].isnan().all(dim=1).tolist() == [True, True, False, True]
+
+
+def test_a_bank_is_saved_takes_no_gradient_and_any_float():
+    bank, vectors = ClassBank(2, 3, 2), torch.ones(2, 1, 2, dtype=torch.bfloat16, requires_grad=True)
+    bank.push(vectors, torch.ones(2, 1, dtype=torch.bool))
+    assert set(bank.state_dict()) == {"vectors", "filled", "place"}
+    assert list(bank.parameters()) == []
+    assert bank.vectors.dtype == torch.float32
+    assert not bank.vectors.requires_grad
+
+
+def test_drawn_anchors_go_into_a_bank_as_they_are():
+    ids, rows = torch.tensor([1, 255, 0, 1, 1, 0]), torch.arange(6.0).view(6, 1)
+    anchors, bank = contrast.draw_anchors(ids, 3, 4), ClassBank(3, 5, 1)
+    bank.push(rows[anchors.cells], anchors.drawn)
+    assert bank.filled.tolist() == [2, 3, 0]
+    assert [sorted(v[0] for v in rows_of(bank, own)) for own in range(3)] == [[2, 5], [0, 3, 4], []]
+
+
+def test_a_sample_is_of_its_class_with_replacement_and_a_copy():
+    torch.manual_seed(0)
+    bank = ClassBank(3, 4, 1)
+    values = torch.arange(1.0, 13.0).view(3, 4, 1)
+    bank.push(values, torch.tensor([[True] * 4, [True] * 3 + [False], [False] * 4]))
+    sample = bank.sample(torch.tensor([1, 0, 1, 2]), 1200)
+    assert sample.shape == (4, 1200, 1)
+    found = [{float(v): int((row == v).sum()) for v in row.unique()} for row in sample]
+    assert set(found[0]) == set(found[2]) == {5, 6, 7}
+    assert set(found[1]) == {1, 2, 3, 4}
+    assert set(found[3]) == {0}  # nothing there
+    assert min(found[0].values()) > 320  # 400 expected, standard deviation 16
+    assert min(found[1].values()) > 235  # 300 expected, 15
+    assert not torch.equal(sample[0], sample[2])
+    bank.vectors.zero_()
+    assert sample[:3].min() > 0
+
+
+def test_samples_follow_the_cpu_seed_and_never_leave_what_is_filled(monkeypatch):
+    bank = ClassBank(1, 50, 1)
+    bank.push(torch.arange(50.0).view(1, 50, 1), torch.ones(1, 50, dtype=torch.bool))
+    torch.manual_seed(3)
+    first, second = (bank.sample(torch.zeros(1, dtype=torch.int64), 30) for _ in range(2))
+    torch.manual_seed(3)
+    assert torch.equal(bank.sample(torch.zeros(1, dtype=torch.int64), 30), first)
+    assert not torch.equal(first, second)
+    most = torch.tensor([[1 - 2**-24]])  # the largest draw there is
+    monkeypatch.setattr(torch, "rand", lambda *size, **given: most)
+    for filled in (1, 3, 7, 50):
+        bank.filled.fill_(filled)
+        assert bank.sample(torch.zeros(1, dtype=torch.int64), 1).item() == filled - 1
 
 
 # ---- losses

@@ -31,9 +31,7 @@ class ESL:
     contrast_momentum: float = 0.99  # of the class centres; paper
     contrast_confidence: float = 0.95  # least confidence of an unlabelled anchor; paper
     contrast_dim: int = 256  # [ours: U2PL, PixCon]
-    contrast_anchors: int = (
-        256  # of each class [ours: U2PL]; the paper contrasts parts of a class, here it is the class
-    )
+    contrast_anchors: int = 256  # of each class [ours: U2PL]
     contrast_epochs: float = 1.0  # the contrast begins after so many [ours: centres of an untrained head mean nothing]
 
     def __post_init__(self) -> None:
@@ -80,7 +78,8 @@ class ESL:
         views: tuple[Seen, ...],
         progress: Progress,
     ) -> dict[str, Tensor] | None:
-        """Student cells are drawn to the centre of their class, which the teacher's cells move."""
+        """Student cells are drawn to the centre of their class, which the teacher's cells move [ours: the paper has
+        centres for parts of a class]."""
         if self.contrast_weight == 0 or progress.epoch < self.contrast_epochs:
             return None
         grid = labelled_output.features.shape[-2:]

@@ -52,28 +52,23 @@ class PixCon:
         with torch.autocast(maps.device.type, enabled=False):
             cells = contrast.as_cells(contrast.unit(self.head(maps)))
             drawn = contrast.draw_anchors(ids.flatten(), len(self.bank.filled), self.per_class)
-            loss = bank_nce(cells[drawn.cells], self.some(drawn.drawn), self.bank, self.temperature)
-            self.bank.push(cells[drawn.cells].detach(), drawn.drawn)
+            admitted = cells[drawn.cells]  # (C, A, D)
+            some = contrast.draw_members(drawn.drawn.flatten().unsqueeze(0), self.anchors)
+            rows, counted = some.cells[0], some.drawn[0]
+            anchors, own = admitted.flatten(0, 1)[rows], rows // admitted.shape[1]
+            loss = bank_nce(anchors, own, counted, self.bank, self.temperature)
+            self.bank.push(admitted.detach(), drawn.drawn)
         return {"pixcon": self.weight * loss}
 
-    def some(self, drawn: Tensor) -> Tensor:
-        """Of the admitted cells (C, A) bool, at most `anchors`, at random."""
-        if drawn.numel() <= self.anchors:
-            return drawn
-        best = contrast.draw_members(drawn.flatten().unsqueeze(0), self.anchors)
-        return torch.zeros_like(drawn.flatten()).scatter_(0, best.cells[0], best.drawn[0]).view_as(drawn)
 
-
-def bank_nce(anchors: Tensor, counted: Tensor, bank: contrast.ClassBank, temperature: float) -> Tensor:
+def bank_nce(anchors: Tensor, own: Tensor, counted: Tensor, bank: contrast.ClassBank, temperature: float) -> Tensor:
     """-log of the share that an anchor's own class has of sum exp(a . v / temperature) over the memory, mean over the
     counted anchors whose class the memory knows; 0, connected to the graph, without any.
 
-    anchors: (C, A, D) of length 1; counted: (C, A) bool.
+    anchors: (N, D) of length 1; own: (N,) their classes; counted: (N,) bool.
     """
-    there = bank.there()
-    similarity = torch.einsum("cad,kmd->cakm", anchors, bank.vectors.clone()) / temperature
-    each = similarity.masked_fill(~there, contrast.NEVER).logsumexp(
-        dim=3
-    )  # (C, A, C): the sum over each class's memory
-    own = each.diagonal(dim1=0, dim2=2).T
-    return contrast.anchor_mean(each.logsumexp(dim=2) - own, counted & there[:, :1], class_mean=False)
+    there = bank.there()  # (C, M)
+    similarity = torch.einsum("nd,cmd->ncm", anchors, bank.vectors.clone()) / temperature
+    each = similarity.masked_fill(~there, contrast.NEVER).logsumexp(dim=2)  # (N, C): the sum over each class's memory
+    loss = each.logsumexp(dim=1) - each.gather(1, own.unsqueeze(1)).squeeze(1)
+    return contrast.anchor_mean(loss.unsqueeze(0), (counted & there[own, 0]).unsqueeze(0), class_mean=False)

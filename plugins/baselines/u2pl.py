@@ -27,9 +27,7 @@ class U2PL:
     warm_epochs: float = 1.0  # labels alone; release: 1 VOC, 0 Cityscapes
     copy_epochs: float = 1.0  # after that the teacher is the student's copy so long; release
     ema_decay: float = 0.99  # of the parameters alone, warmed up; release
-    contrast_weight: float = (
-        0.1  # paper section 4; the release's 1 acts as 1 / number of GPUs: 0.25 VOC, 0.125 Cityscapes
-    )
+    contrast_weight: float = 0.1  # paper section 4; the release's 1 acts as 1 / GPUs: 0.25 VOC, 0.125 Cityscapes
     dim: int = 256  # width of the representation; release
     temperature: float = 0.5  # release
     anchors: int = 256  # of each class; release
@@ -123,7 +121,7 @@ class U2PL:
     ) -> Tensor:
         """The mean over present classes of each one's loss; 0, connected to the graph, with fewer than two. Pushes this
         step's negatives first, as the release does."""
-        classes, number = told.logits.shape[1], torch.arange(told.logits.shape[1], device=ids.device)
+        number = torch.arange(told.logits.shape[1], device=ids.device)
         probs = contrast.as_cells(contrast.to_grid(told.logits.float().softmax(dim=1), *told.features.shape[-2:])).T
         mine = (ids == number.unsqueeze(1)) & sure  # (C, N)
         far = contrast.draw_members(self.negative_cells(probs, ids, unsure), self.pushed)
@@ -133,23 +131,22 @@ class U2PL:
         present = mine.any(dim=1)
         memory = (~present).to(torch.int8).sort(stable=True).indices if self.release_bugs else number
         speaks = number < present.sum() if self.release_bugs else present
-        losses = [self.class_loss(own, anchors, positive[c], c, memory[c : c + 1]) for c in range(classes)]
+        losses = self.class_losses(own, anchors, positive, memory)
         counted = speaks & anchors.drawn[:, 0] & (self.bank.filled[memory] > 0)
-        total = torch.where(counted, torch.stack(losses), 0.0).sum() / present.sum().clamp(min=1)
+        total = torch.where(counted, losses, 0.0).sum() / present.sum().clamp(min=1)
         return total * (present.sum() > 1)
 
-    def class_loss(self, own: Tensor, anchors: contrast.Anchors, positive: Tensor, c: int, memory: Tensor) -> Tensor:
-        """-log softmax of the positive among it and `negatives` of the memory, mean over `anchors` draws with
-        replacement; memory: (1,) the class whose memory is taken. Of no meaning without an anchor or a negative."""
-        make, where = contrast.device_generator(own.device), own.device
-        count = anchors.drawn[c].sum().clamp(min=1)
-        pick = (torch.rand(self.anchors, generator=make, device=where) * count).long()
-        anchor = own[anchors.cells[c][pick.clamp(max=anchors.cells.shape[1] - 1)]]  # (A, D)
-        filled = self.bank.filled[memory].clamp(min=1)
-        chosen = (torch.rand(self.anchors, self.negatives, generator=make, device=where) * filled).long()
-        vectors = self.bank.vectors.index_select(0, memory)[0].clone()[chosen.clamp(max=self.memory - 1)]  # (A, n, D)
-        keys = torch.cat([positive.expand(self.anchors, 1, -1), vectors], dim=1)
-        return -((keys @ anchor.unsqueeze(2)).squeeze(2) / self.temperature).log_softmax(dim=1)[:, 0].mean()
+    def class_losses(self, own: Tensor, anchors: contrast.Anchors, positive: Tensor, memory: Tensor) -> Tensor:
+        """(C,): -log softmax of the positive among it and `negatives` of a memory, mean over `anchors` draws with
+        replacement; memory: (C,) the class whose memory each takes. Of no meaning without an anchor or a negative."""
+        where, shape = own.device, (len(memory), self.anchors)
+        draw = torch.rand(*shape, generator=contrast.device_generator(where), device=where)
+        pick = (draw * anchors.drawn.sum(dim=1, keepdim=True)).long()  # drawn cells come first
+        anchor = own[anchors.cells.gather(1, pick)]  # (C, A, D)
+        negatives = self.bank.sample(memory, self.anchors * self.negatives).unflatten(1, (-1, self.negatives))
+        near = (anchor * positive.unsqueeze(1)).sum(dim=2, keepdim=True)
+        far = torch.einsum("cad,cand->can", anchor, negatives)
+        return -(torch.cat([near, far], dim=2) / self.temperature).log_softmax(dim=2)[..., 0].mean(dim=1)
 
     def negative_cells(self, probs: Tensor, ids: Tensor, unsure: Tensor) -> Tensor:
         """Which cells are negatives of which class, (C, N) bool. A labelled one: of another class, and the class among

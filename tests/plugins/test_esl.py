@@ -15,7 +15,7 @@ from ssss_plugins.baselines.esl import ESL
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Progress
+from ssss_zoo.records import Progress, PseudoLabel
 
 LATE = Progress(30, 100, 5)
 
@@ -66,6 +66,7 @@ def test_a_step_before_the_contrast_is_the_papers(rig, mass, all_void):
 def test_the_contrast_is_infonce_over_centres_of_sure_cells(rig, monkeypatch):
     """A late step with centres known: the term by loops over all anchors, with the centres moved first."""
     words = ("options.esl.contrast_confidence=0.25", "options.esl.contrast_dim=6", "options.esl.contrast_anchors=999")
+    words += ("options.esl.weight=0",)
     made, batch = rig(*words), raw_batch()
     method = made.methods["esl"]
     centres = F.normalize(torch.randn(5, 6, generator=torch.Generator().manual_seed(2)), dim=1)
@@ -97,9 +98,49 @@ def test_the_contrast_is_infonce_over_centres_of_sure_cells(rig, monkeypatch):
         if anchors:
             per_class.append(torch.stack([-(moved @ features[n] / 0.5).log_softmax(dim=0)[c] for n in anchors]).mean())
     expected = 0.1 * torch.stack(per_class).mean()
-    losses, _ = take_step(made, batch, LATE)
-    assert losses["esl_contrast"] == pytest.approx(expected.item(), rel=1e-5)
+    l_x = F.cross_entropy(output.logits[:3], mask, ignore_index=255)
+    parts = {"supervised": l_x, "consistency": torch.zeros(()), "esl_contrast": expected}
+    assert_step(made, batch, parts, [network], LATE, single="esl_contrast")
     assert_close(method.centres.vectors, moved, atol=1e-6, rtol=0)
+
+
+def test_the_contrast_waits_for_its_epoch_and_centres_appear_with_it(rig):
+    made = rig("options.esl.contrast_epochs=6")
+    losses, _ = take_step(made, raw_batch(), Progress(29, 100, 5))
+    assert "esl_contrast" not in losses
+    assert not made.methods["esl"].centres.known.any()
+    losses, _ = take_step(made, raw_batch(), LATE)
+    assert losses["esl_contrast"] > 0
+    assert made.methods["esl"].centres.known.all()
+
+
+def test_nothing_to_contrast_is_zero_and_leaves_the_centres(rig):
+    made = rig()
+    losses, (gradients,) = take_step(made, raw_batch(all_void=True), LATE)
+    assert losses == {"supervised": 0, "consistency": 0, "esl_contrast": 0, "total": 0}
+    assert all(not value.any() for value in gradients.values())
+    assert not made.methods["esl"].centres.vectors.any()
+
+
+def test_the_slow_head_averages_its_head_statistics_included(rig):
+    made = rig()
+    method = made.methods["esl"]
+    slow = {name: value.clone() for name, value in method.slow_head.state_dict().items()}
+    for step in (1, 2):
+        take_step(made, raw_batch(seed=step), Progress(step, 100, 1))
+        decay = min(1 - 1 / (step + 1), 0.99)
+        for name, value in method.head.state_dict().items():
+            slow[name] = decay * slow[name] + (1 - decay) * value if value.is_floating_point() else value.clone()
+    for name, value in method.slow_head.state_dict().items():
+        assert_close(value, slow[name], atol=1e-6, rtol=0, msg=name)
+
+
+def test_a_cell_at_the_confidence_counts_and_one_below_it_or_in_the_padding_does_not():
+    edge = torch.tensor(0.95)
+    sure = torch.stack([edge, torch.nextafter(edge, torch.tensor(0.0)), torch.tensor(1.0)]).view(1, 1, 3)
+    valid = torch.tensor([True, True, False]).view(1, 1, 3)
+    ids = ESL().sure_ids(PseudoLabel(torch.tensor([[[3, 3, 3]]]), sure, valid), torch.Size((1, 3)))
+    assert ids.flatten().tolist() == [3, 255, 255]
 
 
 @settings(deadline=None, max_examples=40)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import raw_batch, take_step
-from ssss_plugins.baselines.pixcon import PixCon, bank_nce
+from ssss_plugins.baselines import pixcon as module
+from ssss_plugins.baselines.pixcon import bank_nce
 
 from ssss_zoo.contrast import ClassBank
 from ssss_zoo.errors import UserError
@@ -82,21 +83,47 @@ def bank_of(vectors: torch.Tensor) -> ClassBank:
 
 def test_the_loss_is_bounded_and_does_not_see_a_common_rotation():
     torch.manual_seed(0)
-    memory, anchors = (F.normalize(torch.randn(3, number, 8), dim=2) for number in (20, 5))
-    counted = torch.ones(3, 5, dtype=torch.bool)
-    loss = bank_nce(anchors, counted, bank_of(memory), 0.1)
+    memory, anchors = F.normalize(torch.randn(3, 20, 8), dim=2), F.normalize(torch.randn(15, 8), dim=1)
+    own, counted = torch.arange(15) % 3, torch.ones(15, dtype=torch.bool)
+    loss = bank_nce(anchors, own, counted, bank_of(memory), 0.1)
     assert 0 < loss < math.log(1 + 2 * math.exp(2 / 0.1))
     turn = torch.linalg.qr(torch.randn(8, 8))[0]
-    assert bank_nce(anchors @ turn, counted, bank_of(memory @ turn), 0.1) == pytest.approx(loss.item(), rel=1e-4)
+    turned = bank_nce(anchors @ turn, own, counted, bank_of(memory @ turn), 0.1)
+    assert turned == pytest.approx(loss.item(), rel=1e-4)
 
 
-def test_no_more_anchors_than_allowed_count():
+def test_the_worst_anchor_reaches_the_bound_and_one_class_alone_costs_nothing():
+    memory = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).unsqueeze(1)  # one vector a class
+    anchor, own, counted = torch.tensor([[-1.0, 0.0]]), torch.tensor([0]), torch.tensor([True])
+    assert bank_nce(anchor, own, counted, bank_of(memory), 0.1).item() == pytest.approx(math.log(1 + math.exp(20)))
+    assert bank_nce(anchor, own, counted, bank_of(memory[:1]), 0.1).item() == 0
+
+
+def test_anchors_that_do_not_count_or_whose_class_the_memory_lacks_cost_nothing():
     torch.manual_seed(0)
-    drawn = torch.rand(5, 64) < 0.9
-    some = PixCon(anchors=30).some(drawn)
-    assert int(some.sum()) == 30
-    assert (drawn | ~some).all()
-    assert torch.equal(PixCon(anchors=1000).some(drawn), drawn)
+    bank, made = ClassBank(3, 4, 2), F.normalize(torch.randn(3, 4, 2), dim=2)
+    bank.push(made, torch.tensor([[True] * 4, [True] * 4, [False] * 4]))
+    anchors = F.normalize(torch.randn(3, 2), dim=1).requires_grad_()
+    alone = bank_nce(anchors[:1], torch.tensor([0]), torch.tensor([True]), bank, 0.1)
+    own, counted = torch.tensor([0, 2, 1]), torch.tensor([True, True, False])
+    assert bank_nce(anchors, own, counted, bank, 0.1).item() == pytest.approx(alone.item(), rel=1e-6)
+    nothing = bank_nce(anchors, own, torch.tensor([False, True, False]), bank, 0.1)
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not anchors.grad.any()
+
+
+def test_no_more_anchors_than_allowed_count_but_all_admitted_join_the_memory(rig, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "bank_nce", lambda *given: seen.append(given) or bank_nce(*given))
+    made = rig("options.pixcon.anchors=7", "options.pixcon.per_class=20", "options.pixcon.admit=all")
+    take_step(made, raw_batch())
+    anchors, own, counted, bank, _ = seen[0]
+    assert anchors.shape == (7, 6)
+    assert counted.all()
+    assert bank.filled.tolist() == [20] * 5
+    for vector, c in zip(anchors, own.tolist(), strict=True):
+        assert (bank.vectors[c] == vector.detach()).all(dim=1).any()  # an anchor is a cell of its own class
 
 
 @pytest.mark.parametrize("word", ["weight=-1", "temperature=0", "memory=0", "admit=some"])

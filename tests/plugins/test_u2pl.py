@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from ssss_zoo import contrast
 from ssss_zoo.contrast import Anchors
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Progress
+from ssss_zoo.records import Labelled, Output, Progress, PseudoLabel, Seen, View
 
 LATER = Progress(30, 100, 5)  # the sixth epoch; drop = 20 * 0.7 = 14 percent
 
@@ -118,6 +118,102 @@ def test_a_step_is_the_papers_and_with_the_switch_the_releases(rig, monkeypatch,
     for c in range(5):
         assert int(bank.filled[c]) == len(memory[c])
         assert_close(bank.vectors[c, : len(memory[c])], slow[memory[c]], atol=5e-6, rtol=0)
+
+
+def test_where_another_method_has_the_last_word_the_contrast_looks_for_itself(rig, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *size, **given: torch.zeros(size))
+    own, other = (take_step(rig(*words), raw_batch(), LATER)[0] for words in ((), ("hooks.refine=none",)))
+    assert own["u2pl_contrast"] == other["u2pl_contrast"] > 0
+    assert own["consistency"] != other["consistency"]
+
+
+class Told:
+    """A teacher without a network that answers one thing to any two images."""
+
+    network = None
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+
+    def __call__(self, image: torch.Tensor) -> Output:
+        assert len(image) == 2  # the labelled image and the view
+        return self.output
+
+
+def test_a_pixel_at_the_percentile_is_dropped_and_padding_has_no_rank():
+    """Eleven pixels that count, the most uncertain first: at 80 percent the limit is the value of the third."""
+    share = torch.tensor([0.50, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95, 0.51, 0.52]).view(1, 1, 13)
+    image, valid = torch.zeros(1, 3, 1, 13), torch.arange(13).view(1, 1, 13) < 11
+    output = Output(torch.stack([share, 1 - share], dim=1).log(), torch.zeros(1, 2, 1, 13))
+    label = PseudoLabel(torch.zeros(1, 1, 13, dtype=torch.int64), share, valid)
+    seen = Seen(View("mixed", "weak"), image, output, label, torch.ones(1, 1, 13), None, lambda own, others: own)
+    told = Told(Output(output.logits.repeat(2, 1, 1, 1), output.features.repeat(2, 1, 1, 1)))
+    labelled = Labelled(image, torch.zeros(1, 1, 13, dtype=torch.int64))
+    weight = U2PL(drop=20).refine(seen, labelled, told, Progress(0, 10, 5)).weight[label.valid]
+    assert weight.tolist() == [0, 0, 0] + [1] * 8
+
+
+def test_the_teachers_statistics_come_of_its_own_passes_over_the_mixed_images(rig):
+    made, batch = rig(), raw_batch()
+    teacher, fast = (copy.deepcopy(n) for n in (made.engine.teachers[0].network, made.student))
+    x, w, _ = images(batch)
+    with torch.no_grad():
+        teacher.train()(torch.cat([x, torch.where(BOX[:, None], w.roll(-1, 0), w)]))
+    take_step(made, batch, LATER)
+    assert not torch.equal(fast.body[1].running_mean, teacher.body[1].running_mean)
+    for name, value in made.engine.teachers[0].network.named_buffers():
+        assert_close(value, teacher.get_buffer(name), atol=1e-7, rtol=0)
+
+
+def test_teacher_and_slow_head_follow_the_student_by_the_same_decay(rig):
+    made = rig()
+    method, engine = made.methods["u2pl"], made.engine
+    slow, fast = copy.deepcopy(method.slow_head), method.head
+    teacher, student = copy.deepcopy(engine.teachers[0].network), made.student
+    expected = {}
+    for step in (10, 11):  # the first of the averaging, five steps after warm-up: 1 - 1/6, then 1 - 1/7
+        take_step(made, raw_batch(seed=step), Progress(step, 100, 5))
+        decay = 1 - 1 / (step - 5 + 1)
+        for old, new in ((slow, fast), (teacher, student)):
+            for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
+                expected[id(old), name] = a.data.mul_(decay).add_(b.data, alpha=1 - decay)
+    for old, new in ((slow, method.slow_head), (teacher, engine.teachers[0].network)):
+        for name, value in new.named_parameters():
+            assert_close(value.data, expected[id(old), name], atol=1e-6, rtol=0)
+
+
+def test_the_loss_of_a_class_is_the_mean_over_its_draws(monkeypatch):
+    """Chance given as numbers: two anchors, three negatives, places floor(u * how many there are)."""
+    torch.manual_seed(0)
+    method = U2PL(anchors=2, negatives=3, dim=4, memory=5, temperature=0.5)
+    method.bank = contrast.ClassBank(2, 5, 4)
+    valid = torch.tensor([[True] * 4 + [False], [True] * 2 + [False] * 3])
+    method.bank.push(F.normalize(torch.randn(2, 5, 4), dim=2), valid)
+    own, positive = F.normalize(torch.randn(7, 4), dim=1), F.normalize(torch.randn(2, 4), dim=1)
+    anchors = Anchors(torch.tensor([[1, 4, 6], [2, 0, 0]]), torch.tensor([[True] * 3, [True, False, False]]))
+    chance = [torch.tensor([[0.4, 0.99], [0.9, 0.1]]), torch.tensor([[0, 0.3, 0.6, 0.8, 0.99, 0.2]] * 2)]
+    given = iter(chance)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: next(given))
+    losses = method.class_losses(own, anchors, positive, torch.tensor([0, 1]))
+    for c, (picked, chosen) in enumerate([([4, 6], [0, 1, 2, 3, 3, 0]), ([2, 2], [0, 0, 1, 1, 1, 0])]):
+        total = 0.0
+        for a, cell in enumerate(picked):
+            negatives = [method.bank.vectors[c, place] for place in chosen[3 * a : 3 * a + 3]]
+            scores = torch.stack([own[cell] @ key for key in (positive[c], *negatives)]).double() / 0.5
+            total -= scores.log_softmax(dim=0)[0].item()
+        assert losses[c].item() == pytest.approx(total / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "costs"), [((2,), False), ((2, 3), True)])
+def test_one_class_alone_is_not_contrasted(rig, classes, costs):
+    made, batch = rig("options.u2pl.anchor_floor=0"), raw_batch()
+    bank = made.methods["u2pl"].bank
+    bank.push(F.normalize(torch.randn(5, 9, 6), dim=2), torch.ones(5, 9, dtype=torch.bool))
+    batch.unlabelled.valid[:] = False
+    for place, own in enumerate(classes):
+        batch.labelled.mask[place:] = own
+    losses, _ = take_step(made, batch, LATER)
+    assert (losses["u2pl_contrast"] > 0) == costs
 
 
 def test_nothing_valid_gives_zero_and_leaves_the_memory(rig):
