@@ -34,6 +34,14 @@ def as_cells(maps: Tensor) -> Tensor:
     return maps.movedim(1, -1).flatten(0, 2)
 
 
+def directions(head: nn.Module, maps: list[Tensor]) -> Tensor:
+    """Feature maps (B, D', h, w) of several passes, projected by `head` in one go to length 1 in float32, autocast off:
+    (N, D), one row a cell in the order of the passes."""
+    joined = torch.cat(maps).float()
+    with torch.autocast(joined.device.type, enabled=False):
+        return as_cells(unit(head(joined)))
+
+
 def to_grid(pixels: Tensor, height: int, width: int) -> Tensor:
     """The pixel under the centre of each cell: (..., H, W) of any type to (..., height, width)."""
     rows = (2 * torch.arange(height, device=pixels.device) + 1) * pixels.shape[-2] // (2 * height)

@@ -20,9 +20,8 @@ from ssss_zoo.config import Config
 from ssss_zoo.contrast import one_hot
 from ssss_zoo.errors import UserError
 from ssss_zoo.losses import consistency, supervised_loss
-from ssss_zoo.mixing import SECOND, Mixing, chain
+from ssss_zoo.mixing import SECOND, Mixing, chain, true_label
 from ssss_zoo.records import (
-    IGNORE,
     Batch,
     Labelled,
     Output,
@@ -221,10 +220,11 @@ class Engine:
     def show(self, lesson: Lesson, looks: list[Look]) -> None:
         """Lay the boxes: where gates ask for the teacher's word, it is there by now."""
         for look in looks:
-            target, (images, _, height, width) = lesson.targets.get(look.view.of), look.image.shape
-            probs = target.output.logits.float().softmax(dim=1) if target else None
-            mixing = Mixing(look.view.cutmix, (images, height, width), look.image.device, probs)
-            lesson.shown.append(Shown(look.view, mixing(look.image, look.others), mixing))
+            view, (images, _, height, width) = look.view, look.image.shape
+            gated = any(cutmix.gate for cutmix in chain(view.cutmix))
+            probs = lesson.targets[view.of].output.logits.float().softmax(dim=1) if gated else None
+            mixing = Mixing(view.cutmix, (images, height, width), look.image.device, probs)
+            lesson.shown.append(Shown(view, mixing(look.image, look.others), mixing))
 
     def groups(self, student: Network) -> list[str]:
         """The passes of a student off which a teacher reads labels."""
@@ -256,7 +256,7 @@ class Engine:
         lesson: Lesson,
         weak: dict[str, Unlabelled],
         progress: Progress,
-        answers: dict[Network, dict[str, Output]] | None = None,
+        answers: dict[nn.Module, dict[str, Output]] | None = None,
     ) -> None:
         """Fill the lesson's targets with the teacher's word on each stream. It is heard twice in a step: for what it
         says in passes of its own, and, with the students' answers, for what is read off those."""
@@ -269,7 +269,7 @@ class Engine:
                     output = teacher(images.image)
             elif answers is not None:
                 name = "labelled" if stream == "labelled" else "weak"
-                output = answers[teacher.source][name].detach()  # type: ignore[index]
+                output = answers[teacher.source][name].detach()
             else:
                 continue
             lesson.targets[stream] = self.target(output, images.valid, stream, progress)
@@ -377,21 +377,18 @@ def weak_views(plan: Views, batch: Batch) -> dict[str, Unlabelled]:
 
 
 def truth(labelled: Labelled, like: Target) -> Target:
-    """The labelled images' own masks as a target of full confidence, in the form of `like`; void is not valid."""
-    valid = labelled.mask != IGNORE
-    target = labelled.mask.where(valid, torch.zeros_like(labelled.mask))
-    sure = torch.ones_like(like.weight)
+    """The labelled images' own masks as a target whose pixels all count, in the form of `like`."""
+    label = true_label(labelled)
     if like.label.target.dim() == 4:
-        target = one_hot(target, like.label.target.shape[1])
-    return Target(like.output, PseudoLabel(target, sure, valid), sure)
+        label = replace(label, target=one_hot(label.target, like.label.target.shape[1]))
+    return Target(like.output, label, torch.ones_like(like.weight))
 
 
 def pooled(weight: Tensor, pool: str) -> Tensor:
     """Weights (B, H, W) averaged over what one of them is for; see `View.pool`."""
     if pool == "pixel":
         return weight
-    mean = weight.mean(dim=(1, 2), keepdim=True) if pool == "image" else weight.mean()
-    return mean.expand_as(weight)
+    return weight.mean().expand_as(weight)
 
 
 def run_pass(student: Network, tickets: list[Ticket]) -> dict[str, Output]:

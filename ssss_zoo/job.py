@@ -163,7 +163,7 @@ class Job:
 
 def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int, ...]:
     """Channels of the maps that the encoder hands over, from a look at a blank image."""
-    side = 32 * network.multiple
+    side = -(-32 // network.multiple) * network.multiple
     with torch.no_grad():
         maps = network.eval().encode(torch.zeros(1, channels, side, side, device=device))
     network.train()

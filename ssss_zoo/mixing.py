@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssss_zoo.augment import box_mask, paste
-from ssss_zoo.records import CutMix, PseudoLabel
+from ssss_zoo.records import IGNORE, CutMix, Labelled, PseudoLabel
 
 IN_BATCH = ("next", "reverse", "rows")  # partners that are images of the batch itself
 SECOND = ("stream", "twin")  # partners that come as a second unlabelled batch
@@ -61,6 +61,12 @@ def partner_rows(cutmix: CutMix, images: int) -> Tensor:
         return cutmix.rows
     order = torch.arange(images)
     return {"next": order.roll(-1), "reverse": order.flip(0)}.get(cutmix.partner, order)
+
+
+def true_label(labelled: Labelled) -> PseudoLabel:
+    """The labelled images' own masks as ids of confidence 1, for views that show their pixels; void is not valid, 0."""
+    valid = labelled.mask != IGNORE
+    return PseudoLabel(labelled.mask.masked_fill(~valid, 0), valid.float(), valid)
 
 
 def chain(cutmix: CutMix | None) -> list[CutMix]:

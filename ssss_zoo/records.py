@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -122,7 +122,7 @@ class View:
     normaliser: what the summed loss is divided by: `valid` (pixels that are not padding), `kept` (pixels with a
         weight above 0), `weight` (sum of the weights), `all` (every pixel), `kept_share` (kept^2 / all: the mean over
         kept pixels times the inverse of their share, U2PL). Never less than 1 (weight: 1e-6).
-    pool: what one weight is for: `pixel`, or the mean of the view's weights over an `image` or the `batch`.
+    pool: what one weight is for: a `pixel`, or, as the mean of the view's weights, the whole `batch` (CutMix-Seg).
     loss: (B, H, W) from logits and label; None: cross-entropy.
     of: the images it shows, `unlabelled` or `labelled` (consistency on labelled images; their masks are not used).
     """
@@ -155,13 +155,22 @@ class Views:
     labelled_last: bool = False
 
 
+class Mix(Protocol):
+    """Lays what goes with a view's images together as the images were; `ssss_zoo.mixing.Mixing` is one."""
+
+    def __call__(self, own: Tensor, others: Mapping[str, Tensor]) -> Tensor: ...
+
+    def label(self, own: PseudoLabel, others: Mapping[str, PseudoLabel]) -> PseudoLabel: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """A view after the student's pass: its image as shown (boxes mixed in), the student's output with gradient, and the
     target and pixel weight (B, H, W) mixed by the same boxes.
 
     box: (B, H, W) bool, where something else than the image itself lies; None without boxes. mix: lays anything that
-    goes with the images together as the images were: mix(own, {"partner": ..., "labelled": ...}), each (B, ..., H, W).
+    goes with the images together as the images were: mix(own, {"partner": ..., "labelled": ...}), each (B, ..., H, W);
+    mix.label does so for pseudo-labels.
     notes: what a `refine` hook leaves for the same method's `regularize`.
     """
 
@@ -171,7 +180,7 @@ class Seen:
     label: PseudoLabel
     weight: Tensor
     box: Tensor | None
-    mix: Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+    mix: Mix
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -251,7 +260,7 @@ class Stage:
 @dataclass(frozen=True, eq=False)
 class StageResult:
     """What a finished stage leaves: its validation figures, its networks, and the lists that it was given. The next
-    stage trains these very networks or starts them again: copy what is to be kept (`FrozenTeacher` does)."""
+    stage trains these very networks or starts them again: copy what is to be kept."""
 
     stage: Stage
     metrics: dict[str, Any]

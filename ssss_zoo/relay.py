@@ -188,7 +188,7 @@ def check_views(answer: Any, arguments: dict[str, Any]) -> str | None:
 
 WORDS = {
     "normaliser": ("valid", "kept", "weight", "all", "kept_share"),
-    "pool": ("pixel", "image", "batch"),
+    "pool": ("pixel", "batch"),
     "of": ("unlabelled", "labelled"),
 }
 PARTNERS = ("next", "reverse", "rows", "stream", "twin", "labelled")

@@ -1,4 +1,4 @@
-"""Who labels the unlabelled images: the student itself, its running average, another student, a frozen network."""
+"""Who labels the unlabelled images: the student itself, its running average, another student."""
 
 from __future__ import annotations
 
@@ -142,13 +142,3 @@ class PeerTeacher(Labeller):
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.peer, image, train_mode=True)
-
-
-class FrozenTeacher(Labeller):
-    """A network that no longer learns (a finished stage's): evaluation mode, never updated."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network: nn.Module = copy.deepcopy(network).requires_grad_(False).eval()
-
-    def __call__(self, image: Tensor) -> Output:
-        return predict(self.network, image, train_mode=False)

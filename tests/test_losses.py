@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,10 +13,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.losses import consistency, cross_entropy, divisor, ohem, pixel_loss
+from ssss_zoo.losses import (
+    consistency,
+    cross_entropy,
+    divisor,
+    fewest_with_mass,
+    ohem,
+    percentile,
+    pixel_loss,
+    squared_error,
+)
 from ssss_zoo.records import IGNORE, PseudoLabel
 
-NORMALISERS = ("valid", "kept", "weight", "all")
+NORMALISERS = ("valid", "kept", "weight", "all", "kept_share")
 SEEDS = st.integers(0, 2**31)
 
 
@@ -65,6 +75,7 @@ def consistency_by_hand(logits, label, weight, omega, normaliser, per_class=Fals
         "weight": max(math.fsum(w for v, w in zip(valid, weights, strict=True) if v), 1e-6),
         "all": len(valid),
     }
+    counts["kept_share"] = counts["kept"] ** 2 / len(valid)
     return total / counts[normaliser]
 
 
@@ -185,10 +196,10 @@ def test_divisors_by_numbers():
     valid = torch.tensor([[[True, True, True, False]]])
     weight = torch.tensor([[[0.5, 0.0, 0.25, 1.0]]])
     counts = {name: divisor(name, valid, weight).item() for name in NORMALISERS}
-    assert counts == {"valid": 3, "kept": 2, "weight": 0.75, "all": 4}
+    assert counts == {"valid": 3, "kept": 2, "weight": 0.75, "all": 4, "kept_share": 1.0}
     none = torch.zeros_like(valid)
     counts = {name: divisor(name, none, weight).item() for name in NORMALISERS}
-    assert counts == {"valid": 1, "kept": 1, "weight": pytest.approx(1e-6), "all": 4}
+    assert counts == {"valid": 1, "kept": 1, "weight": pytest.approx(1e-6), "all": 4, "kept_share": 0.25}
 
 
 def test_an_unknown_normaliser_is_refused():
@@ -342,3 +353,44 @@ def test_ohem_is_at_least_cross_entropy_and_falls_with_what_is_kept(seed, thresh
     value = ohem(logits, mask, threshold, min_kept)
     assert value >= cross_entropy(logits, mask) - 1e-5
     assert ohem(logits, mask, threshold, min_kept + 3) <= value + 1e-5
+
+
+# --- what methods share ---------------------------------------------------------------------------------------------
+
+
+def test_squared_error_is_the_sum_over_classes_for_ids_and_for_distributions():
+    logits = torch.tensor([0.2, 0.5, 0.3]).log().view(1, 3, 1, 1)
+    sure, valid = torch.ones(1, 1, 1), torch.ones(1, 1, 1, dtype=torch.bool)
+    hard = PseudoLabel(torch.tensor([[[1]]]), sure, valid)
+    soft = PseudoLabel(torch.tensor([0.0, 0.6, 0.4]).view(1, 3, 1, 1), sure, valid)
+    assert squared_error(logits, hard).item() == pytest.approx(0.2**2 + 0.5**2 + 0.3**2)
+    assert squared_error(logits, soft).item() == pytest.approx(0.2**2 + 0.1**2 + 0.1**2)
+
+
+def test_a_loss_of_its_own_takes_the_place_of_cross_entropy_with_expected_class_weights():
+    logits, label, weight, omega = make(0, soft=True)
+    value = consistency(logits, label, weight, omega, "valid", own_loss=squared_error)
+    factor = torch.einsum("bchw,c->bhw", label.target, omega)
+    wanted = (squared_error(logits, label) * factor * weight)[label.valid].sum() / label.valid.sum()
+    assert_close(value, wanted)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, percent=st.floats(0, 100))
+def test_percentiles_are_numpys_over_the_valid_values(seed, percent):
+    torch.manual_seed(seed)
+    values, valid = torch.randn(3, 5, 4), torch.rand(3, 5, 4) < 0.5
+    valid[0, 0, 0] = True
+    wanted = np.percentile(values[valid].numpy().astype(float), percent)
+    assert percentile(values, valid, percent).item() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_percentile_of_nothing_keeps_nothing():
+    values = torch.randn(2, 3, 3)
+    assert not torch.isfinite(percentile(values, torch.zeros(2, 3, 3, dtype=torch.bool), 50))
+
+
+@pytest.mark.parametrize(("mass", "kept"), [(0, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.81, 3), (1, 3)])
+def test_the_fewest_classes_with_a_mass(mass, kept):
+    largest = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).view(1, 3, 1, 1)
+    assert fewest_with_mass(largest, mass).flatten().tolist() == [True] * kept + [False] * (3 - kept)

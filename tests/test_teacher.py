@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ssss_zoo.records import Output, Progress
-from ssss_zoo.teacher import EMATeacher, FrozenTeacher, PeerTeacher, SelfTeacher, average_, predict, warmed_decay
+from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher, average_, predict, warmed_decay
 
 IMAGE = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
 
@@ -162,7 +162,7 @@ def test_the_running_average_can_label_with_the_batchs_statistics():
 
 def test_a_teacher_of_its_own_weights_starts_as_a_copy_without_gradient():
     student = network(1)
-    for teacher in (EMATeacher(student, 0.9), FrozenTeacher(student)):
+    for teacher in (EMATeacher(student, 0.9),):
         assert teacher.network is not student
         assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
         assert all(parameter.requires_grad for parameter in student.parameters())
@@ -170,15 +170,6 @@ def test_a_teacher_of_its_own_weights_starts_as_a_copy_without_gradient():
         with torch.no_grad():
             student.convolution.weight.add_(1)
         assert not torch.equal(teacher.network.convolution.weight, student.convolution.weight)
-
-
-def test_a_frozen_teacher_never_changes():
-    teacher = FrozenTeacher(network(1))
-    before = state(teacher.network)
-    teacher(IMAGE)
-    teacher.update(network(2), at(3))
-    assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
-    assert teacher.source is None
 
 
 def test_a_peer_labels_in_train_mode_and_keeps_learning_elsewhere():

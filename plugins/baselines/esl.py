@@ -86,9 +86,9 @@ class ESL:
         mask = contrast.to_grid(labelled.mask, *grid)
         shown = [view for view in views if view.view.perturb is None]
         ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
-        features = directions(self.head, [labelled_output, *(view.output for view in shown)])
+        features = contrast.directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
         told = [teacher(labelled.image), *([weak] if weak else [])]
-        means = directions(self.slow_head.eval(), told)
+        means = contrast.directions(self.slow_head.eval(), [output.features for output in told])
         members = torch.cat([mask, *([self.sure_ids(label, grid)] if label else [])])
         classes = len(self.centres.known)
         self.centres.update(means, contrast.as_cells(contrast.one_hot(members, classes)), self.contrast_momentum)
@@ -105,10 +105,3 @@ class ESL:
     @hookimpl
     def after_step(self, progress: Progress) -> None:
         average_(self.slow_head, self.head, warmed_decay(progress.step, self.ema_decay))
-
-
-def directions(head: nn.Module, outputs: list[Output]) -> Tensor:
-    """Decoder features of several passes, projected to length 1; (N, D) float32, one row a cell."""
-    maps = torch.cat([output.features.float() for output in outputs])
-    with torch.autocast(maps.device.type, enabled=False):
-        return contrast.as_cells(contrast.unit(head(maps)))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ssss_zoo.errors import check_choice, check_range
 from ssss_zoo.losses import consistency
-from ssss_zoo.records import IGNORE, Labelled, Progress, PseudoLabel, RunInfo, Seen, Unlabelled, Views
+from ssss_zoo.mixing import true_label
+from ssss_zoo.records import Labelled, Progress, PseudoLabel, RunInfo, Seen, Unlabelled, Views
 from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import predict
 
@@ -72,7 +73,7 @@ class PrevMatch:
         if not strength or self.past is None or unlabelled is None or not own:
             return None
         picked = self.past.draw(self.drawn)
-        others = {"labelled": truth(labelled)}
+        others = {"labelled": true_label(labelled)}
         if partner is not None:
             others["partner"] = self.past.label(picked, partner)
         label = self.past.label(picked, unlabelled)
@@ -80,11 +81,7 @@ class PrevMatch:
 
     def term(self, seen: Seen, own: PseudoLabel, others: dict[str, PseudoLabel]) -> Tensor:
         """One view's loss against the ensemble's labels, mixed as the view is."""
-        parts = {
-            name: seen.mix(getattr(own, name), {key: getattr(other, name) for key, other in others.items()})
-            for name in ("target", "confidence", "valid")
-        }
-        label = PseudoLabel(**parts)
+        label = seen.mix.label(own, others)
         weight = (label.confidence >= self.threshold).float()
         if self.previous_weight == "image":
             weight = self.image_factor * image_mean(label.confidence, label.valid)
@@ -110,12 +107,6 @@ def image_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Each image's mean over its valid pixels, at every pixel; all (B, H, W)."""
     total, number = (part.sum((1, 2), keepdim=True) for part in (values * valid, valid))
     return (total / number.clamp(min=1)).expand_as(values)
-
-
-def truth(labelled: Labelled) -> PseudoLabel:
-    """The labelled images' own masks, for views that show some of their pixels."""
-    valid = labelled.mask != IGNORE
-    return PseudoLabel(labelled.mask.masked_fill(~valid, 0), valid.float(), valid)
 
 
 class PastModels(nn.Module):

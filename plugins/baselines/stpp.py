@@ -130,16 +130,14 @@ class STPlusPlus:
     def relabel(self, info: RunInfo, network: nn.Module, samples: Sequence[Sample], place: Path) -> list[Sample]:
         """The samples with masks that `network` made at all scales, as 8-bit images in `place`."""
 
+        flips = (False, True) if self.flip else (False,)
+
         def write(folder: Path) -> None:
             log.info(f"labelling {len(samples)} unlabelled images")
             for number, sample in enumerate(samples):
                 image = read(info, sample, network)
-                probs = sum(
-                    look(network, image, scale, flip)
-                    for scale in self.scales
-                    for flip in (False, self.flip)[: 1 + self.flip]
-                )
-                labels = probs.max(dim=1).indices[0].to("cpu", torch.uint8)  # type: ignore[union-attr]
+                probs = torch.stack([look(network, image, scale, flip) for scale in self.scales for flip in flips])
+                labels = probs.sum(dim=0).max(dim=1).indices[0].to("cpu", torch.uint8)
                 Image.fromarray(labels.numpy()).save(folder / f"{number}.png")
 
         once(place, write)

@@ -195,11 +195,12 @@ class Farcluss:
         grid = labelled_output.features.shape[-2:]
         mask = contrast.to_grid(labelled.mask, *grid)
         ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
-        features = project(self.head, [labelled_output, *(view.output for view in shown)])
+        features = contrast.directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
         if self.contrast_centroids == "student":
             means, sources = features, [(view.label, view.weight) for view in shown]
         else:
-            means = project(self.slow_head.eval(), [teacher(labelled.image), *([weak] if weak else [])])
+            told = [teacher(labelled.image), *([weak] if weak else [])]
+            means = contrast.directions(self.slow_head.eval(), [output.features for output in told])
             sources = [(label, weight)] if label and weight is not None else []
         with torch.autocast(mask.device.type, enabled=False):
             self.absorb(means, mask, sources)
@@ -266,10 +267,3 @@ def class_mass(label: PseudoLabel, num_classes: int, soft: bool) -> Tensor:
 def on_grid(label: PseudoLabel, grid: torch.Size) -> PseudoLabel:
     """The label under the centre of each feature cell; grid: (h, w)."""
     return PseudoLabel(*(contrast.to_grid(part, *grid) for part in (label.target, label.confidence, label.valid)))
-
-
-def project(head: nn.Module, outputs: list[Output]) -> Tensor:
-    """Decoder features of several passes to directions, one row a cell in the order of the passes: (N, D) float32."""
-    maps = torch.cat([output.features.float() for output in outputs])
-    with torch.autocast(maps.device.type, enabled=False):
-        return contrast.as_cells(contrast.unit(head(maps)))

@@ -274,3 +274,36 @@ def test_damaged_file_in_mid_run_is_one_line(workers):
         next(batches_read)
     with pytest.raises(UserError, match=r"^cannot read sample 2: damaged$"):
         next(batches_read)
+
+
+# --- what some methods ask of the streams ---------------------------------------------------------------------------
+
+
+def test_the_long_side_may_count_from_a_base_of_its_own():
+    rng = np.random.default_rng(0)
+    sides = {max(draw_geometry((30, 60), (8, 8), (0.5, 2.0), rng, base=10).size) for _ in range(400)}
+    assert (min(sides), max(sides)) == (5, 20)
+    given_base = Crops(Memory(size=(30, 60)), Memory().labelled, (16, 16), (1.0, 1.0), 0, "labelled", True, base=8)
+    assert given_base[0]["valid"].sum() == 4 * 8
+
+
+def test_a_twin_shows_the_same_photographs_cropped_anew():
+    dataset = Memory(count=7)
+    given = (dataset, dataset.unlabelled, (16, 16), (0.5, 2.0), 0)
+    plain = Crops(*given, "unlabelled", False)
+    twin, stream = Crops(*given, "partner", False, order="unlabelled"), Crops(*given, "partner", False)
+    numbers = [[one.index(position) for position in range(21)] for one in (plain, twin, stream)]
+    assert numbers[0] == numbers[1] != numbers[2]
+    assert not all(torch.equal(plain[k]["image"], twin[k]["image"]) for k in range(7))
+
+
+def test_a_mask_that_a_stage_made_stands_in_place_of_the_own_one(tmp_path):
+    dataset = Memory(size=(16, 16))
+    Image.fromarray(np.full((16, 16), 3, np.uint8)).save(tmp_path / "made.png")
+    made = [Sample("made", 0, mask=None, pseudo=tmp_path / "made.png"), Sample("own", 1, 1)]
+    items = [crops(dataset, samples=made, scale=(1.0, 1.0))[position] for position in range(2)]
+    by_number = {item["index"]: item for item in items}
+    assert (by_number[0]["mask"] == 3).all()
+    assert by_number[0]["pseudo"] is True
+    assert by_number[1]["pseudo"] is False
+    assert len(by_number[1]["mask"].unique()) > 1

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from by_hand import BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_plugins.baselines import unimatch as base
-from ssss_plugins.baselines.prevmatch import PastModels, PrevMatch, image_mean, truth
+from ssss_plugins.baselines.prevmatch import PastModels, PrevMatch, image_mean
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
+from ssss_zoo.mixing import true_label
 from ssss_zoo.records import Batch, Labelled, Progress
 
 SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
@@ -310,7 +311,7 @@ def test_with_few_copies_all_there_are_may_be_taken():
 
 
 def test_labelled_pixels_in_a_view_keep_their_own_labels():
-    label = truth(Labelled(torch.zeros(1, 3, 1, 3), torch.tensor([[[4, 255, 0]]])))
+    label = true_label(Labelled(torch.zeros(1, 3, 1, 3), torch.tensor([[[4, 255, 0]]])))
     assert label.target.tolist() == [[[4, 0, 0]]]
     assert label.confidence.tolist() == [[[1.0, 0.0, 1.0]]]
     assert label.valid.tolist() == [[[True, False, True]]]
