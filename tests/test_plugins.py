@@ -384,7 +384,7 @@ def test_watch_sees_every_answer_with_plugin_and_hook():
     config = configured("method=fixmatch")
     manager = make_manager(config, build_methods(config), watch)
     label = PseudoLabel(torch.zeros(1, 2, 2).long(), torch.ones(1, 2, 2), torch.ones(1, 2, 2).bool())
-    asked = {"probs": torch.ones(1, 3, 2, 2) / 3, "label": label, "progress": Progress(0, 1, 1)}
+    asked = {"probs": torch.ones(1, 3, 2, 2) / 3, "label": label, "stream": "unlabelled", "progress": Progress(0, 1, 1)}
     assert len(manager.hook.pixel_weight(**asked)) == 1
     manager.hook.make_students(make_network=lambda: torch.nn.Identity())
     assert seen == [("fixmatch", "pixel_weight"), ("default", "make_students")]

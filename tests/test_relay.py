@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -61,13 +62,12 @@ class Weights:
 
 
 NOTHING, SILENT = Weights(None, None, None), Weights(None, None, None)
-REGULARIZE = {
-    name: None for name in ("labelled", "labelled_output", "teacher", "weak", "label", "weight", "views", "progress")
-}
+REGULARIZE = dict.fromkeys(inspect.signature(specs.regularize).parameters)
 
 
 def pixel_weight(relay: Relay) -> Tensor:
-    return relay.pixel_weight(probs=torch.ones(B, C, H, W) / C, label=some_label(), progress=PROGRESS)
+    asked = {"probs": torch.ones(B, C, H, W) / C, "label": some_label(), "stream": "unlabelled", "progress": PROGRESS}
+    return relay.pixel_weight(**asked)
 
 
 def class_weight(relay: Relay) -> Tensor:
@@ -117,7 +117,7 @@ def test_the_first_answer_that_is_not_none_is_the_pseudo_label():
             return self.label
 
     one, two = some_label(), some_label()
-    asked = {"probs": None, "logits": None, "features": None, "valid": None, "progress": PROGRESS}
+    asked = dict.fromkeys(inspect.signature(specs.pseudo_label).parameters)
     assert connected(Says(None), Says(one), Says(two)).pseudo_label(**asked) is one
 
 

@@ -114,7 +114,9 @@ def released_step(network, teacher, batch: Batch, threshold: float) -> tuple[Ten
 
 def edge(teacher, batch: Batch, share: float) -> float:
     """A threshold that `share` of the pixels do not reach, half way between two of them."""
-    sure = teacher.eval()(batch.unlabelled.image.double() / 255).logits.softmax(dim=1).amax(dim=1).flatten().sort()[0]
+    with torch.no_grad():
+        logits = teacher.eval()(batch.unlabelled.image.double() / 255).logits
+    sure = logits.softmax(dim=1).amax(dim=1).flatten().sort()[0]
     place = int(share * len(sure))
     return float(sure[place : place + 2].mean()) if share else 0.0
 
