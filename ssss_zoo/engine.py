@@ -130,7 +130,7 @@ class Engine:
         with torch.no_grad():
             for student, teacher in zip(self.students, self.teachers, strict=True):
                 teacher.update(student, progress)
-                self.ask.ask("after_step", student=student, teacher=teacher, progress=progress)
+            self.ask.ask("after_step", students=self.students, teachers=self.teachers, progress=progress)
         return sums
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -295,9 +295,10 @@ class Engine:
         weight = mixing(own.weight, {name: target.weight for name, target in others.items()})
         output = lesson.outputs[f"view {view.name}"]
         seen = Seen(view, shown.image, output, label, weight, mixing.box, mixing)
-        seen = self.ask.refine(
-            seen=seen, labelled=batch.labelled, weak=own.output, teacher=lesson.teacher, progress=progress
-        )
+        with self.autocast():  # a closer look may call the networks again
+            seen = self.ask.refine(
+                seen=seen, labelled=batch.labelled, weak=own.output, teacher=lesson.teacher, progress=progress
+            )
         return replace(seen, weight=pooled(seen.weight, view.pool))
 
     def consistency(self, seen: Seen, progress: Progress) -> Tensor:

@@ -148,8 +148,8 @@ def regularize(
 
 
 @hookspec
-def after_step(student: nn.Module, teacher: Teacher, progress: Progress) -> None:
-    """Called for each student after its optimiser step and its teacher's update, without gradient."""
+def after_step(students: list[nn.Module], teachers: list[Teacher], progress: Progress) -> None:
+    """Called once after the optimiser's step and the teachers' updates, without gradient. teachers: one per student."""
 
 
 @hookspec

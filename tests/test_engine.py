@@ -606,15 +606,15 @@ def test_the_averaged_teacher_follows_after_the_optimiser_step(rig):
         assert_close(teacher.state_dict()[name], expected, atol=1e-9, rtol=0)
 
 
-def test_after_step_comes_last_for_each_student_and_carries_no_gradient(rig):
+def test_after_step_comes_last_and_once_and_carries_no_gradient(rig):
     told = []
 
-    def after_step(self, student, teacher, progress):
-        told.append((student, teacher, progress.step, torch.is_grad_enabled()))
+    def after_step(self, students, teachers, progress):
+        told.append((students, teachers, progress.step, torch.is_grad_enabled()))
 
     made = rig({"after_step": after_step, **views()})
     made.engine.step(iter([raw_batch()]), Progress(3, 10, 5))
-    assert told == [(made.student, made.engine.teachers[0], 3, False)]
+    assert told == [(made.engine.students, made.engine.teachers, 3, False)]
 
 
 def test_every_draw_of_a_step_is_a_function_of_seed_and_step(tiny_run):

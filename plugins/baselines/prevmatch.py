@@ -43,9 +43,8 @@ class PrevMatch:
 
     @hookimpl
     def setup(self, info: RunInfo) -> dict[str, nn.Module]:
-        self.first, past = id(info.students[0]), PastModels(info.students[0], self.models)
-        self.past = past
-        return {"prevmatch_past": past}
+        self.past = PastModels(info.students[0], self.models)
+        return {"prevmatch_past": self.past}
 
     @hookimpl(wrapper=True)
     def make_views(self, progress: Progress) -> Generator[None, Views, Views]:
@@ -90,10 +89,10 @@ class PrevMatch:
         return seen.view.share * loss
 
     @hookimpl
-    def after_step(self, student: nn.Module, progress: Progress) -> None:
+    def after_step(self, students: list[nn.Module], progress: Progress) -> None:
         every = max(round(self.interval * progress.epoch_steps), 1)
-        if self.past and self.store == "epochs" and id(student) == self.first and (progress.step + 1) % every == 0:
-            self.past.keep(student)
+        if self.past and self.store == "epochs" and (progress.step + 1) % every == 0:
+            self.past.keep(students[0])
 
     @hookimpl
     def after_eval(self, metrics: dict[str, Any], students: list[nn.Module]) -> None:

@@ -95,11 +95,11 @@ class STPlusPlus:
         return replace(labelled, image=image, mask=labelled.mask.masked_fill(box, IGNORE))
 
     @hookimpl
-    def after_step(self, student: nn.Module, progress: Progress) -> None:
+    def after_step(self, students: list[nn.Module], progress: Progress) -> None:
         steps = progress.steps
         for index, due in enumerate((steps // 3, 2 * steps // 3)):
             if progress.step + 1 == max(due, 1):
-                self.kept[index].load_state_dict(student.state_dict())
+                self.kept[index].load_state_dict(students[0].state_dict())
 
     @hookimpl
     def after_eval(self, metrics: dict[str, Any], students: list[nn.Module], progress: Progress) -> None:
