@@ -47,8 +47,10 @@ class ModelConfig:
 
     architecture: of segmentation_models_pytorch, read by model=smp alone. weights: `imagenet` (the pretrained ones
     that come with the encoder), `none` or a path. mean, std: of the images in [0, 1]; empty means the encoder's own.
-    rates: of the ASPP; empty means the literature's for the output stride. separable: depthwise-separable 3x3
-    convolutions in the head, our choice for CPUs.
+    multi_grid: factors of the dilations in the blocks of a ResNet's last stage (CPS, U2PL and AugSeg: 2, 2, 4); empty
+    means none. freeze_norm: keep the encoder's BatchNorm as the weights bring it, neither trained nor estimated
+    (CutMix-Seg). rates: of the ASPP; empty means the literature's for the output stride. separable:
+    depthwise-separable 3x3 convolutions in the head, our choice for CPUs.
     """
 
     name: str = "deeplabv3plus"
@@ -57,6 +59,8 @@ class ModelConfig:
     weights: str = "imagenet"
     in_channels: int = 3
     output_stride: int = 16
+    multi_grid: list[int] = field(default_factory=list)
+    freeze_norm: bool = False
     channels: int = 256
     low_level_channels: int = 48
     separable: bool = False
@@ -96,13 +100,15 @@ class TrainConfig:
 @dataclass
 class OptimConfig:
     """name: sgd or adamw. lr: of the encoder; the rest trains at lr x head_multiplier. power: of the poly schedule
-    lr * (1 - t/T)^power, written before step t (CPS, U2PL, ST++; UniMatch's release lags one step)."""
+    lr * (1 - t/T)^power, written before step t (CPS, U2PL, ST++; UniMatch's release lags one step). decay_all: weight
+    decay on every parameter (UniMatch, U2PL); false: not on biases and BatchNorm (CPS)."""
 
     name: str = "sgd"
     lr: float = 0.001
     head_multiplier: float = 10.0
     momentum: float = 0.9
     weight_decay: float = 0.0001
+    decay_all: bool = True
     power: float = 0.9
 
 

@@ -413,16 +413,18 @@ def run_pass(student: Network, tickets: list[Ticket]) -> dict[str, Output]:
 
 
 def make_optimizer(config: Config, students: list[Network], modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
-    """SGD or AdamW over two groups: encoders at `lr`, everything else (heads, the methods' modules) at
-    `lr * head_multiplier`. Weight decay on all of them, BatchNorm and biases included (UniMatch's release)."""
+    """SGD or AdamW: encoders at `lr`, everything else (heads, the methods' modules) at `lr * head_multiplier`. Weight
+    decay on all parameters, or with `decay_all=false` on those of two dimensions and more: not on biases and norms."""
     optim = config.optim
     encoders = [p for student in students for p in student.parameter_groups()["encoder"]]
     heads = [p for student in students for p in student.parameter_groups()["head"]]
     heads += [p for module in modules for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": encoders, "lr": optim.lr, "initial_lr": optim.lr},
-        {"params": heads, "lr": optim.lr * optim.head_multiplier, "initial_lr": optim.lr * optim.head_multiplier},
-    ]
+    groups: list[dict[str, Any]] = []
+    for parameters, lr in ((encoders, optim.lr), (heads, optim.lr * optim.head_multiplier)):
+        spared = [p for p in parameters if p.dim() < 2 and not optim.decay_all]
+        decayed = [p for p in parameters if p.dim() > 1 or optim.decay_all]
+        groups += [{"params": decayed, "lr": lr, "initial_lr": lr}]
+        groups += [{"params": spared, "lr": lr, "initial_lr": lr, "weight_decay": 0.0}] if spared else []
     if optim.name == "adamw":
         return torch.optim.AdamW(groups, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
     sgd = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True)

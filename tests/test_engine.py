@@ -584,6 +584,25 @@ def test_a_step_of_plain_sgd_moves_by_rate_times_gradient(rig):
         assert_close(parameter.detach(), before[name] - rate * (kept[name] + 0.01 * before[name]), atol=1e-9, rtol=0)
 
 
+def test_without_decay_all_biases_and_norms_are_not_decayed(rig):
+    words = (
+        "optim.momentum=0",
+        "optim.weight_decay=0.01",
+        "optim.lr=0.1",
+        "optim.head_multiplier=3",
+        "optim.decay_all=false",
+    )
+    made = rig(None, "method=supervised", *words)
+    before = {name: p.detach().clone() for name, p in made.student.named_parameters()}
+    _, kept = gradients_at_step(made, [raw_batch()], Progress(5, 10, 5))
+    flat = 0
+    for name, parameter in made.student.named_parameters():
+        rate = 0.1 * 0.5**0.9 * (1 if name.startswith("encoder") else 3)
+        decay, flat = (0.01, flat) if parameter.dim() > 1 else (0, flat + 1)
+        assert_close(parameter.detach(), before[name] - rate * (kept[name] + decay * before[name]), atol=1e-9, rtol=0)
+    assert flat > 0
+
+
 def test_two_groups_hold_every_trained_parameter_once(rig):
     frozen = nn.Linear(4, 4).requires_grad_(False)
     own, hooks = nn.Linear(8, 3), {"setup": lambda self: {"own": own, "frozen": frozen}}

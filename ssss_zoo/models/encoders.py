@@ -74,6 +74,7 @@ def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[floa
     """A plain timm vision transformer without its classifier, for images of any multiple of its patch; otherwise as
     `make_encoder`. Raises UserError for an encoder that is none."""
     check_name(settings.encoder)
+    refuse_multi_grid(settings)
     if not is_transformer(settings.encoder):
         raise no_transformer(settings)
     return with_weights(settings, build_transformer)
@@ -91,7 +92,26 @@ def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], 
         elif settings.weights != "none":
             load_weights(encoder, read_weights(Path(settings.weights).expanduser()), settings)
     own = encoder.pretrained_cfg
+    if settings.freeze_norm:
+        freeze_norm(encoder, settings)
     return encoder, statistic("mean", settings, own["mean"]), statistic("std", settings, own["std"])
+
+
+def freeze_norm(encoder: nn.Module, settings: ModelConfig) -> None:
+    """Turn the encoder's BatchNorm into fixed scales and shifts. Raises UserError for an encoder without any."""
+    from timm.layers import freeze_batch_norm_2d
+
+    if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
+        what = f"model.encoder={settings.encoder} has no BatchNorm"
+        raise UserError(f"model.freeze_norm=true: {what}; leave the key out")
+    freeze_batch_norm_2d(encoder)
+
+
+def refuse_multi_grid(settings: ModelConfig) -> None:
+    """Raise UserError where `model.multi_grid` is set and the network does not read it."""
+    if settings.multi_grid:
+        given = list(settings.multi_grid)
+        raise UserError(f"model.multi_grid={given} is read by model=deeplabv3plus alone; set model.multi_grid=[]")
 
 
 def check_name(name: str) -> None:
@@ -122,7 +142,26 @@ def build(settings: ModelConfig, **weights: Any) -> Any:
         raise undilatable(settings) from error
     if encoder.feature_info.reduction()[-1] != stride:
         raise undilatable(settings)
+    if settings.multi_grid:
+        spread(encoder, settings)
     return encoder
+
+
+def spread(encoder: Any, settings: ModelConfig) -> None:
+    """Multiply the dilations in the last stage's blocks by `model.multi_grid`. With 2, 2, 4 they are 2, 4, 8 at output
+    stride 16 (TorchSemiSeg, AugSeg) and 4, 8, 16 at 8 (U2PL): the first block still has the stage before's dilation.
+
+    Raises UserError for another number of blocks than factors, and for an encoder that is no ResNet.
+    """
+    factors, blocks = list(settings.multi_grid), list(getattr(encoder, "layer4", ()))
+    if len(blocks) != len(factors) or min(factors) < 1:
+        has = f"its last stage has {len(blocks)} blocks" if blocks else "it is no ResNet"
+        advice = f"give {len(blocks)} whole numbers of at least 1" if blocks else "set model.multi_grid=[]"
+        raise UserError(f"model.multi_grid={factors} does not fit model.encoder={settings.encoder}: {has}; {advice}")
+    for block, factor in zip(blocks, factors, strict=True):
+        for layer in block.modules():
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3):
+                layer.dilation = layer.padding = (factor * layer.dilation[0], factor * layer.dilation[1])
 
 
 def undilatable(settings: ModelConfig) -> UserError:

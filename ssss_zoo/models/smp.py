@@ -18,7 +18,17 @@ from torch import Tensor
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.deeplabv3plus import resize
-from ssss_zoo.models.encoders import check_hub, first_line, in_cache, load_weights, no_weights, read_weights, statistic
+from ssss_zoo.models.encoders import (
+    check_hub,
+    first_line,
+    freeze_norm,
+    in_cache,
+    load_weights,
+    no_weights,
+    read_weights,
+    refuse_multi_grid,
+    statistic,
+)
 from ssss_zoo.records import Output
 
 if TYPE_CHECKING:
@@ -79,6 +89,7 @@ def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[flo
     """smp's whole network with its encoder's weights, and the mean and std of images in [0, 1] that go with them."""
     smp = package()
     check_range("model.in_channels", settings.in_channels, 1)
+    refuse_multi_grid(settings)
     known = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values() if kind.__name__ != "DPT"}
     check_choice("model.architecture", settings.architecture, known)  # smp's DPT fails on patch 14; ours is model=dpt
     check_encoder(smp, settings.encoder)
@@ -98,6 +109,8 @@ def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[flo
         raise UserError(f"{parts} cannot be built: {first_line(error)}") from error
     if settings.weights not in ("imagenet", "none"):
         load_weights(whole.encoder, read_weights(Path(settings.weights).expanduser()), settings)
+    if settings.freeze_norm:
+        freeze_norm(whole.encoder, settings)
     mean, std = statistics(smp, settings)
     return whole, statistic("mean", settings, mean), statistic("std", settings, std)
 

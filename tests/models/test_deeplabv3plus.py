@@ -22,10 +22,10 @@ def small(num_classes: int = 5, **settings: Any) -> DeepLabV3Plus:
     return DeepLabV3Plus(ModelConfig(**{**SMALL, **settings}), num_classes)
 
 
-def on_meta(encoder: str, output_stride: int = 16) -> DeepLabV3Plus:
+def on_meta(encoder: str, output_stride: int = 16, **settings: Any) -> DeepLabV3Plus:
     """Shapes only, nothing is computed."""
     with torch.device("meta"):
-        return DeepLabV3Plus(ModelConfig(encoder=encoder, weights="none", output_stride=output_stride), 21)
+        return DeepLabV3Plus(ModelConfig(encoder=encoder, weights="none", output_stride=output_stride, **settings), 21)
 
 
 # ---- UniMatch's network, in figures
@@ -59,6 +59,48 @@ def test_output_stride_8_dilates_two_stages_as_st_plus_plus_does() -> None:
     stages = [[block.conv2.dilation[0] for block in encoder[f"layer{stage}"]] for stage in (3, 4)]
     assert stages == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
     assert dilations(net) == [1, 12, 24, 36]
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(16, [[1] * 6, [2, 4, 8]]), (8, [[1, 2, 2, 2, 2, 2], [4, 8, 16]])])
+def test_a_multi_grid_has_the_dilations_of_torchsemiseg_and_u2pl(stride: int, expected: list[list[int]]) -> None:
+    net = on_meta("resnet101_deep_stem" if stride == 16 else "resnet50_deep_stem", stride, multi_grid=[2, 2, 4])
+    encoder: Any = net.encoder
+    last = [block.conv2 for block in encoder.layer4]
+    assert [conv.dilation[0] for conv in last] == expected[1]
+    assert all(conv.dilation == conv.padding for conv in last)
+    if stride == 8:
+        assert [block.conv2.dilation[0] for block in encoder.layer3] == expected[0]
+    assert net.encode(torch.zeros(1, 3, 65, 65, device="meta"))[-1].shape[-1] == -(-65 // stride)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "factors", "words"),
+    [
+        ("resnet50", [2, 4], "its last stage has 3 blocks; give 3 whole numbers of at least 1"),
+        ("resnet50", [2, 0, 4], "its last stage has 3 blocks; give 3 whole numbers of at least 1"),
+        ("tf_efficientnet_lite0", [2, 2, 4], "it is no ResNet; set model.multi_grid=[]"),
+    ],
+)
+def test_a_multi_grid_that_does_not_fit_is_one_line(encoder: str, factors: list[int], words: str) -> None:
+    with pytest.raises(UserError, match="does not fit") as caught:
+        on_meta(encoder, multi_grid=factors)
+    assert str(caught.value) == f"model.multi_grid={factors} does not fit model.encoder={encoder}: {words}"
+
+
+def test_frozen_norm_is_neither_trained_nor_estimated_and_changes_nothing_else() -> None:
+    net, frozen = small(), small(freeze_norm=True)
+    image = torch.rand(2, 3, 40, 40)
+    before = {name: value.clone() for name, value in frozen.encoder.state_dict().items()}
+    assert_close(frozen.train().encode(image), net.eval().encode(image), atol=1e-6, rtol=1e-5)
+    assert all(parameter.dim() > 1 for parameter in frozen.parameter_groups()["encoder"])
+    sum(level.sum() for level in frozen.encode(image)).backward()  # type: ignore[union-attr]
+    assert all(torch.equal(value, before[name]) for name, value in frozen.encoder.state_dict().items())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in frozen.pyramid.modules())  # the new head's is trained
+
+
+def test_an_encoder_without_batchnorm_has_none_to_freeze() -> None:
+    with pytest.raises(UserError, match=r"model.freeze_norm=true: model.encoder=convnext_atto has no BatchNorm; leave"):
+        small(encoder="convnext_atto", output_stride=32, freeze_norm=True)
 
 
 def dilations(net: DeepLabV3Plus) -> list[int]:
