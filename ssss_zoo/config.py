@@ -35,10 +35,24 @@ class PluginsConfig:
 
 @dataclass
 class DataConfig:
-    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list."""
+    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list.
+
+    The rest is read by dataset=folder alone. layout: auto, `folders` (images/ and masks/), `parts` (train/images,
+    train/masks, val/...) or `suffix` (a.jpg and a_mask.png side by side). images, masks: what those folders are called
+    where they have no usual name. unlabelled: further folders of images without masks. encoding: what masks hold, auto,
+    `ids`, `values` or `colours`. ignore: further values (or colours as '#ff00ff') of pixels that do not count; in ids
+    255 never does. snap: take values or colours that no class has for the nearest that one has.
+    """
 
     root: str | None = None
     split: str = "all"
+    layout: str = "auto"
+    images: str | None = None
+    masks: str | None = None
+    unlabelled: list[str] = field(default_factory=list)
+    encoding: str = "auto"
+    ignore: list[str] = field(default_factory=list)
+    snap: bool = False
 
 
 @dataclass

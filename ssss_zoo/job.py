@@ -13,7 +13,7 @@ from torch import nn
 
 from ssss_zoo import checkpoint
 from ssss_zoo.augment import Strong
-from ssss_zoo.config import Config, as_yaml, square
+from ssss_zoo.config import Config, DataConfig, as_yaml, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.feed import Needs
 from ssss_zoo.engine import seed_draws
@@ -170,7 +170,13 @@ def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int
     return tuple(level.shape[1] for level in maps)
 
 
-def open_dataset(dataset_class: Callable[..., Dataset], config: Config) -> Dataset:
+def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
+    """The run's data set. Raises UserError for a `data` key that it does not read, and as the data set does."""
+    usual = DataConfig()
+    for key, given in vars(config.data).items():
+        if key not in dataset_class.reads and given != getattr(usual, key):
+            known = ", ".join(f"data.{name}" for name in dataset_class.reads)
+            raise UserError(f"data.{key} means nothing to dataset={config.dataset}, which reads {known}")
     dataset = dataset_class(config.data)
     dataset.channels = config.model.in_channels
     return dataset

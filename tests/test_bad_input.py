@@ -81,6 +81,7 @@ EARLY = [
     (["data.split=unlabelled=0"], "method=fixmatch learns from unlabelled images and tiny has none"),
     (["data.split=hidden=0", "diagnose=true"], "diagnose=true needs hidden labels for every unlabelled image"),
     (["data.split=labelled=0"], "the labelled stream has no image"),
+    (["data.snap=true"], "data.snap means nothing to dataset=tiny, which reads data.root, data.split"),
 ]
 
 

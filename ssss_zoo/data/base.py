@@ -24,6 +24,7 @@ class Dataset(ABC):
     """
 
     source: ClassVar[str] = ""  # one line for `ssss list`: where it comes from
+    reads: ClassVar[tuple[str, ...]] = ("root", "split")  # keys of `data` that it has a use for; others are refused
     channels: int = 3  # what read_image gives; the run sets it to `model.in_channels` before anything is read
 
     class_names: tuple[str, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ssss_zoo.data.classes import read_classes
 from ssss_zoo.data.files import FileDataset
-from ssss_zoo.data.lists import find_root, read_classes, read_split
+from ssss_zoo.data.lists import find_root, read_split
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from ssss_zoo.data.classes import Colour
 from ssss_zoo.data.files import FileDataset
-from ssss_zoo.data.lists import Colour, find_root, need_folders, read_split, split_folder
+from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
 from ssss_zoo.errors import UserError
 
 if TYPE_CHECKING:

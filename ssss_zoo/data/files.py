@@ -22,6 +22,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", "
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "CMYK": 3, "YCbCr": 3, "RGBA": 4}  # by Pillow's mode
 MODES = {(1, 1): "L", (1, 3): "RGB", (3, 3): "RGB", (4, 3): "RGB", (4, 4): "RGBA"}  # (found, expected): converted to
 DEEP = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
+COLOURED = ("RGB", "RGBA")  # modes of masks in colour, or in grey three times over; transparency says nothing
 ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
 BROKEN = (  # what Pillow's decoders raise at damaged files
     OSError,
@@ -106,7 +107,8 @@ def image_size(path: Path, channels: int) -> tuple[int, int]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 as stored: palette indices and greys are class ids, 255 is void.
+    """(H, W) uint8 as stored: palette indices and greys (one channel, or three that are equal) are class ids, 255 is
+    void.
 
     Raises UserError, naming the file, for what cannot hold ids: colours, JPEG, values above 255.
     """
@@ -115,6 +117,9 @@ def read_mask(path: Path) -> np.ndarray:
         array = np.array(image)
     if lossy:
         raise UserError(f"mask {path} is a JPEG, which smears class ids; save masks as PNG")
+    grey = grey_codes(array) if mode in COLOURED else None
+    if grey is not None:
+        return grey
     if mode == "F" or mode not in (*DEEP, "1", "L", "P"):
         raise UserError(
             f"mask {path} is not one channel of ids (mode {mode}): colour masks are not class ids; "
@@ -124,6 +129,12 @@ def read_mask(path: Path) -> np.ndarray:
     if low < 0 or high > IGNORE:
         raise UserError(f"mask {path} ({DEEP[mode]}) holds value {high if high > IGNORE else low}; ids are 0 to 254")
     return array.astype(np.uint8)
+
+
+def grey_codes(colours: np.ndarray) -> np.ndarray | None:
+    """(H, W, 3 or 4) to (H, W) where red, green and blue are equal everywhere, else None."""
+    red, green, blue = (colours[..., channel] for channel in range(3))
+    return red if np.array_equal(red, green) and np.array_equal(red, blue) else None
 
 
 # --- a data set of files --------------------------------------------------------------------------------------------
@@ -253,7 +264,7 @@ def check_content(counts: np.ndarray, samples: Sequence[Sample], part: str) -> N
     if present == {0, IGNORE}:
         raise UserError(
             f"only 0 and {IGNORE} in all {where}: looks like 0/255 masks, but {IGNORE} is void: "
-            f"write 1 for the object and keep {IGNORE} for pixels to ignore"
+            f"write 1 for the object and keep {IGNORE} for pixels to ignore (of dataset=folder: data.encoding=values)"
         )
     if present <= {IGNORE}:
         raise UserError(f"nothing but void ({IGNORE}) in all {where}: there is nothing to learn from")

@@ -1,4 +1,4 @@
-"""Where a data set lies, its class list, and its split lists in the format the field shares (UniMatch, ST++).
+"""Where a data set lies, and its split lists in the format the field shares (UniMatch, ST++).
 
 A list has one `<image path> <mask path>` a line, relative to the root. `splits/<name>/` holds `labeled.txt` and
 `unlabeled.txt` of the split `<name>` (`1/8` is the folder `1_8`), `splits/` itself `val.txt` and perhaps `train.txt`.
@@ -6,8 +6,8 @@ A list has one `<image path> <mask path>` a line, relative to the root. `splits/
 
 from __future__ import annotations
 
+import csv
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssss_zoo.errors import UserError, unknown
-from ssss_zoo.records import IGNORE, Sample
+from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 LABELLED = ("labeled.txt", "labelled.txt")
 UNLABELLED = ("unlabeled.txt", "unlabelled.txt")
 TRAIN = ("train.txt", "train_aug.txt", "trainaug.txt")
+CSV_NAMES = ("image", "images", "image_path", "img", "file", "filename", "path")  # of a CSV's first column
 FORMAT = "expected '<image path> <mask path>' relative to"
 
-Colour = tuple[int, int, int]
 Reader = Callable[[Path, bool], list[Sample]]  # (list file, masks needed)
 
 
@@ -38,7 +38,7 @@ class Lists:
     val: list[Sample]
 
 
-# --- root and classes -----------------------------------------------------------------------------------------------
+# --- root -----------------------------------------------------------------------------------------------------------
 
 
 def find_root(data: DataConfig, dataset: str, content: str) -> Path:
@@ -73,43 +73,6 @@ def split_folder(root: Path, name: str, origin: str) -> Path:
     raise UserError(f"no {root / 'splits' / 'val.txt'}: put there the split lists of {origin}")
 
 
-def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
-    """Names and colours of a class list: one class a line in the order of ids, `name` or `name R G B`.
-
-    Colours that are left out are generated. Raises UserError, naming file and line, at what cannot be read.
-    """
-    names: list[str] = []
-    colours: list[Colour | None] = []
-    for number, line in enumerate(read_lines(path), 1):
-        match = re.fullmatch(r"(.*?\S)(?:[\s,]+(\d+)[\s,]+(\d+)[\s,]+(\d+))?", line)
-        if not match:
-            continue  # a blank line
-        name, *parts = match.groups()
-        colour = tuple(int(part) for part in parts if part)
-        if name in names:
-            raise UserError(f"{path} line {number}: class '{name}' is named twice")
-        if any(part > 255 for part in colour):
-            raise UserError(f"{path} line {number}: a colour of class '{name}' is above 255: {colour}")
-        names.append(name)
-        colours.append((colour[0], colour[1], colour[2]) if colour else None)
-    if not 2 <= len(names) <= IGNORE:
-        raise UserError(f"{path} names {len(names)} classes; expected 2 to {IGNORE}, one a line")
-    return tuple(names), tuple(own or other for own, other in zip(colours, palette(len(names)), strict=True))
-
-
-def palette(count: int) -> tuple[Colour, ...]:
-    """`count` distinct colours, black first: the bits of an id, lowest first, become the high bits of red, green and
-    blue in turn (the colour map of the PASCAL VOC development kit)."""
-    return tuple(bit_colour(index) for index in range(count))
-
-
-def bit_colour(index: int) -> Colour:
-    channels = [0, 0, 0]
-    for bit in range(8):
-        channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-    return (channels[0], channels[1], channels[2])
-
-
 # --- one list -------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +86,7 @@ def read_list(path: Path, root: Path, need_masks: bool, rename: Mapping[str, str
     exists = file_lookup(root)
     lines: dict[str, int] = {}
     samples = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(list_lines(path), 1):
         if not line:
             continue
         for old, new in (rename or {}).items():
@@ -137,6 +100,16 @@ def read_list(path: Path, root: Path, need_masks: bool, rename: Mapping[str, str
     if not samples:
         raise UserError(f"{path} is empty; {FORMAT} {root}, one a line")
     return samples
+
+
+def list_lines(path: Path) -> list[str]:
+    """The lines of a list; of a CSV file its first two columns, parted by a TAB, the line of their names left empty."""
+    lines = read_lines(path)
+    if path.suffix.lower() != ".csv":
+        return lines
+    rows = csv.reader(lines, delimiter=";" if ";" in lines[0] else ",")
+    joined = ["\t".join(cell.strip() for cell in [*row, ""][:2]) if row else "" for row in rows]
+    return ["", *joined[1:]] if joined[0].partition("\t")[0].lower() in CSV_NAMES else joined
 
 
 def read_lines(path: Path) -> list[str]:
@@ -250,11 +223,11 @@ def first_file(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def list_path(root: Path, split: str) -> Path | None:
-    """`split` as the path of a list, where it is one. Raises UserError for a `.txt` that is not there."""
+    """`split` as the path of a list, where it is one. Raises UserError for a `.txt` or `.csv` that is not there."""
     for path in (Path(split).expanduser(), root / split):
         if path.is_file():
             return path
-    if split.endswith(".txt"):
+    if split.endswith((".txt", ".csv")):
         raise UserError(f"no list {split} (data.split), neither from the working directory nor from {root}")
     return None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ssss_zoo.data.classes import palette
 from ssss_zoo.data.files import FileDataset
-from ssss_zoo.data.lists import find_root, need_folders, palette, read_split, split_folder
+from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig

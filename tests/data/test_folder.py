@@ -59,7 +59,8 @@ def test_pairs_by_stem_the_rest_is_unlabelled(tmp_path):
     assert names(dataset.unlabelled) == ["images/extra.png", "unlabelled/a.JPG", "unlabelled/deep/b.tif"]
     assert all(sample.mask == tmp_path / "masks" / f"{sample.image.stem}.png" for sample in dataset.labelled)
     assert dataset.notes == [
-        "8 labelled, 2 held out for validation (no val part found), 3 unlabelled, 3 classes from classes.txt"
+        "8 labelled, 2 held out for validation (no val part found), 3 unlabelled, 3 classes from classes.txt",
+        "layout folders: images/ with masks/; masks hold class ids",
     ]
     dataset.check()
 
@@ -78,7 +79,7 @@ def test_nested_parts(tmp_path):
     assert names(dataset.labelled) == [f"images/train/0{index}.jpg" for index in range(3)]
     assert names(dataset.val) == ["images/val/00.jpg", "images/val/01.jpg"]
     assert names(dataset.unlabelled) == ["images/train/loose.png"]
-    assert dataset.notes[0].startswith("3 labelled, 2 for validation (images/val), 1 unlabelled")
+    assert dataset.notes[0].startswith("3 labelled, 2 for validation (val part), 1 unlabelled")
 
 
 def test_train_images_may_lie_beside_the_val_folder(tmp_path):
@@ -117,7 +118,7 @@ def test_without_unlabelled_images_the_labelled_serve(tmp_path):
     pairs(tmp_path, 5)
     dataset = open_folder(tmp_path)
     assert names(dataset.unlabelled) == names(dataset.labelled)
-    assert "serve as unlabelled" in dataset.notes[1]
+    assert "serve as unlabelled" in dataset.notes[2]
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
@@ -197,12 +198,16 @@ def test_colours_from_the_class_list(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([[0, 255]], ["0/255", "write 1"]), ([[0, 128]], ["0, 128", "grey levels"]), ([[0, 85, 170]], ["170", "grey"])],
+    [
+        ([[0, 255]], ["0/255", "data.encoding=values"]),
+        ([[0, 128]], ["0, 128", "grey levels", "data.encoding=values"]),
+        ([[0, 85, 170]], ["170", "grey"]),
+    ],
 )
 def test_values_that_cannot_be_classes(tmp_path, values, words):
     pairs(tmp_path, 4)
     mask(tmp_path, *(f"masks/0{index}.png" for index in range(4)), values=values)
-    refusal(lambda: open_folder(tmp_path), str(tmp_path / "masks"), *words)
+    refusal(lambda: open_folder(tmp_path), str(tmp_path), *words)
 
 
 def test_check_of_a_class_list_that_is_too_short(tmp_path):
@@ -211,10 +216,12 @@ def test_check_of_a_class_list_that_is_too_short(tmp_path):
     refusal(open_folder(tmp_path).check, "masks/0", "holds 2 (1 pixels)", "ids are 0 to 1")
 
 
-def test_colour_mask_is_named(tmp_path):
-    pairs(tmp_path, 4)
-    image(tmp_path, "masks/02.png")
-    refusal(lambda: open_folder(tmp_path), "masks/02.png", "colour masks are not class ids")
+def test_a_colour_mask_among_others_is_named(tmp_path):
+    pairs(tmp_path, 20)
+    mask(tmp_path, "masks/13.png", values=[[[255, 0, 0]] * 2] * 2)
+    refusal(lambda: open_folder(tmp_path), "masks/1", "coloured", "data.encoding=colours")
+    (tmp_path / "classes.txt").write_text("a\nb\nc")
+    refusal(lambda: open_folder(tmp_path).check(), "masks/1", "coloured", "name R G B")
 
 
 # --- wrong layouts --------------------------------------------------------------------------------------------------
@@ -230,8 +237,8 @@ def test_missing_parts(tmp_path):
 
 def test_mask_without_an_image(tmp_path):
     pairs(tmp_path, 3)
-    mask(tmp_path, "masks/00_mask.png", "masks/01_mask.png")
-    refusal(lambda: open_folder(tmp_path), "masks/00_mask.png", "no image", "2 of 5 masks")
+    mask(tmp_path, "masks/x.png", "masks/y_mask.png")
+    refusal(lambda: open_folder(tmp_path), "masks/x.png", "no image", "2 of 5 masks", "_mask")
 
 
 def test_two_images_of_one_stem(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 
 from ssss_zoo.config import DataConfig
-from ssss_zoo.data.lists import choose_split, find_root, palette, read_classes, read_list, read_split
+from ssss_zoo.data.classes import palette, read_classes
+from ssss_zoo.data.lists import choose_split, find_root, read_list, read_split
 from ssss_zoo.errors import UserError
 
 

@@ -1,0 +1,243 @@
+"""Which file of a folder is an image, which its mask, and which part of the data both belong to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssss_zoo.data.files import SUFFIXES
+from ssss_zoo.errors import UserError, check_choice
+from ssss_zoo.records import Sample
+
+if TYPE_CHECKING:
+    from ssss_zoo.config import DataConfig
+
+LAYOUTS = ("auto", "folders", "parts", "suffix")
+IMAGES = ("images", "image", "imgs", "img", "JPEGImages")
+MASKS = ("masks", "mask", "labels", "label", "annotations", "gt", "SegmentationClass")
+LOOSE = ("unlabelled", "unlabeled")
+PARTS = {
+    "train": "",
+    "training": "",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg")  # of a mask's stem, where it has one
+
+
+@dataclass(eq=False)
+class Found:
+    """Every image of a folder by what it is good for. layout, said: how it lies there, and that in words; pairs: with
+    masks, to train on; val: those of the val part; loose: without masks; left: of a test part, which nothing reads."""
+
+    layout: str
+    said: str
+    pairs: list[Sample] = field(default_factory=list)
+    val: list[Sample] = field(default_factory=list)
+    loose: list[Sample] = field(default_factory=list)
+    left: int = 0
+
+
+@dataclass(frozen=True)
+class Corner:
+    """A folder of images and the folder of their masks, the same one where only an ending tells them apart. part: what
+    all of it belongs to, unless a folder within says so."""
+
+    images: Path
+    masks: Path
+    part: str = ""
+
+
+def scan(root: Path, data: DataConfig) -> Found:
+    """Look through `root`. Raises UserError when it has no layout that is known, or two; for a mask without an image,
+    two files of one name, and an image of the val part without a mask."""
+    check_choice("data.layout", data.layout, LAYOUTS)
+    layout, corners = chosen(root, data)
+    found = Found(layout, said(root, layout, corners))
+    for corner in corners:
+        pair_up(root, corner, found)
+    bare = [sample for sample in found.val if sample.mask is None]
+    if bare:
+        raise UserError(
+            f"{root / bare[0].name} has no mask: an image to validate on needs one (in {corners[-1].masks})"
+        )
+    taken = {sample.image for sample in (*found.pairs, *found.val, *found.loose)}
+    for folder in loose_folders(root, data.unlabelled):
+        found.loose += [Sample(name_of(path, root), path) for path in image_files(folder) if path not in taken]
+    return found
+
+
+# --- which layout ---------------------------------------------------------------------------------------------------
+
+
+def chosen(root: Path, data: DataConfig) -> tuple[str, list[Corner]]:
+    """The layout that `data.layout` names or the only one that fits, and its corners."""
+    images, masks = ((name,) if name else usual for name, usual in ((data.images, IMAGES), (data.masks, MASKS)))
+    fitting: dict[str, list[Corner]] = {}
+    top = corner_of(root, images, masks)
+    parts = [corner for name in PARTS for corner in [corner_of(root / name, images, masks, PARTS[name])] if corner]
+    if top:
+        fitting["folders"] = [top]
+    if parts:
+        fitting["parts"] = parts
+    if data.layout == "suffix" or (not fitting and any(endings_of(image_files(root)))):
+        fitting["suffix"] = [Corner(root, root)]
+    if data.layout != "auto":
+        if data.layout not in fitting:
+            raise UserError(f"data.layout={data.layout} does not fit {root}: {missing(root, images, masks)}")
+        return data.layout, fitting[data.layout]
+    if len(fitting) > 1:
+        raise UserError(
+            f"{root} can be read in two ways, as data.layout=folders ({said(root, 'folders', fitting['folders'])}) and "
+            f"as data.layout=parts ({said(root, 'parts', parts)}): give the one that you mean"
+        )
+    if not fitting:
+        raise UserError(f"{root} has no layout that is known: {missing(root, images, masks)}")
+    return next(iter(fitting.items()))
+
+
+def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: str = "") -> Corner | None:
+    """The corner whose folders lie in `place`, where both do. Raises UserError for two that could be meant."""
+    inside = sorted(subfolders(place))
+    wanted = [{name.lower() for name in names} for names in (images, masks)]
+    found = [[place / name for name in inside if name.lower() in names] for names in wanted]
+    for folders, key in zip(found, ("images", "masks"), strict=True):
+        if len(folders) > 1:
+            names = " and ".join(f"{folder.name}/" for folder in folders)
+            raise UserError(f"{place} holds {names}: give data.{key}={folders[0].name}, or the one that you mean")
+    return Corner(found[0][0], found[1][0], part) if all(found) else None
+
+
+def subfolders(place: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(place) if entry.is_dir()} if place.is_dir() else set()
+
+
+def missing(root: Path, images: Sequence[str], masks: Sequence[str]) -> str:
+    """What was looked for in `root`, and what is there."""
+    inside = {name.lower() for name in subfolders(root)}
+    lacks = [f"no {names[0]}/" for names in (images, masks) if not {name.lower() for name in names} & inside]
+    there = ", ".join(sorted(f"{name}/" for name in subfolders(root))[:8]) or "no folder"
+    return (
+        f"{' and '.join(lacks) or 'no such folders'} in it (there: {there}); expected images/ and masks/, and "
+        "unlabelled/ if you like; or train/ and val/ with those two inside; or a.jpg beside a_mask.png; data.images "
+        "and data.masks name folders that are called otherwise"
+    )
+
+
+def said(root: Path, layout: str, corners: Sequence[Corner]) -> str:
+    """A layout in words."""
+    if layout == "suffix":
+        return "masks beside their images, told by their ending"
+    pairs = [" with ".join(f"{folder.relative_to(root)}/" for folder in (c.images, c.masks)) for c in corners]
+    return ", ".join(pairs)
+
+
+# --- images and masks -----------------------------------------------------------------------------------------------
+
+
+def pair_up(root: Path, corner: Corner, found: Found) -> None:
+    """Add the images of a corner to what was found, each with its mask where there is one."""
+    images, masks = by_stem(root, corner)
+    lost = [key for key in masks if key not in images]
+    if lost:
+        raise UserError(
+            f"mask {masks[lost[0]]} has no image: no {corner.images.joinpath(*filter(None, lost[0]))}.* ({len(lost)} "
+            f"of {len(masks)} masks have none); a mask is called like its image, perhaps with an ending such as "
+            f"{ENDINGS[0]}"
+        )
+    for key, path in images.items():
+        sample = Sample(name_of(path, root), path, masks.get(key))
+        part = key[0]
+        if part == "test":
+            found.left += 1
+        else:
+            (found.val if part == "val" else found.pairs if sample.mask else found.loose).append(sample)
+
+
+Key = tuple[str, str]  # part and path without suffix
+
+
+def by_stem(root: Path, corner: Corner) -> tuple[dict[Key, Path], dict[Key, Path]]:
+    """Images and masks of a corner by their key; the ending of a mask's name does not count where that finds its image.
+
+    Raises UserError when there are none, and for two of one name.
+    """
+    if corner.images == corner.masks:
+        files = [path for path in image_files(corner.images) if not is_loose(path, root)]
+        endings = {path for path in endings_of(files)}
+        images = keyed((path for path in files if path not in endings), corner.images, corner.part)
+        return images, {strip(key): path for key, path in keyed(endings, corner.images, corner.part).items()}
+    images = keyed(image_files(corner.images), corner.images, corner.part)
+    masks = keyed(image_files(corner.masks), corner.masks, corner.part)
+    for folder, keys in ((corner.images, images), (corner.masks, masks)):
+        if not keys:
+            raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)})")
+    bare: dict[Key, Path] = {}
+    for key, path in masks.items():
+        own = key if key in images or strip(key) not in images else strip(key)
+        if own in bare:
+            raise UserError(f"{bare[own]} and {path} are both masks of {images[own]}: remove or rename one")
+        bare[own] = path
+    return images, bare
+
+
+def keyed(paths: Iterator[Path] | set[Path] | list[Path], folder: Path, part: str) -> dict[Key, Path]:
+    """Files by part and path without suffix. A leading folder such as train/ or val/ is the part, unless the whole
+    folder belongs to one. Raises UserError for two files of one key."""
+    found: dict[Key, Path] = {}
+    for path in sorted(paths):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        first, _, rest = stem.partition("/")
+        key = (PARTS[first], rest) if rest and first in PARTS else (part, stem)
+        if key in found:
+            raise UserError(f"{found[key]} and {path} have the same name without suffix: remove or rename one")
+        found[key] = path
+    return found
+
+
+def strip(key: Key) -> Key:
+    """A mask's key without the ending of its name."""
+    ending = next((ending for ending in ENDINGS if key[1].endswith(ending)), "")
+    return key[0], key[1].removesuffix(ending)
+
+
+def endings_of(files: list[Path]) -> Iterator[Path]:
+    """The files that are called like another one, with an ending."""
+    stems = {path.with_suffix("") for path in files}
+    for path in files:
+        bare = strip(("", path.stem))[1]
+        if bare != path.stem and path.with_name(bare) in stems:
+            yield path
+
+
+def loose_folders(root: Path, further: Sequence[str]) -> list[Path]:
+    """Folders of images without masks: the usual ones in `root` and its train part, and those of `data.unlabelled`.
+
+    Raises UserError for one that is not there.
+    """
+    usual = [root / part / name for part in ("", "train", "training") for name in LOOSE]
+    given = [Path(name).expanduser() for name in further]
+    for folder in given:
+        if not folder.is_dir():
+            raise UserError(f"no folder {folder} (data.unlabelled, from the working directory)")
+    return [folder for folder in usual if folder.is_dir()] + given
+
+
+def is_loose(path: Path, root: Path) -> bool:
+    return any(name in LOOSE for name in path.relative_to(root).parts)
+
+
+def name_of(path: Path, root: Path) -> str:
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files at any depth, links followed, sorted; hidden ones are left out. None when there is no such folder."""
+    paths = (Path(home, name) for home, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
