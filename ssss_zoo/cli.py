@@ -142,6 +142,31 @@ def evaluate(words: tuple[str, ...], as_json: bool) -> None:
         )
 
 
+@main.group()
+def data() -> None:
+    """Audit a data set before it costs a run."""
+
+
+@data.command()
+@click.option("--json", "as_json", is_flag=True, help="Print findings and figures as JSON.")
+@WORDS
+def check(words: tuple[str, ...], as_json: bool) -> None:
+    """Read every file of a data set and say all that is wrong: exit code 0 clean, 1 with warnings, 2 unusable.
+
+    \b
+    dataset=folder data.root=DIR     what to check, with any data.* key
+    train.crop=321 train.batch=8     what the run will use, for the advice on sizes
+    """
+    from ssss_zoo.auditing import check_words, show_report
+
+    report = check_words(words)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=1))
+    else:
+        show_report(report)
+    sys.exit(report.code)
+
+
 def show_figures(title: str, figures: dict[str, Any]) -> None:
     from rich.console import Console
 

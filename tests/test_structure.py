@@ -30,7 +30,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "defaults pictures place",
     "engine plugins",
     "listing job",
-    "training evaluate",
+    "training evaluate auditing",
     "run",
     "cli",
 )

@@ -222,14 +222,18 @@ def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
     if mask.shape != size:
         sizes = f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
         return Finding(counts, "size", f"{sizes}: they must match pixel for pixel")
-    classes = len(dataset.class_names)
+    values = value_problem(counts, len(dataset.class_names))
+    return Finding(counts, "value", f"mask {sample.mask} {values}") if values else Finding(counts)
+
+
+def value_problem(counts: np.ndarray, classes: int) -> str:
+    """What is wrong with a mask of these values (256,) where ids go up to `classes` - 1; empty when nothing is."""
     wrong = np.flatnonzero(counts[classes:IGNORE]) + classes
-    if wrong.size:
-        values = ", ".join(f"{value} ({counts[value]:,} pixels)" for value in wrong[:SHOWN])
-        more = f" and {wrong.size - SHOWN} more values" if wrong.size > SHOWN else ""
-        allowed = f"ids are 0 to {classes - 1}, void is {IGNORE}"
-        return Finding(counts, "value", f"mask {sample.mask} holds {values}{more}; {allowed}")
-    return Finding(counts)
+    if not wrong.size:
+        return ""
+    values = ", ".join(f"{value} ({counts[value]:,} pixels)" for value in wrong[:SHOWN])
+    more = f" and {wrong.size - SHOWN} more values" if wrong.size > SHOWN else ""
+    return f"holds {values}{more}; ids are 0 to {classes - 1}, void is {IGNORE}"
 
 
 def total(findings: Sequence[Finding]) -> np.ndarray:

@@ -149,23 +149,29 @@ def understand(data: DataConfig, root: Path, masks: Sequence[Path]) -> Classes:
 
 
 def guessed(lines: Sequence[ClassLine], masks: Sequence[Path]) -> str:
-    """`colours` where masks are coloured, `values` where the list gives values or void, else `ids`. Raises UserError
-    for coloured masks whose colours no list declares."""
-    colourful = next((path for path in masks[:: max(len(masks) // LOOKS, 1)] if coloured(path)), None)
-    if colourful:
+    """`colours` where most masks are coloured, `values` where the list gives values or void, else `ids`.
+
+    Raises UserError for coloured masks whose colours no list declares.
+    """
+    looked_at = masks[:: max(len(masks) // LOOKS, 1)]
+    colourful = [path for path in looked_at if coloured(path)]
+    if 2 * len(colourful) > len(looked_at):
         if any(line.colour for line in lines):
             return "colours"
         raise UserError(
-            f"masks are coloured, such as {colourful}, and no list says what the colours mean: give classes.txt "
+            f"masks are coloured, such as {colourful[0]}, and no list says what the colours mean: give classes.txt "
             "with a line 'name R G B' for each class, or data.encoding=colours, which makes every colour found a class"
         )
     return "values" if any(line.void or line.value is not None for line in lines) else "ids"
 
 
 def coloured(path: Path) -> bool:
-    """Whether a mask has colours: three channels that are not all equal."""
-    with opened(path) as image:
-        return image.mode in COLOURED and grey_codes(np.array(image.convert("RGB"))) is None
+    """Whether a mask has colours: three channels that are not all equal. A file that cannot be read has none."""
+    try:
+        with opened(path) as image:
+            return image.mode in COLOURED and grey_codes(np.array(image)) is None
+    except UserError:
+        return False
 
 
 def declared(kind: str, lines: Sequence[ClassLine], file: Path, found: Callable[[], list[int]]) -> Codes:

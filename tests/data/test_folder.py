@@ -219,9 +219,7 @@ def test_check_of_a_class_list_that_is_too_short(tmp_path):
 def test_a_colour_mask_among_others_is_named(tmp_path):
     pairs(tmp_path, 20)
     mask(tmp_path, "masks/13.png", values=[[[255, 0, 0]] * 2] * 2)
-    refusal(lambda: open_folder(tmp_path), "masks/1", "coloured", "data.encoding=colours")
-    (tmp_path / "classes.txt").write_text("a\nb\nc")
-    refusal(lambda: open_folder(tmp_path).check(), "masks/1", "coloured", "name R G B")
+    refusal(lambda: open_folder(tmp_path), "masks/13.png", "colour masks are not class ids")
 
 
 # --- wrong layouts --------------------------------------------------------------------------------------------------

@@ -1,0 +1,186 @@
+"""`ssss data check`: every kind of damage is found and named, none is reported on the clean copy."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssss_zoo.cli import command_line
+from ssss_zoo.config import DataConfig
+from ssss_zoo.data import audit as module
+from ssss_zoo.data.audit import audit
+from ssss_zoo.data.folder import Folder
+
+
+@pytest.fixture(autouse=True)
+def _own_memory(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def picture(seed, size=(48, 64)):
+    """A picture like no other: soft blocks."""
+    small = np.random.default_rng(seed).integers(0, 256, (17, 17, 3), np.uint8)
+    return Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Eight pairs to train on, four to validate on, four without masks; three classes and void in every mask."""
+    ids = np.repeat(np.array([0, 1, 2, 255], np.uint8), 16)[None].repeat(48, axis=0)
+    for part, numbers in (("train", range(8)), ("val", range(8, 12))):
+        for number in numbers:
+            for folder in ("images", "masks"):
+                (tmp_path / folder / part).mkdir(parents=True, exist_ok=True)
+            picture(number).save(tmp_path / f"images/{part}/{number}.png")
+            Image.fromarray(ids).save(tmp_path / f"masks/{part}/{number}.png")
+    (tmp_path / "unlabelled").mkdir()
+    for number in range(12, 16):
+        picture(number).save(tmp_path / f"unlabelled/{number}.png")
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
+    return tmp_path
+
+
+def report(root, **settings):
+    return audit(Folder(DataConfig(root=str(root), **settings)), (32, 32), 4)
+
+
+def paint(path, ids):
+    Image.fromarray(np.asarray(ids, np.uint8)).save(path)
+
+
+def test_a_clean_folder_is_clean(root):
+    found = report(root)
+    assert (found.faults, found.code) == ([], 0)
+    assert found.figures["images"] == {"labelled": 8, "val": 4, "unlabelled": 4}
+    assert found.figures["classes"]["road"]["labelled"] == {"share": pytest.approx(1 / 3), "images": 8}
+    assert found.figures["crop"] == {"planned": [32, 32], "padded_images": 0, "largest_unpadded": [48, 64]}
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+MASK = np.repeat(np.array([0, 1, 2, 255], np.uint8), 16)[None].repeat(48, axis=0)
+DAMAGE = {
+    "a mask of another size": (lambda r: paint(r / "masks/train/1.png", MASK[:40]), 2, "size", "64x40"),
+    "a mask turned": (lambda r: paint(r / "masks/val/9.png", MASK.T), 2, "size", "48x64"),
+    "a value that is no class": (lambda r: paint(r / "masks/train/2.png", MASK % 255 + 5), 2, "value", "holds 5"),
+    "one pixel of such a value": (
+        lambda r: paint(r / "masks/val/8.png", np.where(np.eye(48, 64) * np.arange(64) == 9, 7, MASK)),
+        *(2, "value", "7 (1 pixels)"),
+    ),
+    "an image cut short": (lambda r: cut_short(r / "images/train/3.png"), 2, "unreadable", "images/train/3.png"),
+    "a mask cut short": (lambda r: cut_short(r / "masks/train/3.png"), 2, "unreadable", "masks/train/3.png"),
+    "an unlabelled image cut short": (lambda r: cut_short(r / "unlabelled/13.png"), 2, "unreadable", "unlabelled/13"),
+    "an empty image": (lambda r: (r / "images/val/10.png").write_bytes(b""), 2, "unreadable", "empty"),
+    "an empty mask": (lambda r: (r / "masks/val/10.png").write_bytes(b""), 2, "unreadable", "empty"),
+    "a text file": (lambda r: (r / "images/train/4.png").write_text("hello"), 2, "unreadable", "not an image"),
+    "a coloured mask": (
+        lambda r: picture(99).save(r / "masks/train/7.png"),
+        *(2, "unreadable", "colour masks are not class ids"),
+    ),
+    "a 16-bit image": (
+        lambda r: Image.fromarray(np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)).save(r / "images/train/5.png"),
+        *(2, "unreadable", "16-bit"),
+    ),
+    "a mask of void": (lambda r: paint(r / "masks/train/6.png", MASK * 0 + 255), 1, "void", "masks/train/6.png"),
+    "a class that no labelled image shows": (
+        lambda r: [paint(r / f"masks/train/{n}.png", np.where(MASK == 2, 0, MASK)) for n in range(8)],
+        *(1, "class", "no labelled pixel of car"),
+    ),
+    "a class that val lacks": (
+        lambda r: [paint(r / f"masks/val/{n}.png", np.where(MASK == 1, 0, MASK)) for n in range(8, 12)],
+        *(1, "class", "no val pixel of road"),
+    ),
+    "an image twice": (lambda r: picture(0).save(r / "images/train/5.png"), 1, "copy", "images/train/0.png"),
+    "an image twice, in two formats": (
+        lambda r: picture(0).save(r / "unlabelled/0.bmp"),
+        1,
+        "copy",
+        "unlabelled/0.bmp",
+    ),
+    "a val image to train on": (lambda r: picture(9).save(r / "images/train/5.png"), 1, "leak", "images/val/9.png"),
+    "a val image among the unlabelled": (lambda r: picture(9).save(r / "unlabelled/x.png"), 1, "leak", "unlabelled/x"),
+    "a val image again as JPEG": (
+        lambda r: picture(9).save(r / "unlabelled/x.jpg", quality=70),
+        *(1, "near-copy", "looks like images/val/9.png"),
+    ),
+    "a val image again, smaller": (
+        lambda r: picture(9).resize((40, 30)).save(r / "unlabelled/x.png"),
+        *(1, "near-copy", "looks like images/val/9.png"),
+    ),
+    "a val image again, darker": (
+        lambda r: Image.fromarray((np.asarray(picture(9)) * 0.8).astype(np.uint8)).save(r / "unlabelled/x.png"),
+        *(1, "near-copy", "looks like images/val/9.png"),
+    ),
+    "0/255 masks": (
+        lambda r: [paint(path, np.where(MASK == 1, 255, 0)) for path in (r / "masks").rglob("*.png")],
+        *(2, "binary", "data.encoding=values"),
+    ),
+    "ids from 1": (
+        lambda r: [paint(path, np.where(MASK == 255, 255, MASK + 1)) for path in (r / "masks").rglob("*.png")],
+        *(2, "value", "start at 1"),
+    ),
+    "grey levels": (
+        lambda r: [paint(path, np.where(MASK == 255, 255, MASK * 100)) for path in (r / "masks").rglob("*.png")],
+        *(2, "value", "grey levels"),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_every_damage_is_found(root, damage):
+    spoil, code, kind, words = DAMAGE[damage]
+    spoil(root)
+    found = report(root)
+    assert found.code == code
+    alike = [fault for fault in found.faults if fault.kind == kind]
+    assert any(words in fault.message for fault in alike), found.faults
+    assert all(fault.level == {2: "unusable", 1: "warning"}[code] for fault in alike)
+
+
+def test_many_faults_are_all_named(root):
+    paint(root / "masks/train/1.png", MASK[:40])
+    cut_short(root / "unlabelled/13.png")
+    picture(9).save(root / "unlabelled/x.png")
+    assert {(fault.kind, fault.name) for fault in report(root).faults} == {
+        ("size", "images/train/1.png"),
+        ("unreadable", "unlabelled/13.png"),
+        ("leak", "unlabelled/x.png"),
+    }
+
+
+def test_files_that_did_not_change_are_not_read_again(root, monkeypatch):
+    first = report(root)
+    read = []
+    monkeypatch.setattr(module, "look_at", lambda *given: read.append(given) or (_ for _ in ()).throw(AssertionError))
+    again = report(root)
+    assert again == first
+    assert read == []
+    monkeypatch.undo()
+    paint(root / "masks/train/1.png", MASK[:40])
+    assert report(root).code == 2
+
+
+def test_other_classes_are_another_memory(root):
+    assert report(root).code == 0
+    (root / "classes.txt").write_text("sky\nroad\n")
+    assert {fault.kind for fault in report(root).faults} == {"value"}
+
+
+def test_the_command_prints_and_exits_with_the_code(root, capsys):
+    words = ["data", "check", "dataset=folder", f"data.root={root}"]
+    assert command_line(words) == 0
+    said = capsys.readouterr()
+    assert "nothing wrong" in said.out
+    assert "layout folders" in said.err
+    picture(9).save(root / "unlabelled/x.png")
+    assert command_line([*words, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["exit"], [fault["kind"] for fault in found["faults"]]) == (1, ["leak"])
+    paint(root / "masks/train/1.png", MASK[:40])
+    assert command_line(words) == 2
+    assert "usable" in capsys.readouterr().out
+    assert command_line(["data", "check", "dataset=folder", "data.root=nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("ssss: no folder nowhere")
