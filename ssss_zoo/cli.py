@@ -144,7 +144,7 @@ def evaluate(words: tuple[str, ...], as_json: bool) -> None:
 
 @main.group()
 def data() -> None:
-    """Audit a data set before it costs a run."""
+    """Audit a data set, draw labelled lists."""
 
 
 @data.command()
@@ -157,7 +157,7 @@ def check(words: tuple[str, ...], as_json: bool) -> None:
     dataset=folder data.root=DIR     what to check, with any data.* key
     train.crop=321 train.batch=8     what the run will use, for the advice on sizes
     """
-    from ssss_zoo.auditing import check_words, show_report
+    from ssss_zoo.dataset_tools import check_words, show_report
 
     report = check_words(words)
     if as_json:
@@ -165,6 +165,22 @@ def check(words: tuple[str, ...], as_json: bool) -> None:
     else:
         show_report(report)
     sys.exit(report.code)
+
+
+@data.command()
+@WORDS
+def split(words: tuple[str, ...]) -> None:
+    """Draw labelled lists that lie within each other and show every class as early as can be, and write them.
+
+    \b
+    dataset=folder data.root=DIR     of which data set; the lists go to DIR/splits
+    sizes=1/16,1/8,30                how many labelled images each list has
+    seed=0 overwrite=true            another drawing; replace lists that are there
+    """
+    from ssss_zoo.dataset_tools import split_words
+
+    for line in split_words(words):
+        click.echo(line)
 
 
 def show_figures(title: str, figures: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "defaults pictures place",
     "engine plugins",
     "listing job",
-    "training evaluate auditing",
+    "training evaluate dataset_tools",
     "run",
     "cli",
 )

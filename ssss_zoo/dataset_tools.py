@@ -1,31 +1,44 @@
-"""`ssss data check` between its words and its answer: opens the data set, shows progress, prints the report."""
+"""What stands behind `ssss data`: opens the data set that the words name, shows progress, hands over or prints."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from ssss_zoo.config import resolve, square
-from ssss_zoo.data.audit import UNUSABLE, Fault, Report, audit
+from ssss_zoo.config import Config, resolve, square
+from ssss_zoo.data.audit import UNUSABLE, Fault, Memory, Report, audit
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.files import THREADS
+from ssss_zoo.data.lists import find_root
+from ssss_zoo.data.splitting import labelled_order, list_sizes, write_lists
+from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.plugins import load
+from ssss_zoo.records import IGNORE
 
 SHOWN = 8  # findings of one kind on the screen; `--json` has all
 
 
-def check_words(words: Iterable[str]) -> Report:
-    """The report on the data set that the words name; progress goes to stderr. Raises UserError as opening it does."""
+def opened(words: Iterable[str]) -> tuple[Config, Dataset]:
+    """The configuration that the words make, and its data set, whose notes go to stderr."""
     config = resolve(list(words))
     dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-    console = Console(stderr=True)
     for note in dataset.notes:
-        console.print(escape(note), soft_wrap=True)
-    with Progress(console=console, transient=True) as bar:
+        Console(stderr=True).print(escape(note), soft_wrap=True)
+    return config, dataset
+
+
+def check_words(words: Iterable[str]) -> Report:
+    """The report on the data set that the words name. Raises UserError as opening it does."""
+    config, dataset = opened(words)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("reading", total=None)
         return audit(
             dataset,
@@ -33,6 +46,36 @@ def check_words(words: Iterable[str]) -> Report:
             config.train.batch,
             lambda count: bar.update(task, advance=1, total=count),
         )
+
+
+def split_words(words: Iterable[str]) -> list[str]:
+    """Draw and write the labelled lists that `sizes=` names, of every image that has a mask. Returns a line on each.
+
+    Raises UserError for a data set that lies in no folder, for sizes that cannot be, and for lists that are there.
+    """
+    given = list(words)
+    sizes = next((word.partition("=")[2] for word in given if word.startswith("sizes=")), "")
+    config, dataset = opened(["data.split=all", *(word for word in given if not word.startswith("sizes="))])
+    pool = list(dataset.labelled)
+    if not all(isinstance(sample.image, Path) for sample in pool):
+        raise UserError(f"dataset={config.dataset} lies in no folder to write lists into")
+    root = find_root(config.data, config.dataset, "its images and masks")
+    counts = list_sizes(sizes, len(pool))
+    memory = Memory(dataset)
+    with ThreadPoolExecutor(THREADS) as threads:
+        shown = [set(look.counts) - {IGNORE} for look in threads.map(lambda s: memory.look(s, masked=True), pool)]
+    memory.save()
+    order = labelled_order(shown, config.seed)
+    known = {sample.image for sample in pool}
+    loose = [sample for sample in dataset.unlabelled if sample.image not in known]
+    write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
+    lines = []
+    for name, count in counts.items():
+        seen = set().union(*(shown[index] for index in order[:count]))
+        lacks = [label for index, label in enumerate(dataset.class_names) if index not in seen]
+        classes = f"without {', '.join(lacks)}" if lacks else "every class shown"
+        lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(loose)} unlabelled, {classes}")
+    return lines
 
 
 def show_report(report: Report) -> None:
