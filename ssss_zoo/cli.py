@@ -183,6 +183,21 @@ def split(words: tuple[str, ...]) -> None:
         click.echo(line)
 
 
+@data.command()
+@WORDS
+def preview(words: tuple[str, ...]) -> None:
+    """Make a picture of what a run will see: images, masks over them, weak and strong views, shares of the classes.
+
+    \b
+    dataset=folder data.root=DIR     of which data set
+    file=preview.png count=6         where to, how many images
+    train.crop=321 augment.hue=0.1   with any key that the views depend on
+    """
+    from ssss_zoo.dataset_tools import preview_words
+
+    click.echo(preview_words(words))
+
+
 def show_figures(title: str, figures: dict[str, Any]) -> None:
     from rich.console import Console
 

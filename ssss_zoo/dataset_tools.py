@@ -78,6 +78,24 @@ def split_words(words: Iterable[str]) -> list[str]:
     return lines
 
 
+def preview_words(words: Iterable[str]) -> Path:
+    """Write the contact sheet of the data set that the words name; returns its file. Raises UserError as reading does,
+    for a file that cannot be written, and for `count` that is no number of images."""
+    from ssss_zoo.preview import preview
+
+    given = list(words)
+    own = {"file": "preview.png", "count": "6"}
+    own |= {key: word.partition("=")[2] for word in given for key in own if word.startswith(f"{key}=")}
+    if not own["count"].isdigit() or int(own["count"]) < 1:
+        raise UserError(f"count must be a number of images, at least 1; got '{own['count']}'")
+    config, dataset = opened(word for word in given if word.partition("=")[0] not in own)
+    file = Path(own["file"]).expanduser()
+    if file.suffix.lower() not in (".png", ".jpg") or not file.absolute().parent.is_dir():
+        raise UserError(f"file={file}: expected a .png or .jpg in a folder that exists")
+    preview(dataset, config, int(own["count"]), file)
+    return file
+
+
 def show_report(report: Report) -> None:
     """Findings by kind, shares of the classes, and what sizes allow."""
     console = Console()

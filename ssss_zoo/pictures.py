@@ -33,7 +33,7 @@ def predictions(file: Path, network: nn.Module, evaluator: Evaluator, samples: S
         photo = (image[0, shown].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
         rows.append(panels(np.broadcast_to(photo, (*photo.shape[:2], 3)), mask[0].cpu().numpy(), predicted, dataset))
     if rows:
-        sheet(rows, dataset, [sample.name for sample in samples]).save(file)
+        sheet(rows, dataset, [sample.name for sample in samples], HEADS).save(file)
 
 
 def panels(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> list[Image.Image]:
@@ -57,23 +57,24 @@ def coloured(ids: np.ndarray, dataset: Dataset) -> np.ndarray:
     return table[ids]
 
 
-def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str]) -> Image.Image:
-    """All rows under their headings, and the legend."""
+def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str], heads: Sequence[str]) -> Image.Image:
+    """All rows under their headings, the first of which is the row's name, and the legend."""
     width = max(sum(p.width + GAP for p in row) for row in rows) + GAP
     width = max(width, 480)
     per_line = max(1, width // 150)
     legend = -(-len(dataset.class_names) // per_line) * LINE + GAP
-    height = LINE + sum(row[0].height + LINE + GAP for row in rows) + legend
+    heights = [max(picture.height for picture in row) for row in rows]
+    height = LINE + sum(tall + LINE + GAP for tall in heights) + legend
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
     top = 0
-    for name, row in zip(names, rows, strict=True):
+    for name, row, tall in zip(names, rows, heights, strict=True):
         left = GAP
-        for head, picture in zip(HEADS, row, strict=True):
-            draw.text((left, top + 2), name[-40:] if head == "image" else head, fill="black")
+        for head, picture in zip(heads, row, strict=True):
+            draw.text((left, top + 2), name[-40:] if head == heads[0] else head, fill="black")
             canvas.paste(picture, (left, top + LINE))
             left += picture.width + GAP
-        top += row[0].height + LINE + GAP
+        top += tall + LINE + GAP
     for index, name in enumerate(dataset.class_names):
         left, line = GAP + (index % per_line) * 150, top + (index // per_line) * LINE
         draw.rectangle((left, line + 2, left + 10, line + 12), fill=dataset.colours[index], outline="black")

@@ -30,7 +30,8 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "defaults pictures place",
     "engine plugins",
     "listing job",
-    "training evaluate dataset_tools",
+    "training evaluate preview",
+    "dataset_tools",
     "run",
     "cli",
 )

@@ -1,0 +1,91 @@
+"""`ssss data preview`: what a run will see of a data set, as one picture to look at before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from ssss_zoo.augment import Strong
+from ssss_zoo.config import Config, square
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.stream import Crops
+from ssss_zoo.engine import seed_draws
+from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, sheet, spread
+from ssss_zoo.records import IGNORE
+
+HEADS = ("image", "mask over it", "mask", "weak view", "its mask", "strong view")
+SHADE = 0.55  # of the mask's colour over the image
+BAR, BARS = 14, 360  # pixels: height and greatest length of a bar of the histogram
+
+
+def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
+    """Write the contact sheet: `count` labelled images with their masks, a crop as the methods get it, its strong view;
+    below, the legend and the share of each class in the masks that are shown. Raises UserError as reading does."""
+    samples = spread(dataset.labelled, count)
+    crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
+    crops = Crops(dataset, samples, crop, scale, config.seed, "preview", masks=True, base=config.augment.base)
+    order = [crops.index(position) for position in range(len(samples))]
+    seed_draws(config.seed, 0, 0)
+    rows, pixels = [], np.zeros(IGNORE + 1, np.int64)
+    for position, index in enumerate(order):
+        image, mask = dataset.read_image(samples[index]), dataset.read_mask(samples[index])
+        item = crops[position]
+        weak = item["image"]
+        strong = (Strong(config.augment)(weak[None].float() / 255)[0] * 255).round().to(torch.uint8)
+        shown = [photo(image), overlay(image, mask, dataset), coloured(mask, dataset)]
+        shown += [photo(chw(weak)), coloured(item["mask"].numpy(), dataset), photo(chw(strong))]
+        rows.append([fitted(picture) for picture in shown])
+        pixels += np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    names = [samples[index].name for index in order]
+    stacked([sheet(rows, dataset, names, HEADS), histogram(pixels, dataset)]).save(file)
+
+
+def chw(image: torch.Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
+def photo(image: np.ndarray) -> np.ndarray:
+    """(H, W, channels) uint8 as (H, W, 3): the first three channels, or the first one as grey."""
+    shown = image[..., : 3 if image.shape[2] >= 3 else 1]
+    return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The image under its mask's colours; void stays as it is."""
+    mixed = (1 - SHADE) * photo(image) + SHADE * coloured(mask, dataset)
+    return np.where((mask == IGNORE)[..., None], photo(image), mixed.round().astype(np.uint8))
+
+
+def fitted(picture: np.ndarray) -> Image.Image:
+    """At most half of WIDEST wide, small ones enlarged."""
+    height, width = picture.shape[:2]
+    scale = WIDEST / 2 / width
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
+
+
+def histogram(pixels: np.ndarray, dataset: Dataset) -> Image.Image:
+    """A bar for each class, the longest for the most frequent one. pixels: (256,) by id."""
+    shares = pixels[: len(dataset.class_names)] / max(pixels[:IGNORE].sum(), 1)
+    canvas = Image.new("RGB", (BARS + 260, len(shares) * (BAR + 4) + LINE + GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((GAP, 2), "share of the pixels in the masks above", fill="black")
+    for index, (name, share) in enumerate(zip(dataset.class_names, shares, strict=True)):
+        top, length = LINE + index * (BAR + 4), round(BARS * share / max(shares.max(), 1e-9))
+        draw.rectangle((150, top, 150 + length, top + BAR), fill=dataset.colours[index], outline="black")
+        draw.text((GAP, top + 1), name[:22], fill="black")
+        draw.text((156 + length, top + 1), f"{100 * share:.2f} %", fill="black")
+    return canvas
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        canvas.paste(picture, (0, top))
+        top += picture.height
+    return canvas

@@ -1,0 +1,54 @@
+"""`ssss data preview`: a picture of the right pieces in the right places."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssss_zoo.cli import command_line
+from ssss_zoo.preview import fitted, histogram, overlay
+
+
+class Drawn:
+    class_names = ("sky", "road")
+    colours = ((0, 0, 255), (255, 0, 0))
+
+
+def test_an_overlay_blends_the_colours_and_leaves_void():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    mixed = overlay(image, np.array([[0, 1, 255]]), Drawn())
+    assert mixed[0].tolist() == [[45, 45, 185], [185, 45, 45], [100, 100, 100]]  # 0.45 * 100 + 0.55 * colour
+
+
+def test_a_histogram_has_bars_in_proportion():
+    pixels = np.zeros(256, np.int64)
+    pixels[0], pixels[1], pixels[255] = 300, 100, 9999
+    bars = np.asarray(histogram(pixels, Drawn()))
+    lengths = [int((bars == colour).all(axis=2).any(axis=0).sum()) for colour in Drawn.colours]
+    assert lengths[0] == pytest.approx(3 * lengths[1], abs=6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3)])
+def test_any_size_fits(size):
+    assert fitted(np.zeros((*size, 3), np.uint8)).width == 240
+
+
+def test_the_command_writes_the_sheet(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command_line(["data", "preview", "dataset=shapes", "count=2", "train.crop=64"]) == 0
+    assert capsys.readouterr().out == "preview.png\n"
+    first = np.asarray(Image.open("preview.png"))
+    assert first.shape[1] == 6 * (240 + 6) + 6
+    assert command_line(["data", "preview", "dataset=shapes", "count=2", "train.crop=64", "file=again.png"]) == 0
+    assert np.array_equal(np.asarray(Image.open("again.png")), first)  # a function of the seed
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("count=none", "count must be a number"), ("count=0", "count must"), ("file=no/where.png", "file=no/where.png"),
+     ("file=a.gif", "file=a.gif"), ("cuont=3", "unknown key 'cuont'")],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_no_file(tmp_path, monkeypatch, capsys, word, expected):
+    monkeypatch.chdir(tmp_path)
+    assert command_line(["data", "preview", "dataset=shapes", word]) == 2
+    assert expected in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
