@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -17,6 +19,12 @@ BOXES = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])
 BOX = torch.zeros(3, 16, 16, dtype=torch.bool)
 for _b, (_top, _left, _bottom, _right) in enumerate(BOXES[:, 0].tolist()):
     BOX[_b, _top:_bottom, _left:_right] = True
+
+
+def for_any_batch(test: Callable[..., None]) -> Callable[..., None]:
+    """A law: the test holds for any `seed` of its batch. A few examples, since each makes runs of its own."""
+    own = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    return own(given(seed=st.integers(0, 2**31))(test))
 
 
 def raw_batch(all_void: bool = False, seed: int = 4) -> Batch:

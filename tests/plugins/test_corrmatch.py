@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOX, BOXES, START, assert_step, darker, images, raw_batch, take_step
+from by_hand import BOX, BOXES, START, assert_step, darker, for_any_batch, images, raw_batch, take_step
 from ssss_plugins.baselines import corrmatch as module
 from ssss_plugins.baselines.corrmatch import CorrMatch, Threshold, grow, proposals
 from torch import Tensor, nn
@@ -183,6 +183,15 @@ def test_a_step_is_the_releases(rig, words, given):
     assert kept.keys() == wanted.keys()
     for name, gradient in wanted.items():
         assert_close(kept[name], gradient, atol=1e-5, rtol=0)
+
+
+@for_any_batch
+def test_without_propagation_it_is_its_baseline_for_any_batch(rig, seed):
+    made, batch = rig("options.corrmatch.propagate=false", "options.corrmatch.regions=0"), raw_batch(seed=seed)
+    network, head = copy.deepcopy(made.student), copy.deepcopy(made.methods["corrmatch"].head)
+    parts, _, _ = released_step(network, head, batch, propagate=False, regions=False)
+    assert set(parts) == {"supervised", "consistency", "corrmatch_kl"}
+    assert_step(made, batch, parts, [network], single="corrmatch_kl")  # of probabilities in float32
 
 
 def test_what_a_region_may_change_matters_to_the_loss(rig):
