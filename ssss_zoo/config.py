@@ -417,13 +417,17 @@ def build(schema: type, values: Mapping[str, Any]) -> Any:
         raise UserError(" ".join(str(error).split())) from None
 
 
+def check_budget(config: Config) -> None:
+    """Raise UserError where neither the words nor a recipe say how long to train."""
+    if config.train.steps is None and config.train.epochs is None:
+        raise UserError("how long to train? give train.steps or train.epochs")
+
+
 def check(config: Config) -> None:
     """Ranges that hold whatever the method; a method checks its own options."""
     train = config.train
     if train.steps is not None and train.epochs is not None:
         raise UserError(f"give train.steps or train.epochs, not both; got {train.steps} and {train.epochs:g}")
-    if train.steps is None and train.epochs is None:
-        raise UserError("how long to train? give train.steps or train.epochs")
     check_choice("train.precision", train.precision, ("32", "bf16", "fp16"))
     check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ssss_zoo.config import Config, square
+from ssss_zoo.config import Config, check_budget, square
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health, labelled_histogram
@@ -39,6 +39,7 @@ def run(config: Config) -> RunResult:
     methods = build_methods(config)  # a wrong name or option fails here, before a file is written
     dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
     model_class = load("models", config.model.name, f"model={config.model.name}")
+    check_budget(config)
     device = choose_device(config)
     folder = output_folder(config)
     state = open_folder(folder, config)

@@ -98,6 +98,13 @@ def test_a_mistake_in_the_words_is_the_only_line(more, expected, ssss):
     assert len(ssss(*more).lines) == 1
 
 
+def test_a_name_is_corrected_before_a_budget_is_asked_for(tiny_shelf, capsys):
+    assert command_line(["run", "dataset=foldr"]) == 2
+    assert capsys.readouterr().err.startswith("ssss: unknown data set 'foldr' in dataset=foldr; did you mean 'folder'?")
+    assert command_line(["run", "dataset=tiny", "model=tiny", "method=supervised"]) == 2
+    assert capsys.readouterr().err == "ssss: how long to train? give train.steps or train.epochs\n"
+
+
 def test_a_method_that_reads_no_unlabelled_image_does_without(ssss, tmp_path):
     assert ssss("method=supervised", "data.split=unlabelled=0").code == 0
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["data"]["unlabelled"] == 0

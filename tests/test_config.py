@@ -137,10 +137,6 @@ def test_both_budgets_at_once_are_refused():
     assert message(["train.steps=5", "train.epochs=2"]) == "give train.steps or train.epochs, not both; got 5 and 2"
 
 
-def test_no_budget_at_all_is_refused():
-    assert "train.steps" in message(["train.steps=null"])
-
-
 def test_an_absent_budget_of_a_later_layer_takes_nothing_away():
     for nothing in ("null", None):
         tree = {"train": {"steps": "3"}}
