@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,10 @@ def all_stages(job: Job) -> Training:
     plan = job.relay.ask("plan_stages", info=job.info)
     finished = (job.state or {}).get("stage", 0)
     stage, index, offset = a_stage(next(plan, None)), 0, 0
+    spent: dict[str, float] | None = None
     while True:
         training = make_training(job, stage, index, offset)
+        training.spent = spent or training.spent  # a resumed stage takes what its checkpoint says
         place = job.folder / "stages" / str(index)
         if index < finished:
             result = training.read_result(place)
@@ -89,11 +92,14 @@ def all_stages(job: Job) -> Training:
             training.begin(job.state if index == finished else None)
             job.start()
             result = training.fit()
-        offset += training.steps
+        offset, begin = offset + training.steps, time.perf_counter()
         try:
             following = a_stage(plan.send(result))
         except StopIteration:
             return training
+        if index >= finished:
+            spent = training.spent_so_far()
+            spent["train"] += time.perf_counter() - begin  # ranking, relabelling
         if index >= finished:
             training.save_result(place, result)
             training.stop_if_asked()

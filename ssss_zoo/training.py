@@ -259,9 +259,13 @@ class Training:
         """Whether unlabelled images take part, as views or with masks that an earlier stage made."""
         return self.job.needs.unlabelled or any(sample.pseudo for sample in self.labelled)
 
+    def spent_so_far(self) -> dict[str, float]:
+        """Seconds of the whole run, earlier stages included, by what they were spent on."""
+        return dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited}
+
     def write_metrics(self, status: str) -> dict[str, Any]:
         """Write metrics.json whole."""
-        job = self.job
+        job, spent = self.job, self.spent_so_far()
         metrics = {
             "status": status,
             "method": self.config.method,
@@ -272,10 +276,10 @@ class Training:
             "val": self.val,
             "best": self.best,
             "time": {
-                "train_seconds": round(self.spent["train"], 3),
-                "evaluate_seconds": round(self.spent["evaluate"], 3),
-                "data_wait_seconds": round(self.spent["wait"] + self.feed.waited, 3),
-                "steps_per_second": round(self.step / self.spent["train"], 4) if self.spent["train"] else None,
+                "train_seconds": round(spent["train"], 3),
+                "evaluate_seconds": round(spent["evaluate"], 3),
+                "data_wait_seconds": round(spent["wait"], 3),
+                "steps_per_second": round((self.offset + self.step) / spent["train"], 4) if spent["train"] else None,
                 "peak_memory_bytes": peak_memory(job.device),
             },
             "environment": environment(job.device),
@@ -317,7 +321,7 @@ class Training:
             "val": self.val,
             "seen": self.seen,
             "window": self.window,
-            "spent": dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited},
+            "spent": self.spent_so_far(),
             "mlflow_run": self.job.mlflow_run,
             "config": flat_config(self.config),
             "threads": torch.get_num_threads(),

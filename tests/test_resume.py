@@ -269,6 +269,28 @@ def test_a_run_of_two_stages_resumes_into_the_right_one(tiny_shelf, ran, broken_
         assert torch.equal(weight, weight_again)
 
 
+def test_the_time_is_that_of_all_stages_and_of_what_lies_between(tiny_shelf, ran, broken_off, stop):
+    base = two_stages(True, [])
+
+    def plan_stages(self, info):
+        plan = base.plan_stages(self, info)
+        first = yield next(plan)
+        time.sleep(0.4)
+        yield plan.send(first)
+
+    hooks = {"plan_stages": plan_stages, "setup": base.setup, "after_step": base.after_step}
+    tiny_shelf.offer("methods", "stages", make_method(**hooks))
+    spent = json.loads((ran("whole", "method=stages") / "metrics.json").read_text())["time"]
+    assert spent["train_seconds"] > 0.4
+    assert spent["train_seconds"] * spent["steps_per_second"] == pytest.approx(9, rel=0.01)
+    stop(1, stage=1)
+    parts = broken_off("parts", "method=stages")
+    before = checkpoint.load_state(parts / "last")["spent"]["train"]
+    assert before > 0.4
+    ran("parts", "method=stages", "resume=true")
+    assert json.loads((parts / "metrics.json").read_text())["time"]["train_seconds"] > before
+
+
 def test_a_restarted_stage_tells_a_method_of_the_networks_it_trains(tiny_shelf, ran):
     """`RunInfo.students`, once given, names the networks that are trained."""
     told = []
