@@ -5,22 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_folder import refusal
 
 from ssss_zoo.config import DataConfig
 from ssss_zoo.data.classes import read_class_list
 from ssss_zoo.data.masks import Encoding, read_codes, understand
-from ssss_zoo.errors import UserError
 
 RED, BLUE, PINK = (255, 0, 0), (0, 0, 255), (255, 0, 255)
-
-
-def refusal(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert [word for word in words if word not in message] == [], message
-    return message
 
 
 def save(path, array, **options):
