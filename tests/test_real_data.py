@@ -18,7 +18,8 @@ CAMVID = Path(os.environ.get("SSSS_TEST_CAMVID", Path(__file__).parents[2] / "sh
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"no CamVid at {CAMVID} (set SSSS_TEST_CAMVID)")
 @pytest.mark.parametrize("method", sorted(installed("methods")))
 def test_every_method_learns_from_real_photographs(method, tmp_path):
-    """Forty steps: the labelled loss falls by a tenth at least (two networks and soft teachers begin slowly), and the result beats one class everywhere."""
+    """Forty steps: the labelled loss falls by a tenth at least (two networks and soft teachers begin slowly), and the
+    result beats one class everywhere."""
     folder = tmp_path / "run"
     words = [f"method={method}", "dataset=camvid", f"data.root={CAMVID}", "data.split=1/8", f"output={folder}"]
     words += ["train.steps=40", "train.crop=[96,128]", "train.log_every=4", "train.eval_every=40", "tracking.uri=off"]
