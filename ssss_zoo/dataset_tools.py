@@ -13,7 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssss_zoo.config import Config, resolve, square
-from ssss_zoo.data.audit import UNUSABLE, Fault, Memory, Report, audit
+from ssss_zoo.data.audit import UNUSABLE, Fault, Memory, Report, audit, parts_of
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.files import THREADS
 from ssss_zoo.data.lists import find_root
@@ -66,8 +66,7 @@ def split_words(words: Iterable[str]) -> list[str]:
         shown = [set(look.counts) - {IGNORE} for look in threads.map(lambda s: memory.look(s, masked=True), pool)]
     memory.save()
     order = labelled_order(shown, config.seed)
-    known = {sample.image for sample in pool}
-    loose = [sample for sample in dataset.unlabelled if sample.image not in known]
+    loose = parts_of(dataset)["unlabelled"]
     write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
     lines = []
     for name, count in counts.items():

@@ -280,13 +280,14 @@ def figures(
 ) -> dict[str, Any]:
     """Numbers of images, shares of classes, sizes, and what crop and batch may be."""
     sizes = np.array([look.size for of_part in looks.values() for look in of_part if look.size] or [(0, 0)])
+    pixels = {part: counted(looks[part])[:IGNORE] for part in ("labelled", "val")}
     small = int((sizes < crop).any(axis=1).sum())
     return {
         "images": {part: len(samples) for part, samples in parts.items()},
         "classes": {
             name: {
                 part: {
-                    "share": float(counted(looks[part])[index] / max(counted(looks[part])[:IGNORE].sum(), 1)),
+                    "share": float(pixels[part][index] / max(pixels[part].sum(), 1)),
                     "images": sum(index in look.counts for look in looks[part]),
                 }
                 for part in ("labelled", "val")

@@ -140,16 +140,16 @@ def understand(data: DataConfig, root: Path, masks: Sequence[Path]) -> Classes:
         return found_classes(kind, root, masks, ignored, data.snap)
     assert file is not None
     codes = declared(kind, lines, file, lambda: census(masks, kind, data.snap)) | ignored
-    if kind == "ids" and not data.snap:
-        encoding = Encoding(kind, ignored)
-    else:
-        encoding = Encoding("colours" if kind == "colours" else "values", codes, data.snap)
     named = [line for line in lines if not line.void]
+    plain = (
+        kind == "ids" and not data.snap and all(code == index for code, index in codes.items() if code not in ignored)
+    )
+    encoding = Encoding(kind, ignored) if plain else Encoding("values" if kind == "ids" else kind, codes, data.snap)
     return Classes(tuple(line.name for line in named), shown_colours(named), encoding, file.name)
 
 
 def guessed(lines: Sequence[ClassLine], masks: Sequence[Path]) -> str:
-    """`colours` where most masks are coloured, `values` where the list gives values or void, else `ids`.
+    """`colours` where most masks are coloured, else `ids`.
 
     Raises UserError for coloured masks whose colours no list declares.
     """
@@ -162,7 +162,7 @@ def guessed(lines: Sequence[ClassLine], masks: Sequence[Path]) -> str:
             f"masks are coloured, such as {colourful[0]}, and no list says what the colours mean: give classes.txt "
             "with a line 'name R G B' for each class, or data.encoding=colours, which makes every colour found a class"
         )
-    return "values" if any(line.void or line.value is not None for line in lines) else "ids"
+    return "ids"
 
 
 def coloured(path: Path) -> bool:
@@ -176,7 +176,8 @@ def coloured(path: Path) -> bool:
 
 def declared(kind: str, lines: Sequence[ClassLine], file: Path, found: Callable[[], list[int]]) -> Codes:
     """The codes of a list's classes in its order; the ids count the classes that are not void. Values that a list of
-    names leaves out are the places in it, or, with `values`, those found, when there are as many."""
+    names leaves out are the places in it, or, with `values`, those found, when there are as many. In ids 255 is void
+    unless the list gives it to a class."""
     if kind == "colours":
         bare = [line.name for line in lines if line.colour is None]
         if bare:
@@ -197,7 +198,8 @@ def declared(kind: str, lines: Sequence[ClassLine], file: Path, found: Callable[
                 "'VALUE: name' in each line"
             )
     ids = iter(range(len(lines)))
-    return {code: IGNORE if line.void else next(ids) for code, line in zip(codes, lines, strict=True)}
+    void = {IGNORE: IGNORE} if kind == "ids" else {}
+    return void | {code: IGNORE if line.void else next(ids) for code, line in zip(codes, lines, strict=True)}
 
 
 def found_classes(kind: str, root: Path, masks: Sequence[Path], ignored: Codes, snap: bool) -> Classes:

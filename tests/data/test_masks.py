@@ -102,6 +102,17 @@ def test_a_void_line_without_a_value_is_void_at_its_place(tmp_path):
     assert found.encoding.read(masks[0]).tolist() == [[0, 255, 1]]
 
 
+@pytest.mark.parametrize("words", [(), (("encoding", "ids"),)])
+def test_void_and_values_of_a_list_hold_whatever_occurs_and_255_stays_void(tmp_path, words):
+    masks = [save(tmp_path / "a.png", [[0, 1, 255]])]  # no pixel of road
+    found = classes(tmp_path, masks, *words, lines=["sky", "void", "road"])
+    assert found.encoding.read(masks[0]).tolist() == [[0, 255, 255]]
+    found = classes(tmp_path, masks, *words, lines=["1: sky", "0: road", "7: car"])
+    assert found.encoding.read(masks[0]).tolist() == [[1, 0, 255]]
+    found = classes(tmp_path, masks, *words, lines=["0: sky", "1: road", "255: car"])
+    assert found.encoding.read(masks[0]).tolist() == [[0, 1, 2]]
+
+
 def test_names_alone_take_the_values_found_when_they_are_as_many(tmp_path):
     masks = [save(tmp_path / "a.png", [[0, 255]])]
     found = classes(tmp_path, masks, ("encoding", "values"), lines=["ground", "crack"])

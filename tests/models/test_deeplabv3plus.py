@@ -93,7 +93,7 @@ def test_frozen_norm_is_neither_trained_nor_estimated_and_changes_nothing_else()
     before = {name: value.clone() for name, value in frozen.encoder.state_dict().items()}
     assert_close(frozen.train().encode(image), net.eval().encode(image), atol=1e-6, rtol=1e-5)
     assert all(parameter.dim() > 1 for parameter in frozen.parameter_groups()["encoder"])
-    sum(level.sum() for level in frozen.encode(image)).backward()  # type: ignore[union-attr]
+    torch.stack([level.sum() for level in frozen.encode(image)]).sum().backward()
     assert all(torch.equal(value, before[name]) for name, value in frozen.encoder.state_dict().items())
     assert any(isinstance(module, nn.BatchNorm2d) for module in frozen.pyramid.modules())  # the new head's is trained
 
