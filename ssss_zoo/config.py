@@ -41,7 +41,10 @@ class DataConfig:
     train/masks, val/...) or `suffix` (a.jpg and a_mask.png side by side). images, masks: what those folders are called
     where they have no usual name. unlabelled: further folders of images without masks. encoding: what masks hold, auto,
     `ids`, `values` or `colours`. ignore: further values (or colours as '#ff00ff') of pixels that do not count; in ids
-    255 never does. snap: take values or colours that no class has for the nearest that one has.
+    255 never does. snap: take values or colours that no class has for the nearest that one has. channels: which ones of
+    an image's, counted from 1; empty means all. low, high: of images with more than 8 bits a channel, or of others that
+    should be stretched, the values that become dark and bright, one or one for each channel; empty means from the
+    images (percentiles 0.1 and 99.9 of a sample) where they are deep, and as they are where not.
     """
 
     root: str | None = None
@@ -53,6 +56,9 @@ class DataConfig:
     encoding: str = "auto"
     ignore: list[str] = field(default_factory=list)
     snap: bool = False
+    channels: list[int] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -60,7 +66,8 @@ class ModelConfig:
     """The network: decoder family `name` on a timm `encoder` (of model=smp: one of smp's).
 
     architecture: of segmentation_models_pytorch, read by model=smp alone. weights: `imagenet` (the pretrained ones
-    that come with the encoder), `none` or a path. mean, std: of the images in [0, 1]; empty means the encoder's own.
+    that come with the encoder), `none` or a path. mean, std: of the images in [0, 1]; empty means the encoder's own for
+    three channels, else those of the training images.
     multi_grid: factors of the dilations in the blocks of a ResNet's last stage (CPS, U2PL and AugSeg: 2, 2, 4); empty
     means none. freeze_norm: keep the encoder's BatchNorm as the weights bring it, neither trained nor estimated
     (CutMix-Seg). rates: of the ASPP; empty means the literature's for the output stride. separable:
@@ -354,9 +361,18 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
         typed(Config, layer)  # each layer is right by itself, whatever a later one would replace
         one_budget(tree, layer)
         merge(tree, layer)
-    config = build(Config, typed(Config, tree))
+    values = typed(Config, tree)
+    count_channels(values)
+    config = build(Config, values)
     check(config)
     return config
+
+
+def count_channels(values: dict[str, Any]) -> None:
+    """The network takes as many channels as are read, unless something else was said."""
+    channels = values.get("data", {}).get("channels")
+    if channels:
+        values.setdefault("model", {}).setdefault("in_channels", len(channels))
 
 
 def check_names(given: Mapping[str, Any], own: Mapping[str, Any], config_file: Path | None) -> None:
@@ -439,6 +455,7 @@ def check(config: Config) -> None:
     check_sides("evaluate.window", config.evaluate.window, least=0)
     check_pair("augment.scale", config.augment.scale)
     check_pair("augment.blur_sigma", config.augment.blur_sigma)
+    check_channels(config)
     for (low, high), keys in RANGES.items():
         for key in keys.split():
             value: Any = config
@@ -475,6 +492,21 @@ def check_pair(key: str, pair: list[float]) -> None:
     """Raise UserError unless it is [smallest, largest], both above 0."""
     if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
         raise UserError(f"{key} takes [smallest, largest] with 0 < smallest <= largest; got {pair}")
+
+
+def check_channels(config: Config) -> None:
+    """Raise UserError for channels that cannot be, and for ranges that do not fit them."""
+    data, expected = config.data, config.model.in_channels
+    if data.channels and (min(data.channels) < 1 or len(data.channels) != expected):
+        raise UserError(
+            f"data.channels={data.channels} must be {expected} numbers from 1 on, one for each of model.in_channels"
+        )
+    paired = len(data.low) == len(data.high) and len(data.low) in (0, 1, expected)
+    if not paired or any(low >= high for low, high in zip(data.low, data.high, strict=True)):
+        raise UserError(
+            f"data.low={data.low} and data.high={data.high} must both be one number or one for each of {expected} "
+            "channels (model.in_channels), each low below its high"
+        )
 
 
 def as_yaml(config: Config) -> str:

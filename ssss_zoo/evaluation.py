@@ -21,7 +21,7 @@ Tick = Callable[[int, int], None]
 
 
 class Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Validation pairs at native size: image (channels, H, W) uint8, mask (H, W) uint8."""
+    """Validation pairs at native size: image (channels, H, W) in [0, 255], mask (H, W) uint8."""
 
     def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
         self.dataset, self.samples = dataset, samples

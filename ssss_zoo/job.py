@@ -16,6 +16,7 @@ from ssss_zoo.augment import Strong
 from ssss_zoo.config import Config, DataConfig, as_yaml, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.feed import Needs
+from ssss_zoo.data.statistics import settle
 from ssss_zoo.engine import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation import Evaluator
@@ -171,7 +172,8 @@ def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int
 
 
 def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
-    """The run's data set. Raises UserError for a `data` key that it does not read, and as the data set does."""
+    """The run's data set; what its images must say themselves is filled into `config`, see `settle`. Raises UserError
+    for a `data` key that it does not read, and as the data set does."""
     usual = DataConfig()
     for key, given in vars(config.data).items():
         if key not in dataset_class.reads and given != getattr(usual, key):
@@ -179,4 +181,5 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
             raise UserError(f"data.{key} means nothing to dataset={config.dataset}, which reads {known}")
     dataset = dataset_class(config.data)
     dataset.channels = config.model.in_channels
+    settle(dataset, config)
     return dataset

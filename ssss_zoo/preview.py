@@ -49,8 +49,8 @@ def chw(image: torch.Tensor) -> np.ndarray:
 
 
 def photo(image: np.ndarray) -> np.ndarray:
-    """(H, W, channels) uint8 as (H, W, 3): the first three channels, or the first one as grey."""
-    shown = image[..., : 3 if image.shape[2] >= 3 else 1]
+    """(H, W, channels) in [0, 255] as (H, W, 3) uint8: the first three channels, or the first one as grey."""
+    shown = image[..., : 3 if image.shape[2] >= 3 else 1].astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
 
 

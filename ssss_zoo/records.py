@@ -209,8 +209,9 @@ class RunInfo:
     """What a method may know before the first step.
 
     feature_dim, map_dims: channels of `Output.features` and of each of `Output.maps`. students: the networks that will
-    be trained, on their device. labelled, unlabelled: the run's lists; read: a sample's image (H, W, channels) uint8.
-    supervised: the run's loss on labelled pixels, logits and mask to a scalar. strong: its strong photometric view.
+    be trained, on their device. labelled, unlabelled: the run's lists; read: a sample's image (H, W, channels) in
+    [0, 255]. supervised: the run's loss on labelled pixels, logits and mask to a scalar. strong: its strong
+    photometric view.
     """
 
     class_names: tuple[str, ...]

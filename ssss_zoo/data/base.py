@@ -39,7 +39,8 @@ class Dataset(ABC):
 
     @abstractmethod
     def read_image(self, sample: Sample) -> np.ndarray:
-        """(H, W, channels) uint8. Raises UserError, naming the file, when it cannot be read."""
+        """(H, W, channels) uint8, or float32 in [0, 255] where files are deeper, one type for every sample. Raises
+        UserError, naming the file, when it cannot be read."""
 
     @abstractmethod
     def read_mask(self, sample: Sample) -> np.ndarray:

@@ -1,109 +1,26 @@
-"""Files as arrays: one image, one mask, and a look at all of them before the first step."""
+"""A mask as an array, a data set of files, and a look at all of them before the first step."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.images import DEEP, Reading, image_size, opened, read_image
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "CMYK": 3, "YCbCr": 3, "RGBA": 4}  # by Pillow's mode
-MODES = {(1, 1): "L", (1, 3): "RGB", (3, 3): "RGB", (4, 3): "RGB", (4, 4): "RGBA"}  # (found, expected): converted to
-DEEP = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
 COLOURED = ("RGB", "RGBA")  # modes of masks in colour, or in grey three times over; transparency says nothing
-ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
-BROKEN = (  # what Pillow's decoders raise at damaged files
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    IndexError,
-    KeyError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 THREADS, CHUNK = 8, 64  # of the check; it stops after the first chunk with something wrong
 SHOWN = 5  # values named in a message
 
 
-# --- one file -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """The file, header read. Raises UserError, naming the file, when Pillow fails at it here or in the body."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except BROKEN as error:
-        raise UserError(f"cannot read {path}: {reason(path, error)}") from None
-
-
-def reason(path: Path, error: Exception) -> str:
-    if not path.exists():
-        return "no such file"
-    if path.is_file() and path.stat().st_size == 0:
-        return "the file is empty"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "not an image, or damaged"
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
-
-
-def read_image(path: Path, channels: int) -> np.ndarray:
-    """(H, W, channels) uint8, turned upright by its EXIF tag.
-
-    Grey becomes RGB where 3 channels are expected, alpha is dropped. Raises UserError, naming the file, when it cannot
-    be read, has more than 8 bits a channel, or another number of channels.
-    """
-    with opened(path) as image:
-        mode = target_mode(image, channels, path)
-        upright = image if orientation(image) == UPRIGHT else ImageOps.exif_transpose(image)
-        if upright.mode in ("P", "PA"):
-            upright = upright.convert("RGBA")  # a palette's transparent entry has a colour only this way
-        array = np.array(upright if upright.mode == mode else upright.convert(mode))
-    return array[:, :, None] if array.ndim == 2 else array
-
-
-def target_mode(image: Image.Image, channels: int, path: Path) -> str:
-    """The Pillow mode that `image` is converted to. Raises UserError where none has `channels` channels."""
-    if image.mode in DEEP:
-        raise UserError(f"{path} is a {DEEP[image.mode]} image; expected 8 bits a channel: convert it")
-    found = CHANNELS.get(image.mode, len(image.getbands()))
-    if (found, channels) not in MODES:
-        raise UserError(f"{path} has {found} channels ({image.mode}); expected {channels} (model.in_channels)")
-    return MODES[found, channels]
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF tag, 1 to 8; read from the header alone (Pillow would decode a whole PNG to look for it)."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return UPRIGHT
-    return int(image.getexif().get(ORIENTATION, UPRIGHT))
-
-
-def image_size(path: Path, channels: int) -> tuple[int, int]:
-    """(H, W) as `read_image` will give it, from the header alone where possible. Raises UserError as that does."""
-    with opened(path) as image:
-        target_mode(image, channels, path)
-        turned = orientation(image) in SIDEWAYS
-        if turned and image.format == "TIFF":
-            image.load()  # Pillow turns a TIFF itself, some versions only now
-            turned = False
-        width, height = image.size
-        return (width, height) if turned else (height, width)
+# --- one mask -------------------------------------------------------------------------------------------------------
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -143,10 +60,16 @@ def grey_codes(colours: np.ndarray) -> np.ndarray | None:
 class FileDataset(Dataset):
     """A data set whose samples are files: `Sample.image` a Path, `Sample.mask` a Path or None."""
 
-    channels: int = 3  # of the images as read; the run sets it to model.in_channels
+    bands: tuple[int, ...] = ()  # which channels of a file are read, counted from 1; empty: all
+    stretch: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # the values that become 0 and 255, see `settle`
+
+    @property
+    def reading(self) -> Reading:
+        """How image files become arrays; the run sets `channels`, and `stretch` where the files are deep."""
+        return Reading(self.channels, self.bands, *self.stretch)
 
     def read_image(self, sample: Sample) -> np.ndarray:
-        return read_image(sample.image, self.channels)
+        return read_image(sample.image, self.reading)
 
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:
@@ -205,7 +128,7 @@ def inspect(dataset: FileDataset, samples: Sequence[Sample], look: Look) -> list
 
 def look_at_image(dataset: FileDataset, sample: Sample) -> Finding:
     try:
-        image_size(sample.image, dataset.channels)
+        image_size(sample.image, dataset.reading)
     except UserError as error:
         return Finding(NOTHING, "unreadable", str(error))
     return Finding(NOTHING)
@@ -214,7 +137,7 @@ def look_at_image(dataset: FileDataset, sample: Sample) -> Finding:
 def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
     """What is wrong with a pair, its mask's values counted."""
     try:
-        size = image_size(sample.image, dataset.channels)
+        size = image_size(sample.image, dataset.reading)
         mask = dataset.read_mask(sample)
     except UserError as error:
         return Finding(NOTHING, "unreadable", str(error))

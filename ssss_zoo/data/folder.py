@@ -46,7 +46,7 @@ class Folder(FileDataset):
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
     reads: ClassVar[tuple[str, ...]] = (
         *("root", "split", "layout", "images", "masks", "unlabelled"),
-        *("encoding", "ignore", "snap"),
+        *("encoding", "ignore", "snap", "channels", "low", "high"),
     )
 
     def __init__(self, data: DataConfig) -> None:
@@ -54,6 +54,7 @@ class Folder(FileDataset):
         found = scan(root, data)
         lists, origin = listed(root, found, data.split) or shared(found, data.split)
         check_apart(lists.labelled, lists.val)
+        self.bands = tuple(data.channels)
         self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
         classes = understand(data, root, [sample.mask for sample in samples if sample.mask is not None])

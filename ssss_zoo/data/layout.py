@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssss_zoo.data.files import SUFFIXES
+from ssss_zoo.data.images import SUFFIXES
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.records import Sample
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssss_zoo.data.classes import FILES, ClassLine, Colour, palette, read_class_list, shown_colours
-from ssss_zoo.data.files import COLOURED, SHOWN, THREADS, grey_codes, opened, read_mask
+from ssss_zoo.data.files import COLOURED, SHOWN, THREADS, grey_codes, read_mask
+from ssss_zoo.data.images import opened
 from ssss_zoo.data.lists import first_file
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.records import IGNORE

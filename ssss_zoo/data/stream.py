@@ -59,15 +59,16 @@ def draw_geometry(
 
 
 def crop_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The filled part of the crop, (rows, columns, channels) uint8, of `image` (H, W, channels) uint8: what resizing
-    the whole image and cutting the crop from it gives, computed for the crop alone."""
+    """The filled part of the crop, (rows, columns, channels), of `image` (H, W, channels) uint8 or float32, and of its
+    type: what resizing the whole image and cutting the crop from it gives, computed for the crop alone."""
     spans = [span(geometry, axis) for axis in (0, 1)]
     (top, bottom, first, last), (left, right, begin, end) = spans
     part = np.ascontiguousarray(image[top:bottom, left:right])
     box, size = (begin, first, end, last), geometry.shown[::-1]
-    planes = [part] if part.shape[2] == 3 else [part[:, :, channel] for channel in range(part.shape[2])]
+    whole = part.shape[2] == 3 and part.dtype == np.uint8  # an image that Pillow has a mode for
+    planes = [part] if whole else [part[:, :, channel] for channel in range(part.shape[2])]
     resized = [np.asarray(Image.fromarray(plane).resize(size, SIDE, box)) for plane in planes]
-    return resized[0] if part.shape[2] == 3 else np.stack(resized, axis=2)
+    return resized[0] if whole else np.stack(resized, axis=2)
 
 
 def span(geometry: Geometry, axis: int) -> tuple[int, int, float, float]:
@@ -126,17 +127,18 @@ class Crops(TorchDataset[dict[str, Any]]):
         return len(self.samples)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """image (channels, h, w) uint8; valid (h, w) bool, False on padding; index: which sample; with masks also mask
-        (h, w) uint8, 255 on padding and void (all of it where a sample has none), and pseudo: whether a stage made it.
-        Raises UserError as the data set."""
+        """image (channels, h, w) uint8, float32 of deep files; valid (h, w) bool, False on padding; index: which
+        sample; with masks also mask (h, w) uint8, 255 on padding and void (all of it where a sample has none), and
+        pseudo: whether a stage made it. Raises UserError as the data set."""
         index = self.index(position)
         sample = self.samples[index]
         image = self.dataset.read_image(sample)
         source = (image.shape[0], image.shape[1])
         geometry = draw_geometry(source, self.crop, self.scale, self.generator(GEOMETRY, position), self.base)
         rows, columns = geometry.shown
-        pixels = torch.zeros((image.shape[2], *self.crop), dtype=torch.uint8)
-        pixels[:, :rows, :columns] = torch.from_numpy(crop_image(image, geometry).transpose(2, 0, 1).copy())
+        filled = torch.from_numpy(crop_image(image, geometry).transpose(2, 0, 1).copy())
+        pixels = torch.zeros((image.shape[2], *self.crop), dtype=filled.dtype)
+        pixels[:, :rows, :columns] = filled
         valid = torch.zeros(self.crop, dtype=torch.bool)
         valid[:rows, :columns] = True
         item = {"image": pixels, "valid": valid, "index": index}
@@ -210,9 +212,9 @@ def one_thread(worker: int) -> None:
 def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -> Iterator[dict[str, torch.Tensor]]:
     """Batches of `crops` from position `start` on (step * batch, for a run that goes on), without end.
 
-    image (B, channels, h, w) uint8, valid (B, h, w) bool, index (B,) int64, and with masks mask (B, h, w) uint8.
-    workers: loader processes, 0 for none; pin: page-locked memory, for a GPU. Draws nothing from torch's global
-    generators. Raises UserError when a file cannot be read, also from a worker. Loading starts at once.
+    image (B, channels, h, w) uint8 (float32 of deep files), valid (B, h, w) bool, index (B,) int64, and with masks mask
+    (B, h, w) uint8. workers: loader processes, 0 for none; pin: page-locked memory, for a GPU. Draws nothing from
+    torch's global generators. Raises UserError when a file cannot be read, also from a worker. Loading starts at once.
     """
     loader: DataLoader[Any] = DataLoader(
         Careful(crops),

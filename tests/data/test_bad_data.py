@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.data.files import FileDataset, image_size, read_image, read_mask
+from ssss_zoo.data.files import FileDataset, read_mask
+from ssss_zoo.data.images import Reading, image_size, read_image
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Sample
 
@@ -45,8 +46,8 @@ def save(path, array, mode=None, **options):
 )
 def test_image_has_the_expected_channels(tmp_path, mode, channels, expected):
     path = save(tmp_path / "a.png", RGB if "RGB" in mode else GREY, mode)
-    np.testing.assert_array_equal(read_image(path, channels), expected)
-    assert image_size(path, channels) == (3, 4)
+    np.testing.assert_array_equal(read_image(path, Reading(channels)), expected)
+    assert image_size(path, Reading(channels)) == (3, 4)
 
 
 def test_palette_image_is_read_in_its_colours(tmp_path):
@@ -54,7 +55,7 @@ def test_palette_image_is_read_in_its_colours(tmp_path):
     image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.save(path, transparency=b"\x00\xff")
-    np.testing.assert_array_equal(read_image(path, 3), [[[10, 20, 30], [40, 50, 60]]])
+    np.testing.assert_array_equal(read_image(path, Reading(3)), [[[10, 20, 30], [40, 50, 60]]])
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
@@ -62,21 +63,21 @@ def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
     path = save(tmp_path / f"a.{suffix}", np.repeat(RGB, 8, axis=0).repeat(8, axis=1), exif=exif)
-    upright = read_image(path, 3)
+    upright = read_image(path, Reading(3))
     assert upright.shape == (32, 24, 3)
-    assert image_size(path, 3) == (32, 24)
+    assert image_size(path, Reading(3)) == (32, 24)
     assert upright[0, -1, 0] < upright[0, 0, 0]  # the dark upper left corner is now on the right
 
 
 def test_image_with_other_channels_names_both_counts(tmp_path):
     path = save(tmp_path / "a.png", RGB)
-    refusal(lambda: read_image(path, 1), str(path), "3 channels", "expected 1")
-    refusal(lambda: image_size(path, 5), str(path), "3 channels", "expected 5")
+    refusal(lambda: read_image(path, Reading(1)), str(path), "3 channels", "expected 1")
+    refusal(lambda: image_size(path, Reading(5)), str(path), "3 channels", "expected 5")
 
 
 def test_16_bit_image_is_refused(tmp_path):
     path = save(tmp_path / "a.png", GREY.astype(np.uint16))
-    refusal(lambda: read_image(path, 3), str(path), "16-bit")
+    refusal(lambda: read_image(path, Reading(3)), str(path), "16-bit")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif"])
@@ -86,14 +87,14 @@ def test_truncated_file_is_named(tmp_path, suffix, share):
     path = save(tmp_path / f"a.{suffix}", noise)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    refusal(lambda: read_image(path, 3), str(path))
+    refusal(lambda: read_image(path, Reading(3)), str(path))
 
 
 def test_missing_empty_and_foreign_files_say_so(tmp_path):
     empty, text = tmp_path / "empty.png", tmp_path / "text.png"
     empty.touch()
     text.write_text("hello")
-    for read in (lambda path: read_image(path, 3), lambda path: image_size(path, 3), read_mask):
+    for read in (lambda path: read_image(path, Reading(3)), lambda path: image_size(path, Reading(3)), read_mask):
         refusal(lambda read=read: read(tmp_path / "none.png"), "none.png", "no such file")
         refusal(lambda read=read: read(empty), str(empty), "empty")
         refusal(lambda read=read: read(text), str(text), "not an image")
