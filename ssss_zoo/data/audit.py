@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.files import THREADS, value_hint, value_problem
+from ssss_zoo.data.files import THREADS, FileDataset, value_hint, value_problem
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
@@ -149,7 +149,7 @@ class Memory:
             self.known = {}
 
     def look(self, sample: Sample, masked: bool) -> Look:
-        key = stamp(sample, masked)
+        key = stamp(self.dataset, sample, masked)
         if key in self.known:
             return as_look(self.known[key])
         look = look_at(self.dataset, sample, masked)
@@ -168,9 +168,11 @@ class Memory:
             return
 
 
-def stamp(sample: Sample, masked: bool) -> str:
+def stamp(dataset: Dataset, sample: Sample, masked: bool) -> str:
     """What identifies the content of a sample's files without reading them; empty for one made in memory."""
-    files = [sample.image, *([sample.mask] if masked else [])]
+    files = [sample.image]
+    if masked and isinstance(dataset, FileDataset):
+        files += dataset.mask_files(sample)
     if not all(isinstance(file, Path) and file.is_file() for file in files):
         return ""
     found = [(str(file.resolve()), file.stat()) for file in files]

@@ -76,6 +76,10 @@ class FileDataset(Dataset):
             raise UserError(f"{sample.name} has no mask")
         return read_mask(sample.mask)
 
+    def mask_files(self, sample: Sample) -> list[Path]:
+        """Every file that a sample's mask depends on."""
+        return [sample.mask] if sample.mask else []
+
     def check(self) -> None:
         check_pairs(self)
 

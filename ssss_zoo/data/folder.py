@@ -57,7 +57,7 @@ class Folder(FileDataset):
         self.bands = tuple(data.channels)
         self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
-        classes = understand(data, root, [sample.mask for sample in samples if sample.mask is not None])
+        classes = understand(data, root, [sample for sample in samples if sample.mask], found.regions)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding
         self.notes = [
             f"{len(self.labelled)} labelled, {len(self.val)} {origin}, {len(self.unlabelled)} unlabelled, "
@@ -72,7 +72,10 @@ class Folder(FileDataset):
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:
             raise UserError(f"{sample.name} has no mask")
-        return self.encoding.read(sample.mask)
+        return self.encoding.read(sample)
+
+    def mask_files(self, sample: Sample) -> list[Path]:
+        return self.encoding.files(sample)
 
 
 # --- what is used for what ------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssss_zoo.data.images import SUFFIXES
+from ssss_zoo.data.regions import ClassFiles, Coco, LabelMe, Regions, by_class, pair_coco, read_coco
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.records import Sample
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 LAYOUTS = ("auto", "folders", "parts", "suffix")
 IMAGES = ("images", "image", "imgs", "img", "JPEGImages")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "gt", "SegmentationClass")
+ROBOFLOW = "_annotations.coco.json"  # what exports of that service call it, among the images of each part
 LOOSE = ("unlabelled", "unlabeled")
 PARTS = {
     "train": "",
@@ -34,7 +37,8 @@ ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg")  # of
 @dataclass(eq=False)
 class Found:
     """Every image of a folder by what it is good for. layout, said: how it lies there, and that in words; pairs: with
-    masks, to train on; val: those of the val part; loose: without masks; left: of a test part, which nothing reads."""
+    masks, to train on; val: those of the val part; loose: without masks; left: of a test part, which nothing reads;
+    regions: how masks are put together, where they are no images of codes."""
 
     layout: str
     said: str
@@ -42,6 +46,7 @@ class Found:
     val: list[Sample] = field(default_factory=list)
     loose: list[Sample] = field(default_factory=list)
     left: int = 0
+    regions: Regions | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,15 @@ def scan(root: Path, data: DataConfig) -> Found:
     check_choice("data.layout", data.layout, LAYOUTS)
     layout, corners = chosen(root, data)
     found = Found(layout, said(root, layout, corners))
+    listing = [corner for corner in corners if coco_files(corner)]
+    if listing:
+        pair_listed(root, listing, found)
+    groups: list[Mapping[str, Path]] = []
     for corner in corners:
-        pair_up(root, corner, found)
+        if corner not in listing:
+            groups += pair_up(root, corner, found)
+    if groups:
+        found.regions = ClassFiles(groups, next(iter(groups[0].values())))
     bare = [sample for sample in found.val if sample.mask is None]
     if bare:
         raise UserError(
@@ -86,7 +98,7 @@ def chosen(root: Path, data: DataConfig) -> tuple[str, list[Corner]]:
         fitting["folders"] = [top]
     if parts:
         fitting["parts"] = parts
-    if data.layout == "suffix" or (not fitting and any(endings_of(image_files(root)))):
+    if data.layout == "suffix" or (not fitting and (any(endings_of(image_files(root))) or annotated(root))):
         fitting["suffix"] = [Corner(root, root)]
     if data.layout != "auto":
         if data.layout not in fitting:
@@ -104,6 +116,8 @@ def chosen(root: Path, data: DataConfig) -> tuple[str, list[Corner]]:
 
 def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: str = "") -> Corner | None:
     """The corner whose folders lie in `place`, where both do. Raises UserError for two that could be meant."""
+    if (place / ROBOFLOW).is_file() and len(masks) > 1:
+        return Corner(place, place / ROBOFLOW, part)
     inside = sorted(subfolders(place))
     wanted = [{name.lower() for name in names} for names in (images, masks)]
     found = [[place / name for name in inside if name.lower() in names] for names in wanted]
@@ -111,7 +125,25 @@ def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: st
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
             raise UserError(f"{place} holds {names}: give data.{key}={folders[0].name}, or the one that you mean")
+    if found[0] and not found[1]:  # annotations beside the folder of images, or among them
+        file = place / masks[0] if len(masks) == 1 else None
+        beside = [file] if file and file.is_file() else json_files(place, deep=False) if len(masks) > 1 else []
+        if len(beside) > 1:
+            names = " and ".join(path.name for path in beside)
+            raise UserError(f"{place} holds {names}: give data.masks={beside[0].name}, or the one that you mean")
+        return Corner(found[0][0], beside[0], part) if beside else among(found[0][0], part)
     return Corner(found[0][0], found[1][0], part) if all(found) else None
+
+
+def among(folder: Path, part: str) -> Corner | None:
+    """The corner of a folder whose images lie beside a file of annotations each."""
+    return Corner(folder, folder, part) if annotated(folder) else None
+
+
+def annotated(folder: Path) -> bool:
+    """Whether an image of a folder lies beside a file of annotations of its name."""
+    stems = {path.with_suffix("") for path in image_files(folder)}
+    return any(path.with_suffix("") in stems for path in json_files(folder))
 
 
 def subfolders(place: Path) -> set[str]:
@@ -134,30 +166,82 @@ def said(root: Path, layout: str, corners: Sequence[Corner]) -> str:
     """A layout in words."""
     if layout == "suffix":
         return "masks beside their images, told by their ending"
-    pairs = [" with ".join(f"{folder.relative_to(root)}/" for folder in (c.images, c.masks)) for c in corners]
-    return ", ".join(pairs)
+    return ", ".join(
+        " with ".join(dict.fromkeys(place_of(path, root) for path in (c.images, c.masks))) for c in corners
+    )
+
+
+def place_of(path: Path, root: Path) -> str:
+    return f"{path.relative_to(root)}{'/' if path.is_dir() else ''}"
 
 
 # --- images and masks -----------------------------------------------------------------------------------------------
 
 
-def pair_up(root: Path, corner: Corner, found: Found) -> None:
-    """Add the images of a corner to what was found, each with its mask where there is one."""
+def pair_up(root: Path, corner: Corner, found: Found) -> list[Mapping[str, Path]]:
+    """Add the images of a corner to what was found, each with its mask where there is one. Returns the files of each
+    class of each image, where masks are one file for each class."""
     images, masks = by_stem(root, corner)
     lost = [key for key in masks if key not in images]
-    if lost:
+    groups = by_class(images, masks) if lost else None
+    if groups:
+        masks = {key: next(iter(group.values())) for key, group in groups.items()}
+    elif lost:
         raise UserError(
             f"mask {masks[lost[0]]} has no image: no {corner.images.joinpath(*filter(None, lost[0]))}.* ({len(lost)} "
             f"of {len(masks)} masks have none); a mask is called like its image, perhaps with an ending such as "
             f"{ENDINGS[0]}"
         )
+    if any(path.suffix == ".json" for path in masks.values()):
+        found.regions = LabelMe()
     for key, path in images.items():
-        sample = Sample(name_of(path, root), path, masks.get(key))
-        part = key[0]
-        if part == "test":
-            found.left += 1
-        else:
-            (found.val if part == "val" else found.pairs if sample.mask else found.loose).append(sample)
+        add(found, Sample(name_of(path, root), path, masks.get(key)), key[0])
+    return list(groups.values()) if groups else []
+
+
+def add(found: Found, sample: Sample, part: str) -> None:
+    if part == "test":
+        found.left += 1
+    else:
+        (found.val if part == "val" else found.pairs if sample.mask else found.loose).append(sample)
+
+
+def pair_listed(root: Path, corners: Sequence[Corner], found: Found) -> None:
+    """Add the images that files of COCO's format list, those of a file for validation to the val part, and the images
+    of the same folders that none lists."""
+    files = [(read_coco(path), corner.part or part_in(path)) for corner in corners for path in coco_files(corner)]
+    parts = {file.path: part for file, part in files}
+    images = sorted({path for corner in corners for path in image_files(corner.images) if not is_loose(path, root)})
+    entries = pair_coco([file for file, _ in files], images)
+    found.regions = Coco([file for file, _ in files], entries)
+    for path in images:
+        listed = entries.get(path)
+        mask, part = (listed[0].path, parts[listed[0].path]) if listed else (None, "")
+        add(found, Sample(name_of(path, root), path, mask), part)
+
+
+def part_in(path: Path) -> str:
+    """The part that the name of a file speaks of, such as instances_val2017.json."""
+    words = re.findall(r"[a-z]+", path.stem.lower())
+    return next((PARTS[word] for word in words if word in PARTS), "")
+
+
+def coco_files(corner: Corner) -> list[Path]:
+    """The files of COCO's format that stand for a corner's masks: the one that was given, or all of a folder of JSON
+    whose files are not called like images, as LabelMe's are."""
+    if corner.masks.is_file():
+        return [corner.masks]
+    if corner.masks == corner.images or image_files(corner.masks):
+        return []
+    found = json_files(corner.masks)
+    stems = {path.stem for path in image_files(corner.images)}
+    return [] if any(path.stem in stems for path in found) else found
+
+
+def json_files(folder: Path, deep: bool = True) -> list[Path]:
+    """Files of annotations in a folder, at any depth or right in it, sorted; hidden ones are left out."""
+    found = folder.rglob("*.json") if deep else folder.glob("*.json")
+    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
 
 
 Key = tuple[str, str]  # part and path without suffix
@@ -170,11 +254,14 @@ def by_stem(root: Path, corner: Corner) -> tuple[dict[Key, Path], dict[Key, Path
     """
     if corner.images == corner.masks:
         files = [path for path in image_files(corner.images) if not is_loose(path, root)]
-        endings = {path for path in endings_of(files)}
-        images = keyed((path for path in files if path not in endings), corner.images, corner.part)
+        endings = set(endings_of(files))
+        if not endings:
+            stems = {path.with_suffix("") for path in files}
+            endings = {path for path in json_files(corner.images) if path.with_suffix("") in stems}
+        images = keyed([path for path in files if path not in endings], corner.images, corner.part)
         return images, {strip(key): path for key, path in keyed(endings, corner.images, corner.part).items()}
     images = keyed(image_files(corner.images), corner.images, corner.part)
-    masks = keyed(image_files(corner.masks), corner.masks, corner.part)
+    masks = keyed(image_files(corner.masks) or json_files(corner.masks), corner.masks, corner.part)
     for folder, keys in ((corner.images, images), (corner.masks, masks)):
         if not keys:
             raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)})")
@@ -187,7 +274,7 @@ def by_stem(root: Path, corner: Corner) -> tuple[dict[Key, Path], dict[Key, Path
     return images, bare
 
 
-def keyed(paths: Iterator[Path] | set[Path] | list[Path], folder: Path, part: str) -> dict[Key, Path]:
+def keyed(paths: Iterable[Path], folder: Path, part: str) -> dict[Key, Path]:
     """Files by part and path without suffix. A leading folder such as train/ or val/ is the part, unless the whole
     folder belongs to one. Raises UserError for two files of one key."""
     found: dict[Key, Path] = {}

@@ -19,10 +19,11 @@ from ssss_zoo.data.files import COLOURED, SHOWN, THREADS, grey_codes, read_mask
 from ssss_zoo.data.images import opened
 from ssss_zoo.data.lists import first_file
 from ssss_zoo.errors import UserError, check_choice
-from ssss_zoo.records import IGNORE
+from ssss_zoo.records import IGNORE, Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig
+    from ssss_zoo.data.regions import Regions
 
 KINDS = ("auto", "ids", "values", "colours")
 LOOKS = 16  # masks looked at to tell colours from values (our choice)
@@ -41,9 +42,14 @@ class Encoding:
     codes: Codes
     snap: bool = False
 
-    def read(self, path: Path) -> np.ndarray:
+    def files(self, sample: Sample) -> list[Path]:
+        """Every file that the mask depends on."""
+        return [sample.mask]
+
+    def read(self, sample: Sample) -> np.ndarray:
         """(H, W) uint8 class ids, 255 where void. Raises UserError, naming the file, when it cannot be read, and for
         codes that stand for nothing, with their number."""
+        path = sample.mask
         if self.kind == "ids":
             mask = read_mask(path)
             return self.voided[mask] if self.codes else mask
@@ -120,21 +126,27 @@ class Classes:
 
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
-    encoding: Encoding
+    encoding: Encoding | Regions
     origin: str
 
 
 # --- understanding a folder's masks ---------------------------------------------------------------------------------
 
 
-def understand(data: DataConfig, root: Path, masks: Sequence[Path]) -> Classes:
+def understand(data: DataConfig, root: Path, samples: Sequence[Sample], regions: Regions | None = None) -> Classes:
     """Names, colours and encoding of the classes: from the list in `root` where there is one, else from all masks.
+    regions: how masks are put together, where they are no images of codes.
 
     Raises UserError, with the setting that mends it, where they cannot be class ids and `data.encoding=auto`.
     """
     check_choice("data.encoding", data.encoding, KINDS)
     file = first_file(root, FILES)
     lines = read_class_list(file) if file else []
+    if regions:
+        known = regions.settle(samples, lines, file)
+        names, origin = tuple(line.name for line in known), file.name if file else "the regions of the masks"
+        return Classes(names, shown_colours(known), regions, origin)
+    masks = [sample.mask for sample in samples]
     kind = data.encoding if data.encoding != "auto" else guessed(lines, masks)
     ignored = {code_of(word, kind): IGNORE for word in data.ignore}
     if not lines:

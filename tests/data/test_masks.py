@@ -10,6 +10,7 @@ from test_folder import refusal
 from ssss_zoo.config import DataConfig
 from ssss_zoo.data.classes import read_class_list
 from ssss_zoo.data.masks import Encoding, read_codes, understand
+from ssss_zoo.records import Sample
 
 RED, BLUE, PINK = (255, 0, 0), (0, 0, 255), (255, 0, 255)
 
@@ -23,7 +24,7 @@ def classes(root, masks, *words, lines=None):
     """What is understood of `masks` in `root`, with the settings of `words` and the lines of a classes.txt."""
     if lines:
         (root / "classes.txt").write_text("\n".join(lines))
-    return understand(DataConfig(**dict(words)), root, masks)
+    return understand(DataConfig(**dict(words)), root, [Sample("", None, mask) for mask in masks])
 
 
 # --- without a class list -------------------------------------------------------------------------------------------
@@ -34,18 +35,18 @@ def test_0_and_255_become_two_classes_when_values_are_asked_for(tmp_path):
     refusal(lambda: classes(tmp_path, masks), "0/255", "data.encoding=values")
     found = classes(tmp_path, masks, ("encoding", "values"))
     assert found.names == ("class_0", "class_1")
-    assert found.encoding.read(masks[0]).tolist() == [[0, 1], [1, 0]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 1], [1, 0]]
     assert found.encoding.said(found.names) == "masks hold values: 0 is class_0, 255 is class_1"
 
 
 def test_a_value_may_be_left_out(tmp_path):
     masks = [save(tmp_path / "a.png", [[0, 128, 255]])]
     found = classes(tmp_path, masks, ("encoding", "values"), ("ignore", ["128"]))
-    assert found.encoding.read(masks[0]).tolist() == [[0, 255, 1]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 255, 1]]
     assert found.encoding.said(found.names).endswith("; void: 128")
     ids = classes(tmp_path, [save(tmp_path / "b.png", [[0, 1, 2, 3, 255]])], ("ignore", ["3"]))
     assert ids.names == ("class_0", "class_1", "class_2")
-    assert ids.encoding.read(tmp_path / "b.png").tolist() == [[0, 1, 2, 255, 255]]
+    assert ids.encoding.read(Sample("", None, tmp_path / "b.png")).tolist() == [[0, 1, 2, 255, 255]]
 
 
 def test_every_colour_found_is_a_class_when_colours_are_asked_for(tmp_path):
@@ -53,10 +54,10 @@ def test_every_colour_found_is_a_class_when_colours_are_asked_for(tmp_path):
     refusal(lambda: classes(tmp_path, masks), str(masks[0]), "coloured", "classes.txt", "data.encoding=colours")
     found = classes(tmp_path, masks, ("encoding", "colours"))
     assert found.colours == (BLUE, RED, PINK)  # in the order of their codes
-    assert found.encoding.read(masks[0]).tolist() == [[1, 0]]
-    assert found.encoding.read(masks[1]).tolist() == [[0, 2]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[1, 0]]
+    assert found.encoding.read(Sample("", None, masks[1])).tolist() == [[0, 2]]
     left = classes(tmp_path, masks, ("encoding", "colours"), ("ignore", ["#ff00ff"]))
-    assert left.encoding.read(masks[1]).tolist() == [[0, 255]]
+    assert left.encoding.read(Sample("", None, masks[1])).tolist() == [[0, 255]]
 
 
 def test_a_photograph_is_no_mask(tmp_path):
@@ -72,7 +73,7 @@ def test_colours_of_the_list_are_the_codes_of_coloured_masks(tmp_path):
     found = classes(tmp_path, masks, lines=["sky 0 0 255", "void 255 0 255", "road 255 0 0"])
     assert found.names == ("sky", "road")
     assert found.colours == (BLUE, RED)
-    assert found.encoding.read(masks[0]).tolist() == [[1, 0], [255, 1]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[1, 0], [255, 1]]
     assert found.encoding.said(found.names) == ("masks hold colours: #0000ff is sky, #ff0000 is road; void: #ff00ff")
 
 
@@ -83,8 +84,8 @@ def test_palette_and_alpha_count_as_the_colours_they_show(tmp_path):
     indexed.save(tmp_path / "p.png")
     clear = save(tmp_path / "a.png", [[(*BLUE, 0), (*RED, 255)]])
     found = classes(tmp_path, [clear], lines=lines)
-    assert found.encoding.read(clear).tolist() == [[0, 1]]
-    assert found.encoding.read(tmp_path / "p.png").tolist() == [[1, 0]]
+    assert found.encoding.read(Sample("", None, clear)).tolist() == [[0, 1]]
+    assert found.encoding.read(Sample("", None, tmp_path / "p.png")).tolist() == [[1, 0]]
 
 
 def test_values_of_the_list_are_the_codes_of_grey_masks(tmp_path):
@@ -92,25 +93,25 @@ def test_values_of_the_list_are_the_codes_of_grey_masks(tmp_path):
     found = classes(tmp_path, masks, lines=["20: road", "10: sky 1 2 3", "30: void"])
     assert found.names == ("road", "sky")
     assert found.colours[1] == (1, 2, 3)
-    assert found.encoding.read(masks[0]).tolist() == [[1, 0], [255, 1]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[1, 0], [255, 1]]
 
 
 def test_a_void_line_without_a_value_is_void_at_its_place(tmp_path):
     masks = [save(tmp_path / "a.png", [[0, 1, 2]])]
     found = classes(tmp_path, masks, lines=["sky", "Void", "road"])
     assert found.names == ("sky", "road")
-    assert found.encoding.read(masks[0]).tolist() == [[0, 255, 1]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 255, 1]]
 
 
 @pytest.mark.parametrize("words", [(), (("encoding", "ids"),)])
 def test_void_and_values_of_a_list_hold_whatever_occurs_and_255_stays_void(tmp_path, words):
     masks = [save(tmp_path / "a.png", [[0, 1, 255]])]  # no pixel of road
     found = classes(tmp_path, masks, *words, lines=["sky", "void", "road"])
-    assert found.encoding.read(masks[0]).tolist() == [[0, 255, 255]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 255, 255]]
     found = classes(tmp_path, masks, *words, lines=["1: sky", "0: road", "7: car"])
-    assert found.encoding.read(masks[0]).tolist() == [[1, 0, 255]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[1, 0, 255]]
     found = classes(tmp_path, masks, *words, lines=["0: sky", "1: road", "255: car"])
-    assert found.encoding.read(masks[0]).tolist() == [[0, 1, 2]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 1, 2]]
 
 
 def test_names_alone_take_the_values_found_when_they_are_as_many(tmp_path):
@@ -125,7 +126,7 @@ def test_grey_in_three_channels_is_grey(tmp_path):
     masks = [save(tmp_path / "a.png", [[(1, 1, 1), (0, 0, 0)]])]
     found = classes(tmp_path, masks)
     assert found.encoding.kind == "ids"
-    assert found.encoding.read(masks[0]).tolist() == [[1, 0]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[1, 0]]
 
 
 def test_an_undeclared_code_is_refused_with_its_count_or_snapped(tmp_path):
@@ -133,9 +134,9 @@ def test_an_undeclared_code_is_refused_with_its_count_or_snapped(tmp_path):
     masks = [save(tmp_path / "a.png", [[BLUE, (250, 5, 3)], [(0, 9, 240), (250, 5, 3)]])]
     found = classes(tmp_path, masks, lines=lines)
     words = ["a.png", "3 pixels of 2 colours", "#fa0503 (2 pixels)", "data.ignore=['#fa0503']", "data.snap=true"]
-    refusal(lambda: found.encoding.read(masks[0]), *words)
+    refusal(lambda: found.encoding.read(Sample("", None, masks[0])), *words)
     snapped = classes(tmp_path, masks, ("snap", True), lines=lines)
-    assert snapped.encoding.read(masks[0]).tolist() == [[0, 1], [0, 1]]
+    assert snapped.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 1], [0, 1]]
 
 
 def test_a_jpeg_needs_snapping(tmp_path):
@@ -143,15 +144,17 @@ def test_a_jpeg_needs_snapping(tmp_path):
     blocks[:16], blocks[16:] = BLUE, RED
     path = save(tmp_path / "a.jpg", blocks, quality=80)
     lines = ["sky 0 0 255", "road 255 0 0"]
-    refusal(lambda: classes(tmp_path, [path], lines=lines).encoding.read(path), "JPEG", "data.snap=true")
-    read = classes(tmp_path, [path], ("snap", True), lines=lines).encoding.read(path)
+    refusal(
+        lambda: classes(tmp_path, [path], lines=lines).encoding.read(Sample("", None, path)), "JPEG", "data.snap=true"
+    )
+    read = classes(tmp_path, [path], ("snap", True), lines=lines).encoding.read(Sample("", None, path))
     assert read.tolist() == [[0] * 32] * 16 + [[1] * 32] * 16
 
 
 def test_grey_values_snap_by_their_distance(tmp_path):
     masks = [save(tmp_path / "a.png", [[3, 250, 120]])]
     found = classes(tmp_path, masks, ("snap", True), lines=["0: a", "255: b", "128: c"])
-    assert found.encoding.read(masks[0]).tolist() == [[0, 1, 2]]
+    assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 1, 2]]
 
 
 # --- what cannot be -------------------------------------------------------------------------------------------------
@@ -239,4 +242,4 @@ def test_what_is_written_by_a_list_is_read_by_it(tmp_path_factory, data):
     pixels = drawn if kind == "values" else np.stack([drawn >> 16, drawn >> 8 & 255, drawn & 255], axis=2)
     path = save(tmp_path_factory.mktemp("law") / "a.png", pixels)
     encoding = Encoding(kind, {code: index for index, code in enumerate(codes)})
-    assert encoding.read(path).tolist() == ids.tolist()
+    assert encoding.read(Sample("", None, path)).tolist() == ids.tolist()
