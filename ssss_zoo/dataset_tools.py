@@ -13,8 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssss_zoo.config import Config, resolve, square
-from ssss_zoo.data.audit import UNUSABLE, Fault, Memory, Report, audit, parts_of
-from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.audit import Memory, Report, audit, parts_of
+from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
 from ssss_zoo.data.files import THREADS
 from ssss_zoo.data.lists import find_root
 from ssss_zoo.data.splitting import labelled_order, list_sizes, write_lists

@@ -77,7 +77,9 @@ def test_metrics_say_what_was_trained_and_that_it_is_finished(made):
     assert metrics["status"] == "finished"
     assert metrics["step"] == 4
     assert [metrics[key] for key in ("method", "dataset", "split", "seed")] == ["farcluss", "shapes", "1/16", 0]
-    assert metrics["data"] | {"fingerprint": ""} == {"labelled": 20, "unlabelled": 300, "val": 64, "fingerprint": ""}
+    counts = {"labelled": 20, "unlabelled": 300, "val": 64}
+    statistics = {"low": [], "high": [], "mean": [0.5] * 3, "std": [0.5] * 3}  # the encoder's own
+    assert metrics["data"] | {"fingerprint": ""} == {**counts, "fingerprint": "", **statistics}
     assert len(metrics["data"]["fingerprint"]) == 16
 
 

@@ -14,28 +14,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.base import UNUSABLE, WARNING, Dataset, Fault
 from ssss_zoo.data.files import THREADS, FileDataset, value_hint, value_problem
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
-UNUSABLE, WARNING = "unusable", "warning"
 SIDE = 16  # of the small picture whose steps of brightness, SIDE * SIDE bits, tell near-duplicates
 NEAR = (
     20  # bits of the 256 that may differ in a near-duplicate: measured on CamVid, a copy as JPEG, at half the size or
 )
 # darker differs in at most 14, pictures of train and val in at least 70
 FLAT = 16  # bits set at least: a picture without steps is like every other one
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong. level: `unusable` where a run would refuse, else `warning`; kind: what is counted together."""
-
-    level: str
-    kind: str
-    name: str
-    message: str
 
 
 @dataclass
@@ -82,6 +71,7 @@ def audit(
             on_file(len(samples))
     remembered.save()
     faults = [
+        *dataset.faults,
         *of_files(parts, looks, len(dataset.class_names)),
         *of_content(dataset, looks),
         *of_copies(parts, looks),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -13,6 +14,19 @@ from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig
+
+
+UNUSABLE, WARNING = "unusable", "warning"  # whether a run refuses
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong. level: `unusable` where a run would refuse, else `warning`; kind: what is counted together."""
+
+    level: str
+    kind: str
+    name: str
+    message: str
 
 
 class Dataset(ABC):
@@ -32,6 +46,7 @@ class Dataset(ABC):
     labelled: Sequence[Sample]
     unlabelled: Sequence[Sample]
     val: Sequence[Sample]
+    faults: Sequence[Fault] = ()  # found while opening: files that are left out
     notes: Sequence[str] = ()  # what was understood, one line each, for the person to see
 
     @abstractmethod

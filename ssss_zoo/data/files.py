@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -100,9 +101,14 @@ NOTHING = np.zeros(IGNORE + 1, np.int64)
 def check_pairs(dataset: FileDataset) -> None:
     """Look at every labelled and validation pair (sizes, mask values), and at the header of every unlabelled image.
 
-    Raises UserError, in one line, at the first problem, with the number of files like it; stops soon after. Adds to
-    `dataset.notes` the classes that no labelled pixel shows.
+    Raises UserError, in one line, at the first problem (those of opening come before), with the number of files like
+    it; stops soon after. Adds to `dataset.notes` the classes that no labelled pixel shows, and validation images that
+    are trained on. `ssss data check` looks closer.
     """
+    if dataset.faults:
+        first = dataset.faults[0]
+        alike = sum(fault.kind == first.kind for fault in dataset.faults)
+        raise UserError(f"{first.message}{f' ({alike} are like it)' if alike > 1 else ''}")
     labelled = total(inspect(dataset, dataset.labelled, look_at_pair))
     check_content(labelled, dataset.labelled, "labelled")
     if dataset.val:
@@ -110,9 +116,29 @@ def check_pairs(dataset: FileDataset) -> None:
     known = {sample.image for sample in dataset.labelled}
     inspect(dataset, [sample for sample in dataset.unlabelled if sample.image not in known], look_at_image)
     missing = [name for name, pixels in zip(dataset.class_names, labelled, strict=False) if pixels == 0]
-    note = f"no labelled pixel of {', '.join(missing)}"
-    if missing and note not in dataset.notes:
-        dataset.notes = [*dataset.notes, note]
+    notes = [f"no labelled pixel of {', '.join(missing)}"] if missing else []
+    notes += leaks(dataset.val, [*dataset.labelled, *dataset.unlabelled])
+    dataset.notes = [*dataset.notes, *(note for note in notes if note not in dataset.notes)]
+
+
+def leaks(val: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
+    """A note on validation images whose file is also trained on: the same one, or the same bytes in another. Bytes are
+    read where sizes are equal."""
+    sizes = Counter(sample.image.stat().st_size for sample in val)
+    twins = [sample for sample in others if sample.image.stat().st_size in sizes]
+    if not twins:
+        return []
+    known = {digest(sample.image): sample for sample in twins}
+    both = [(sample, known[key]) for sample in val for key in [digest(sample.image)] if key in known]
+    if not both:
+        return []
+    first, twin = both[0]
+    told = f"{len(both)} validation images are trained on, too: {first.name}, as {twin.name}"
+    return [f"{told}; the score flatters (`ssss data check` names them all)"]
+
+
+def digest(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
 Look = Callable[[FileDataset, Sample], Finding]

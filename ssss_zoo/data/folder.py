@@ -54,6 +54,7 @@ class Folder(FileDataset):
         found = scan(root, data)
         lists, origin = listed(root, found, data.split) or shared(found, data.split)
         check_apart(lists.labelled, lists.val)
+        self.faults = found.faults
         self.bands = tuple(data.channels)
         self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()

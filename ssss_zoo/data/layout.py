@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssss_zoo.data.base import UNUSABLE, Fault
 from ssss_zoo.data.images import SUFFIXES
 from ssss_zoo.data.regions import ClassFiles, Coco, LabelMe, Regions, by_class, pair_coco, read_coco
 from ssss_zoo.errors import UserError, check_choice
@@ -38,7 +39,7 @@ ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg")  # of
 class Found:
     """Every image of a folder by what it is good for. layout, said: how it lies there, and that in words; pairs: with
     masks, to train on; val: those of the val part; loose: without masks; left: of a test part, which nothing reads;
-    regions: how masks are put together, where they are no images of codes."""
+    regions: how masks are put together, where they are no images of codes; faults: files that are left out, and why."""
 
     layout: str
     said: str
@@ -47,6 +48,7 @@ class Found:
     loose: list[Sample] = field(default_factory=list)
     left: int = 0
     regions: Regions | None = None
+    faults: list[Fault] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Corner:
 
 
 def scan(root: Path, data: DataConfig) -> Found:
-    """Look through `root`. Raises UserError when it has no layout that is known, or two; for a mask without an image,
-    two files of one name, and an image of the val part without a mask."""
+    """Look through `root`. Masks without an image, a second file of one name, and images of the val part without a
+    mask are left out, and are faults. Raises UserError when it has no layout that is known, or two."""
     check_choice("data.layout", data.layout, LAYOUTS)
     layout, corners = chosen(root, data)
     found = Found(layout, said(root, layout, corners))
@@ -75,10 +77,10 @@ def scan(root: Path, data: DataConfig) -> Found:
     if groups:
         found.regions = ClassFiles(groups, next(iter(groups[0].values())))
     bare = [sample for sample in found.val if sample.mask is None]
-    if bare:
-        raise UserError(
-            f"{root / bare[0].name} has no mask: an image to validate on needs one (in {corners[-1].masks})"
-        )
+    for sample in bare:
+        message = f"{sample.image} has no mask: an image to validate on needs one (in {corners[-1].masks})"
+        found.faults.append(Fault(UNUSABLE, "no mask", sample.name, message))
+    found.val = [sample for sample in found.val if sample.mask is not None]
     taken = {sample.image for sample in (*found.pairs, *found.val, *found.loose)}
     for folder in loose_folders(root, data.unlabelled):
         found.loose += [Sample(name_of(path, root), path) for path in image_files(folder) if path not in taken]
@@ -181,17 +183,19 @@ def place_of(path: Path, root: Path) -> str:
 def pair_up(root: Path, corner: Corner, found: Found) -> list[Mapping[str, Path]]:
     """Add the images of a corner to what was found, each with its mask where there is one. Returns the files of each
     class of each image, where masks are one file for each class."""
-    images, masks = by_stem(root, corner)
+    images, masks = by_stem(root, corner, found.faults)
     lost = [key for key in masks if key not in images]
     groups = by_class(images, masks) if lost else None
     if groups:
         masks = {key: next(iter(group.values())) for key, group in groups.items()}
-    elif lost:
-        raise UserError(
-            f"mask {masks[lost[0]]} has no image: no {corner.images.joinpath(*filter(None, lost[0]))}.* ({len(lost)} "
-            f"of {len(masks)} masks have none); a mask is called like its image, perhaps with an ending such as "
-            f"{ENDINGS[0]}"
+    for key in lost if not groups else []:
+        message = (
+            f"mask {masks[key]} has no image: no {corner.images.joinpath(*filter(None, key))}.*; a mask is called like "
+            f"its image, perhaps with an ending such as {ENDINGS[0]}"
         )
+        if len(lost) == len(masks):
+            raise UserError(f"{message} (none of {len(masks)} masks is)")
+        found.faults.append(Fault(UNUSABLE, "no image", name_of(masks[key], root), message))
     if any(path.suffix == ".json" for path in masks.values()):
         found.regions = LabelMe()
     for key, path in images.items():
@@ -247,10 +251,10 @@ def json_files(folder: Path, deep: bool = True) -> list[Path]:
 Key = tuple[str, str]  # part and path without suffix
 
 
-def by_stem(root: Path, corner: Corner) -> tuple[dict[Key, Path], dict[Key, Path]]:
+def by_stem(root: Path, corner: Corner, faults: list[Fault]) -> tuple[dict[Key, Path], dict[Key, Path]]:
     """Images and masks of a corner by their key; the ending of a mask's name does not count where that finds its image.
 
-    Raises UserError when there are none, and for two of one name.
+    Of two files of one name the later one is a fault. Raises UserError when there are none.
     """
     if corner.images == corner.masks:
         files = [path for path in image_files(corner.images) if not is_loose(path, root)]
@@ -258,10 +262,10 @@ def by_stem(root: Path, corner: Corner) -> tuple[dict[Key, Path], dict[Key, Path
         if not endings:
             stems = {path.with_suffix("") for path in files}
             endings = {path for path in json_files(corner.images) if path.with_suffix("") in stems}
-        images = keyed([path for path in files if path not in endings], corner.images, corner.part)
-        return images, {strip(key): path for key, path in keyed(endings, corner.images, corner.part).items()}
-    images = keyed(image_files(corner.images), corner.images, corner.part)
-    masks = keyed(image_files(corner.masks) or json_files(corner.masks), corner.masks, corner.part)
+        images = keyed([path for path in files if path not in endings], corner.images, corner.part, faults)
+        return images, {strip(key): path for key, path in keyed(endings, corner.images, corner.part, faults).items()}
+    images = keyed(image_files(corner.images), corner.images, corner.part, faults)
+    masks = keyed(image_files(corner.masks) or json_files(corner.masks), corner.masks, corner.part, faults)
     for folder, keys in ((corner.images, images), (corner.masks, masks)):
         if not keys:
             raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)})")
@@ -269,22 +273,24 @@ def by_stem(root: Path, corner: Corner) -> tuple[dict[Key, Path], dict[Key, Path
     for key, path in masks.items():
         own = key if key in images or strip(key) not in images else strip(key)
         if own in bare:
-            raise UserError(f"{bare[own]} and {path} are both masks of {images[own]}: remove or rename one")
-        bare[own] = path
+            message = f"{bare[own]} and {path} are both masks of {images[own]}: remove or rename one"
+            faults.append(Fault(UNUSABLE, "two masks", name_of(path, root), message))
+        bare.setdefault(own, path)
     return images, bare
 
 
-def keyed(paths: Iterable[Path], folder: Path, part: str) -> dict[Key, Path]:
+def keyed(paths: Iterable[Path], folder: Path, part: str, faults: list[Fault]) -> dict[Key, Path]:
     """Files by part and path without suffix. A leading folder such as train/ or val/ is the part, unless the whole
-    folder belongs to one. Raises UserError for two files of one key."""
+    folder belongs to one. Of two files of one key the later one is a fault."""
     found: dict[Key, Path] = {}
     for path in sorted(paths):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         first, _, rest = stem.partition("/")
         key = (PARTS[first], rest) if rest and first in PARTS else (part, stem)
         if key in found:
-            raise UserError(f"{found[key]} and {path} have the same name without suffix: remove or rename one")
-        found[key] = path
+            message = f"{found[key]} and {path} have the same name without suffix: remove or rename one"
+            faults.append(Fault(UNUSABLE, "same name", path.name, message))
+        found.setdefault(key, path)
     return found
 
 

@@ -85,6 +85,22 @@ DAMAGE = {
         *(2, "unreadable", "16-bit"),
     ),
     "a mask of void": (lambda r: paint(r / "masks/train/6.png", MASK * 0 + 255), 1, "void", "masks/train/6.png"),
+    "a mask without an image": (
+        lambda r: paint(r / "masks/train/lost.png", MASK),
+        *(2, "no image", "masks/train/lost.png"),
+    ),
+    "two masks of one image": (
+        lambda r: paint(r / "masks/train/3_mask.png", MASK),
+        *(2, "two masks", "masks/train/3_mask.png"),
+    ),
+    "two images of one name": (
+        lambda r: picture(3).save(r / "images/train/3.webp"),
+        *(2, "same name", "3.webp"),
+    ),
+    "a val image without a mask": (
+        lambda r: picture(40).save(r / "images/val/bare.png"),
+        *(2, "no mask", "images/val/bare.png"),
+    ),
     "a class that no labelled image shows": (
         lambda r: [paint(r / f"masks/train/{n}.png", np.where(MASK == 2, 0, MASK)) for n in range(8)],
         *(1, "class", "no labelled pixel of car"),

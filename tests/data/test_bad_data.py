@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssss_zoo.config import DataConfig
 from ssss_zoo.data.files import FileDataset, read_mask
+from ssss_zoo.data.folder import Folder
 from ssss_zoo.data.images import Reading, image_size, read_image
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Sample
@@ -145,7 +147,8 @@ class Pairs(FileDataset):
     @staticmethod
     def pair(folder, name, mask, size):
         mask = np.asarray(mask, np.uint8)
-        image = save(folder / f"{name}.png", np.zeros((*(size or mask.shape), 3), np.uint8))
+        shade = 100 * name.startswith("v") + int(name.removeprefix("v"))  # no image is the copy of another
+        image = save(folder / f"{name}.png", np.full((*(size or mask.shape), 3), shade, np.uint8))
         return Sample(name, image, save(folder / f"{name}_mask.png", mask))
 
 
@@ -206,3 +209,22 @@ def test_check_stops_soon(tmp_path, monkeypatch):
 
 def test_check_needs_a_labelled_image(tmp_path):
     refusal(Pairs(tmp_path, []).check, "no labelled image")
+
+
+def test_validation_images_that_are_trained_on_are_told_of(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("images/a.png", "images/b.png", "images/val/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / name, rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+        mask = tmp_path / name.replace("images", "masks")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        save(mask, np.arange(64, dtype=np.uint8).reshape(8, 8) % 2)
+    (tmp_path / "unlabelled").mkdir()
+    dataset = Folder(DataConfig(root=str(tmp_path)))
+    dataset.check()
+    assert not any("trained on" in note for note in dataset.notes)
+    (tmp_path / "unlabelled/copy.png").write_bytes((tmp_path / "images/val/c.png").read_bytes())
+    dataset = Folder(DataConfig(root=str(tmp_path)))
+    dataset.check()
+    told = "1 validation images are trained on, too: images/val/c.png, as unlabelled/copy.png"
+    assert any(told in note for note in dataset.notes)

@@ -236,13 +236,16 @@ def test_missing_parts(tmp_path):
 def test_mask_without_an_image(tmp_path):
     pairs(tmp_path, 3)
     mask(tmp_path, "masks/x.png", "masks/y_mask.png")
-    refusal(lambda: open_folder(tmp_path), "masks/x.png", "no image", "2 of 5 masks", "_mask")
+    refusal(open_folder(tmp_path).check, "masks/x.png", "no image", "2 are like it", "_mask")
+    (tmp_path / "images").rename(tmp_path / "old")
+    image(tmp_path, "images/z.png")
+    refusal(lambda: open_folder(tmp_path), "masks/00.png", "none of 5 masks")
 
 
 def test_two_images_of_one_stem(tmp_path):
     pairs(tmp_path, 3)
     image(tmp_path, "images/01.png")
-    refusal(lambda: open_folder(tmp_path), "images/01.jpg", "images/01.png", "same name")
+    refusal(open_folder(tmp_path).check, "images/01.jpg", "images/01.png", "same name")
 
 
 def test_too_few_labelled_images_to_hold_one_out(tmp_path):
@@ -253,4 +256,4 @@ def test_too_few_labelled_images_to_hold_one_out(tmp_path):
 def test_val_image_without_a_mask(tmp_path):
     pairs(tmp_path, 3)
     image(tmp_path, "images/val/a.png")
-    refusal(lambda: open_folder(tmp_path), "images/val/a.png", "no mask")
+    refusal(open_folder(tmp_path).check, "images/val/a.png", "no mask")

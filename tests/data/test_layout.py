@@ -83,7 +83,7 @@ def test_two_folders_that_could_be_meant(tmp_path):
 def test_a_second_mask_of_an_image(tmp_path):
     pairs(tmp_path, 3)
     mask(tmp_path, "masks/01_mask.png")
-    refusal(lambda: opened(tmp_path), "masks/01.png", "masks/01_mask.png", "images/01.jpg")
+    refusal(opened(tmp_path).check, "masks/01.png", "masks/01_mask.png", "images/01.jpg")
 
 
 def test_unlabelled_images_elsewhere(tmp_path):
