@@ -144,7 +144,23 @@ def evaluate(words: tuple[str, ...], as_json: bool) -> None:
 
 @main.group()
 def data() -> None:
-    """Audit a data set, draw labelled lists."""
+    """Fetch benchmarks, audit a data set, draw labelled lists, look at images."""
+
+
+@data.command()
+@click.option("--yes", is_flag=True, help="Agree to licence, sizes and sources without being asked.")
+@WORDS
+def prepare(words: tuple[str, ...], yes: bool) -> None:
+    """Fetch a benchmark from its publishers, unpack it and make its masks; given again, it goes on where it stopped.
+
+    \b
+    dataset=voc|cityscapes|ade20k|coco|camvid     which (Cityscapes: it says what you must download yourself)
+    data.root=DIR                    where to (default $SSSS_DATA/<dataset>); archives stay in DIR/archives
+    """
+    from ssss_zoo.dataset_tools import prepare_words
+
+    for line in prepare_words(words, agreed=yes):
+        click.echo(line)
 
 
 @data.command()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -15,8 +18,10 @@ from rich.table import Table
 from ssss_zoo.config import Config, resolve, square
 from ssss_zoo.data.audit import Memory, Report, audit, parts_of
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
+from ssss_zoo.data.download import size
 from ssss_zoo.data.files import THREADS
 from ssss_zoo.data.lists import find_root
+from ssss_zoo.data.prepare import ARCHIVES, carry_out, plan, said
 from ssss_zoo.data.splitting import labelled_order, list_sizes, write_lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
@@ -46,6 +51,45 @@ def check_words(words: Iterable[str]) -> Report:
             config.train.batch,
             lambda count: bar.update(task, advance=1, total=count),
         )
+
+
+def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
+    """Bring the benchmark that the words name to its folder, after the person agreed to licence and sizes. Returns what
+    it holds, a line each. Raises UserError for a data set without archives, for no agreement, and as preparing does."""
+    config = resolve(list(words))
+    dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
+    benchmark = dataset_class.benchmark
+    if benchmark is None:
+        raise UserError(f"dataset={config.dataset} is nothing to fetch; `ssss list datasets` shows what there is")
+    store = os.environ.get("SSSS_DATA")
+    if not config.data.root and not store:
+        raise UserError(
+            f"where to? give data.root=DIR, or set $SSSS_DATA (then it goes to $SSSS_DATA/{config.dataset})"
+        )
+    root = Path(config.data.root or Path(store or "", config.dataset)).expanduser()
+    todo = plan(benchmark, root)
+    if not todo.done:
+        console = Console(stderr=True)
+        for said_line in said(benchmark, root, todo):
+            console.print(escape(said_line), soft_wrap=True, highlight=False)
+        if not agreed and not (sys.stdin.isatty() and click.confirm("Do you agree, and shall it begin?", err=True)):
+            raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("")
+            carry_out(
+                benchmark,
+                root,
+                todo,
+                lambda what, here, whole: bar.update(task, description=what, completed=here, total=whole or None),
+            )
+    config.data.root = str(root)
+    dataset = open_dataset(dataset_class, config)
+    counts = ", ".join(f"{len(samples)} {part}" for part, samples in parts_of(dataset).items())
+    kept = sum(file.stat().st_size for file in (root / ARCHIVES).glob("*"))
+    return [
+        f"{'nothing to do: ' if todo.done else ''}{root} holds {config.dataset}, split {config.data.split}: {counts}",
+        f"{root / ARCHIVES} holds {size(kept)} of archives, no longer needed",
+    ]
 
 
 def split_words(words: Iterable[str]) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class Dataset(ABC):
     source: ClassVar[str] = ""  # one line for `ssss list`: where it comes from
     reads: ClassVar[tuple[str, ...]] = ("root", "split")  # keys of `data` that it has a use for; others are refused
     channels: int = 3  # what read_image gives; the run sets it to `model.in_channels` before anything is read
+
+    benchmark: ClassVar[Any] = None  # how `ssss data prepare` brings it (a `prepare.Benchmark`), where it can
 
     class_names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
