@@ -17,6 +17,7 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads slow a shared machine tenfold; before torch loads
 
+KINDS = ["methods", "hooks", "datasets", "models", "protocols"]  # of `ssss list`
 WORDS = click.argument("words", nargs=-1, metavar="[key=value ...]")
 
 
@@ -91,13 +92,13 @@ def config(words: tuple[str, ...], config_file: Path | None) -> None:
 
 
 @main.command("list")
-@click.argument("kind", required=False, type=click.Choice(["methods", "hooks", "datasets", "models"]))
+@click.argument("kind", required=False, type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="A list of objects with at least `name`.")
 def list_(kind: str | None, as_json: bool) -> None:
-    """What is installed, from plugins too: methods, hooks, datasets, models."""
+    """What is installed, from plugins too: methods, hooks, datasets, models, protocols."""
     from ssss_zoo.listing import listing
 
-    found = {name: listing(name) for name in ([kind] if kind else ["methods", "hooks", "datasets", "models"])}
+    found = {name: listing(name) for name in ([kind] if kind else KINDS)}
     if as_json:
         click.echo(json.dumps([{"kind": name, **item} for name, items in found.items() for item in items], indent=1))
         return

@@ -166,14 +166,24 @@ class AugmentConfig:
 
 @dataclass
 class EvaluateConfig:
-    """mode: `whole` image at native size, or `sliding` windows of `window` (empty: the crop) at `overlap`, softmax
-    averaged. fit: an image or window whose sides are no multiples of what the network needs is padded right and
-    bottom, edges repeated (`pad`), or resized to the nearest multiples and its logits back (`resize`, UniMatch V2).
-    absent: what a class found neither in truth nor in prediction counts: `exclude` it from the mean, or `zero`
-    (UniMatch, U2PL). predictions: images in predictions.png."""
+    """mode: `whole` image at native size, `sliding` windows of `window` (empty: the crop), or the `centre` of an
+    image, one window of it (U2PL on VOC), padded to its size where it is smaller. Of sliding: windows are `stride`
+    pixels apart, else overlap by the share `overlap`; edge: the last one is `shift`ed to end at the border
+    (UniMatch V2, CPS, U2PL), or begins where its turn is and is `cut` there (UniMatch V1); sums: what is averaged
+    where they overlap, `softmax` or `logits` (CPS, U2PL). pad_label: of centre: what pixels beyond the image are in
+    the truth, 0 for U2PL's background, 255 to leave them out. fit: an image or window whose sides are no multiples
+    of what the network needs is padded right and bottom, edges repeated (`pad`), or resized to the nearest
+    multiples and its logits back (`resize`, UniMatch V2). absent: what a class found neither in truth nor in
+    prediction counts: `exclude` it from the mean, or `zero` (UniMatch, U2PL). predictions: images in
+    predictions.png.
+    """
 
     mode: str = "whole"
     window: list[int] = field(default_factory=list)
+    stride: list[int] = field(default_factory=list)
+    edge: str = "shift"
+    sums: str = "softmax"
+    pad_label: int = 255
     overlap: float = 1 / 3
     fit: str = "pad"
     absent: str = "exclude"
@@ -190,12 +200,15 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """All of a run. method, dataset: names; hooks: who answers one hook, instead of the method; options: the methods'
-    own. output: the run's folder (none: runs/<dataset>/<method>/<split>/seed<seed>). diagnose: compare pseudo-labels
-    with the hidden labels of the unlabelled images, for reporting only. trace: print the first steps' hook calls."""
+    """All of a run. method, dataset: names; protocol: a file of configs/protocol/, which settles data set,
+    split family, crop and scoring, whatever the method's own recipe says; hooks: who answers one hook, instead
+    of the method; options: the methods' own. output: the run's folder (none:
+    runs/<dataset>/<method>/<split>/seed<seed>). diagnose: compare pseudo-labels with the hidden labels of the
+    unlabelled images, for reporting only. trace: print the first steps' hook calls."""
 
     method: str = "farcluss"
     dataset: str = "shapes"
+    protocol: str | None = None
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     hooks: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
@@ -340,7 +353,7 @@ def read_scalar(value: Any, kind: type, key: str) -> Any:
 
 
 def recipes(kind: str) -> dict[str, Path]:
-    """The files of `configs/<kind>/` by name; kind is `method` or `dataset`."""
+    """The files of `configs/<kind>/` by name; kind is method, dataset or protocol."""
     return {
         Path(entry.name).stem: Path(str(entry))
         for entry in files("ssss_configs").joinpath(kind).iterdir()
@@ -355,7 +368,11 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     method = choose("method", given, own)
     typed(Config, own)
     check_names(given, own, config_file)
-    layers = [dataset_layer(choose("dataset", given, own)), *method_layers(method, choose("dataset", given, own))]
+    protocol = read_value(given.get("protocol", own.get("protocol")), str | None, "protocol")
+    if protocol and "dataset" not in given and "dataset" not in own:
+        given["dataset"] = protocol_settings(protocol)["dataset"]
+    dataset = choose("dataset", given, own)
+    layers = [dataset_layer(dataset), *method_layers(method, dataset), protocol_layer(protocol, dataset)]
     tree: dict[str, Any] = {}
     for layer in (*layers, own, given):
         typed(Config, layer)  # each layer is right by itself, whatever a later one would replace
@@ -425,6 +442,28 @@ def method_layers(method: str, dataset: str) -> list[dict[str, Any]]:
     return [*layers, {"plugins": {"names": names}}]
 
 
+def protocol_settings(name: str) -> dict[str, Any]:
+    """The file of a protocol, its values of the right types: `dataset`, `family` of the split lists, and sections of
+    the configuration. Raises UserError for an unknown one."""
+    known = recipes("protocol")
+    if name not in known:
+        raise unknown("protocol", name, known, f"protocol={name}")
+    tree = read_file(known[name])
+    own = {key: tree.pop(key) for key in ("dataset", "family")}
+    return own | typed(Config, tree)
+
+
+def protocol_layer(name: str | None, dataset: str) -> dict[str, Any]:
+    """What a protocol settles. Raises UserError where it is one of another data set."""
+    if name is None:
+        return {}
+    of = protocol_settings(name)["dataset"]
+    if of != dataset:
+        raise UserError(f"protocol={name} is one of dataset={of}, the run is on dataset={dataset}")
+    tree = read_file(recipes("protocol")[name])
+    return {key: value for key, value in tree.items() if key not in ("dataset", "family")}
+
+
 def build(schema: type, values: Mapping[str, Any]) -> Any:
     """An instance of the dataclass `schema`, defaults filled in; OmegaConf checks the types once more."""
     try:
@@ -448,11 +487,14 @@ def check(config: Config) -> None:
     check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
     check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
-    check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding"))
+    check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding", "centre"))
+    check_choice("evaluate.edge", config.evaluate.edge, ("shift", "cut"))
+    check_choice("evaluate.sums", config.evaluate.sums, ("softmax", "logits"))
     check_choice("evaluate.fit", config.evaluate.fit, ("pad", "resize"))
     check_choice("evaluate.absent", config.evaluate.absent, ("exclude", "zero"))
     check_sides("train.crop", train.crop, least=1)
     check_sides("evaluate.window", config.evaluate.window, least=0)
+    check_sides("evaluate.stride", config.evaluate.stride, least=0)
     check_pair("augment.scale", config.augment.scale)
     check_pair("augment.blur_sigma", config.augment.blur_sigma)
     check_channels(config)
@@ -474,6 +516,7 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
     (0, 0.9999): "optim.momentum",
     (0, 1e6): "optim.head_multiplier",
     (0, 2**31): "seed",
+    (0, 255): "evaluate.pad_label",
     (1, 1e5): "augment.base",
     (1, 4096): "model.in_channels train.threads",
     (1, 1e9): "train.batch train.accumulate train.steps train.log_every train.eval_every train.checkpoint_every "

@@ -54,7 +54,8 @@ class Evaluator:
     ) -> dict[str, dict[str, Any]]:
         """Figures of each network by name, see `metrics.summary`. One host synchronisation in all."""
         matrices = {name: confusion_matrix(len(self.dataset.class_names), self.device) for name in networks}
-        for done, (image, mask) in enumerate(self.pairs(samples), start=1):
+        first = next(iter(networks.values()))
+        for done, (image, mask) in enumerate(self.pairs(samples, first), start=1):
             for name, network in networks.items():
                 prediction = self.logits(network, image).max(dim=1).indices
                 matrices[name].update(prediction, mask)
@@ -63,15 +64,28 @@ class Evaluator:
         names, absent = self.dataset.class_names, self.settings.absent
         return {name: summary(matrix.compute().cpu(), names, absent) for name, matrix in matrices.items()}
 
-    def pairs(self, samples: Sequence[Sample]) -> Iterator[tuple[Tensor, Tensor]]:
-        """One image (1, channels, H, W) in [0, 1] and its mask (1, H, W) int64 at a time, on the device."""
+    def pairs(self, samples: Sequence[Sample], network: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """One image (1, channels, H, W) in [0, 1] and its mask (1, H, W) int64 at a time, on the device; in centre mode
+        both framed for `network`."""
         images = Images(self.dataset, samples)
         for image, mask in DataLoader(images, batch_size=1, num_workers=self.workers):
-            yield image.to(self.device).float() / 255, mask.to(self.device).long()
+            pair = image.to(self.device).float() / 255, mask.to(self.device).long()
+            yield self.framed(*pair, network) if self.settings.mode == "centre" else pair
+
+    def framed(self, image: Tensor, mask: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """The middle of an image and its mask, of the window's size: larger sides are cut, smaller ones padded on both
+        ends, the image with the network's mean colour, the mask with `pad_label`. U2PL's release counts its padding as
+        background, so that every image scores pixels that are none of it."""
+        canvas = image.new_zeros(1, image.shape[1], *self.window) + getattr(network, "mean", 0.0)
+        labels = mask.new_full((1, *self.window), self.settings.pad_label)
+        (rows, into_rows), (columns, into_columns) = map(overlap_of, mask.shape[1:], self.window)
+        canvas[..., into_rows, into_columns] = image[..., rows, columns]
+        labels[..., into_rows, into_columns] = mask[..., rows, columns]
+        return canvas, labels
 
     @torch.inference_mode()
     def logits(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Logits (1, C, H, W) in evaluation mode (softmax averages in sliding mode: only their order counts)."""
+        """Logits (1, C, H, W) in evaluation mode (sums over windows in sliding mode: only their order counts)."""
         was_training = network.training
         network.eval()
         try:
@@ -82,26 +96,36 @@ class Evaluator:
         return scores
 
     def sliding(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Softmax summed over windows whose last one is shifted to end at the border (UniMatch V2's rule; V1 cuts it
-        short), divided by how many windows saw a pixel. An image smaller than the window is one window."""
+        """Softmax, or logits (CPS, U2PL), summed over windows, divided by how many windows saw a pixel. An image
+        smaller than the window is one window."""
         height, width = image.shape[-2:]
         high, wide = min(self.window[0], height), min(self.window[1], width)
+        steps = square(self.settings.stride) if self.settings.stride else (None, None)
         total, seen = None, torch.zeros(1, 1, height, width, device=image.device)
-        for top in starts(height, high, self.settings.overlap):
-            for left in starts(width, wide, self.settings.overlap):
+        for top in starts(height, high, self.settings.overlap, steps[0], self.settings.edge):
+            for left in starts(width, wide, self.settings.overlap, steps[1], self.settings.edge):
                 spot = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
-                probs = whole(network, image[spot], self.settings.fit).softmax(dim=1)
-                total = image.new_zeros(1, probs.shape[1], height, width) if total is None else total
-                total[spot] += probs
+                scores = whole(network, image[spot], self.settings.fit)
+                scores = scores.softmax(dim=1) if self.settings.sums == "softmax" else scores
+                total = image.new_zeros(1, scores.shape[1], height, width) if total is None else total
+                total[spot] += scores
                 seen[spot] += 1
         assert total is not None
         return total / seen
 
 
-def starts(size: int, window: int, overlap: float) -> list[int]:
-    """Where windows begin along an axis: steps of window * (1 - overlap), the last one ending at the border."""
-    step = max(1, int(window * (1 - overlap)))
-    return [*range(0, size - window, step), size - window]
+def overlap_of(side: int, window: int) -> tuple[slice, slice]:
+    """Along an axis: the middle of a side that is seen in a window, and where in the window it lies."""
+    seen = min(side, window)
+    first, place = (side - seen) // 2, (window - seen) // 2
+    return slice(first, first + seen), slice(place, place + seen)
+
+
+def starts(size: int, window: int, overlap: float, stride: int | None = None, edge: str = "shift") -> list[int]:
+    """Where windows begin along an axis: every `stride` pixels, else every window * (1 - overlap). edge: the last one
+    is shifted to end at the border (UniMatch V2, CPS, U2PL), or, beginning anywhere, cut there (UniMatch V1)."""
+    step = stride or max(1, int(window * (1 - overlap)))
+    return [*range(0, size, step)] if edge == "cut" else [*range(0, size - window, step), size - window]
 
 
 def whole(network: nn.Module, image: Tensor, fit: str = "pad") -> Tensor:

@@ -24,6 +24,7 @@ from ssss_zoo.losses import supervised_loss
 from ssss_zoo.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.place import clear
+from ssss_zoo.protocol import check_family, describe
 from ssss_zoo.records import Progress, RunInfo, Sample
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
@@ -63,6 +64,7 @@ class Job:
         self.evaluator = Evaluator(
             dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0
         )
+        self.protocol = describe(config, dataset)
         self.mlflow_run: str | None = (state or {}).get("mlflow_run")
         self.tracker: Tracker | None = None
 
@@ -142,6 +144,8 @@ class Job:
             "split": config.data.split,
             "seed": str(config.seed),
             "data": self.dataset.fingerprint,
+            "protocol": self.protocol["name"] or "none",
+            "protocol_digest": self.protocol["digest"],
             "folder": str(self.folder),
         }
 
@@ -174,6 +178,7 @@ def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int
 def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     """The run's data set; what its images must say themselves is filled into `config`, see `settle`. Raises UserError
     for a `data` key that it does not read, and as the data set does."""
+    check_family(config)
     usual = DataConfig()
     for key, given in vars(config.data).items():
         if key not in dataset_class.reads and given != getattr(usual, key):

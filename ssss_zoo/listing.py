@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from ssss_zoo import specs
+from ssss_zoo.config import recipes
 from ssss_zoo.errors import UserError
 from ssss_zoo.plugins import CHOSEN, HOOKS, implements, installed, load, package_of
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
     """One object a thing: `name`, `about` (with its source), `package`; methods also `hooks`, hooks `answered_by`."""
+    if kind == "protocols":
+        return [{"name": name, "about": first_comment(path), "package": "ssss-zoo"} for name, path in protocols()]
     return hooks() if kind == "hooks" else [describe(kind, name) for name in sorted(installed(kind))]
+
+
+def protocols() -> list[tuple[str, Path]]:
+    return sorted(recipes("protocol").items())
+
+
+def first_comment(path: Path) -> str:
+    return path.read_text().splitlines()[0].removeprefix("# ")
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:

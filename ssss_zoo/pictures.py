@@ -27,7 +27,7 @@ def predictions(file: Path, network: nn.Module, evaluator: Evaluator, samples: S
     """Write the picture: a row a sample, a legend of the classes below."""
     dataset = evaluator.dataset
     rows = []
-    for image, mask in evaluator.pairs(samples):
+    for image, mask in evaluator.pairs(samples, network):
         predicted = evaluator.logits(network, image).max(dim=1).indices[0].cpu().numpy().astype(np.uint8)
         shown = slice(0, 3 if image.shape[1] >= 3 else 1)  # the first three channels, or the first one as grey
         photo = (image[0, shown].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)

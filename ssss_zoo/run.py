@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ssss_zoo.config import Config, check_budget, square
+from ssss_zoo.data.known import UNKNOWN
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health, labelled_histogram
@@ -154,6 +155,10 @@ def greet(job: Job, methods: dict[str, Any], answers: dict[str, list[str]]) -> N
     )
     for note in dataset.notes:
         log.info(note)
+    protocol = job.protocol
+    strange = [part for part, entry in protocol["lists"].items() if entry["list"] == UNKNOWN]
+    told = f"; split lists that are none of the field's: {', '.join(strange)}" if strange else ""
+    log.info(f"protocol {protocol['name'] or 'of its own'}, digest {protocol['digest']}{told}")
     log.info(
         f"{config.model.name} on {config.model.encoder} ({config.model.weights} weights), crop "
         f"{'x'.join(map(str, square(config.train.crop)))}, {streams} images a step, {job.steps} steps, "

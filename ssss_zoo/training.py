@@ -295,6 +295,7 @@ class Training:
             },
             "pseudo_labels": self.seen | {"labelled_classes": self.health.histogram.tolist()} if self.seen else None,
             "absent_classes": self.config.evaluate.absent,
+            "protocol": job.protocol,
         }
         checkpoint.write_json(self.folder / "metrics.json", metrics)
         return metrics

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from ssss_zoo.cli import command_line
+from ssss_zoo.cli import KINDS, command_line
 from ssss_zoo.data.shapes import CLASSES
 
 WORDS = [
@@ -225,7 +225,7 @@ def test_list_json_is_a_list_of_objects_with_a_name(ssss):
     done = ssss("list", "--json")
     assert done.code == 0
     items = json.loads(done.out)
-    assert {item["kind"] for item in items} == {"methods", "hooks", "datasets", "models"}
+    assert {item["kind"] for item in items} == set(KINDS)
     assert all(item["name"] and item["about"] for item in items)
     names = {item["name"] for item in items}
     assert {"farcluss", "fixmatch", "supervised", "unimatch", "voc", "shapes", "deeplabv3plus", "pixel_weight"} <= names
@@ -240,7 +240,7 @@ def test_list_has_a_line_a_thing(ssss):
     assert lines[0] == "methods:"
     assert any(line.startswith("  farcluss ") and "arXiv 2506.11142" in line for line in lines)
     everything = ssss("list").out
-    assert all(f"{kind}:\n" in everything for kind in ("methods", "hooks", "datasets", "models"))
+    assert all(f"{kind}:\n" in everything for kind in KINDS)
 
 
 def test_config_prints_what_reads_back_to_itself(ssss, tmp_path, monkeypatch):

@@ -87,6 +87,57 @@ def test_windows_by_numbers():
     assert starts(3, 1, 0.95) == [0, 1, 2]
 
 
+def test_windows_of_the_releases():
+    assert starts(1024, 801, 0, 534, "cut") == [0, 534]  # UniMatch V1: 801 and 490 high
+    assert starts(2048, 801, 0, 534, "cut") == [0, 534, 1068, 1602]  # the last one 446 wide
+    assert starts(2048, 800, 0, 534, "shift") == [0, 534, 1068, 1248]  # CPS
+    assert starts(1024, 769, 0, 513, "shift") == [0, 255]  # U2PL
+
+
+def test_windows_cut_at_the_border_see_less():
+    network, picture = Pixelwise(), image(9, 10)
+    found = evaluator(mode="sliding", edge="cut", stride=[3]).logits(network, picture)
+    assert_close(found, (4 * picture.half()).float().softmax(dim=1))
+    assert (3, 1) in network.sizes
+    assert (4, 4) in network.sizes
+
+
+def test_logits_are_averaged_where_they_are_to_be():
+    picture = image(6, 7)
+    found = evaluator(mode="sliding", sums="logits", stride=[2]).logits(Pixelwise(), picture)
+    assert_close(found, (4 * picture.half()).float())
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"),
+    [((4, 4), (0, 4), (0, 4)), ((2, 3), (1, 3), (0, 3)), ((7, 4), (0, 4), (0, 4)), ((3, 9), (0, 3), (0, 4))],
+)
+def test_centre_frames_image_and_mask_alike(size, rows, columns):
+    dataset, network = Arrays(size), Pixelwise()
+    network.register_buffer("mean", torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1))
+    ((picture, mask),) = evaluator(dataset, mode="centre", pad_label=9).pairs(dataset.samples, network)
+    assert picture.shape == (1, 3, 4, 4)
+    inside = torch.zeros(4, 4, dtype=torch.bool)
+    inside[rows[0] : rows[1], columns[0] : columns[1]] = True
+    assert (mask[0][~inside] == 9).all()
+    assert_close(picture[0][:, ~inside], torch.tensor([[0.1], [0.2], [0.3]]).expand(-1, int((~inside).sum())))
+    top, left = max(0, (size[0] - 4) // 2), max(0, (size[1] - 4) // 2)
+    seen = dataset.masks[0][top : top + 4, left : left + 4]
+    assert mask[0][inside].tolist() == seen.ravel().tolist()
+
+
+def test_padding_that_counts_as_a_class_is_scored():
+    """U2PL: an image of 2x4 in a window of 4x4 brings 8 pixels of background, all right or all wrong."""
+    dataset, network = Arrays((2, 4)), Pixelwise()
+    network.register_buffer("mean", torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1))  # its padding looks red, class 0
+    counted = evaluator(dataset, mode="centre", pad_label=0)({"student": network}, dataset.samples)["student"]
+    left_out = evaluator(dataset, mode="centre", pad_label=255)({"student": network}, dataset.samples)["student"]
+    assert counted["pixel_accuracy"] == left_out["pixel_accuracy"] == 1
+    network.mean.copy_(torch.tensor([0.1, 0.9, 0.1]).view(1, 3, 1, 1))
+    wrong = evaluator(dataset, mode="centre", pad_label=0)({"student": network}, dataset.samples)["student"]
+    assert wrong["pixel_accuracy"] == 0.5
+
+
 @settings(max_examples=100, deadline=None)
 @given(size=st.integers(1, 300), window=st.integers(1, 300), overlap=st.floats(0, 0.95))
 def test_windows_lie_inside_cover_every_pixel_and_never_repeat(size, window, overlap):
@@ -256,7 +307,7 @@ def test_void_and_absent_classes_follow_the_settings():
 
 def test_images_reach_the_network_between_zero_and_one():
     dataset = Arrays((3, 4))
-    ((picture, mask),) = evaluator(dataset).pairs(dataset.samples)
+    ((picture, mask),) = evaluator(dataset).pairs(dataset.samples, Pixelwise())
     assert picture.shape == (1, 3, 3, 4)
     assert_close(picture[0, :, 1, 2], torch.from_numpy(dataset.images[0][1, 2]).float() / 255)
     assert mask.dtype == torch.int64

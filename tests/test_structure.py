@@ -26,7 +26,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "config records contrast",
     "losses metrics teacher augment boxes checkpoint screen machine [data] [models]",
     "mixing intensity",
-    "specs relay evaluation health tracking",
+    "specs relay evaluation health tracking protocol",
     "defaults pictures place",
     "engine plugins",
     "listing job",

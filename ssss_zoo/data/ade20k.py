@@ -84,6 +84,5 @@ class ADE20K(FileDataset):
             raise UserError(
                 f"{root / 'classes.txt'} names {len(names)} classes; ADE20K has 150, without one for the rest"
             )
-        lists = read_split(root, split_folder(root, "ade20k", LISTS), data.split)
-        self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
+        self.take(read_split(root, split_folder(root, "ade20k", LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -48,6 +50,7 @@ class Dataset(ABC):
     labelled: Sequence[Sample]
     unlabelled: Sequence[Sample]
     val: Sequence[Sample]
+    list_files: Mapping[str, Path] = MappingProxyType({})  # the split lists that are files: labelled, unlabelled, val
     faults: Sequence[Fault] = ()  # found while opening: files that are left out
     notes: Sequence[str] = ()  # what was understood, one line each, for the person to see
 

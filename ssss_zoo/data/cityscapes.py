@@ -111,8 +111,7 @@ class Cityscapes(FileDataset):
         root = find_root(data, "cityscapes", "leftImg8bit/, gtFine/ and splits/")
         need_folders(root, ("leftImg8bit", "gtFine"), "the unpacked archives leftImg8bit_trainvaltest and gtFine")
         need_train_ids(root)
-        lists = read_split(root, split_folder(root, "cityscapes", LISTS), data.split)
-        self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
+        self.take(read_split(root, split_folder(root, "cityscapes", LISTS), data.split))
         self.class_names, self.colours = tuple(CLASSES), tuple(CLASSES.values())
 
 

@@ -111,6 +111,5 @@ class COCO(FileDataset):
         names = read_classes(root / "classes.txt")[0]
         if len(names) != 81:
             raise UserError(f"{root / 'classes.txt'} names {len(names)} classes; COCO has 80 things and a background")
-        lists = read_split(root, split_folder(root, "coco", LISTS), data.split)
-        self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
+        self.take(read_split(root, split_folder(root, "coco", LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.images import DEEP, Reading, image_size, opened, read_image
+from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
@@ -76,6 +77,12 @@ class FileDataset(Dataset):
         if sample.mask is None:
             raise UserError(f"{sample.name} has no mask")
         return read_mask(sample.mask)
+
+    def take(self, lists: Lists) -> None:
+        """Train and validate on these."""
+        self.labelled, self.unlabelled, self.val, self.list_files = (
+            lists.labelled, lists.unlabelled, lists.val, lists.files,
+        )  # fmt: skip
 
     def mask_files(self, sample: Sample) -> list[Path]:
         """Every file that a sample's mask depends on."""

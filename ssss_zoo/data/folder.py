@@ -56,7 +56,7 @@ class Folder(FileDataset):
         check_apart(lists.labelled, lists.val)
         self.faults = found.faults
         self.bands = tuple(data.channels)
-        self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
+        self.take(lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
         classes = understand(data, root, [sample for sample in samples if sample.mask], found.regions)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding

@@ -28,7 +28,7 @@ class KnownList:
 @cache
 def known_lists(dataset: str) -> dict[str, KnownList]:
     """The lists of a benchmark by their path; none for a data set without any."""
-    table = yaml.safe_load(files("ssss_configs").joinpath("splits.yaml").read_text("utf-8"))
+    table = yaml.safe_load(files("ssss_zoo.data").joinpath("split_lists.yaml").read_text("utf-8"))
     return {path: KnownList(path, **entry) for path, entry in table.get(dataset, {}).items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +31,12 @@ Reader = Callable[[Path, bool], list[Sample]]  # (list file, masks needed)
 
 @dataclass(frozen=True, eq=False)
 class Lists:
-    """The three lists of a run."""
+    """The three lists of a run. files: where each is written down, of those that are."""
 
     labelled: list[Sample]
     unlabelled: list[Sample]
     val: list[Sample]
+    files: dict[str, Path] = field(default_factory=dict)
 
 
 # --- root -----------------------------------------------------------------------------------------------------------
@@ -174,13 +175,16 @@ def missing_file(
 def read_split(root: Path, folder: Path, split: str, rename: Mapping[str, str] | None = None) -> Lists:
     """The lists of the split `split`, as `choose_split` finds them in `folder`, and `val.txt` from there."""
 
+    read_files: list[Path] = []
+
     def read(path: Path, need_masks: bool) -> list[Sample]:
+        read_files.append(path)
         return read_list(path, root, need_masks, rename)
 
     val = read(folder / "val.txt", True)
     labelled, unlabelled = choose_split(root, folder, split, read)
     check_apart(labelled, val)
-    return Lists(labelled, unlabelled, val)
+    return Lists(labelled, unlabelled, val, dict(zip(("val", "labelled", "unlabelled"), read_files, strict=False)))
 
 
 def choose_split(

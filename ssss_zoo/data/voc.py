@@ -102,6 +102,5 @@ class VOC(FileDataset):
         root = find_root(data, "voc", "JPEGImages/, SegmentationClass/ and splits/")
         masks = AUGMENTED if (root / AUGMENTED).is_dir() else MASKS
         need_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
-        lists = read_split(root, split_folder(root, "pascal", LISTS), data.split, {f"{MASKS}/": f"{masks}/"})
-        self.labelled, self.unlabelled, self.val = lists.labelled, lists.unlabelled, lists.val
+        self.take(read_split(root, split_folder(root, "pascal", LISTS), data.split, {f"{MASKS}/": f"{masks}/"}))
         self.class_names, self.colours = CLASSES, palette(len(CLASSES))
