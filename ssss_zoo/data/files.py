@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.images import DEEP, Reading, image_size, opened, read_image
+from ssss_zoo.data.images import DEEP, Reading, decoded, image_size, opened, read_image
 from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
@@ -33,7 +33,7 @@ def read_mask(path: Path) -> np.ndarray:
     """
     with opened(path) as image:
         mode, lossy = image.mode, image.format == "JPEG"
-        array = np.array(image)
+        array = decoded(image, path)[..., 0] if mode == "L" else np.array(image)
     if lossy:
         raise UserError(f"mask {path} is a JPEG, which smears class ids; save masks as PNG")
     grey = grey_codes(array) if mode in COLOURED else None

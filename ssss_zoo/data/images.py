@@ -9,9 +9,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "CMYK": 3, "YCbC
 MODES = {(1, 1): "L", (1, 3): "RGB", (3, 3): "RGB", (4, 3): "RGB", (4, 4): "RGBA"}  # (found, expected): converted to
 PLAIN = {1: "L", 3: "RGB", 4: "RGBA"}  # what a mode of so many channels becomes where bands are picked
 DEEP = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
+QUICK = {"JPEG": "jpeg8_decode", "PNG": "png_decode"}  # imagecodecs' function, by Pillow's format
+END = b"\xff\xd9"  # of a whole JPEG
 BITS = 258  # TIFF's tag BitsPerSample
 ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
 WORDS = {"uint16": 16, "int16": 16, "uint32": 32, "int32": 32, "float32": 32, "float64": 64}
@@ -161,12 +162,33 @@ def eight_bits(image: Image.Image, reading: Reading, path: Path) -> np.ndarray:
     """(H, W, channels) uint8 of an image that Pillow holds without loss."""
     found = CHANNELS.get(image.mode, len(image.getbands()))
     mode = PLAIN.get(found, image.mode) if reading.bands else target_mode(image, reading.channels, path)
+    if image.mode == mode and orientation(image) == UPRIGHT:
+        array = decoded(image, path)
+        return picked(array, reading, path) if reading.bands else array
     upright = image if orientation(image) == UPRIGHT else ImageOps.exif_transpose(image)
     if upright.mode in ("P", "PA"):
         upright = upright.convert("RGBA")  # a palette's transparent entry has a colour only this way
     array = np.array(upright if upright.mode == mode else upright.convert(mode))
     array = array[:, :, None] if array.ndim == 2 else array
     return picked(array, reading, path) if reading.bands else array
+
+
+def decoded(image: Image.Image, path: Path) -> np.ndarray:
+    """(H, W, bands) uint8 of an image as Pillow gives it, by a quicker decoder where that gives the same (imagecodecs:
+    a JPEG in 0.55 to 0.8, a PNG in 0.6 to 0.65 of the time, see benchmarks/loader.py). Raises as Pillow."""
+    tiles = getattr(image, "tile", [])
+    if image.format in QUICK and image.mode in ("L", "RGB") and tiles and "transparency" not in image.info:
+        import imagecodecs
+
+        content = path.read_bytes()
+        raw = tiles[0][3] if image.format == "PNG" else image.mode
+        whole = image.format == "PNG" or content.rstrip(b"\0").endswith(END)  # it fills up what a JPEG lacks
+        if whole and raw == image.mode and not image.info.get("interlace"):
+            with suppress(RuntimeError):  # a damaged file: Pillow says what is wrong
+                pixels: np.ndarray = getattr(imagecodecs, QUICK[image.format])(content)
+                return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    array = np.array(image)
+    return array[:, :, None] if array.ndim == 2 else array
 
 
 def target_mode(image: Image.Image, channels: int, path: Path) -> str:
@@ -208,26 +230,18 @@ def deep_pixels(path: Path, image: Image.Image) -> np.ndarray:
         return tiff_pixels(path)
     if image.mode in DEEP:
         return np.array(image)[:, :, None]
+    import imagecodecs
+
     with readable(path):
-        pixels: np.ndarray = package("imagecodecs", path).png_decode(path.read_bytes())  # Pillow keeps 8 of 16 bits
+        pixels: np.ndarray = imagecodecs.png_decode(path.read_bytes())  # Pillow keeps 8 of 16 bits
     return pixels[..., :3]
-
-
-def package(name: str, path: Path) -> Any:
-    """The package that reads what Pillow cannot. Raises UserError where it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError:
-        raise UserError(
-            f"{path} has many bands or more than 8 bits: to read it, pip install 'ssss-zoo[deep]'"
-        ) from None
 
 
 @contextmanager
 def tiff_page(path: Path) -> Iterator[Any]:
-    """The first series of a TIFF, as tifffile has it. Raises UserError, naming the file, when it fails at it, and where
-    the package is not installed."""
-    tifffile = package("tifffile", path)
+    """The first series of a TIFF, as tifffile has it. Raises UserError, naming the file, when it fails at it."""
+    import tifffile
+
     try:
         with readable(path), tifffile.TiffFile(path) as file:
             yield file.series[0]

@@ -12,7 +12,7 @@ from PIL import Image
 from ssss_zoo.cli import command_line
 from ssss_zoo.config import resolve
 from ssss_zoo.data.audit import audit
-from ssss_zoo.data.images import Reading, deep, image_size, read_image, stretched
+from ssss_zoo.data.images import Reading, decoded, deep, image_size, read_image, stretched
 from ssss_zoo.data.stream import Crops, crop_image, draw_geometry
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
@@ -243,3 +243,50 @@ def test_run_on_bands_writes_its_statistics_and_repeats(bands, tmp_path):
     again = resolve([], out / "config.yaml")
     assert again.data.low == metrics["low"]
     assert command_line(["evaluate", f"run={out}"]) == 0
+
+
+# --- the quick decoder ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("jpg", {"quality": 60}),
+        ("jpg", {"quality": 95, "subsampling": 0}),
+        ("jpg", {"progressive": True}),
+        ("png", {}),
+        ("png", {"compress_level": 0}),
+    ],
+)
+def test_quick_decoding_gives_pillows_pixels(tmp_path, mode, suffix, options):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).resize((53, 37)).convert(mode).save(path, **options)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(decoded(image, path).squeeze(), np.array(image))
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "I;16"])
+def test_what_is_not_quick_is_pillows(tmp_path, mode):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).convert("L").convert(mode).save(path)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(decoded(image, path).squeeze(), np.array(image))
+
+
+def test_transparent_colour_of_a_png_stays_a_colour(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3)).save(path, transparency=(0, 1, 2))
+    assert read_image(path, Reading(3)).shape == (3, 4, 3)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_jpeg_that_lacks_its_end_is_refused(tmp_path, share):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\0\0")  # some cameras fill up
+    read_image(path, Reading(3))
+    path.write_bytes(whole[: int(len(whole) * share)])
+    refusal(lambda: read_image(path, Reading(3)), "a.jpg", "cannot read")
