@@ -35,7 +35,8 @@ class PluginsConfig:
 
 @dataclass
 class DataConfig:
-    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list.
+    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list; cache: `ram` keeps every
+    image and mask of the run decoded in memory, `none` reads files each time.
 
     The rest is read by dataset=folder alone. layout: auto, `folders` (images/ and masks/), `parts` (train/images,
     train/masks, val/...) or `suffix` (a.jpg and a_mask.png side by side). images, masks: what those folders are called
@@ -49,6 +50,7 @@ class DataConfig:
 
     root: str | None = None
     split: str = "all"
+    cache: str = "none"
     layout: str = "auto"
     images: str | None = None
     masks: str | None = None
@@ -487,6 +489,7 @@ def check(config: Config) -> None:
     check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
     check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
+    check_choice("data.cache", config.data.cache, ("none", "ram"))
     check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding", "centre"))
     check_choice("evaluate.edge", config.evaluate.edge, ("shift", "cut"))
     check_choice("evaluate.sums", config.evaluate.sums, ("softmax", "logits"))

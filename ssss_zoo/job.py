@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from ssss_zoo import checkpoint
 from ssss_zoo.augment import Strong
 from ssss_zoo.config import Config, DataConfig, as_yaml, square
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.download import size
 from ssss_zoo.data.feed import Needs
+from ssss_zoo.data.memory import InMemory
 from ssss_zoo.data.statistics import settle
 from ssss_zoo.engine import seed_draws
 from ssss_zoo.errors import UserError
@@ -57,6 +60,8 @@ class Job:
         self.students = self.make_students()
         check_crop(self.students[0], square(config.train.crop), config.model.name)
         self.needs = self.find_needs()
+        if config.data.cache == "ram":
+            self.dataset = dataset = self.in_memory()
         self.epoch_steps = max(1, len(self.pool()) // (config.train.batch * config.train.accumulate))
         self.steps = config.train.steps or max(1, round((config.train.epochs or 0) * self.epoch_steps))
         self.info = self.make_info()
@@ -101,6 +106,15 @@ class Job:
         if hidden and any(sample.mask is None for sample in self.dataset.unlabelled):
             raise UserError("diagnose=true needs hidden labels for every unlabelled image, and some have none")
         return Needs(unlabelled, partner, hidden)
+
+    def in_memory(self) -> Dataset:
+        """The data set with all that the run will read in memory. Raises UserError where that is too much."""
+        given, begin = self.dataset, time.perf_counter()
+        unlabelled = given.unlabelled if self.needs.unlabelled else ()
+        masked = [*given.labelled, *given.val, *(unlabelled if self.needs.hidden else ())]
+        dataset = InMemory(given, [*given.labelled, *given.val, *unlabelled], masked)
+        log.info(f"read everything into memory: {size(dataset.bytes)}, {time.perf_counter() - begin:.1f} s")
+        return dataset
 
     def pool(self) -> Sequence[Sample]:
         return self.dataset.unlabelled if self.needs.unlabelled else self.dataset.labelled

@@ -40,7 +40,11 @@ class Dataset(ABC):
     """
 
     source: ClassVar[str] = ""  # one line for `ssss list`: where it comes from
-    reads: ClassVar[tuple[str, ...]] = ("root", "split")  # keys of `data` that it has a use for; others are refused
+    reads: ClassVar[tuple[str, ...]] = (
+        "root",
+        "split",
+        "cache",
+    )  # keys of `data` that it has a use for; others are refused
     channels: int = 3  # what read_image gives; the run sets it to `model.in_channels` before anything is read
 
     benchmark: ClassVar[Any] = None  # how `ssss data prepare` brings it (a `prepare.Benchmark`), where it can

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.memory import InMemory
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
@@ -226,6 +227,7 @@ def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -
         worker_init_fn=one_thread,
         persistent_workers=workers > 0,
         generator=torch.Generator(),
+        multiprocessing_context="fork" if workers and isinstance(crops.dataset, InMemory) else None,
     )
     return unwrapped(iter(loader))
 
