@@ -35,7 +35,10 @@ def read_mask(path: Path) -> np.ndarray:
         mode, lossy = image.mode, image.format == "JPEG"
         array = decoded(image, path)[..., 0] if mode == "L" else np.array(image)
     if lossy:
-        raise UserError(f"mask {path} is a JPEG, which smears class ids; save masks as PNG")
+        raise UserError(
+            f"mask {path} is a JPEG, which smears class ids (it holds {len(np.unique(array))} values); save masks as "
+            "PNG, or of dataset=folder name the classes and give data.snap=true"
+        )
     grey = grey_codes(array) if mode in COLOURED else None
     if grey is not None:
         return grey

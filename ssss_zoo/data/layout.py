@@ -75,7 +75,7 @@ def scan(root: Path, data: DataConfig) -> Found:
         if corner not in listing:
             groups += pair_up(root, corner, found)
     if groups:
-        found.regions = ClassFiles(groups, next(iter(groups[0].values())))
+        found.regions = ClassFiles(groups, name_of(next(iter(groups[0].values())), root))
     bare = [sample for sample in found.val if sample.mask is None]
     for sample in bare:
         message = f"{sample.image} has no mask: an image to validate on needs one (in {corners[-1].masks})"
@@ -127,6 +127,8 @@ def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: st
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
             raise UserError(f"{place} holds {names}: give data.{key}={folders[0].name}, or the one that you mean")
+    if found[1] and not found[0] and len(images) > 1 and coco_files(Corner(place, found[1][0])):
+        return Corner(place, found[1][0], part)  # as COCO itself lies: train2017/, val2017/, annotations/
     if found[0] and not found[1]:  # annotations beside the folder of images, or among them
         file = place / masks[0] if len(masks) == 1 else None
         beside = [file] if file and file.is_file() else json_files(place, deep=False) if len(masks) > 1 else []
@@ -238,6 +240,8 @@ def coco_files(corner: Corner) -> list[Path]:
     if corner.masks == corner.images or image_files(corner.masks):
         return []
     found = json_files(corner.masks)
+    if not found:
+        return []
     stems = {path.stem for path in image_files(corner.images)}
     return [] if any(path.stem in stems for path in found) else found
 

@@ -53,10 +53,13 @@ class Encoding:
         if self.kind == "ids":
             mask = read_mask(path)
             return self.voided[mask] if self.codes else mask
-        codes = read_codes(path, self.kind == "colours", self.snap)
+        codes = read_codes(path, self.kind == "colours", lossy=True)
         ids = self.table[codes]
         strange = ids == STRANGE
         if strange.any():
+            if not self.snap and is_jpeg(path):
+                count = f"{int(strange.sum()):,} of {strange.size:,} pixels have one that no class has"
+                raise smeared(path, self.kind, count)
             if not self.snap:
                 raise self.undeclared(path, codes[strange])
             ids[strange] = self.nearest(codes[strange])
@@ -277,11 +280,7 @@ def read_codes(path: Path, colours: bool, lossy: bool) -> np.ndarray:
     """
     with opened(path) as image:
         if image.format == "JPEG" and not lossy:
-            what = "colours" if colours else "values"
-            raise UserError(
-                f"mask {path} is a JPEG, which smears {what}: save masks as PNG, or take the nearest one that a class "
-                "has (data.snap=true)"
-            )
+            raise smeared(path, "colours" if colours else "values")
         if colours:
             pixels = np.array(image.convert("RGB")).astype(np.int32)
             return pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
@@ -292,6 +291,19 @@ def read_codes(path: Path, colours: bool, lossy: bool) -> np.ndarray:
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise UserError(f"mask {path} holds values that are no whole numbers from 0 to 65535")
     return values.astype(np.int32)
+
+
+def is_jpeg(path: Path) -> bool:
+    with opened(path) as image:
+        return image.format == "JPEG"
+
+
+def smeared(path: Path, what: str, count: str = "") -> UserError:
+    """The error for a mask that is a JPEG. count: how bad it is, where that is known."""
+    return UserError(
+        f"mask {path} is a JPEG, which smears {what}{f' ({count})' if count else ''}: save masks as PNG, or take the "
+        "nearest one that a class has (data.snap=true)"
+    )
 
 
 def code_of(word: str, kind: str) -> int:

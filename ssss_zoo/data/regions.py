@@ -109,7 +109,7 @@ class ClassFiles(Regions):
 
     kind = "one file for each class"
 
-    def __init__(self, groups: Sequence[Mapping[str, Path]], example: Path) -> None:
+    def __init__(self, groups: Sequence[Mapping[str, Path]], example: str) -> None:
         self.of_file = {path: group for group in groups for path in group.values()}
         self.said_of = f"masks are one file for each class, such as {example}"
 

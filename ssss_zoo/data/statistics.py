@@ -29,8 +29,10 @@ def settle(dataset: Dataset, config: Config) -> None:
     unless they are given; so the run's configuration holds them, and what is said of them is in `dataset.notes`."""
     samples = spread_over([*dataset.labelled, *dataset.unlabelled])
     if isinstance(dataset, FileDataset) and "low" in dataset.reads:
-        if not config.data.low and mostly_deep(samples):
+        given = bool(config.data.low)
+        if not given and mostly_deep(samples):
             config.data.low, config.data.high = value_range(dataset, samples)
+        if config.data.low and not given:
             told = ", ".join(
                 f"{low:g} to {high:g}" for low, high in zip(config.data.low, config.data.high, strict=True)
             )
@@ -57,9 +59,12 @@ def mostly_deep(samples: Sequence[Sample]) -> bool:
 
 
 def value_range(dataset: FileDataset, samples: Sequence[Sample]) -> tuple[list[float], list[float]]:
-    """The values of each channel that DARK and BRIGHT percent of the samples' pixels lie below."""
+    """The values of each channel that DARK and BRIGHT percent of the samples' pixels lie below; empty where none can
+    be read."""
     values = pixels_of(samples, lambda sample: stored_pixels(sample.image, dataset.reading))
-    low, high = np.nanpercentile(values, (DARK, BRIGHT), axis=0) if len(values) else ([0.0], [255.0])
+    if not len(values):
+        return [], []
+    low, high = np.nanpercentile(values, (DARK, BRIGHT), axis=0)
     high = np.maximum(high, np.asarray(low) + 1e-6 * np.maximum(np.abs(low), 1))  # a channel of one value
     return rounded(low), rounded(high)
 

@@ -243,3 +243,13 @@ def test_what_is_written_by_a_list_is_read_by_it(tmp_path_factory, data):
     path = save(tmp_path_factory.mktemp("law") / "a.png", pixels)
     encoding = Encoding(kind, {code: index for index, code in enumerate(codes)})
     assert encoding.read(Sample("", None, path)).tolist() == ids.tolist()
+
+
+def test_a_jpeg_is_refused_with_the_count_of_what_it_smeared(tmp_path):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:, 7:] = RED
+    path = save(tmp_path / "a.jpg", pixels, quality=80)
+    found = classes(tmp_path, [path], ("encoding", "colours"), lines=["none 0 0 0", "red 255 0 0"])
+    off = ((np.array(Image.open(path)) != 0).any(axis=2) & (np.array(Image.open(path)) != RED).any(axis=2)).sum()
+    assert off > 0
+    refusal(lambda: found.encoding.read(Sample("", None, path)), "a.jpg", "JPEG", f"{off} of 256 pixels", "data.snap")

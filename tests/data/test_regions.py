@@ -272,3 +272,12 @@ def test_polygons_from_folder_to_split_and_run(tmp_path):
     words += ["method=fixmatch", "dataset=folder", f"data.root={root}", "data.split=2", "train.threads=1"]
     assert command_line(["run", *words, f"output={out}"]) == 0
     assert json.loads((out / "metrics.json").read_text())["status"] == "finished"
+
+
+def test_coco_as_coco_itself_lies(tmp_path):
+    photos(tmp_path, "train2017/a.jpg", "train2017/b.jpg", "val2017/c.jpg", "unlabeled/d.jpg")
+    coco(tmp_path / "annotations/instances_train2017.json", ["a.jpg", "b.jpg"], (0, 7, [FLAT], 12, 0))
+    coco(tmp_path / "annotations/instances_val2017.json", ["c.jpg"], (0, 7, [FLAT], 12, 0))
+    dataset = opened(tmp_path)
+    assert [len(part) for part in (dataset.labelled, dataset.val, dataset.unlabelled)] == [2, 1, 1]
+    assert all_of(dataset)["val2017/c.jpg"].sum() == 2 * 12
