@@ -10,8 +10,8 @@ import numpy as np
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.data.polygons import filled, read_coco
 from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, save_ids
-from ssss_zoo.data.regions import filled, read_coco
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ssss_zoo.data.base import UNUSABLE, Fault
 from ssss_zoo.data.images import SUFFIXES
-from ssss_zoo.data.regions import ClassFiles, Coco, LabelMe, Regions, by_class, pair_coco, read_coco
+from ssss_zoo.data.polygons import Coco, LabelMe, pair_coco, read_coco
+from ssss_zoo.data.regions import ClassFiles, Regions, by_class
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.records import Sample
 

@@ -9,7 +9,8 @@ from test_folder import refusal
 
 from ssss_zoo.config import DataConfig
 from ssss_zoo.data.classes import read_class_list
-from ssss_zoo.data.masks import Encoding, read_codes, understand
+from ssss_zoo.data.codes import read_codes
+from ssss_zoo.data.masks import Encoding, understand
 from ssss_zoo.records import Sample
 
 RED, BLUE, PINK = (255, 0, 0), (0, 0, 255), (255, 0, 255)
