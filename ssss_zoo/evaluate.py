@@ -16,13 +16,15 @@ from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.job import open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.plugins import load
+from ssss_zoo.protocol import describe
 from ssss_zoo.records import Sample
 
 OWN = ("run", "on", "weights")  # words that are not configuration
 
 
 def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
-    """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step`."""
+    """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step` and
+    `protocol`, the digest of how they were scored."""
     given = [word for word in words if word.partition("=")[0] not in OWN]
     asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, read_words(w for w in words if w not in given))
     if "run" not in asked:
@@ -50,6 +52,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
         "weights": asked["weights"],
         "images": len(samples),
         "step": step,
+        "protocol": describe(config, dataset),
     } | figures
 
 

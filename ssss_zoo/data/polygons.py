@@ -99,9 +99,8 @@ def filled(polygons: Any, size: tuple[int, int], file: Path) -> np.ndarray:
     """The pixels (H, W) bool of COCO's `segmentation`: polygons, or run lengths."""
     tools = pycocotools(file)
     try:
-        runs = tools.frPyObjects(polygons, *size) if isinstance(polygons, list) or "counts" in polygons else None
-        if isinstance(polygons, dict) and isinstance(polygons["counts"], (str, bytes)):
-            runs = polygons  # compressed already
+        compressed = isinstance(polygons, dict) and isinstance(polygons["counts"], (str, bytes))
+        runs = polygons if compressed else tools.frPyObjects(polygons, *size)
         whole = tools.merge(runs) if isinstance(runs, list) else runs
         pixels: np.ndarray = tools.decode(whole).astype(bool)
     except Exception as error:  # pycocotools raises bare Exception

@@ -223,6 +223,19 @@ def test_coco_files_of_two_parts(tmp_path):
     assert [sample.name for sample in dataset.unlabelled] == ["images/train/loose.jpg"]
 
 
+def test_run_lengths_may_be_compressed(tmp_path):
+    from pycocotools import mask as tools
+
+    photos(tmp_path, "images/a.jpg", "images/b.jpg")
+    inside = np.zeros((HIGH, WIDE), np.uint8)
+    inside[1:4, 2:6] = 1
+    runs = tools.encode(np.asfortranarray(inside))
+    packed = {"size": [HIGH, WIDE], "counts": runs["counts"].decode()}
+    coco(tmp_path / "annotations.json", ["a.jpg", "b.jpg"], *((at, 3, packed, 12, 0) for at in (0, 1)))
+    for mask in all_of(opened(tmp_path)).values():
+        np.testing.assert_array_equal(mask, inside)
+
+
 def test_roboflow_export(tmp_path):
     for part in ("train", "valid", "test"):
         photos(tmp_path, f"{part}/{part}.jpg", f"{part}/{part}2.jpg")
