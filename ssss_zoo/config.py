@@ -543,10 +543,10 @@ def check_pair(key: str, pair: list[float]) -> None:
 def check_channels(config: Config) -> None:
     """Raise UserError for channels that cannot be, and for ranges that do not fit them."""
     data, expected = config.data, config.model.in_channels
-    if data.channels and (min(data.channels) < 1 or len(data.channels) != expected):
-        raise UserError(
-            f"data.channels={data.channels} must be {expected} numbers from 1 on, one for each of model.in_channels"
-        )
+    if data.channels and min(data.channels) < 1:
+        raise UserError(f"data.channels={data.channels}: the channels of a file are counted from 1")
+    if data.channels and len(data.channels) != expected:
+        raise UserError(f"data.channels={data.channels} are {len(data.channels)}, and model.in_channels={expected}")
     paired = len(data.low) == len(data.high) and len(data.low) in (0, 1, expected)
     if not paired or any(low >= high for low, high in zip(data.low, data.high, strict=True)):
         raise UserError(

@@ -130,9 +130,10 @@ def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: st
             raise UserError(f"{place} holds {names}: give data.{key}={folders[0].name}, or the one that you mean")
     if found[1] and not found[0] and len(images) > 1 and coco_files(Corner(place, found[1][0])):
         return Corner(place, found[1][0], part)  # as COCO itself lies: train2017/, val2017/, annotations/
+    if len(masks) == 1 and (place / masks[0]).is_file():  # a file of annotations, by its name
+        return Corner(found[0][0] if found[0] else place, place / masks[0], part)
     if found[0] and not found[1]:  # annotations beside the folder of images, or among them
-        file = place / masks[0] if len(masks) == 1 else None
-        beside = [file] if file and file.is_file() else json_files(place, deep=False) if len(masks) > 1 else []
+        beside = json_files(place, deep=False) if len(masks) > 1 else []
         if len(beside) > 1:
             names = " and ".join(path.name for path in beside)
             raise UserError(f"{place} holds {names}: give data.masks={beside[0].name}, or the one that you mean")

@@ -116,7 +116,10 @@ def sources(benchmark: Benchmark) -> list[tuple[KnownList, Lists]]:
 def carry_out(benchmark: Benchmark, root: Path, todo: Plan, tell: Tell) -> None:
     """Fetch, unpack, convert. Raises UserError; what is done by then stays done."""
     check_space(existing(root), int(todo.room(benchmark.converted) * ROOM))
-    (root / ARCHIVES).mkdir(parents=True, exist_ok=True)
+    try:
+        (root / ARCHIVES).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.root={root}: no folder can be made there ({error.strerror})") from None
     for archive in benchmark.archives:
         if archive not in todo.packed:
             continue

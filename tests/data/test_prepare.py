@@ -502,6 +502,12 @@ def test_cityscapes_says_what_to_bring_and_takes_it(server, monkeypatch, tmp_pat
     assert [sample.name for sample in other.labelled] == [sample.name for sample in dataset.unlabelled]
 
 
+def test_a_root_that_cannot_be_is_one_line(voc, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert prepared("voc", tmp_path / "file") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"ssss: data.root={tmp_path / 'file'}: no folder")
+
+
 def test_a_data_set_without_archives_says_so(capsys):
     assert command_line(["data", "prepare", "dataset=shapes"]) == 2
     assert "nothing to fetch" in capsys.readouterr().err

@@ -257,6 +257,12 @@ def test_one_coco_file_that_is_named(tmp_path):
     refusal(lambda: opened(tmp_path), "export.json and other.json", "data.masks=export.json")
 
 
+def test_a_named_file_does_without_a_folder_of_images(tmp_path):
+    photos(tmp_path, *(f"photos/{stem}.jpg" for stem in "ab"))
+    coco(tmp_path / "notes/export.json", ["a.jpg", "b.jpg"], (0, 7, [FLAT], 12, 0))
+    assert len(opened(tmp_path, masks="notes/export.json").labelled) == 1
+
+
 def test_what_is_wrong_with_a_coco_file_is_said(tmp_path):
     photos(tmp_path, "images/a.jpg", "images/b.jpg")
     file = tmp_path / "annotations.json"
