@@ -52,6 +52,34 @@ def main() -> None:
 
 
 @main.command()
+@WORDS
+def compare(words: tuple[str, ...]) -> None:
+    """Run methods side by side, same data, budget, network and seeds, and put their figures into one table.
+
+    \b
+    methods=fixmatch,unimatch+pixcon,farcluss:top_k=1   rows; `supervised` is added unless baseline=false
+    seeds=0,1,2                      a run of each row with each
+    study=farcluss-ablation          rows from a file of configs/study/, or of your own
+    vary.train.crop=96,128           every row once with each value
+    dataset=camvid data.root=DIR train.steps=1000 ...   words of `ssss run`, for every row
+    output=DIR jobs=2                where to; runs at a time
+    The same command goes on where it stopped; rows and seeds may be added.
+    """
+    from rich.console import Console
+
+    from ssss_zoo.compare.main import compare as run_study
+    from ssss_zoo.compare.tables import notes, on_screen
+
+    result = run_study(words, tell=lambda line: click.echo(line, err=True))
+    console = Console()
+    console.print(on_screen(result.figures))
+    for note in notes(result.figures):
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
+    click.echo(f"in {result.folder}: compare.md, compare.csv, compare.tex, compare.json, runs")
+    sys.exit(2 if result.figures["failed"] else 0)
+
+
+@main.command()
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="A YAML file, such as a run's config.yaml."
 )

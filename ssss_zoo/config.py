@@ -355,7 +355,7 @@ def read_scalar(value: Any, kind: type, key: str) -> Any:
 
 
 def recipes(kind: str) -> dict[str, Path]:
-    """The files of `configs/<kind>/` by name; kind is method, dataset or protocol."""
+    """The files of `configs/<kind>/` by name; kind is method, dataset, protocol or study."""
     return {
         Path(entry.name).stem: Path(str(entry))
         for entry in files("ssss_configs").joinpath(kind).iterdir()

@@ -33,6 +33,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "training evaluate preview",
     "dataset_tools",
     "run",
+    "compare",
     "cli",
 )
 MAY_USE = {

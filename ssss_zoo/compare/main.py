@@ -1,0 +1,125 @@
+"""`ssss compare`: read the study, look at every cell, run those that are missing, write what is known after each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssss_zoo import checkpoint
+from ssss_zoo.compare.cell import DONE, STATE, is_finished
+from ssss_zoo.compare.launch import launcher
+from ssss_zoo.compare.results import gather
+from ssss_zoo.compare.scores import FILE
+from ssss_zoo.compare.study import Cell, Study, check_cells, read_study
+from ssss_zoo.compare.tables import write_tables
+from ssss_zoo.config import Config, check_budget
+from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.job import open_dataset
+from ssss_zoo.place import flat_config
+from ssss_zoo.plugins import load
+
+STUDY = "study.json"
+log = logging.getLogger("ssss_zoo")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """What a comparison gives back: its folder, and its figures as in compare.json."""
+
+    folder: Path
+    figures: dict[str, Any]
+
+
+def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResult:
+    """Run every cell that the words describe and that is not finished, and put the figures side by side.
+
+    tell: gets a line on each cell as it begins and ends. Raises UserError before anything starts where a row cannot
+    run; Interrupted after Ctrl-C, when all that ran has been saved.
+    """
+    study = read_study(words)
+    configs = check_cells(study)
+    check_data(next(iter(configs.values())))
+    remember(study)
+    cells = [cell for cell in study.cells() if not is_done(cell)]
+    told = len(study.cells()) - len(cells)
+    tell(f"{len(study.rows)} rows, {len(study.seeds)} seeds, {len(cells)} runs to do{f', {told} done' if told else ''}")
+    began = time.perf_counter()
+
+    def on_end(cell: Cell, state: dict[str, Any]) -> None:
+        if state["status"] != DONE and not (cell.folder / STATE).is_file():
+            checkpoint.write_json(cell.folder / STATE, state)
+        write(study)
+        spent = time.perf_counter() - began
+        tell(f"{cell.row.name}, seed {cell.seed}: {outcome(cell, state)} ({spent:.0f} s since the start)")
+
+    for cell in cells:
+        with suppress(FileNotFoundError):
+            (cell.folder / STATE).unlink()  # what an earlier try said
+    try:
+        launcher(study.launcher)(cells, study.jobs, on_end)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {study.folder} holds what is done, and the same command goes on") from None
+    return CompareResult(study.folder, write(study))
+
+
+def write(study: Study) -> dict[str, Any]:
+    """Write every table from the cells that are finished."""
+    figures = gather(study)
+    write_tables(figures, study.folder)
+    return figures
+
+
+def is_done(cell: Cell) -> bool:
+    return is_finished(cell.folder) and (cell.folder / FILE).is_file()
+
+
+def outcome(cell: Cell, state: dict[str, Any]) -> str:
+    if state["status"] != DONE:
+        return str(state.get("reason", state["status"]))
+    val = json.loads((cell.folder / "metrics.json").read_text())["val"]
+    return f"mIoU {100 * val['miou']:.2f}"
+
+
+def check_data(config: Config) -> None:
+    """Raise UserError now for data that no cell could train on."""
+    check_budget(config)
+    open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config).check()
+
+
+def remember(study: Study) -> None:
+    """Write down what is compared in the folder. Raises UserError where another comparison lies there: rows and seeds
+    may be added, what is common to all may not change."""
+    file = study.folder / STUDY
+    if study.folder.exists() and not file.is_file() and any(study.folder.iterdir()):
+        raise UserError(f"output={study.folder} holds something else than a comparison; choose another")
+    now = common(study)
+    known: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"common": now, "rows": {}}
+    different = [key for key in now.keys() | known["common"].keys() if now.get(key) != known["common"].get(key)]
+    if different:
+        key = sorted(different)[0]
+        raise UserError(
+            f"output={study.folder} holds another comparison, with {key}={known['common'].get(key, 'nothing')}, now "
+            f"{key}={now.get(key, 'nothing')}; choose another output="
+        )
+    for row in study.rows:
+        if known["rows"].get(row.slug, list(row.words)) != list(row.words):
+            raise UserError(f"output={study.folder} holds a row '{row.name}' of other words; choose another output=")
+    known["rows"] |= {row.slug: list(row.words) for row in study.rows}
+    study.folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(file, known)
+
+
+def common(study: Study) -> dict[str, str]:
+    """What the words that all rows share make of the data set's recipe."""
+    from ssss_zoo.config import resolve
+
+    words = [word for word in study.words if not word.startswith(("options.", "hooks."))]
+    config = flat_config(resolve([*words, "method=supervised"]))
+    return config | {"given": " ".join(sorted(word for word in study.words if word.startswith(("options.", "hooks."))))}

@@ -1,0 +1,237 @@
+"""From finished cells to figures: means and spreads over seeds, differences with their uncertainty, cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from ssss_zoo.compare.cell import FAILED, is_finished, read_state
+from ssss_zoo.compare.scores import FILE, Scores, read_scores
+from ssss_zoo.compare.study import BASELINE, Row, Study
+from ssss_zoo.tracking import read_lines
+
+DRAWS = 2000  # of the bootstrap (our choice)
+LEVEL = 0.95  # of its intervals
+ENOUGH = 3  # seeds that a difference needs to be called sure: two say next to nothing of the spread (our choice)
+RARE = 1 / 3  # of the classes, those with the fewest true pixels in val, are the rare ones (our choice)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished cell."""
+
+    seed: int
+    folder: Path
+    metrics: dict[str, Any]
+    scores: Scores
+    history: list[dict[str, Any]]
+
+
+def finished_runs(study: Study) -> dict[str, list[Run]]:
+    """The finished and scored cells of each row, by its name."""
+    found: dict[str, list[Run]] = {row.name: [] for row in study.rows}
+    for cell in study.cells():
+        if is_finished(cell.folder) and (cell.folder / FILE).is_file():
+            metrics = json.loads((cell.folder / "metrics.json").read_text())
+            history = read_lines(cell.folder / "history.jsonl")
+            found[cell.row.name].append(Run(cell.seed, cell.folder, metrics, read_scores(cell.folder), history))
+    return found
+
+
+def gather(study: Study) -> dict[str, Any]:
+    """compare.json: everything that tables and report are made from. Figures are shares in [0, 1], seconds, bytes; what
+    cannot be said (one seed has no spread) is None."""
+    runs = finished_runs(study)
+    first = next((of_row[0] for of_row in runs.values() if of_row), None)
+    names = list(first.metrics["val"]["iou"]) if first else []
+    absent = first.metrics["absent_classes"] if first else "exclude"
+    rare = rare_classes(first.scores, names) if first else []
+    rows = [row_figures(row, runs[row.name], rare, absent) for row in study.rows]
+    compared = [row for row in rows if row["seeds"]]
+    best = max(compared, key=lambda row: row["last"]["mean"], default=None)
+    for row in compared:
+        row["over_supervised"] = difference(runs[row["name"]], runs.get(BASELINE, []), absent)
+        row["to_best"] = difference(runs[row["name"]], runs[best["name"]], absent) if best else None
+    digests = {row["name"]: row["protocol"]["digest"] for row in compared}
+    return {
+        "headline": "mIoU of the last step, of the network that a method reports (its teacher where it has one)",
+        "dataset": first.metrics["dataset"] if first else None,
+        "split": first.metrics["split"] if first else None,
+        "classes": names,
+        "rare_classes": rare,
+        "absent_classes": absent,
+        "budget": study.budget,
+        "seeds": list(study.seeds),
+        "words": list(study.words),
+        "protocols_differ": len(set(digests.values())) > 1,
+        "best": best["name"] if best else None,
+        "rows": rows,
+        "failed": failures(study),
+        "missing": [[cell.row.name, cell.seed] for cell in study.cells() if not is_finished(cell.folder)],
+        "interval": LEVEL,
+        "bootstrap_draws": DRAWS,
+        "environment": first.metrics["environment"] if first else None,
+    }
+
+
+def failures(study: Study) -> list[dict[str, Any]]:
+    found = []
+    for cell in study.cells():
+        state = read_state(cell.folder)
+        if state and state["status"] == FAILED:
+            found.append({"row": cell.row.name, "seed": cell.seed, "reason": state["reason"]})
+    return found
+
+
+def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str) -> dict[str, Any]:
+    """All of one row but its differences to others."""
+    figures: dict[str, Any] = {"name": row.name, "words": list(row.words), "seeds": [run.seed for run in runs]}
+    if not runs:
+        return figures
+    vals = [run.metrics["val"] for run in runs]
+    times = [run.metrics["time"] for run in runs]
+    classes = list(vals[0]["iou"])
+    return figures | {
+        "network": vals[0]["network"],
+        "last": spread_of([val["miou"] for val in vals]),
+        "best": spread_of([run.metrics["best"]["miou"] for run in runs]),
+        "student": spread_of([val["student"]["miou"] for val in vals]),
+        "teacher": spread_of([val["teacher"]["miou"] for val in vals if "teacher" in val]),
+        "iou": {name: spread_of([val["iou"][name] for val in vals]) for name in classes},
+        "rare": spread_of([mean_of(val["iou"][name] for name in rare) for val in vals]),
+        "border_iou": spread_of([border_iou(run.scores, absent) for run in runs]),
+        "calibration_error": spread_of([run.scores.calibration_error for run in runs]),
+        "pseudo_labels": pseudo_labels(runs),
+        "train_seconds": spread_of([time["train_seconds"] for time in times]),
+        "steps_per_second": spread_of([time["steps_per_second"] for time in times]),
+        "wait_share": spread_of([time["data_wait_seconds"] / max(time["train_seconds"], 1e-9) for time in times]),
+        "peak_memory_bytes": spread_of([time["peak_memory_bytes"] for time in times]),
+        "steps": runs[0].metrics["step"],
+        "protocol": {key: runs[0].metrics["protocol"][key] for key in ("name", "digest", "settings")},
+        "data": runs[0].metrics["data"],
+        "folders": {str(run.seed): str(run.folder) for run in runs},
+    }
+
+
+def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
+    """mean, std (of the sample; None for one value) and the values themselves; those that are None do not count."""
+    known = [value for value in values if value is not None]
+    return {
+        "mean": fmean(known) if known else None,
+        "std": stdev(known) if len(known) > 1 else None,
+        "values": list(values),
+    }
+
+
+def mean_of(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def rare_classes(scores: Scores, names: Sequence[str]) -> list[str]:
+    """The third of the classes that val shows with the fewest true pixels."""
+    true = scores.counts[:, 1].sum(axis=0)
+    present = sorted((index for index in range(len(names)) if true[index]), key=lambda index: int(true[index]))
+    return [names[index] for index in present[: max(1, math.floor(len(present) * RARE))]]
+
+
+def border_iou(scores: Scores, absent: str) -> float:
+    """Boundary IoU, mean over classes (Cheng et al., CVPR 2021), pooled over images as mIoU is."""
+    both, either = scores.border.sum(axis=0)
+    ious = both / np.where(either, either, 1)
+    counted = either > 0 if absent == "exclude" else np.ones_like(either, bool)
+    return float(ious[counted].mean()) if counted.any() else 0.0
+
+
+def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Share of pixels used and, where hidden labels were looked at, share of those that were right, at the last logged
+    step; None for a method without pseudo-labels."""
+    lines = [line["pseudo_labels"] for run in runs for line in run.history[-8:] if "pseudo_labels" in line]
+    if not lines:
+        return None
+    last = [
+        next(line["pseudo_labels"] for line in reversed(run.history) if "pseudo_labels" in line)
+        for run in runs
+        if any("pseudo_labels" in line for line in run.history)
+    ]
+    return {key: spread_of([entry.get(key) for entry in last]) for key in ("used", "accuracy")}
+
+
+# --- differences ----------------------------------------------------------------------------------------------------
+
+
+def difference(runs: Sequence[Run], others: Sequence[Run], absent: str) -> dict[str, Any] | None:
+    """The mean difference in mIoU over the seeds that both have, and its interval: both the validation images and the
+    seeds are drawn anew, the same ones for both (paired). sure: whether it leaves 0 out, with ENOUGH seeds. None where
+    they share no seed, or are the same runs."""
+    seeds = sorted({run.seed for run in runs} & {run.seed for run in others})
+    if not seeds or runs is others:
+        return None
+    pair = [np.stack([of_seed(part, seed).scores.counts for seed in seeds]) for part in (runs, others)]
+    mean, low, high = paired_interval(pair[0], pair[1], absent)
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "seeds": seeds,
+        "sure": len(seeds) >= ENOUGH and not low <= 0 <= high,
+    }
+
+
+def of_seed(runs: Sequence[Run], seed: int) -> Run:
+    return next(run for run in runs if run.seed == seed)
+
+
+def paired_interval(one: np.ndarray, other: np.ndarray, absent: str) -> tuple[float, float, float]:
+    """Mean difference in mIoU and its bootstrap interval. one, other: (S, N, 3, C) counts, of the same seeds and
+    images."""
+    rng = np.random.default_rng(0)
+    seeds, images = one.shape[:2]
+    weights = np.concatenate([np.ones((1, images)), rng.multinomial(images, np.full(images, 1 / images), DRAWS)])
+    gaps = mious(one, weights, absent) - mious(other, weights, absent)  # (1 + DRAWS, S)
+    drawn = rng.integers(0, seeds, (DRAWS, seeds))
+    means = np.take_along_axis(gaps[1:], drawn, axis=1).mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(gaps[0].mean()), float(low), float(high)
+
+
+def mious(counts: np.ndarray, weights: np.ndarray, absent: str) -> np.ndarray:
+    """(D, S): mIoU of each seed when image n counts weights[d, n] times. counts: (S, N, 3, C); weights: (D, N)."""
+    seeds, images, _, classes = counts.shape
+    flat = counts.transpose(1, 0, 2, 3).reshape(images, -1).astype(np.float64)
+    right, true, predicted = np.moveaxis((weights @ flat).reshape(len(weights), seeds, 3, classes), 2, 0)
+    union = true + predicted - right
+    ious = right / np.where(union, union, 1)
+    counted = union > 0 if absent == "exclude" else np.ones_like(union, bool)
+    result: np.ndarray = (ious * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+    return result
+
+
+# --- protocol -------------------------------------------------------------------------------------------------------
+
+
+def what_differs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line on each row whose protocol is another than the first row's, with the settings that differ."""
+    known = [row for row in rows if row["seeds"]]
+    lines = []
+    for row in known[1:]:
+        one, other = known[0]["protocol"], row["protocol"]
+        if one["digest"] != other["digest"]:
+            keys = differing(one["settings"], other["settings"])
+            lines.append(f"{row['name']} is scored otherwise than {known[0]['name']}: {', '.join(keys)}")
+    return lines
+
+
+def differing(one: Any, other: Any, prefix: str = "") -> list[str]:
+    """`key=a, not b` of every leaf that differs."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys())
+        return [line for key in keys for line in differing(one.get(key), other.get(key), f"{prefix}{key}.")]
+    return [] if one == other else [f"{prefix[:-1]}={other}, not {one}"]

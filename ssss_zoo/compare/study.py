@@ -1,0 +1,232 @@
+"""What is compared: rows (methods, mixes, variants) times seeds, all else the same."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ssss_zoo.config import Config, read_file, recipes, resolve
+from ssss_zoo.errors import UserError, check_choice, unknown
+from ssss_zoo.plugins import build_methods, make_manager
+
+OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
+BASELINE = "supervised"
+BUDGETS = ("steps", "time")
+SEEDS = (0, 1, 2)  # of a study that names none (our choice: a spread needs three)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is compared with the others. name: as the table calls it; words: of the command line that make it."""
+
+    name: str
+    words: tuple[str, ...]
+
+    @property
+    def slug(self) -> str:
+        """A folder's name."""
+        return re.sub(r"[^\w.+-]+", "_", self.name).strip("_")
+
+
+@dataclass(frozen=True)
+class Study:
+    """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same `time`."""
+
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    words: tuple[str, ...]
+    folder: Path
+    budget: str = "steps"
+    launcher: str = "local"
+    jobs: int | None = None
+
+    def cells(self) -> list[Cell]:
+        """Every run of the study, seed by seed, so that each row has a figure as soon as can be."""
+        return [Cell(row, seed, self) for seed in self.seeds for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study."""
+
+    row: Row
+    seed: int
+    study: Study
+
+    @property
+    def folder(self) -> Path:
+        return self.study.folder / "runs" / self.row.slug / f"seed{self.seed}"
+
+    @property
+    def words(self) -> list[str]:
+        """Those of `ssss run` that make the very same run."""
+        return [*self.study.words, *self.row.words, f"seed={self.seed}", f"output={self.folder}"]
+
+    def config(self) -> Config:
+        return resolve(self.words)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_study(words: Iterable[str]) -> Study:
+    """The study that the words describe, those of a study file under them.
+
+    `methods=a,b+c,d:key=value` (a key without a dot is an option of d's method), `seeds=0,1,2`, `study=NAME` or a path,
+    `vary.<key>=a,b` (every row that it concerns, once for each value), `baseline=false` (no supervised row of its own
+    accord), `budget=steps|time`, and words of `ssss run`. Raises UserError for what makes no comparison.
+    """
+    given = list(words)
+    wrong = next((word for word in given if "=" not in word), None)
+    if wrong is not None:
+        raise UserError(f"expected key=value, got '{wrong}'; for example methods=fixmatch,unimatch seeds=0,1,2")
+    pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in given]
+    own = {key: value for key, value in pairs if key in OWN}
+    file = study_file(own["study"]) if "study" in own else {}
+    own = {key: file[key] for key in OWN if key in file} | own
+    vary = dict(file.get("vary", {})) | {key.removeprefix("vary."): v for key, v in pairs if key.startswith("vary.")}
+    common = [*flat_words({k: v for k, v in file.items() if k not in (*OWN, "vary", "rows")})]
+    common += [word for word in given if word.partition("=")[0] not in OWN and not word.startswith("vary.")]
+    refuse_words_of_rows(common)
+    rows = [row_of(spec) for spec in split_commas(own.get("methods", ""))]
+    rows += [Row(str(name), tuple(row_of(spec).words)) for name, spec in file.get("rows", {}).items()]
+    wanted = str(own.get("baseline", "true")).lower() not in ("false", "no", "0")
+    if wanted and all(f"method={BASELINE}" not in row.words for row in rows):
+        rows = [Row(BASELINE, (f"method={BASELINE}",)), *rows]
+    rows = varied(rows, {key: split_commas(value) for key, value in vary.items()})
+    check_choice("budget", str(own.get("budget", "steps")), BUDGETS)
+    study = Study(
+        tuple(rows),
+        seeds_of(own.get("seeds", "")),
+        tuple(common),
+        Path(str(own["output"])).expanduser() if own.get("output") else Path(),
+        str(own.get("budget", "steps")),
+        str(own.get("launcher", "local")),
+        int(own["jobs"]) if str(own.get("jobs", "")).isdigit() else None,
+    )
+    check_rows(study.rows)
+    return study if own.get("output") else replace(study, folder=usual_folder(study))
+
+
+def study_file(name: str) -> dict[str, Any]:
+    """A file of configs/study/ by its name, or any by its path. Raises UserError where there is none."""
+    known = recipes("study")
+    if name not in known and not Path(name).expanduser().is_file():
+        raise unknown("study", name, known, f"study={name} (or the path of a file)")
+    return read_file(known.get(name, Path(name).expanduser()))
+
+
+def split_commas(text: Any) -> list[str]:
+    """Parts between commas that are in no brackets."""
+    if isinstance(text, list):
+        return [str(part) for part in text]
+    parts, depth = [""], 0
+    for letter in str(text):
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def row_of(spec: str) -> Row:
+    """`unimatch+pixcon:strength=0.2:train.fuse=true` as a row: a method and words; a key without a dot that is none of
+    a run's is an option of the last method named. Raises UserError for a part that is no key=value."""
+    method, *parts = str(spec).split(":")
+    words = [f"method={method}"]
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise UserError(f"methods: '{part}' of '{spec}' is no key=value; expected METHOD:key=value:...")
+        if "." not in key and key not in vars(Config()):
+            key = f"options.{method.rpartition('+')[2]}.{key}"
+        words.append(f"{key}={value}")
+    return Row(str(spec), tuple(words))
+
+
+def varied(rows: Sequence[Row], vary: Mapping[str, Sequence[str]]) -> list[Row]:
+    """Each row once for each combination of values, of those keys that concern it (an option concerns its method)."""
+    found = []
+    for row in rows:
+        keys = [key for key in vary if concerns(key, row)]
+        for values in itertools.product(*(vary[key] for key in keys)):
+            more = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+            short = [f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, values, strict=True)]
+            found.append(Row(":".join([row.name, *short]), (*row.words, *more)))
+    return found
+
+
+def concerns(key: str, row: Row) -> bool:
+    if not key.startswith("options."):
+        return True
+    method = next((word.partition("=")[2] for word in row.words if word.startswith("method=")), "")
+    return key.split(".")[1] in resolve([f"method={method}", "train.steps=1"]).plugins.names
+
+
+def flat_words(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """A tree of text as words of the command line."""
+    words = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            words += flat_words(value, f"{prefix}{key}.")
+        else:
+            words.append(f"{prefix}{key}={'[' + ','.join(map(str, value)) + ']' if isinstance(value, list) else value}")
+    return words
+
+
+def seeds_of(text: Any) -> tuple[int, ...]:
+    parts = split_commas(text)
+    wrong = next((part for part in parts if not re.fullmatch(r"\d+", part)), None)
+    if wrong is not None:
+        raise UserError(f"seeds takes whole numbers, as seeds=0,1,2; got '{wrong}'")
+    seeds = tuple(int(part) for part in parts) or SEEDS
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds={','.join(map(str, seeds))}: one is there twice")
+    return seeds
+
+
+def refuse_words_of_rows(words: Sequence[str]) -> None:
+    """Raise UserError for a word that each cell sets itself."""
+    for word in words:
+        key = word.partition("=")[0]
+        mend = {"method": "methods=A,B", "seed": "seeds=0,1,2", "resume": "nothing: a comparison always goes on"}
+        if key in mend:
+            raise UserError(f"{word} is one run's; a comparison takes {mend[key]}")
+
+
+def check_rows(rows: Sequence[Row]) -> None:
+    """Raise UserError for fewer than two rows, and for two that are the same."""
+    if len(rows) < 2:
+        raise UserError("a comparison takes two methods or more, as methods=fixmatch,unimatch")
+    for index, row in enumerate(rows):
+        for other in rows[:index]:
+            if row.slug == other.slug or row.words == other.words:
+                raise UserError(f"methods: '{row.name}' is there twice")
+
+
+def usual_folder(study: Study) -> Path:
+    """runs/compare/<dataset>/<split>."""
+    config = study.cells()[0].config()
+    split = Path(config.data.split).stem if Path(config.data.split).suffix else config.data.split.replace("/", "_")
+    return Path("runs", "compare", config.dataset, split)
+
+
+def check_cells(study: Study) -> dict[str, Config]:
+    """The configuration of every row, all of them looked at before anything starts. Raises UserError that names each
+    row that cannot be."""
+    configs, wrong = {}, []
+    for row in study.rows:
+        try:
+            config = Cell(row, study.seeds[0], study).config()
+            make_manager(config, build_methods(config))
+            configs[row.name] = config
+        except UserError as error:
+            wrong.append(f"{row.name}: {error}")
+    if wrong:
+        raise UserError("; ".join(wrong))
+    return configs

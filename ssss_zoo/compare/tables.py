@@ -1,0 +1,205 @@
+"""The figures of a comparison as compare.json, .csv, .md and .tex, and on the screen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ssss_zoo.checkpoint import write_text
+from ssss_zoo.compare.results import ENOUGH, what_differs
+
+SHARES = {  # columns in percent: key of a row and what it is called
+    "last": "mIoU, last",
+    "best": "mIoU, best",
+    "student": "student",
+    "teacher": "teacher",
+    "rare": "rare classes",
+    "border_iou": "boundary IoU",
+    "calibration_error": "ECE",
+}
+
+
+def write_tables(figures: Mapping[str, Any], folder: Path) -> None:
+    """Write all four files, each whole."""
+    write_text(folder / "compare.json", json.dumps(figures, indent=1))
+    write_text(folder / "compare.csv", as_csv(figures))
+    write_text(folder / "compare.md", as_markdown(figures))
+    write_text(folder / "compare.tex", as_latex(figures))
+
+
+# --- cells of a table -----------------------------------------------------------------------------------------------
+
+
+def percent(spread: Mapping[str, Any] | None) -> str:
+    """`31.42 ± 0.53`, or without a spread where there was one seed."""
+    if not spread or spread["mean"] is None:
+        return "-"
+    mean = f"{100 * spread['mean']:.2f}"
+    return mean if spread["std"] is None else f"{mean} ± {100 * spread['std']:.2f}"
+
+
+def gain(change: Mapping[str, Any] | None) -> str:
+    """`+1.20 [-0.31, +2.65]`, with a star where the interval leaves 0 out."""
+    if not change:
+        return "-"
+    low, high = (f"{100 * change[side]:+.2f}" for side in ("low", "high"))
+    return f"{100 * change['mean']:+.2f} [{low}, {high}]{' *' if change['sure'] else ''}"
+
+
+def plain(spread: Mapping[str, Any] | None, scale: float = 1.0, digits: int = 0) -> str:
+    return "-" if not spread or spread["mean"] is None else f"{spread['mean'] / scale:.{digits}f}"
+
+
+def labels(row: Mapping[str, Any]) -> str:
+    """`45 used, 99 right`, of the pseudo-labels, in percent."""
+    found = row.get("pseudo_labels")
+    if not found or found["used"]["mean"] is None:
+        return "-"
+    right = found["accuracy"]["mean"]
+    return f"{100 * found['used']['mean']:.0f} used" + (f", {100 * right:.0f} right" if right is not None else "")
+
+
+HEADS = ["method", *SHARES.values(), "over supervised", "to the best", "pseudo-labels, %", "train s", "steps/s", "MiB"]
+
+
+def line(row: Mapping[str, Any]) -> list[str]:
+    """The cells of a row under HEADS."""
+    if not row["seeds"]:
+        return [row["name"], *["-"] * (len(HEADS) - 1)]
+    return [
+        row["name"],
+        *(percent(row[key]) for key in SHARES),
+        gain(row["over_supervised"]),
+        gain(row["to_best"]),
+        labels(row),
+        plain(row["train_seconds"]),
+        plain(row["steps_per_second"], digits=2),
+        plain(row["peak_memory_bytes"], 2**20),
+    ]
+
+
+def ranked(figures: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Rows, the best first, those without a figure last."""
+    return sorted(figures["rows"], key=lambda row: -(row["last"]["mean"] if row["seeds"] else -1))
+
+
+def notes(figures: Mapping[str, Any]) -> list[str]:
+    """What must be known to read the table."""
+    seeds = ", ".join(map(str, figures["seeds"]))
+    found = [
+        f"{figures['headline']}; mean ± standard deviation over seeds {seeds}.",
+        f"Differences are paired, with the {100 * figures['interval']:.0f} % interval of a bootstrap over validation "
+        "images and seeds; a star where it leaves 0 out.",
+    ]
+    if len(figures["seeds"]) < ENOUGH:
+        found.append(f"Fewer than {ENOUGH} seeds: the spread between runs is hardly known, so there are no stars.")
+    if figures["rare_classes"]:
+        found.append(f"Rare classes: {', '.join(figures['rare_classes'])}.")
+    if figures["protocols_differ"]:
+        found.append("NOT COMPARABLE, protocols differ: " + "; ".join(what_differs(figures["rows"])) + ".")
+    found += [f"Failed: {one['row']}, seed {one['seed']}: {one['reason']}." for one in figures["failed"]]
+    failed = {(one["row"], one["seed"]) for one in figures["failed"]}
+    waiting = [f"{name} seed {seed}" for name, seed in figures["missing"] if (name, seed) not in failed]
+    if waiting:
+        found.append(f"Not there yet: {', '.join(waiting)}.")
+    return found
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def title(figures: Mapping[str, Any]) -> str:
+    return f"{figures['dataset']}, split {figures['split']}"
+
+
+def as_markdown(figures: Mapping[str, Any]) -> str:
+    rows = ranked(figures)
+    classes = [
+        ["class", *(row["name"] for row in rows if row["seeds"])],
+        *([name, *(percent(row["iou"][name]) for row in rows if row["seeds"])] for name in figures["classes"]),
+    ]
+    parts = [f"# {title(figures)}", markdown_table([HEADS, *map(line, rows)])]
+    parts += ["IoU of each class, %", markdown_table(classes), "\n".join(f"- {note}" for note in notes(figures))]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def as_csv(figures: Mapping[str, Any]) -> str:
+    """A line a row, figures in percent as numbers: mean and std apart, every class a column."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    classes = figures["classes"]
+    heads = [f"{key}_{part}" for key in SHARES for part in ("mean", "std")]
+    gains = [f"over_supervised_{part}" for part in ("mean", "low", "high")]
+    costs = ["train_seconds", "steps_per_second", "peak_memory_bytes"]
+    writer.writerow(
+        ["method", "seeds", *heads, *gains, *costs, *(f"iou_{name}" for name in classes), "protocol_digest"]
+    )
+    for row in ranked(figures):
+        if not row["seeds"]:
+            writer.writerow([row["name"], 0])
+            continue
+        shares = [in_percent(row[key][part]) for key in SHARES for part in ("mean", "std")]
+        change = row["over_supervised"] or {}
+        writer.writerow(
+            [
+                row["name"],
+                len(row["seeds"]),
+                *shares,
+                *(in_percent(change.get(part)) for part in ("mean", "low", "high")),
+                *(row[key]["mean"] for key in costs),
+                *(in_percent(row["iou"][name]["mean"]) for name in classes),
+                row["protocol"]["digest"],
+            ]
+        )
+    return sink.getvalue()
+
+
+def in_percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.4f}"
+
+
+def as_latex(figures: Mapping[str, Any]) -> str:
+    """A table for booktabs, the best mean in bold."""
+    rows = [row for row in ranked(figures) if row["seeds"]]
+    lines = [r"\begin{tabular}{lrrrr}", r"\toprule", r"method & mIoU, last & mIoU, best & over supervised & train s \\"]
+    lines.append(r"\midrule")
+    for index, row in enumerate(rows):
+        last = percent(row["last"]).replace("±", r"$\pm$")
+        cells = [escaped(row["name"]), rf"\textbf{{{last}}}" if index == 0 else last]
+        cells += [
+            percent(row["best"]).replace("±", r"$\pm$"),
+            gain(row["over_supervised"]),
+            plain(row["train_seconds"]),
+        ]
+        lines.append(" & ".join(cells) + r" \\")
+    comments = [f"% {note}" for note in notes(figures)]
+    return "\n".join([f"% {title(figures)}", *comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def escaped(text: str) -> str:
+    for letter in r"\_&%#{}$":
+        text = text.replace(letter, {"\\": r"\textbackslash "}.get(letter, f"\\{letter}"))
+    return text
+
+
+def on_screen(figures: Mapping[str, Any]) -> Table:
+    """The columns that decide, for a terminal."""
+    table = Table(title=title(figures), title_justify="left")
+    heads = ["method", SHARES["last"], "over supervised", "train s", "MiB"]
+    for head in heads:
+        table.add_column(head, justify="left" if head == "method" else "right", overflow="fold")
+    for row in ranked(figures):
+        cells = dict(zip(HEADS, line(row), strict=True))
+        table.add_row(*(cells[head] for head in heads))
+    return table

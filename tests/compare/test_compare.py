@@ -1,0 +1,198 @@
+"""`ssss compare` from words to files: goes on, adds, refuses, survives failures, and equals the single runs."""
+
+import csv
+import json
+
+import pytest
+from tiny import words as tiny_words
+
+from ssss_zoo.cli import command_line
+from ssss_zoo.compare import launch
+from ssss_zoo.compare.cell import run_cell
+from ssss_zoo.compare.main import compare
+from ssss_zoo.compare.tables import as_csv, as_latex, as_markdown, gain, percent
+from ssss_zoo.errors import Interrupted, UserError
+
+
+@pytest.fixture
+def tiny_compare(tiny_shelf, tmp_path, monkeypatch):
+    """Words -> the result of a comparison of tiny runs, cells in this process; `ran` notes the cells."""
+    ran = []
+
+    def inline(cells, jobs, on_end):
+        for cell in cells:
+            ran.append((cell.row.name, cell.seed))
+            on_end(cell, run_cell(cell.words, cell.folder))
+
+    monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
+    common = [word for word in tiny_words("train.steps=2") if not word.startswith(("method=", "seed=", "output="))]
+
+    def make(*more):
+        return compare([*common, f"output={tmp_path / 'cmp'}", *more])
+
+    make.ran, make.folder = ran, tmp_path / "cmp"
+    return make
+
+
+def test_every_row_and_seed_has_a_run_and_a_figure(tiny_compare):
+    result = tiny_compare("methods=fixmatch,farcluss:top_k=1", "seeds=0,1")
+    assert len(tiny_compare.ran) == 6
+    rows = {row["name"]: row for row in result.figures["rows"]}
+    assert list(rows) == ["supervised", "fixmatch", "farcluss:top_k=1"]
+    for row in rows.values():
+        assert row["seeds"] == [0, 1]
+        metrics = [json.loads((tiny_compare.folder / "runs").joinpath(f).read_text()) for f in files_of(row)]
+        assert row["last"]["values"] == [one["val"]["miou"] for one in metrics]
+        assert row["last"]["mean"] == pytest.approx(sum(row["last"]["values"]) / 2)
+    assert rows["farcluss:top_k=1"]["network"] == "teacher"
+    assert rows["supervised"]["over_supervised"] is None
+    gap = rows["fixmatch"]["over_supervised"]
+    assert gap["mean"] == pytest.approx(rows["fixmatch"]["last"]["mean"] - rows["supervised"]["last"]["mean"], abs=1e-9)
+    assert not result.figures["protocols_differ"]
+    for name in ("compare.json", "compare.csv", "compare.md", "compare.tex", "study.json"):
+        assert (tiny_compare.folder / name).is_file()
+
+
+def files_of(row):
+    slug = row["name"].replace(":", "_").replace("=", "_")
+    return [f"{slug}/seed{seed}/metrics.json" for seed in row["seeds"]]
+
+
+def test_finished_cells_are_not_run_again_and_more_can_be_added(tiny_compare):
+    tiny_compare("methods=fixmatch", "seeds=0")
+    before = (tiny_compare.folder / "runs/fixmatch/seed0/metrics.json").stat().st_mtime_ns
+    result = tiny_compare("methods=fixmatch,cps", "seeds=0,1")
+    assert sorted(tiny_compare.ran[2:]) == [("cps", 0), ("cps", 1), ("fixmatch", 1), ("supervised", 1)]
+    assert (tiny_compare.folder / "runs/fixmatch/seed0/metrics.json").stat().st_mtime_ns == before
+    assert [row["seeds"] for row in result.figures["rows"]] == [[0, 1]] * 3
+
+
+def test_a_stopped_cell_goes_on(tiny_compare, monkeypatch):
+    from ssss_zoo.training import Training
+
+    real = Training.one_step
+
+    def stop_after_one(self):
+        real(self)
+        if self.config.method == "fixmatch" and self.step == 1:
+            self.save()
+            raise Interrupted("stopped")
+
+    monkeypatch.setattr(Training, "one_step", stop_after_one)
+    figures = tiny_compare("methods=fixmatch", "seeds=0").figures
+    assert figures["missing"] == [["fixmatch", 0]]
+    monkeypatch.setattr(Training, "one_step", real)
+    figures = tiny_compare("methods=fixmatch", "seeds=0").figures
+    assert figures["missing"] == figures["failed"] == []
+    assert "resuming at step 1" in (tiny_compare.folder / "runs/fixmatch/seed0/run.log").read_text()
+
+
+def test_a_failure_is_shown_and_stops_nothing(tiny_compare, monkeypatch):
+    from ssss_zoo.training import Training
+
+    real = Training.one_step
+
+    def fail(self):
+        if self.config.method == "fixmatch":
+            raise UserError("the disk is on fire")
+        real(self)
+
+    monkeypatch.setattr(Training, "one_step", fail)
+    result = tiny_compare("methods=fixmatch,cps", "seeds=0")
+    assert result.figures["failed"] == [{"row": "fixmatch", "seed": 0, "reason": "the disk is on fire"}]
+    assert [row["seeds"] for row in result.figures["rows"]] == [[0], [], [0]]
+    text = (tiny_compare.folder / "compare.md").read_text()
+    assert "Failed: fixmatch, seed 0: the disk is on fire." in text
+    monkeypatch.setattr(Training, "one_step", real)
+    assert tiny_compare("methods=fixmatch,cps", "seeds=0").figures["failed"] == []
+
+
+def test_another_comparison_in_the_folder_is_refused(tiny_compare):
+    tiny_compare("methods=fixmatch", "seeds=0")
+    with pytest.raises(UserError, match=r"holds another comparison, with train\.batch=.*, now train\.batch=1"):
+        tiny_compare("methods=fixmatch", "seeds=0", "train.batch=1")
+    (tiny_compare.folder / "study.json").unlink()
+    with pytest.raises(UserError, match="holds something else than a comparison"):
+        tiny_compare("methods=fixmatch", "seeds=0")
+
+
+def test_rows_of_another_protocol_are_named_loudly(tiny_compare):
+    result = tiny_compare("methods=fixmatch,cps:evaluate.absent=zero", "seeds=0")
+    assert result.figures["protocols_differ"]
+    said = (tiny_compare.folder / "compare.md").read_text()
+    assert "NOT COMPARABLE" in said
+    assert "cps:evaluate.absent=zero is scored otherwise than supervised: evaluate.absent=zero, not exclude" in said
+
+
+def test_nothing_starts_where_a_row_cannot_run(tiny_compare):
+    with pytest.raises(UserError, match="fixmach: unknown method"):
+        tiny_compare("methods=fixmach,cps", "seeds=0")
+    assert tiny_compare.ran == []
+    assert not tiny_compare.folder.exists()
+
+
+def test_tables_agree_with_each_other(tiny_compare):
+    figures = tiny_compare("methods=fixmatch", "seeds=0,1").figures
+    rows = list(csv.DictReader(as_csv(figures).splitlines()))
+    best = max(figures["rows"], key=lambda row: row["last"]["mean"])
+    assert rows[0]["method"] == best["name"]
+    assert float(rows[0]["last_mean"]) == pytest.approx(100 * best["last"]["mean"], abs=1e-3)
+    assert percent(best["last"]) in as_markdown(figures)
+    assert r"\textbf{" in as_latex(figures)
+    assert as_latex(figures).count(r"\\") == 3
+
+
+def test_numbers_for_people():
+    assert percent({"mean": 0.31424, "std": 0.005}) == "31.42 ± 0.50"
+    assert percent({"mean": 0.5, "std": None}) == "50.00"
+    assert percent(None) == "-"
+    change = {"mean": 0.01, "low": -0.002, "high": 0.03, "sure": False}
+    assert gain(change) == "+1.00 [-0.20, +3.00]"
+    assert gain(change | {"low": 0.001, "sure": True}).endswith("*")
+
+
+def test_cells_share_gpus_and_cores(monkeypatch):
+    monkeypatch.setattr(launch, "gpu_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in launch.devices(None)] == ["3", "5"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in launch.devices(3)] == ["3", "5", "3"]
+    monkeypatch.setattr(launch, "gpu_count", lambda: 0)
+    assert list(launch.devices(None)) == [{}]
+    assert {place["OMP_NUM_THREADS"] for place in launch.devices(64)} == {"1"}
+
+
+SMALL = [
+    *("dataset=shapes", "data.split=1/32", "model.encoder=test_resnet", "model.weights=none", "model.channels=16"),
+    *(
+        "train.steps=1",
+        "train.crop=32",
+        "train.batch=2",
+        "train.threads=1",
+        "evaluate.predictions=1",
+        "tracking.uri=off",
+    ),
+]
+
+
+def test_cells_are_processes_of_their_own(tmp_path, capfd, monkeypatch):
+    """The command line as a person has it; a cell that is killed is told of, and run again by the same command."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    command = ["compare", "methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"]
+    real = launch.start
+    monkeypatch.setattr(launch, "start", lambda cell, environment: kill_fixmatch(real(cell, environment), cell))
+    assert command_line([*command, "jobs=2"]) == 2
+    out = capfd.readouterr()
+    assert "killed by signal 9" in out.out
+    monkeypatch.setattr(launch, "start", real)
+    assert command_line(command) == 0
+    out = capfd.readouterr()
+    assert "1 runs to do, 1 done" in out.err
+    assert "over supervised" in out.out
+    figures = json.loads((tmp_path / "cmp/compare.json").read_text())
+    assert [row["seeds"] for row in figures["rows"]] == [[0], [0]]
+
+
+def kill_fixmatch(started, cell):
+    if cell.row.name == "fixmatch":
+        started[0].kill()
+    return started

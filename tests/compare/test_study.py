@@ -1,0 +1,140 @@
+"""What the words of a comparison mean: rows, variants, seeds, files; and what makes none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssss_zoo.compare.study import Study, check_cells, read_study, row_of, split_commas
+from ssss_zoo.config import recipes
+from ssss_zoo.errors import UserError
+
+SHAPES = ["dataset=shapes", "output=somewhere"]
+
+
+def rows(*words):
+    return {row.name: row.words for row in read_study([*words, *SHAPES]).rows}
+
+
+def message(*words):
+    with pytest.raises(UserError) as caught:
+        read_study(words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_methods_mixes_and_variants():
+    assert rows("methods=fixmatch,unimatch+pixcon:strength=0.2,farcluss:top_k=1:train.fuse=true") == {
+        "supervised": ("method=supervised",),
+        "fixmatch": ("method=fixmatch",),
+        "unimatch+pixcon:strength=0.2": ("method=unimatch+pixcon", "options.pixcon.strength=0.2"),
+        "farcluss:top_k=1:train.fuse=true": ("method=farcluss", "options.farcluss.top_k=1", "train.fuse=true"),
+    }
+
+
+def test_the_baseline_is_added_once_and_can_be_left_out():
+    assert list(rows("methods=fixmatch,supervised")) == ["fixmatch", "supervised"]
+    assert list(rows("methods=fixmatch,cps", "baseline=false")) == ["fixmatch", "cps"]
+
+
+def test_varied_keys_concern_the_rows_that_have_them():
+    found = rows("methods=farcluss,fixmatch", "vary.options.farcluss.top_k=1,3", "vary.train.crop=[32,48],[64,64]")
+    assert len(found) == 2 + 2 * 2 + 2  # supervised, farcluss, fixmatch
+    assert found["farcluss:top_k=3:crop=[64,64]"][1:] == ("options.farcluss.top_k=3", "train.crop=[64,64]")
+    assert found["fixmatch:crop=[32,48]"] == ("method=fixmatch", "train.crop=[32,48]")
+
+
+def test_cells_come_seed_by_seed_and_are_runs_of_their_own():
+    study = read_study(["methods=fixmatch", "seeds=3,1", "train.steps=7", *SHAPES])
+    assert [(cell.row.name, cell.seed) for cell in study.cells()] == [
+        ("supervised", 3),
+        ("fixmatch", 3),
+        ("supervised", 1),
+        ("fixmatch", 1),
+    ]
+    config = study.cells()[1].config()
+    assert (config.method, config.seed, config.train.steps) == ("fixmatch", 3, 7)
+    assert config.output == "somewhere/runs/fixmatch/seed3"
+    assert read_study(["methods=fixmatch", *SHAPES]).seeds == (0, 1, 2)
+
+
+def test_the_usual_folder_names_data_and_split():
+    assert str(read_study(["methods=cps", "dataset=camvid"]).folder) == "runs/compare/camvid/1_8"
+
+
+def test_a_study_of_a_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "# mine\ndataset: shapes\nseeds: [4, 5]\ntrain: {steps: 9, crop: [32, 48]}\n"
+        "rows: {soft: 'farcluss', hard: 'farcluss:top_k=1'}\nvary: {augment.flip: '0,1'}\n"
+    )
+    study = read_study([f"study={file}", "train.steps=11", f"output={tmp_path}"])
+    names = ("supervised", "soft", "hard")
+    assert [row.name for row in study.rows] == [f"{name}:flip={flip}" for name in names for flip in (0, 1)]
+    assert study.seeds == (4, 5)
+    config = study.cells()[1].config()
+    assert (config.train.steps, list(config.train.crop), config.augment.flip) == (11, [32, 48], 1)
+
+
+@pytest.mark.parametrize("name", sorted(recipes("study")))
+def test_every_study_that_comes_along_can_run(name):
+    study = read_study([f"study={name}", *SHAPES])
+    assert len(check_cells(study)) == len(study.rows) > 2
+
+
+def test_the_ablation_takes_each_part_away_and_adds_each_alone():
+    study = read_study(["study=farcluss-ablation", *SHAPES])
+    configs = check_cells(study)
+    parts = {"top_k": "3", "uncertainty_gamma": "1.0", "rebalance": "mass", "contrast": "proto_infonce"}
+    off = {"top_k": "1", "uncertainty_gamma": "0.0", "rebalance": "off", "contrast": "off"}
+    given = {name: {k: str(v) for k, v in (c.options.get("farcluss") or {}).items()} for name, c in configs.items()}
+    on = {
+        name: {part for part in parts if options.get(part, parts[part]) != off[part]}
+        for name, options in given.items()
+        if name != "supervised"
+    }
+    assert sorted(map(len, on.values())) == [0, 1, 1, 1, 1, 3, 3, 3, 3, 4]
+    assert len({frozenset(left) for left in on.values()}) == len(on)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["methods=supervised"], "two methods or more"),
+        (["methods="], "two methods or more"),
+        (["methods=fixmatch,fixmatch"], "'fixmatch' is there twice"),
+        (["methods=fixmatch:top_k"], "'top_k' of 'fixmatch:top_k' is no key=value"),
+        (["methods=fixmatch", "seeds=0,a"], "whole numbers"),
+        (["methods=fixmatch", "seeds=0,0"], "there twice"),
+        (["methods=fixmatch", "method=cps"], "methods=A,B"),
+        (["methods=fixmatch", "seed=3"], "seeds=0,1,2"),
+        (["methods=fixmatch", "budget=money"], "budget must be one of"),
+        (["study=farclus-ablation"], "did you mean 'farcluss-ablation'"),
+        (["fixmatch"], "expected key=value"),
+    ],
+)
+def test_what_makes_no_comparison(words, said):
+    assert said in message(*words, *SHAPES)
+
+
+def test_all_rows_that_cannot_run_are_told_of_at_once():
+    study = read_study(["methods=fixmach,unimatch:treshold=1,cps", *SHAPES])
+    with pytest.raises(UserError) as caught:
+        check_cells(study)
+    assert "fixmach: unknown method" in str(caught.value)
+    assert "did you mean 'options.unimatch.threshold'" in str(caught.value)
+    assert "cps:" not in str(caught.value)
+
+
+@given(st.lists(st.text("ab[]{},=", max_size=6), max_size=5))
+def test_commas_in_brackets_part_nothing(words):
+    balanced = [
+        word for word in words if "," not in word and word.count("[") == word.count("]") == word.count("{") == 0
+    ]
+    balanced = [word for word in balanced if word and "}" not in word]
+    assert split_commas(",".join(balanced)) == balanced
+    assert split_commas("[1,2],{a,b},c") == ["[1,2]", "{a,b}", "c"]
+
+
+def test_a_slug_is_a_folder():
+    assert row_of("a+b:k=[1,2]").slug == "a+b_k_1_2"
+    assert isinstance(read_study(["methods=cps", *SHAPES]), Study)
