@@ -75,8 +75,17 @@ def compare(words: tuple[str, ...]) -> None:
     console.print(on_screen(result.figures))
     for note in notes(result.figures):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
-    click.echo(f"in {result.folder}: compare.md, compare.csv, compare.tex, compare.json, runs")
+    click.echo(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
     sys.exit(2 if result.figures["failed"] else 0)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Make report.html of a comparison again, from the files in its FOLDER alone."""
+    from ssss_zoo.compare.report import write_report
+
+    click.echo(write_report(folder))
 
 
 @main.command()

@@ -14,7 +14,9 @@ from typing import Any
 from ssss_zoo import checkpoint
 from ssss_zoo.compare.cell import DONE, STATE, is_finished
 from ssss_zoo.compare.launch import launcher
-from ssss_zoo.compare.results import gather
+from ssss_zoo.compare.pictures import write_pictures
+from ssss_zoo.compare.report import write_report
+from ssss_zoo.compare.results import finished_runs, gather
 from ssss_zoo.compare.scores import FILE
 from ssss_zoo.compare.study import Cell, Study, check_cells, read_study
 from ssss_zoo.compare.tables import write_tables
@@ -66,7 +68,10 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
         launcher(study.launcher)(cells, study.jobs, on_end)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {study.folder} holds what is done, and the same command goes on") from None
-    return CompareResult(study.folder, write(study))
+    figures = write(study)
+    write_pictures(study, finished_runs(study))
+    write_report(study.folder)
+    return CompareResult(study.folder, figures)
 
 
 def write(study: Study) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ssss_zoo.records import IGNORE
 FILE = "scores.npz"
 BINS = 15  # of confidence (Guo et al., ICML 2017, section 5)
 BORDER = 0.02  # of the diagonal: how far from a contour counts as border (Cheng et al., CVPR 2021, section 4)
-SHOWN = 6  # validation images whose prediction is kept for the report (our choice)
+SHOWN = 500  # validation images at most whose prediction is kept, evenly spread (our choice)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""report.html: one file that needs nothing else, made again from its folder alone, shown by a real browser."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from test_compare import tiny_compare  # noqa: F401 - a fixture
+
+from ssss_zoo.cli import command_line
+from ssss_zoo.compare.charts import COLOURS, class_bars, learning_curves
+from ssss_zoo.compare.report import headline
+
+
+@pytest.fixture
+def reported(tiny_compare):  # noqa: F811
+    """A comparison of three rows, one called so that a careless page would break."""
+    tiny_compare("methods=fixmatch,farcluss:top_k=1:model.mean=[0.5,0.5,0.5]", "seeds=0,1")
+    return tiny_compare.folder
+
+
+def test_it_is_one_file_that_asks_for_nothing(reported):
+    text = (reported / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
+    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", text)
+    assert text.count("<svg") == 3
+    assert text.count("data:image/") >= 2 * (2 + 2 * 3)
+    assert "supervised" in text
+    assert "farcluss:top_k=1:model.mean=[0.5,0.5,0.5]" in text
+
+
+def test_it_is_made_again_from_the_files_alone(reported, tmp_path, capsys):
+    before = (reported / "report.html").read_text()
+    (reported / "report.html").unlink()
+    assert command_line(["report", str(reported)]) == 0
+    assert (reported / "report.html").read_text() == before
+    assert capsys.readouterr().out.strip().endswith("report.html")
+    assert command_line(["report", str(tmp_path)]) == 2
+    assert "holds no comparison" in capsys.readouterr().err
+
+
+def test_pictures_are_those_of_every_row(reported):
+    index = json.loads((reported / "pictures/pictures.json").read_text())
+    for entry in index["images"]:
+        assert len(entry["files"]["rows"]) == 3
+        assert all(0 <= value <= 1 for value in entry["miou"].values())
+        for files in entry["files"]["rows"].values():
+            assert all((reported / "pictures" / name).is_file() for name in files.values())
+    assert any(entry["worst"] for entry in index["images"])
+
+
+def row(name, mean, change=None):
+    spread = {"mean": mean, "std": None, "values": [mean]}
+    return {"name": name, "seeds": [0], "last": spread, "over_supervised": change}
+
+
+def test_the_headline_is_no_stronger_than_the_figures():
+    alone = [row("supervised", 0.4), row("a", 0.3, {"mean": -0.1, "low": -0.2, "high": -0.01, "sure": True})]
+    assert "no method beats the labels alone" in headline({"rows": alone})
+    maybe = [row("supervised", 0.3), row("a", 0.4, {"mean": 0.1, "low": -0.02, "high": 0.2, "sure": False})]
+    assert headline({"rows": maybe}).endswith("+10.00 [-2.00, +20.00] over the labels alone, which may be chance.")
+    sure = [row("supervised", 0.3), row("a", 0.4, {"mean": 0.1, "low": 0.02, "high": 0.2, "sure": True})]
+    assert headline({"rows": sure}).endswith("more than chance explains.")
+    assert headline({"rows": [{"name": "a", "seeds": []}]}) == "No run is finished yet."
+
+
+def test_charts_name_every_row_and_class():
+    curves = {"one": [{1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.4}], "two": [{1: 0.3, 2: 0.1}]}
+    text = learning_curves(curves)
+    assert all(word in text for word in ("one", "two", "step", "aria-label"))
+    spread = {"mean": 0.5, "std": 0.1, "values": [0.5]}
+    bars = class_bars([{"name": "one", "iou": {"road": spread, "car": spread | {"mean": None}}}], ["road", "car"])
+    assert all(word in bars for word in ("road", "car", COLOURS[0].lower()))
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_it_without_overflow(reported, tmp_path, width):
+    """The page's own size, in a real browser: nothing but the tables' own boxes is wider than the window."""
+    probe = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script></body>"
+    page = tmp_path / "page.html"
+    page.write_text((reported / "report.html").read_text().replace("</body>", probe))
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", *quiet, f"--window-size={width},800", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = re.search(r"<title>(\d+)/(\d+)</title>", done.stdout)
+    assert found, done.stderr[-500:]
+    assert int(found[1]) <= int(found[2])
