@@ -194,10 +194,12 @@ class EvaluateConfig:
 
 @dataclass
 class TrackingConfig:
-    """MLflow. uri: a store (none: a SQLite file under `runs/`); `off` for none. experiment: its name there."""
+    """MLflow. uri: a store (none: a SQLite file under `runs/`); `off` for none. experiment: its name there. parent: the
+    run that this one is shown under (a comparison's)."""
 
     uri: str | None = None
     experiment: str = "ssss-zoo"
+    parent: str | None = None
 
 
 @dataclass

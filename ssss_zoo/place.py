@@ -17,8 +17,8 @@ log = logging.getLogger("ssss_zoo")
 
 # What may differ between a stopped run and its continuation: where things lie and how they are shown.
 FREE = {
-    "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "data.root",
-    "train.workers", "train.threads", "train.device", "train.log_every", "train.checkpoint_every",
+    "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "tracking.parent",
+    "data.root", "train.workers", "train.threads", "train.device", "train.log_every", "train.checkpoint_every",
     "evaluate.predictions",
 }  # fmt: skip
 OURS = ("config.yaml", "metrics.json", "history.jsonl", "predictions.png", "run.log")

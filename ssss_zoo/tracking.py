@@ -76,13 +76,18 @@ class Tracker:
     def start(self, config: Config, tags: Mapping[str, str]) -> str:
         from mlflow.entities import Param
 
-        experiment = self.client.get_experiment_by_name(config.tracking.experiment)
-        number = experiment.experiment_id if experiment else self.make_experiment(config.tracking.experiment)
+        number = self.experiment(config)
         name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
-        run = self.client.create_run(number, run_name=name, tags=dict(tags))
+        under = {"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}
+        run = self.client.create_run(number, run_name=name, tags=dict(tags) | under)
         params = [Param(key, str(value)[:500]) for key, value in flat(asdict(config)).items()]
         self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
+
+    def experiment(self, config: Config) -> str:
+        """The number of the run's experiment, made where there is none."""
+        found = self.client.get_experiment_by_name(config.tracking.experiment)
+        return str(found.experiment_id) if found else self.make_experiment(config.tracking.experiment)
 
     def make_experiment(self, name: str) -> str:
         """A new experiment; a SQLite store's artefacts lie beside it, not in the working directory."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.place import flat_config
 from ssss_zoo.plugins import load
+from ssss_zoo.tracking import Tracker
 
 STUDY = "study.json"
+ARTEFACTS = ("report.html", "compare.md", "compare.json")
 log = logging.getLogger("ssss_zoo")
 Tell = Callable[[str], None]
 
@@ -48,7 +50,11 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
     study = read_study(words)
     configs = check_cells(study)
     check_data(next(iter(configs.values())))
-    remember(study)
+    known = remember(study)
+    parent = Parent(next(iter(configs.values())), study, known.get("mlflow_run"))
+    if parent.run_id:
+        study = replace(study, parent=parent.run_id)
+        checkpoint.write_json(study.folder / STUDY, known | {"mlflow_run": parent.run_id})
     cells = [cell for cell in study.cells() if not is_done(cell)]
     told = len(study.cells()) - len(cells)
     tell(f"{len(study.rows)} rows, {len(study.seeds)} seeds, {len(cells)} runs to do{f', {told} done' if told else ''}")
@@ -67,10 +73,13 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
     try:
         launcher(study.launcher)(cells, study.jobs, on_end)
     except KeyboardInterrupt:
+        parent.finish("KILLED", [])
         raise Interrupted(f"stopped; {study.folder} holds what is done, and the same command goes on") from None
     figures = write(study)
     write_pictures(study, finished_runs(study))
     write_report(study.folder)
+    parent.log(means(figures), 0)
+    parent.finish("FAILED" if figures["failed"] else "FINISHED", [study.folder / name for name in ARTEFACTS])
     return CompareResult(study.folder, figures)
 
 
@@ -98,8 +107,8 @@ def check_data(config: Config) -> None:
     open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config).check()
 
 
-def remember(study: Study) -> None:
-    """Write down what is compared in the folder. Raises UserError where another comparison lies there: rows and seeds
+def remember(study: Study) -> dict[str, Any]:
+    """Write down what is compared in the folder, and return that. Raises UserError where another comparison lies there: rows and seeds
     may be added, what is common to all may not change."""
     file = study.folder / STUDY
     if study.folder.exists() and not file.is_file() and any(study.folder.iterdir()):
@@ -119,6 +128,25 @@ def remember(study: Study) -> None:
     known["rows"] |= {row.slug: list(row.words) for row in study.rows}
     study.folder.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(file, known)
+    return known
+
+
+class Parent(Tracker):
+    """The MLflow run that those of the cells are shown under."""
+
+    def __init__(self, config: Config, study: Study, run_id: str | None) -> None:
+        self.study = study
+        super().__init__(config, {"comparison": str(study.folder), "dataset": config.dataset}, run_id)
+
+    def start(self, config: Config, tags: Mapping[str, str]) -> str:
+        name = f"compare {config.dataset} {config.data.split}: {', '.join(row.name for row in self.study.rows)}"
+        run = self.client.create_run(self.experiment(config), run_name=name[:250], tags=dict(tags))
+        return str(run.info.run_id)
+
+
+def means(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Each row's mIoU, as MLflow wants it."""
+    return {f"miou/{row['name']}": row["last"]["mean"] for row in figures["rows"] if row["seeds"]}
 
 
 def common(study: Study) -> dict[str, str]:

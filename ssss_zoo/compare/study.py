@@ -34,7 +34,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same `time`."""
+    """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same `time`.
+    parent: the MLflow run that theirs are shown under."""
 
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
@@ -43,6 +44,7 @@ class Study:
     budget: str = "steps"
     launcher: str = "local"
     jobs: int | None = None
+    parent: str | None = None
 
     def cells(self) -> list[Cell]:
         """Every run of the study, seed by seed, so that each row has a figure as soon as can be."""
@@ -64,7 +66,8 @@ class Cell:
     @property
     def words(self) -> list[str]:
         """Those of `ssss run` that make the very same run."""
-        return [*self.study.words, *self.row.words, f"seed={self.seed}", f"output={self.folder}"]
+        parent = [f"tracking.parent={self.study.parent}"] if self.study.parent else []
+        return [*self.study.words, *self.row.words, f"seed={self.seed}", f"output={self.folder}", *parent]
 
     def config(self) -> Config:
         return resolve(self.words)

@@ -196,3 +196,28 @@ def kill_fixmatch(started, cell):
     if cell.row.name == "fixmatch":
         started[0].kill()
     return started
+
+
+def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for seeds in ("seeds=0", "seeds=0,1"):  # the same parent when it goes on
+        tiny_compare("methods=fixmatch", seeds, f"tracking.uri={store}")
+    client = MlflowClient(tracking_uri=store)
+    number = client.get_experiment_by_name("ssss-zoo").experiment_id
+    runs = client.search_runs([number])
+    parents = [run for run in runs if "comparison" in run.data.tags]
+    assert len(parents) == 1
+    assert parents[0].info.status == "FINISHED"
+    assert set(parents[0].data.metrics) == {"miou/supervised", "miou/fixmatch"}
+    names = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
+    assert {"report.html", "compare.md"} <= names
+    cells = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert sorted((run.data.tags["method"], run.data.tags["seed"]) for run in cells) == [
+        ("fixmatch", "0"),
+        ("fixmatch", "1"),
+        ("supervised", "0"),
+        ("supervised", "1"),
+    ]
+    assert all(len(run.data.tags["protocol_digest"]) == 16 for run in cells)
