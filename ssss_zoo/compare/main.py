@@ -108,8 +108,9 @@ def check_data(config: Config) -> None:
 
 
 def remember(study: Study) -> dict[str, Any]:
-    """Write down what is compared in the folder, and return that. Raises UserError where another comparison lies there: rows and seeds
-    may be added, what is common to all may not change."""
+    """Write down what is compared in the folder, and return that. Raises UserError where another comparison
+    lies there: rows and seeds may be added, what is common to all may not change.
+    """
     file = study.folder / STUDY
     if study.folder.exists() and not file.is_file() and any(study.folder.iterdir()):
         raise UserError(f"output={study.folder} holds something else than a comparison; choose another")
