@@ -63,6 +63,7 @@ def compare(words: tuple[str, ...]) -> None:
     vary.train.crop=96,128           every row once with each value
     dataset=camvid data.root=DIR train.steps=1000 ...   words of `ssss run`, for every row
     output=DIR jobs=2                where to; runs at a time
+    launcher=slurm slurm.timeout_min=600   a SLURM job each (or launcher=ray); needs the extra of that name
     The same command goes on where it stopped; rows and seeds may be added.
     """
     from rich.console import Console

@@ -1,12 +1,16 @@
-"""Where the cells of a comparison run: processes on this machine, one a device. `LAUNCHERS` names the ways."""
+"""Where the cells of a comparison run: processes on this machine, SLURM, Ray. `LAUNCHERS` names the ways."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
@@ -16,6 +20,8 @@ from ssss_zoo.compare.study import Cell
 from ssss_zoo.errors import UserError
 
 POLL = 0.3  # seconds between looks at the processes
+QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue (our choice: sites ask not to be asked often)
+PATIENCE = 5  # looks without a job before it is given up: its result may be late on a shared disk
 OnEnd = Callable[[Cell, dict[str, Any]], None]
 
 
@@ -105,7 +111,108 @@ def ended(cell: Cell, code: int) -> dict[str, Any]:
     return {"status": FAILED, "reason": f"{killed} (see {cell.folder / 'console.log'})"}
 
 
-LAUNCHERS: dict[str, Launcher] = {"local": local}
+# --- clusters -------------------------------------------------------------------------------------------------------
+
+
+def slurm(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
+    """One SLURM job a cell, by submitit, `jobs` at a time. `slurm.<name>=value` among the study's words are submitit's
+    parameters (slurm.timeout_min=600, slurm.gpus_per_node=1, slurm.slurm_partition=gpu). What a job says lies in
+    slurm/. Raises UserError where submitit or SLURM refuse."""
+    submitit = package("submitit", "slurm")
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where SLURM keeps no accounts
+    if not cells:
+        return
+    study = cells[0].study
+    try:
+        executor = submitit.AutoExecutor(folder=study.folder / "slurm", cluster=CLUSTER)
+        limits = {"slurm_array_parallelism": jobs} if jobs and CLUSTER == "slurm" else {}
+        executor.update_parameters(name="ssss", **limits, **{key: number(value) for key, value in study.cluster})
+        with executor.batch():
+            running = {executor.submit(elsewhere, os.getcwd(), cell.words, cell.folder): cell for cell in cells}
+    except Exception as error:  # submitit raises whatever sbatch and its own checks say
+        raise UserError(f"launcher=slurm: {' '.join(str(error).split())}") from None
+    missed: Counter[Any] = Counter()
+    try:
+        while running:
+            for job in [job for job in running if job.done()]:
+                cell = running.pop(job)
+                died = job.exception()
+                on_end(cell, job.result() if died is None else crashed(died))
+            missed = Counter({job: missed[job] + 1 for job in running if not in_queue(job)})
+            for job in [job for job, times in missed.items() if times > PATIENCE]:
+                on_end(running.pop(job), crashed(RuntimeError("SLURM no longer knows the job, and it left no result")))
+            time.sleep(QUEUE_POLL)
+    finally:
+        for job in running:
+            job.cancel()
+
+
+def in_queue(job: Any) -> bool:
+    """Whether SLURM still has the job; submitit alone never learns of a killed one where SLURM keeps no accounts."""
+    if CLUSTER != "slurm":
+        return True
+    listed = subprocess.run(["squeue", "-h", "-j", job.job_id], capture_output=True, text=True)
+    return listed.returncode == 0 and bool(listed.stdout.strip())
+
+
+def ray(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
+    """One Ray task a cell, on the cluster of $RAY_ADDRESS or one of this machine's own, `jobs` at a time, each on a
+    GPU where the cluster has any. A task whose worker dies is begun once more, and goes on where its run had saved."""
+    package("ray", "ray")
+    import ray as library
+
+    library.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
+    have = library.cluster_resources()
+    gpus = 1 if have.get("GPU") else 0
+    cores = max(1, int(have.get("CPU", 1) // jobs)) if jobs else 1
+    task = library.remote(elsewhere).options(num_cpus=cores, num_gpus=gpus, max_retries=1)
+    running = {task.remote(os.getcwd(), cell.words, cell.folder): cell for cell in cells}
+    try:
+        while running:
+            done, _ = library.wait(list(running), num_returns=1)
+            cell = running.pop(done[0])
+            try:
+                state = library.get(done[0])
+            except library.exceptions.RayError as error:
+                state = crashed(error)
+            on_end(cell, state)
+    finally:
+        for reference in running:
+            library.cancel(reference)
+
+
+CLUSTER = "slurm"  # submitit's name of it; its `local` does without SLURM
+
+
+def number(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
+
+
+def elsewhere(folder: str, words: list[str], output: Path) -> dict[str, Any]:
+    """`run_cell` on another machine that sees the same files, in the same working directory."""
+    from ssss_zoo.compare.cell import run_cell
+
+    os.chdir(folder)
+    return run_cell(words, output)
+
+
+def crashed(error: BaseException) -> dict[str, Any]:
+    """How a cell ended whose process did not live to say."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return {
+        "status": FAILED,
+        "reason": f"its worker died ({type(error).__name__}: {first[:200]}); {MEMORY}, if that was it",
+    }
+
+
+def package(name: str, extra: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise UserError(f"launcher={extra}: pip install 'ssss-zoo[{extra}]'") from None
+
+
+LAUNCHERS: dict[str, Launcher] = {"local": local, "slurm": slurm, "ray": ray}
 
 
 def launcher(name: str) -> Launcher:

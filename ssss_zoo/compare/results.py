@@ -114,7 +114,7 @@ def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str)
         "wait_share": spread_of([time["data_wait_seconds"] / max(time["train_seconds"], 1e-9) for time in times]),
         "peak_memory_bytes": spread_of([time["peak_memory_bytes"] for time in times]),
         "steps": runs[0].metrics["step"],
-        "protocol": {key: runs[0].metrics["protocol"][key] for key in ("name", "digest", "settings")},
+        "protocol": {key: runs[0].metrics["protocol"][key] for key in ("name", "digest", "settings", "lists")},
         "data": runs[0].metrics["data"],
         "folders": {str(run.seed): str(run.folder) for run in runs},
     }

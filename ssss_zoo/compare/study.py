@@ -35,7 +35,7 @@ class Row:
 @dataclass(frozen=True)
 class Study:
     """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same `time`.
-    parent: the MLflow run that theirs are shown under."""
+    parent: the MLflow run that theirs are shown under; cluster: what a launcher is told of resources, by name."""
 
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
@@ -45,6 +45,7 @@ class Study:
     launcher: str = "local"
     jobs: int | None = None
     parent: str | None = None
+    cluster: tuple[tuple[str, str], ...] = ()
 
     def cells(self) -> list[Cell]:
         """Every run of the study, seed by seed, so that each row has a figure as soon as can be."""
@@ -93,7 +94,8 @@ def read_study(words: Iterable[str]) -> Study:
     own = {key: file[key] for key in OWN if key in file} | own
     vary = dict(file.get("vary", {})) | {key.removeprefix("vary."): v for key, v in pairs if key.startswith("vary.")}
     common = [*flat_words({k: v for k, v in file.items() if k not in (*OWN, "vary", "rows")})]
-    common += [word for word in given if word.partition("=")[0] not in OWN and not word.startswith("vary.")]
+    of_run = [word for word in given if not word.startswith(("vary.", "slurm."))]
+    common += [word for word in of_run if word.partition("=")[0] not in OWN]
     refuse_words_of_rows(common)
     rows = [row_of(spec) for spec in split_commas(own.get("methods", ""))]
     rows += [Row(str(name), tuple(row_of(spec).words)) for name, spec in file.get("rows", {}).items()]
@@ -109,7 +111,8 @@ def read_study(words: Iterable[str]) -> Study:
         Path(str(own["output"])).expanduser() if own.get("output") else Path(),
         str(own.get("budget", "steps")),
         str(own.get("launcher", "local")),
-        int(own["jobs"]) if str(own.get("jobs", "")).isdigit() else None,
+        jobs_of(own.get("jobs")),
+        cluster=tuple((key.removeprefix("slurm."), value) for key, value in pairs if key.startswith("slurm.")),
     )
     check_rows(study.rows)
     return study if own.get("output") else replace(study, folder=usual_folder(study))
@@ -191,6 +194,14 @@ def seeds_of(text: Any) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise UserError(f"seeds={','.join(map(str, seeds))}: one is there twice")
     return seeds
+
+
+def jobs_of(text: Any) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*", str(text)):
+        raise UserError(f"jobs takes a number of runs at a time, at least 1; got '{text}'")
+    return int(text)
 
 
 def refuse_words_of_rows(words: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ssss_zoo.checkpoint import write_text
 from ssss_zoo.compare.results import ENOUGH, what_differs
+from ssss_zoo.data.known import UNKNOWN
 
 SHARES = {  # columns in percent: key of a row and what it is called
     "last": "mIoU, last",
@@ -101,6 +102,9 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
         found.append(f"Fewer than {ENOUGH} seeds: the spread between runs is hardly known, so there are no stars.")
     if figures["rare_classes"]:
         found.append(f"Rare classes: {', '.join(figures['rare_classes'])}.")
+    strange = unknown_lists(figures["rows"])
+    if strange:
+        found.append(f"Split lists that are none of the field's: {', '.join(strange)}.")
     if figures["protocols_differ"]:
         found.append("NOT COMPARABLE, protocols differ: " + "; ".join(what_differs(figures["rows"])) + ".")
     found += [f"Failed: {one['row']}, seed {one['seed']}: {one['reason']}." for one in figures["failed"]]
@@ -109,6 +113,12 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
     if waiting:
         found.append(f"Not there yet: {', '.join(waiting)}.")
     return found
+
+
+def unknown_lists(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lists of the runs, labelled, unlabelled and val, that no release has."""
+    lists: Mapping[str, Any] = next((row["protocol"]["lists"] for row in rows if row["seeds"]), {})
+    return [part for part, entry in lists.items() if entry["list"] == UNKNOWN]
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -161,6 +161,25 @@ def test_cells_share_gpus_and_cores(monkeypatch):
     assert {place["OMP_NUM_THREADS"] for place in launch.devices(64)} == {"1"}
 
 
+def test_slurm_jobs_by_submitit(tmp_path, monkeypatch):
+    """submitit's own stand-in for SLURM, a process a job; the same code submits to a real one."""
+    monkeypatch.setattr(launch, "CLUSTER", "local")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}", "slurm.timeout_min=5"]
+    result = compare([*words, "launcher=slurm"])
+    assert [row["seeds"] for row in result.figures["rows"]] == [[0], [0]]
+    assert list((tmp_path / "cmp/slurm").glob("*.out"))
+
+
+def test_launchers_that_are_not_there(tiny_compare):
+    with pytest.raises(UserError, match="launcher=lokal is none; known: local, slurm, ray"):
+        tiny_compare("methods=fixmatch", "seeds=0", "launcher=lokal")
+    with pytest.raises(UserError, match="jobs takes a number"):
+        tiny_compare("methods=fixmatch", "jobs=many")
+    with pytest.raises(UserError, match=r"pip install 'ssss-zoo\[ray\]'"):
+        launch.package("no_such_package", "ray")
+
+
 SMALL = [
     *("dataset=shapes", "data.split=1/32", "model.encoder=test_resnet", "model.weights=none", "model.channels=16"),
     *(
