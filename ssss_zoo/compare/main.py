@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo import checkpoint
+from ssss_zoo.compare.budget import equal_time
 from ssss_zoo.compare.cell import DONE, STATE, is_finished
 from ssss_zoo.compare.launch import launcher
 from ssss_zoo.compare.pictures import write_pictures
@@ -55,6 +56,23 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
     if parent.run_id:
         study = replace(study, parent=parent.run_id)
         checkpoint.write_json(study.folder / STUDY, known | {"mlflow_run": parent.run_id})
+    if study.budget == "time":
+        study = equal_time(study, study.folder / STUDY, tell)
+    try:
+        run_missing(study, tell)
+    except KeyboardInterrupt:
+        parent.finish("KILLED", [])
+        raise Interrupted(f"stopped; {study.folder} holds what is done, and the same command goes on") from None
+    figures = write(study)
+    write_pictures(study, finished_runs(study))
+    write_report(study.folder)
+    parent.log(means(figures), 0)
+    parent.finish("FAILED" if figures["failed"] else "FINISHED", [study.folder / name for name in ARTEFACTS])
+    return CompareResult(study.folder, figures)
+
+
+def run_missing(study: Study, tell: Tell) -> None:
+    """Run every cell that is not finished; the tables are written after each. Raises KeyboardInterrupt."""
     cells = [cell for cell in study.cells() if not is_done(cell)]
     told = len(study.cells()) - len(cells)
     tell(f"{len(study.rows)} rows, {len(study.seeds)} seeds, {len(cells)} runs to do{f', {told} done' if told else ''}")
@@ -70,17 +88,7 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
     for cell in cells:
         with suppress(FileNotFoundError):
             (cell.folder / STATE).unlink()  # what an earlier try said
-    try:
-        launcher(study.launcher)(cells, study.jobs, on_end)
-    except KeyboardInterrupt:
-        parent.finish("KILLED", [])
-        raise Interrupted(f"stopped; {study.folder} holds what is done, and the same command goes on") from None
-    figures = write(study)
-    write_pictures(study, finished_runs(study))
-    write_report(study.folder)
-    parent.log(means(figures), 0)
-    parent.finish("FAILED" if figures["failed"] else "FINISHED", [study.folder / name for name in ARTEFACTS])
-    return CompareResult(study.folder, figures)
+    launcher(study.launcher)(cells, study.jobs, on_end)
 
 
 def write(study: Study) -> dict[str, Any]:

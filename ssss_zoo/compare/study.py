@@ -34,8 +34,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same `time`.
-    parent: the MLflow run that theirs are shown under; cluster: what a launcher is told of resources, by name."""
+    """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same
+    `time`, as long as the first row does with its steps. parent: the MLflow run that theirs are shown under;
+    cluster: what a launcher is told of resources, by name.
+    """
 
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]

@@ -144,6 +144,11 @@ def understand(data: DataConfig, root: Path, samples: Sequence[Sample], regions:
     file = first_file(root, FILES)
     lines = read_class_list(file) if file else []
     if regions:
+        given = {"encoding": data.encoding != "auto", "ignore": bool(data.ignore), "snap": data.snap}
+        wrong = next((key for key, said in given.items() if said), None)
+        if wrong:
+            what = f"{regions.said_of}; a class called void in classes.txt leaves pixels out"
+            raise UserError(f"data.{wrong} is of masks that hold ids, values or colours, and here {what}")
         known = regions.settle(samples, lines, file)
         names, origin = tuple(line.name for line in known), file.name if file else "the regions of the masks"
         return Classes(names, shown_colours(known), regions, origin)

@@ -2,14 +2,16 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from tiny import words as tiny_words
 
 from ssss_zoo.cli import command_line
-from ssss_zoo.compare import launch
+from ssss_zoo.compare import budget, launch
 from ssss_zoo.compare.cell import run_cell
 from ssss_zoo.compare.main import compare
+from ssss_zoo.compare.study import read_study
 from ssss_zoo.compare.tables import as_csv, as_latex, as_markdown, gain, percent
 from ssss_zoo.errors import Interrupted, UserError
 
@@ -122,6 +124,25 @@ def test_rows_of_another_protocol_are_named_loudly(tiny_compare):
     said = (tiny_compare.folder / "compare.md").read_text()
     assert "NOT COMPARABLE" in said
     assert "cps:evaluate.absent=zero is scored otherwise than supervised: evaluate.absent=zero, not exclude" in said
+
+
+def test_equal_time_gives_slow_rows_fewer_steps(tiny_compare, monkeypatch):
+    speeds = {"supervised": 10.0, "fixmatch": 4.0, "cps": 2.5}
+    asked = []
+    monkeypatch.setattr(budget, "probe", lambda row, study: asked.append(row.name) or speeds[row.name])
+    for _ in range(2):  # measured once
+        figures = tiny_compare("methods=fixmatch,cps", "seeds=0", "train.steps=8", "budget=time").figures
+    assert asked == ["supervised", "fixmatch", "cps"]
+    assert [row["steps"] for row in figures["rows"]] == [8, 3, 2]
+    assert figures["budget"] == "time"
+
+
+def test_a_row_is_timed_by_a_short_run(tmp_path):
+    study = read_study(["methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"])
+    assert 0.1 < budget.probe(study.rows[0], study) < 1000
+    bad = replace(study.rows[0], words=("method=supervised", "optim.lr=1000", "train.precision=fp16"))
+    with pytest.raises(UserError, match="supervised cannot be timed"):
+        budget.probe(replace(bad, words=(*bad.words, "data.root=none")), study)
 
 
 def test_nothing_starts_where_a_row_cannot_run(tiny_compare):

@@ -85,6 +85,11 @@ def test_a_list_orders_classes_and_says_what_the_rest_is(per_class):
     assert all_of(opened(per_class))["images/a_1.jpg"][0].tolist() == [1] * WIDE
 
 
+@pytest.mark.parametrize("words", [{"encoding": "values"}, {"ignore": ["7"]}, {"snap": True}])
+def test_words_on_codes_mean_nothing_to_regions(per_class, words):
+    refusal(lambda: opened(per_class, **words), f"data.{next(iter(words))}", "one file for each class")
+
+
 def test_a_check_remembers_every_file_of_a_mask(per_class, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     before = audit(opened(per_class), (4, 4), 1).figures["classes"]
