@@ -81,6 +81,27 @@ def compare(words: tuple[str, ...]) -> None:
 
 
 @main.command()
+@WORDS
+def search(words: tuple[str, ...]) -> None:
+    """Find the mix of known parts that is best on your data for a budget, on held-out labelled images, never on val.
+
+    \b
+    dataset=folder data.root=DIR train.steps=500 ...      words of `ssss run`: data, budget, network
+    trials=30                        how many runs (the same command goes on to more)
+    data.hold_out=0.25               share of the labelled images that decides
+    try.method=fixmatch,farcluss     what is tried; without any: methods, and whose weights of pixels and classes
+    try.optim.lr=1e-4..1e-2          a range, on a logarithmic scale where it spans more than ten
+    """
+    from rich.console import Console
+
+    from ssss_zoo.compare.search import search as run_search
+
+    found = run_search(words, tell=lambda line: click.echo(line, err=True))
+    Console().print(found.table())
+    click.echo(f"the winner, trained on all labelled images: {found.command}")
+
+
+@main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Make report.html of a comparison again, from the files in its FOLDER alone."""

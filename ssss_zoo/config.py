@@ -35,8 +35,10 @@ class PluginsConfig:
 
 @dataclass
 class DataConfig:
-    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list; cache: `ram` keeps every
-    image and mask of the run decoded in memory, `none` reads files each time.
+    """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list; cache: `ram`
+    keeps every image and mask of the run decoded in memory, `none` reads files each time; hold_out: this share
+    of the labelled images is not trained on but validated on, in place of val (for choices that val must not
+    know of).
 
     The rest is read by dataset=folder alone. layout: auto, `folders` (images/ and masks/), `parts` (train/images,
     train/masks, val/...) or `suffix` (a.jpg and a_mask.png side by side). images, masks: what those folders are called
@@ -51,6 +53,7 @@ class DataConfig:
     root: str | None = None
     split: str = "all"
     cache: str = "none"
+    hold_out: float = 0.0
     layout: str = "auto"
     images: str | None = None
     masks: str | None = None
@@ -516,6 +519,7 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
     (0, 1): "augment.flip augment.jitter augment.grey augment.blur augment.brightness augment.contrast "
     "augment.saturation loss.ohem_threshold model.dropout",
     (0, 0.5): "augment.hue",
+    (0, 0.9): "data.hold_out",
     (0, 0.95): "evaluate.overlap",
     (0, 1e3): "optim.lr optim.weight_decay optim.power evaluate.predictions train.workers",
     (0, 0.9999): "optim.momentum",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,7 @@ class Job:
             dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0
         )
         self.protocol = describe(config, dataset)
+        self.on_eval: Callable[[int, float], None] | None = None
         self.mlflow_run: str | None = (state or {}).get("mlflow_run")
         self.tracker: Tracker | None = None
 
@@ -189,6 +191,22 @@ def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int
     return tuple(level.shape[1] for level in maps)
 
 
+def hold_out(dataset: Dataset, share: float) -> None:
+    """Validate on a share of the labelled images, and train on the rest; which ones depends on their names alone.
+    Raises UserError where that leaves nothing of either."""
+    labelled = list(dataset.labelled)
+    number = round(share * len(labelled))
+    if not 0 < number < len(labelled):
+        raise UserError(f"data.hold_out={share:g} takes {number} of {len(labelled)} labelled images; 1 to all but one")
+    order = sorted(labelled, key=lambda sample: hashlib.sha256(f"hold out {sample.name}".encode()).digest())
+    chosen = {sample.name for sample in order[:number]}
+    dataset.val = [sample for sample in labelled if sample.name in chosen]
+    dataset.labelled = [sample for sample in labelled if sample.name not in chosen]
+    dataset.unlabelled = [sample for sample in dataset.unlabelled if sample.name not in chosen]
+    dataset.list_files = {}  # these lists are nobody's
+    dataset.notes = [*dataset.notes, f"{number} labelled images are held out and validated on, in place of val"]
+
+
 def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     """The run's data set; what its images must say themselves is filled into `config`, see `settle`. Raises UserError
     for a `data` key that it does not read, and as the data set does."""
@@ -200,5 +218,7 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
             raise UserError(f"data.{key} means nothing to dataset={config.dataset}, which reads {known}")
     dataset = dataset_class(config.data)
     dataset.channels = config.model.in_channels
+    if config.data.hold_out:
+        hold_out(dataset, config.data.hold_out)
     settle(dataset, config)
     return dataset

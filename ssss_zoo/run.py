@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ class RunResult:
     metrics: dict[str, Any]
 
 
-def run(config: Config) -> RunResult:
-    """Train, evaluate, log and save one run. Raises UserError for what a person can fix; Interrupted after Ctrl-C."""
+def run(config: Config, on_eval: Callable[[int, float], None] | None = None) -> RunResult:
+    """Train, evaluate, log and save one run. on_eval: told step and mIoU after each evaluation; what it raises ends the
+    run. Raises UserError for what a person can fix; Interrupted after Ctrl-C."""
     methods = build_methods(config)  # a wrong name or option fails here, before a file is written
     dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
     model_class = load("models", config.model.name, f"model={config.model.name}")
@@ -52,6 +54,7 @@ def run(config: Config) -> RunResult:
     relay.connect(manager.hook)
     with Screen() as screen:
         job = Job(config, dataset, model_class, relay, device, folder, screen, state)
+        job.on_eval = on_eval
         greet(job, methods, who_answers(manager))
         return carry_out(job)
 

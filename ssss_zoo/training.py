@@ -254,6 +254,8 @@ class Training:
             self.best = self.val
             self.write_checkpoint(self.folder / "best", training=False)
         self.write_metrics("running")
+        if self.job.on_eval:
+            self.job.on_eval(self.offset + self.step, chosen["miou"])
 
     def reads_unlabelled(self) -> bool:
         """Whether unlabelled images take part, as views or with masks that an earlier stage made."""

@@ -44,6 +44,7 @@ class Dataset(ABC):
         "root",
         "split",
         "cache",
+        "hold_out",
     )  # keys of `data` that it has a use for; others are refused
     channels: int = 3  # what read_image gives; the run sets it to `model.in_channels` before anything is read
 

@@ -45,7 +45,7 @@ class Folder(FileDataset):
 
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
     reads: ClassVar[tuple[str, ...]] = (
-        *("root", "split", "cache", "layout", "images", "masks", "unlabelled"),
+        *("root", "split", "cache", "hold_out", "layout", "images", "masks", "unlabelled"),
         *("encoding", "ignore", "snap", "channels", "low", "high"),
     )
 
