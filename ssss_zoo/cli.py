@@ -33,8 +33,7 @@ class Command(click.Group):
             click.echo(f"ssss: {' '.join(str(error).split())}", err=True)
             context.exit(2)
         except (Interrupted, KeyboardInterrupt) as error:
-            words = f"{error}; the same command with resume=true goes on" if str(error) else "stopped"
-            click.echo(f"ssss: {words}", err=True)
+            click.echo(f"ssss: {error if str(error) else 'stopped'}", err=True)
             context.exit(130)
 
 

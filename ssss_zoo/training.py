@@ -130,7 +130,7 @@ class Training:
     def stop_if_asked(self) -> None:
         """Raises Interrupted after a first Ctrl-C or SIGTERM; what is worth saving is saved by then."""
         if self.stop_asked:
-            raise Interrupted(f"stopped at step {self.step} of {self.steps}")
+            raise Interrupted(f"stopped at step {self.step} of {self.steps}; the same command with resume=true goes on")
 
     def due(self, every: int) -> bool:
         """Whether the step about to be made is one of every so many, or the last."""

@@ -323,7 +323,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(ssss, monkeypatch):
     from ssss_zoo.errors import Interrupted
 
     def stop(config):
-        raise Interrupted("stopped at step 3 of 9")
+        raise Interrupted("stopped at step 3 of 9; the same command with resume=true goes on")
 
     monkeypatch.setattr("ssss_zoo.run.run", stop)
     done = ssss("run", "method=supervised")

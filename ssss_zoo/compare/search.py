@@ -97,6 +97,10 @@ class Objective:
 
         words = words_of({key: suggest(trial, key, values) for key, values in self.space.items()})
         trial.set_user_attr("words", words)
+        same = [other for other in trial.study.trials if other.value is not None and other.user_attrs["words"] == words]
+        if same:  # a run is settled by its words
+            self.tell(f"trial {trial.number}: as trial {same[0].number}")
+            return float(same[0].value)
         place = self.folder / "trials" / str(trial.number)
         shutil.rmtree(place, ignore_errors=True)
 
@@ -188,7 +192,7 @@ def found_in(study: Any, common: Sequence[str]) -> Found:
     done = sorted((trial for trial in study.trials if trial.value is not None), key=lambda trial: -trial.value)
     if not done:
         raise UserError("no trial came to its end; the lines above say why")
-    ranked = [(list(trial.user_attrs["words"]), float(trial.value)) for trial in done]
+    ranked = list({tuple(t.user_attrs["words"]): (list(t.user_attrs["words"]), float(t.value)) for t in done}.values())
     single = next((entry for entry in ranked if not any(word.startswith("hooks.") for word in entry[0])), None)
     words = [word for word in common if not word.startswith("data.hold_out=")]
     return Found(ranked, single, " ".join(["ssss run", *ranked[0][0], *words]))
