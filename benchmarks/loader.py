@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imagecodecs
@@ -55,11 +55,11 @@ def decoders(dataset: Dataset, count: int) -> dict[str, Callable[[], int]]:
         return lambda: sum(1 for sample in samples if read(sample) is not Ellipsis)
 
     return {
-        "Pillow": each(lambda sample: np.asarray(Image.open(sample.image))),  # type: ignore[attr-defined]
-        "read_image": each(dataset.read_image),  # type: ignore[arg-type]
-        "imagecodecs": each(lambda sample: bare(sample.image)),  # type: ignore[attr-defined]
+        "Pillow": each(lambda sample: np.asarray(Image.open(sample.image))),
+        "read_image": each(dataset.read_image),
+        "imagecodecs": each(lambda sample: bare(sample.image)),
         "Pillow, image and mask": each(
-            lambda sample: (np.asarray(Image.open(sample.image)), np.asarray(Image.open(sample.mask)))  # type: ignore[attr-defined]
+            lambda sample: (np.asarray(Image.open(sample.image)), np.asarray(Image.open(sample.mask)))
         ),
     }
 
@@ -75,7 +75,7 @@ def streams(dataset: Dataset, batches: int, words: list[str]) -> dict[str, Calla
             stream = make_stream(crops, config.train.batch, 0, workers, pin=False)
             next(stream)  # processes have started
 
-            def draw(stream=stream) -> int:  # type: ignore[no-untyped-def]
+            def draw(stream: Iterator[object] = stream) -> int:
                 for _ in range(batches):
                     next(stream)
                 return batches * config.train.batch

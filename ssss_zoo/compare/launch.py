@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
-from ssss_zoo.compare.cell import FAILED, MEMORY, read_state
+from ssss_zoo.compare.cell import FAILED, MEMORY, read_state, run_cell
 from ssss_zoo.compare.study import Cell
 from ssss_zoo.errors import UserError
 
@@ -190,8 +190,6 @@ def number(text: str) -> str | int:
 
 def elsewhere(folder: str, words: list[str], output: Path) -> dict[str, Any]:
     """`run_cell` on another machine that sees the same files, in the same working directory."""
-    from ssss_zoo.compare.cell import run_cell
-
     os.chdir(folder)
     return run_cell(words, output)
 

@@ -21,7 +21,7 @@ from ssss_zoo.compare.results import finished_runs, gather
 from ssss_zoo.compare.scores import FILE
 from ssss_zoo.compare.study import Cell, Study, check_cells, read_study
 from ssss_zoo.compare.tables import write_tables
-from ssss_zoo.config import Config, check_budget
+from ssss_zoo.config import Config, check_budget, resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.place import flat_config
@@ -160,8 +160,6 @@ def means(figures: Mapping[str, Any]) -> dict[str, float]:
 
 def common(study: Study) -> dict[str, str]:
     """What the words that all rows share make of the data set's recipe."""
-    from ssss_zoo.config import resolve
-
     words = [word for word in study.words if not word.startswith(("options.", "hooks."))]
     config = flat_config(resolve([*words, "method=supervised"]))
     return config | {"given": " ".join(sorted(word for word in study.words if word.startswith(("options.", "hooks."))))}

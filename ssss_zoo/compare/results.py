@@ -153,14 +153,9 @@ def border_iou(scores: Scores, absent: str) -> float:
 def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
     """Share of pixels used and, where hidden labels were looked at, share of those that were right, at the last logged
     step; None for a method without pseudo-labels."""
-    lines = [line["pseudo_labels"] for run in runs for line in run.history[-8:] if "pseudo_labels" in line]
-    if not lines:
+    last = [lines[-1] for run in runs if (lines := [x["pseudo_labels"] for x in run.history if "pseudo_labels" in x])]
+    if not last:
         return None
-    last = [
-        next(line["pseudo_labels"] for line in reversed(run.history) if "pseudo_labels" in line)
-        for run in runs
-        if any("pseudo_labels" in line for line in run.history)
-    ]
     return {key: spread_of([entry.get(key) for entry in last]) for key in ("used", "accuracy")}
 
 

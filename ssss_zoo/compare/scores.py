@@ -3,7 +3,6 @@ far confidence can be trusted, and the prediction on some images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +46,7 @@ class Scores:
         return float(np.abs(confidence - right).sum() / max(pixels.sum(), 1))
 
 
-def score(config: Config, folder: Path, tick: Callable[[int, int], None] | None = None) -> None:
+def score(config: Config, folder: Path) -> None:
     """Look at the last weights of the run in `folder`, of the network that it reports; writes FILE and shown/."""
     place = checkpoint.find_folder(folder / "last")
     if place is None:
@@ -71,8 +70,6 @@ def score(config: Config, folder: Path, tick: Callable[[int, int], None] | None 
         if dataset.val[index].name in chosen:
             save(predicted, folder / "shown" / f"{index}.png")
             shown.append(index)
-        if tick:
-            tick(index + 1, len(dataset.val))
     new = folder / f".{FILE}"
     with new.open("wb") as sink:
         np.savez_compressed(sink, counts=stacked(counts), border=stacked(border), bins=bins.cpu().numpy(), shown=shown)

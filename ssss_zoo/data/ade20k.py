@@ -10,7 +10,7 @@ import numpy as np
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
-from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, missing, save_ids
+from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, missing, on_github, save_ids
 from ssss_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,14 +56,7 @@ BENCHMARK = Benchmark(
         ),
     ),
     convert=arrange,
-    lists=(
-        Lists(
-            urls=(
-                "https://raw.githubusercontent.com/LiheYoung/UniMatch-V2/main/splits/ade20k/{path}",
-                "https://cdn.jsdelivr.net/gh/LiheYoung/UniMatch-V2@main/splits/ade20k/{path}",
-            )
-        ),
-    ),
+    lists=(Lists(on_github("LiheYoung/UniMatch-V2", "splits/ade20k")),),
     converted=120_000_000,
 )
 

@@ -10,7 +10,7 @@ import numpy as np
 from ssss_zoo.data.classes import Colour
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
-from ssss_zoo.data.prepare import Archive, Benchmark, Each, Lists, missing, save_ids
+from ssss_zoo.data.prepare import Archive, Benchmark, Each, Lists, missing, on_github, save_ids
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE
 
@@ -80,17 +80,9 @@ BENCHMARK = Benchmark(
     ),
     convert=add_train_ids,
     lists=(
+        Lists(urls=on_github("LiheYoung/UniMatch", "splits/cityscapes")),
         Lists(
-            urls=(
-                "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits/cityscapes/{path}",
-                "https://cdn.jsdelivr.net/gh/LiheYoung/UniMatch@main/splits/cityscapes/{path}",
-            )
-        ),
-        Lists(
-            urls=(
-                "https://raw.githubusercontent.com/Haochen-Wang409/U2PL/main/data/splits/cityscapes/{path}",
-                "https://cdn.jsdelivr.net/gh/Haochen-Wang409/U2PL@main/data/splits/cityscapes/{path}",
-            ),
+            urls=on_github("Haochen-Wang409/U2PL", "data/splits/cityscapes"),
             only=("u2pl",),
             renamed={f"{ours}/{name}": f"{home}/{name}" for ours, home in U2PL_HOMES.items() for name in LIST_NAMES},
             line=with_mask,

@@ -11,7 +11,7 @@ from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
 from ssss_zoo.data.polygons import filled, read_coco
-from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, save_ids
+from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, on_github, save_ids
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE
 
@@ -86,14 +86,7 @@ BENCHMARK = Benchmark(
         ),
     ),
     convert=arrange,
-    lists=(
-        Lists(
-            urls=(
-                "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits/coco/{path}",
-                "https://cdn.jsdelivr.net/gh/LiheYoung/UniMatch@main/splits/coco/{path}",
-            )
-        ),
-    ),
+    lists=(Lists(on_github("LiheYoung/UniMatch", "splits/coco")),),
     converted=700_000_000,
 )
 

@@ -107,7 +107,7 @@ def is_deep(image: Image.Image) -> bool:
     """Whether the file behind an image has more than 8 bits a channel; Pillow drops the lower half of a coloured one
     and says nothing."""
     if image.format == "TIFF":
-        return image.mode in DEEP or max(image.tag_v2.get(BITS, (8,))) > 8  # type: ignore[attr-defined]
+        return image.mode in DEEP or max(getattr(image, "tag_v2", {}).get(BITS, (8,))) > 8
     tiles = getattr(image, "tile", [])
     raw = str(tiles[0][3]) if tiles else ""
     return image.mode in DEEP or (image.format == "PNG" and ";16" in raw)

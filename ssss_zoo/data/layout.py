@@ -148,8 +148,13 @@ def among(folder: Path, part: str) -> Corner | None:
 
 def annotated(folder: Path) -> bool:
     """Whether an image of a folder lies beside a file of annotations of its name."""
-    stems = {path.with_suffix("") for path in image_files(folder)}
-    return any(path.with_suffix("") in stems for path in json_files(folder))
+    return bool(annotations_of(folder, image_files(folder)))
+
+
+def annotations_of(folder: Path, images: Iterable[Path]) -> set[Path]:
+    """The JSON files of a folder that are called like an image beside them."""
+    stems = {path.with_suffix("") for path in images}
+    return {path for path in json_files(folder) if path.with_suffix("") in stems}
 
 
 def subfolders(place: Path) -> set[str]:
@@ -264,10 +269,7 @@ def by_stem(root: Path, corner: Corner, faults: list[Fault]) -> tuple[dict[Key, 
     """
     if corner.images == corner.masks:
         files = [path for path in image_files(corner.images) if not is_loose(path, root)]
-        endings = set(endings_of(files))
-        if not endings:
-            stems = {path.with_suffix("") for path in files}
-            endings = {path for path in json_files(corner.images) if path.with_suffix("") in stems}
+        endings = set(endings_of(files)) or annotations_of(corner.images, files)
         images = keyed([path for path in files if path not in endings], corner.images, corner.part, faults)
         return images, {strip(key): path for key, path in keyed(endings, corner.images, corner.part, faults).items()}
     images = keyed(image_files(corner.images), corner.images, corner.part, faults)

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ssss_zoo.data.known import KnownList, known_lists
 from ssss_zoo.errors import UserError
 
 STATE = ".prepared.json"  # which archives are unpacked, and whether masks are converted
-ARCHIVES, WORK = "archives", ".work"  # folders of the root: what was fetched; what is needed while converting
+ARCHIVES, WORK, SPLITS = "archives", ".work", "splits"  # of the root: what was fetched, what converting needs, lists
 ROOM = 1.05  # of the bytes that are needed, on the disk
 
 Each = Callable[[str, Callable[[Any], None], Iterable[Any]], None]  # title, function, items
@@ -53,17 +54,22 @@ class Lists:
     line: Callable[[str], str] | None = None
 
 
+def on_github(repository: str, folder: str) -> tuple[str, ...]:
+    """The mirrors of the lists in a folder of a repository's main branch."""
+    raw, mirror = "https://raw.githubusercontent.com", "https://cdn.jsdelivr.net/gh"
+    return (f"{raw}/{repository}/main/{folder}/{{path}}", f"{mirror}/{repository}@main/{folder}/{{path}}")
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """How a data set comes to be. licence: in a sentence, with where it stands; convert: makes the masks, may be called
-    again and then does what is left; home: where the split lists go, below the root."""
+    again and then does what is left."""
 
     name: str
     licence: str
     archives: tuple[Archive, ...]
     convert: Callable[[Path, Each], None]
     lists: tuple[Lists, ...] = ()
-    home: str = "splits"
     converted: int = 0  # bytes that converting adds
 
 
@@ -98,9 +104,7 @@ def plan(benchmark: Benchmark, root: Path) -> Plan:
     if by_hand:
         names = " and ".join(archive.name for archive in by_hand)
         raise UserError(f"put {names} into {root / ARCHIVES} and give the command again: {by_hand[0].how}")
-    lists = [
-        (entry, source) for entry, source in sources(benchmark) if not (root / benchmark.home / entry.path).is_file()
-    ]
+    lists = [(entry, source) for entry, source in sources(benchmark) if not (root / SPLITS / entry.path).is_file()]
     return Plan(fetched, packed, lists, "converted" not in state)
 
 
@@ -124,9 +128,8 @@ def carry_out(benchmark: Benchmark, root: Path, todo: Plan, tell: Tell) -> None:
         if archive not in todo.packed:
             continue
         file = root / ARCHIVES / archive.name
-        told = f"fetching {archive.name}"
-        fetch(file, archive.urls, archive.sha256, lambda here, whole, told=told: tell(told, here, whole))  # type: ignore[misc]
-        unpack(file, root, archive.keep, archive.unpacked, lambda name, a=archive: tell(f"unpacking {a.name}", 0, 0))  # type: ignore[misc]
+        fetch(file, archive.urls, archive.sha256, partial(tell, f"fetching {archive.name}"))
+        unpack(file, root, archive.keep, archive.unpacked, partial(unpacking, tell, archive))
         write_state(root, archive.name, archive.sha256 or "unknown")
     for done, (entry, source) in enumerate(todo.lists, start=1):
         fetch_list(benchmark, root, entry, source)
@@ -137,6 +140,10 @@ def carry_out(benchmark: Benchmark, root: Path, todo: Plan, tell: Tell) -> None:
         shutil.rmtree(root / WORK, ignore_errors=True)
 
 
+def unpacking(tell: Tell, archive: Archive, name: str) -> None:
+    tell(f"unpacking {archive.name}", 0, 0)
+
+
 def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
@@ -144,7 +151,7 @@ def existing(folder: Path) -> Path:
 
 def fetch_list(benchmark: Benchmark, root: Path, entry: KnownList, source: Lists) -> None:
     """Fetch a split list, believed by its digest where that is known, else by the number of its lines."""
-    target = root / benchmark.home / entry.path
+    target = root / SPLITS / entry.path
     raw = root / WORK / "lists" / source.renamed.get(entry.path, entry.path)
     raw.parent.mkdir(parents=True, exist_ok=True)
     path = source.renamed.get(entry.path, entry.path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ssss_zoo.data.classes import palette
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
-from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, missing, save_ids
+from ssss_zoo.data.prepare import WORK, Archive, Benchmark, Each, Lists, missing, on_github, save_ids
 from ssss_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,14 +77,7 @@ BENCHMARK = Benchmark(
         ),
     ),
     convert=add_sbd,
-    lists=(
-        Lists(
-            urls=(
-                "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits/pascal/{path}",
-                "https://cdn.jsdelivr.net/gh/LiheYoung/UniMatch@main/splits/pascal/{path}",
-            )
-        ),
-    ),
+    lists=(Lists(on_github("LiheYoung/UniMatch", "splits/pascal")),),
     converted=100_000_000,
 )
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from tiny import words as tiny_words
@@ -261,3 +262,12 @@ def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, tmp_path):
         ("supervised", "1"),
     ]
     assert all(len(run.data.tags["protocol_digest"]) == 16 for run in cells)
+
+
+@pytest.mark.parametrize(("prints", "code", "there"), [("7", 0, True), ("", 0, False), ("", 1, False)])
+def test_slurms_own_queue_is_asked(tmp_path, monkeypatch, prints, code, there):
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f'#!/bin/sh\n[ "$*" = "-h -j 7" ] || exit 9\nprintf "{prints}"\nexit {code}\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert launch.in_queue(SimpleNamespace(job_id="7")) == there

@@ -7,7 +7,7 @@ from ssss_zoo.cli import command_line
 from ssss_zoo.compare.search import OWN, choices, search, space_of
 from ssss_zoo.config import resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.job import open_dataset
+from ssss_zoo.job import hold_out, open_dataset
 from ssss_zoo.plugins import load
 
 optuna = pytest.importorskip("optuna")
@@ -97,3 +97,11 @@ def test_the_command_line(tiny_shelf, tmp_path, capsys):
     assert "the winner" in out
     assert "ssss run method=fixmatch" in out
     assert command_line(["search", *words, "trials=none"]) == 2
+
+
+def test_held_out_images_are_not_seen_without_their_labels_either(tiny_shelf):
+    dataset = load("datasets", "tiny")(resolve(tiny_words()).data)
+    dataset.unlabelled = [*dataset.labelled, *dataset.unlabelled]
+    hold_out(dataset, 0.4)
+    assert not {sample.name for sample in dataset.val} & {sample.name for sample in dataset.unlabelled}
+    assert len(dataset.unlabelled) == 3 + 7

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssss_zoo.compare.study import Study, check_cells, read_study, row_of, split_commas
+from ssss_zoo.compare.study import check_cells, read_study, row_of, split_commas
 from ssss_zoo.config import recipes
 from ssss_zoo.errors import UserError
 
@@ -137,4 +137,3 @@ def test_commas_in_brackets_part_nothing(words):
 
 def test_a_slug_is_a_folder():
     assert row_of("a+b:k=[1,2]").slug == "a+b_k_1_2"
-    assert isinstance(read_study(["methods=cps", *SHAPES]), Study)

@@ -17,6 +17,7 @@ def refusal(call, *words):
     message = str(caught.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == [], message
+    return message
 
 
 def image(root, *names):

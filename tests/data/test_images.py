@@ -8,13 +8,13 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from test_folder import refusal
 
 from ssss_zoo.cli import command_line
 from ssss_zoo.config import resolve
 from ssss_zoo.data.audit import audit
 from ssss_zoo.data.images import Reading, decoded, deep, image_size, read_image, stretched
 from ssss_zoo.data.stream import Crops, crop_image, draw_geometry
-from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.plugins import load
 
@@ -44,12 +44,6 @@ def tiff(path, pixels, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(path, pixels, **more)
     return path
-
-
-def refusal(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    assert [word for word in words if word not in str(caught.value)] == [], caught.value
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
