@@ -55,12 +55,11 @@ from ssss_zoo.engine import Engine, seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import Job
 from ssss_zoo.losses import ohem
-from ssss_zoo.machine import choose_device, peak_memory
+from ssss_zoo.machine import peak_memory
 from ssss_zoo.models.contract import Network
-from ssss_zoo.plugins import build_methods, load, make_manager
+from ssss_zoo.plugins import build_methods
 from ssss_zoo.records import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
-from ssss_zoo.relay import Relay
-from ssss_zoo.run import make_training
+from ssss_zoo.run import make_job, make_training
 from ssss_zoo.training import WATCHED_STEPS
 
 METHODS = ("supervised", "fixmatch", "unimatch", "farcluss")
@@ -399,12 +398,8 @@ def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: b
     loop_name = config.method if with_loop and config.method in LOOPS else None
     if loop_name:
         check_loop(config, loop_name)
-    relay = Relay()
-    relay.connect(make_manager(config, methods, relay.watch).hook)
-    device = choose_device(config)
     dataset = Synthetic(classes, config.model.in_channels, config.train.batch * config.train.accumulate)
-    network = load("models", config.model.name, f"model={config.model.name}")
-    job = Job(config, dataset, network, relay, device, Path("nowhere"), None, None)  # type: ignore[arg-type]
+    job = make_job(config, methods, dataset, Path("nowhere"))  # type: ignore[arg-type]
     engine = make_training(job, Stage(), 0, 0).engine
     loop = make_loop(job, engine, loop_name) if loop_name else None
     groups = [[draw_batch(job, k, part) for part in range(config.train.accumulate)] for k in range(BATCHES)]

@@ -274,6 +274,13 @@ class Engine:
                 continue
             lesson.targets[stream] = self.target(output, images.valid, stream, progress)
 
+    @torch.no_grad()
+    def word(self, images: Unlabelled, progress: Progress) -> Target:
+        """What the first student's teacher, by a pass of its own, and the hooks say of weak views outside a step."""
+        with self.autocast():
+            output = self.teachers[0](images.image)
+        return self.target(output, images.valid, "unlabelled", progress)
+
     def target(self, output: Output, valid: Tensor, stream: str, progress: Progress) -> Target:
         """What the hooks make of a teacher's output on weak views."""
         logits = output.logits.float()

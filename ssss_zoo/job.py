@@ -59,6 +59,7 @@ class Job:
         self.config, self.dataset, self.model_class, self.relay = config, dataset, model_class, relay
         self.device, self.folder, self.screen, self.state = device, folder, screen, state
         self.students = self.make_students()
+        self.first_weights = digest(self.students[0])
         check_crop(self.students[0], square(config.train.crop), config.model.name)
         self.needs = self.find_needs()
         if config.data.cache == "ram":
@@ -180,6 +181,15 @@ class Job:
     def track(self, figures: Mapping[str, float], step: int) -> None:
         if self.tracker:
             self.tracker.log(figures, step)
+
+
+def digest(network: nn.Module) -> str:
+    """16 hexadecimal digits that two networks share where all their weights and buffers are the same."""
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:16]
 
 
 def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int, ...]:

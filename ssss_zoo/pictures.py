@@ -50,6 +50,12 @@ def panels(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset:
     return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
 
 
+def photo(image: np.ndarray) -> np.ndarray:
+    """(H, W, channels) in [0, 255] as (H, W, 3) uint8: the first three channels, or the first one as grey."""
+    shown = image[..., : 3 if image.shape[2] >= 3 else 1].astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
+
+
 def coloured(ids: np.ndarray, dataset: Dataset) -> np.ndarray:
     """(H, W) class ids as (H, W, 3) colours; void is grey."""
     table = np.full((256, 3), 128, np.uint8)

@@ -81,7 +81,8 @@ def clear(folder: Path) -> None:
     for name in ("last", "best", "rehearsal"):
         for suffix in ("", ".new", ".old"):
             shutil.rmtree(folder / f"{name}{suffix}", ignore_errors=True)
-    shutil.rmtree(folder / "stages", ignore_errors=True)
+    for name in ("stages", "pseudo_labels"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for name in OURS:
         (folder / name).unlink(missing_ok=True)
 

@@ -187,10 +187,10 @@ def check_providers(named: Mapping[str, list[str]], methods: Mapping[str, Any]) 
                 )
 
 
-def who_answers(manager: pluggy.PluginManager) -> dict[str, list[str]]:
-    """For each hook the plugins that will be asked, in order; `default` where nobody else speaks."""
+def who_answers(hooks: Any) -> dict[str, list[str]]:
+    """For each hook of a manager the plugins that will be asked, in order; `default` where nobody else speaks."""
     answer = {}
     for hook in HOOKS:
-        names = [i.plugin_name.partition(" ")[0] for i in reversed(getattr(manager.hook, hook).get_hookimpls())]
+        names = [i.plugin_name.partition(" ")[0] for i in reversed(getattr(hooks, hook).get_hookimpls())]
         answer[hook] = [name for name in names if name != "default"] or names
     return answer

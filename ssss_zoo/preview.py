@@ -14,7 +14,7 @@ from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.stream import Crops
 from ssss_zoo.engine import seed_draws
-from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, sheet, spread
+from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, photo, sheet, spread
 from ssss_zoo.records import IGNORE
 
 HEADS = ("image", "mask over it", "mask", "weak view", "its mask", "strong view")
@@ -46,12 +46,6 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
 
 def chw(image: torch.Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
-
-
-def photo(image: np.ndarray) -> np.ndarray:
-    """(H, W, channels) in [0, 255] as (H, W, 3) uint8: the first three channels, or the first one as grey."""
-    shown = image[..., : 3 if image.shape[2] >= 3 else 1].astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(shown, (*shown.shape[:2], 3)))
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ssss_zoo.config import Config, check_budget, square
+from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.known import UNKNOWN
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
@@ -42,21 +43,33 @@ def run(config: Config, on_eval: Callable[[int, float], None] | None = None) -> 
     run. Raises UserError for what a person can fix; Interrupted after Ctrl-C."""
     methods = build_methods(config)  # a wrong name or option fails here, before a file is written
     dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
-    model_class = load("models", config.model.name, f"model={config.model.name}")
     check_budget(config)
-    device = choose_device(config)
     folder = output_folder(config)
     dataset = open_dataset(dataset_class, config)
     state = open_folder(folder, config)
     dataset.check()
-    relay = Relay(trace=log.info if config.trace else None)
-    manager = make_manager(config, methods, relay.watch)
-    relay.connect(manager.hook)
     with Screen() as screen:
-        job = Job(config, dataset, model_class, relay, device, folder, screen, state)
+        job = make_job(config, methods, dataset, folder, state, screen)
         job.on_eval = on_eval
-        greet(job, methods, who_answers(manager))
+        greet(job, methods)
         return carry_out(job)
+
+
+def make_job(
+    config: Config,
+    methods: Mapping[str, Any],
+    dataset: Dataset,
+    folder: Path,
+    state: dict[str, Any] | None = None,
+    screen: Screen | None = None,
+) -> Job:
+    """Networks, hooks and the methods' own state, ready for the first step; nothing is written. Raises UserError for
+    what keeps them from it."""
+    model_class = load("models", config.model.name, f"model={config.model.name}")
+    relay = Relay(trace=log.info if config.trace else None)
+    relay.connect(make_manager(config, methods, relay.watch).hook)
+    device = choose_device(config)
+    return Job(config, dataset, model_class, relay, device, folder, screen or Screen(), state)
 
 
 def carry_out(job: Job) -> RunResult:
@@ -146,7 +159,7 @@ def picture(job: Job, training: Training) -> None:
             log.warning(f"predictions.png could not be written ({error.strerror}); the run itself is whole")
 
 
-def greet(job: Job, methods: dict[str, Any], answers: dict[str, list[str]]) -> None:
+def greet(job: Job, methods: Mapping[str, Any]) -> None:
     """Say what is about to happen, in a few lines."""
     config, dataset = job.config, job.dataset
     batch = config.train.batch * config.train.accumulate
@@ -170,5 +183,6 @@ def greet(job: Job, methods: dict[str, Any], answers: dict[str, list[str]]) -> N
     for name, method in methods.items():
         log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}")
     if len(methods) > 1:  # a mix: say whose parts these are
-        asked = (f"{hook} {'+'.join(names)}" for hook, names in answers.items() if names and names != ["default"])
+        answers = who_answers(job.relay.hook).items()
+        asked = (f"{hook} {'+'.join(names)}" for hook, names in answers if names and names != ["default"])
         log.info(f"hooks: {', '.join(asked)}")

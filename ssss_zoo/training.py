@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ssss_zoo import checkpoint
 from ssss_zoo.data.feed import Feed
+from ssss_zoo.diary import FOLDER, Diary
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health
@@ -50,6 +51,7 @@ class Training:
         self.window: list[dict[str, float]] = []  # losses of each step since the last logged one, on the host
         self.seen: dict[str, Any] = {}  # pseudo-label health of the last logged step
         self.stop_asked = self.warned = False
+        self.diary = self.make_diary()
 
     # --- begin and end ----------------------------------------------------------------------------------------------
 
@@ -61,6 +63,13 @@ class Training:
         self.feed = self.open_feed(self.step)
         if self.step < self.steps:
             self.rehearse()
+
+    def make_diary(self) -> Diary | None:
+        """Of the unlabelled image in the middle of the list, where unlabelled images are read."""
+        if not self.job.needs.unlabelled:
+            return None
+        sample = self.unlabelled[len(self.unlabelled) // 2]
+        return Diary(self.job.dataset, sample, self.engine, self.job.modules)
 
     def open_feed(self, step: int) -> Feed:
         """The stage's streams from the first batch of `step` on."""
@@ -249,6 +258,8 @@ class Training:
         self.engine.ask.ask(
             "after_eval", metrics=self.val, students=self.engine.students, progress=self.progress(self.step)
         )
+        if self.diary:
+            self.diary.write(self.folder / FOLDER, self.offset + self.step, self.progress(self.step))
         self.count_time("evaluate")
         if not self.best or chosen["miou"] > self.best["miou"]:
             self.best = self.val
@@ -296,6 +307,7 @@ class Training:
                 "std": job.students[0].std.flatten().tolist(),
             },
             "pseudo_labels": self.seen | {"labelled_classes": self.health.histogram.tolist()} if self.seen else None,
+            "first_weights": job.first_weights,
             "absent_classes": self.config.evaluate.absent,
             "protocol": job.protocol,
         }
@@ -366,6 +378,8 @@ class Training:
                 )
             if len(self.job.dataset.val):
                 self.job.evaluator(self.networks(), self.job.dataset.val[:1])
+                if self.diary:
+                    self.diary.picture(self.progress(self.steps - 1))
             self.restore(place, checkpoint.load_state(place))
             self.step, self.best, self.val, self.spent = kept
         finally:

@@ -34,23 +34,17 @@ def tiny_run(tiny_config):
     """Words of the command line -> a `Rig`: everything made as `ssss run` makes it, no step done."""
 
     def make(*more: str) -> Rig:
-        from ssss_zoo.job import Job
-        from ssss_zoo.machine import choose_device
         from ssss_zoo.place import output_folder
-        from ssss_zoo.plugins import build_methods, load, make_manager
+        from ssss_zoo.plugins import build_methods, load
         from ssss_zoo.records import Stage
-        from ssss_zoo.relay import Relay
-        from ssss_zoo.run import make_training
+        from ssss_zoo.run import make_job, make_training
 
         config = tiny_config(*more)
         methods = build_methods(config)
         dataset = load("datasets", config.dataset)(config.data)
-        relay = Relay()
-        relay.connect(make_manager(config, methods, relay.watch).hook)
         folder = output_folder(config)
         folder.mkdir(parents=True, exist_ok=True)
-        device = choose_device(config)
-        job = Job(config, dataset, load("models", config.model.name), relay, device, folder, None, None)
+        job = make_job(config, methods, dataset, folder)
         return Rig(config, job, make_training(job, Stage(), 0, 0), methods)
 
     return make

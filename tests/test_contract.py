@@ -186,7 +186,14 @@ def test_a_run_with_it_writes_what_it_promises(name, tiny_config):
     assert result.metrics["step"] == 6
     assert 0 <= result.metrics["val"]["miou"] <= 1
     names = {path.name for path in result.folder.iterdir()}
-    assert names - {"stages"} == {"config.yaml", "metrics.json", "history.jsonl", "run.log", "last", "best"}
+    assert names - {"stages", "pseudo_labels"} == {
+        "config.yaml",
+        "metrics.json",
+        "history.jsonl",
+        "run.log",
+        "last",
+        "best",
+    }
 
 
 # --- mixtures -------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def configured(*words: str) -> Config:
 
 def answers(*words: str) -> dict[str, list[str]]:
     config = configured(*words)
-    return who_answers(make_manager(config, build_methods(config)))
+    return who_answers(make_manager(config, build_methods(config)).hook)
 
 
 def message(*words: str) -> str:
@@ -199,7 +199,7 @@ def test_a_third_party_method_works_as_a_built_in_one_does(add_entry_points):
     config = configured("method=weigher", "options.weigher.value=3")
     methods = build_methods(config)
     assert methods["weigher"].value == 3.0
-    assert who_answers(make_manager(config, methods))["pixel_weight"] == ["weigher"]
+    assert who_answers(make_manager(config, methods).hook)["pixel_weight"] == ["weigher"]
     assert answers("method=fixmatch", "hooks.pixel_weight=weigher")["pixel_weight"] == ["weigher"]
 
 
@@ -225,7 +225,7 @@ def test_a_method_of_a_local_file_runs_by_the_small_name_of_its_class(tmp_path):
     methods = build_methods(config)
     assert list(methods) == ["mine"]
     assert methods["mine"].share == 0.25
-    assert who_answers(make_manager(config, methods))["pixel_weight"] == ["mine"]
+    assert who_answers(make_manager(config, methods).hook)["pixel_weight"] == ["mine"]
 
 
 def test_a_local_method_may_answer_a_single_hook(tmp_path):

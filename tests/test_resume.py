@@ -492,7 +492,16 @@ def test_overwrite_starts_anew_and_leaves_other_files_alone(ran, broken_off, sto
         shutil.copytree(folder / "last", folder / leftover)
     assert_same(whole, ran("run", "method=fixmatch", "overwrite=true"))
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "metrics.json", "history.jsonl", "run.log", "last", "best", "notes.txt"}
+    assert names == {
+        "config.yaml",
+        "metrics.json",
+        "history.jsonl",
+        "run.log",
+        "last",
+        "best",
+        "notes.txt",
+        "pseudo_labels",
+    }
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "specs relay evaluation health tracking protocol",
     "defaults pictures place",
     "engine plugins",
-    "listing job",
+    "listing job diary",
     "training evaluate preview",
     "dataset_tools",
     "run",

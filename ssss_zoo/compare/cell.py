@@ -11,7 +11,7 @@ from typing import Any
 from ssss_zoo import checkpoint
 from ssss_zoo.errors import Interrupted, UserError
 
-STATE = "cell.json"
+STATE, SCORES = "cell.json", "scores.npz"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
 MEMORY = "out of memory; a smaller train.batch with train.accumulate, or train.precision=bf16, needs less"
 
@@ -21,7 +21,7 @@ def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
     (done, failed, stopped) and, of a failure, its `reason`."""
     import torch
 
-    from ssss_zoo.compare.scores import FILE, score
+    from ssss_zoo.compare.scores import score
     from ssss_zoo.config import resolve
     from ssss_zoo.run import run
 
@@ -30,7 +30,7 @@ def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
         config = resolve([*words, "resume=true"])
         if not is_finished(folder):
             run(config)
-        if not (folder / FILE).is_file():
+        if not (folder / SCORES).is_file():
             score(resolve(words, folder / "config.yaml"), folder)
     except (Interrupted, KeyboardInterrupt):
         state["status"] = STOPPED
@@ -45,6 +45,11 @@ def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_json(folder / STATE, state)
     return state
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a cell is trained and scored."""
+    return is_finished(folder) and (folder / SCORES).is_file()
 
 
 def is_finished(folder: Path) -> bool:

@@ -13,19 +13,17 @@ from typing import Any
 
 from ssss_zoo import checkpoint
 from ssss_zoo.compare.budget import equal_time
-from ssss_zoo.compare.cell import DONE, STATE, is_finished
+from ssss_zoo.compare.cell import DONE, STATE, is_done
+from ssss_zoo.compare.check import check_study, diagnosed
 from ssss_zoo.compare.launch import launcher
 from ssss_zoo.compare.pictures import write_pictures
 from ssss_zoo.compare.report import write_report
 from ssss_zoo.compare.results import finished_runs, gather
-from ssss_zoo.compare.scores import FILE
-from ssss_zoo.compare.study import Cell, Study, check_cells, read_study
+from ssss_zoo.compare.study import Cell, Study, read_study
 from ssss_zoo.compare.tables import write_tables
-from ssss_zoo.config import Config, check_budget, resolve
+from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.job import open_dataset
 from ssss_zoo.place import flat_config
-from ssss_zoo.plugins import load
 from ssss_zoo.tracking import Tracker
 
 STUDY = "study.json"
@@ -48,11 +46,10 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
     tell: gets a line on each cell as it begins and ends. Raises UserError before anything starts where a row cannot
     run; Interrupted after Ctrl-C, when all that ran has been saved.
     """
-    study = read_study(words)
-    configs = check_cells(study)
-    check_data(next(iter(configs.values())))
+    study = diagnosed(read_study(words))
+    check_study(study)
     known = remember(study)
-    parent = Parent(next(iter(configs.values())), study, known.get("mlflow_run"))
+    parent = Parent(study.cells()[0].config(), study, known.get("mlflow_run"))
     if parent.run_id:
         study = replace(study, parent=parent.run_id)
         checkpoint.write_json(study.folder / STUDY, known | {"mlflow_run": parent.run_id})
@@ -73,7 +70,7 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
 
 def run_missing(study: Study, tell: Tell) -> None:
     """Run every cell that is not finished; the tables are written after each. Raises KeyboardInterrupt."""
-    cells = [cell for cell in study.cells() if not is_done(cell)]
+    cells = [cell for cell in study.cells() if not is_done(cell.folder)]
     told = len(study.cells()) - len(cells)
     tell(f"{len(study.rows)} rows, {len(study.seeds)} seeds, {len(cells)} runs to do{f', {told} done' if told else ''}")
     began = time.perf_counter()
@@ -98,21 +95,11 @@ def write(study: Study) -> dict[str, Any]:
     return figures
 
 
-def is_done(cell: Cell) -> bool:
-    return is_finished(cell.folder) and (cell.folder / FILE).is_file()
-
-
 def outcome(cell: Cell, state: dict[str, Any]) -> str:
     if state["status"] != DONE:
         return str(state.get("reason", state["status"]))
     val = json.loads((cell.folder / "metrics.json").read_text())["val"]
     return f"mIoU {100 * val['miou']:.2f}"
-
-
-def check_data(config: Config) -> None:
-    """Raise UserError now for data that no cell could train on."""
-    check_budget(config)
-    open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config).check()
 
 
 def remember(study: Study) -> dict[str, Any]:

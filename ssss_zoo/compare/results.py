@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ssss_zoo.compare.cell import FAILED, is_finished, read_state
-from ssss_zoo.compare.scores import FILE, Scores, read_scores
+from ssss_zoo.compare.cell import FAILED, is_done, read_state
+from ssss_zoo.compare.scores import Scores, read_scores
 from ssss_zoo.compare.study import BASELINE, Row, Study
 from ssss_zoo.tracking import read_lines
 
@@ -38,7 +38,7 @@ def finished_runs(study: Study) -> dict[str, list[Run]]:
     """The finished and scored cells of each row, by its name."""
     found: dict[str, list[Run]] = {row.name: [] for row in study.rows}
     for cell in study.cells():
-        if is_finished(cell.folder) and (cell.folder / FILE).is_file():
+        if is_done(cell.folder):
             metrics = json.loads((cell.folder / "metrics.json").read_text())
             history = read_lines(cell.folder / "history.jsonl")
             found[cell.row.name].append(Run(cell.seed, cell.folder, metrics, read_scores(cell.folder), history))
@@ -74,7 +74,7 @@ def gather(study: Study) -> dict[str, Any]:
         "best": best["name"] if best else None,
         "rows": rows,
         "failed": failures(study),
-        "missing": [[cell.row.name, cell.seed] for cell in study.cells() if not is_finished(cell.folder)],
+        "missing": [[cell.row.name, cell.seed] for cell in study.cells() if not is_done(cell.folder)],
         "interval": LEVEL,
         "bootstrap_draws": DRAWS,
         "environment": first.metrics["environment"] if first else None,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssss_zoo import checkpoint
+from ssss_zoo.compare.cell import SCORES
 from ssss_zoo.config import Config, square
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluate import load_network
@@ -22,7 +23,6 @@ from ssss_zoo.pictures import spread
 from ssss_zoo.plugins import load
 from ssss_zoo.records import IGNORE
 
-FILE = "scores.npz"
 BINS = 15  # of confidence (Guo et al., ICML 2017, section 5)
 BORDER = 0.02  # of the diagonal: how far from a contour counts as border (Cheng et al., CVPR 2021, section 4)
 SHOWN = 500  # validation images at most whose prediction is kept, evenly spread (our choice)
@@ -47,7 +47,7 @@ class Scores:
 
 
 def score(config: Config, folder: Path) -> None:
-    """Look at the last weights of the run in `folder`, of the network that it reports; writes FILE and shown/."""
+    """Look at the last weights of the run in `folder`, of the network that it reports; writes SCORES and shown/."""
     place = checkpoint.find_folder(folder / "last")
     if place is None:
         raise UserError(f"{folder} holds no checkpoint to score")
@@ -70,14 +70,14 @@ def score(config: Config, folder: Path) -> None:
         if dataset.val[index].name in chosen:
             save(predicted, folder / "shown" / f"{index}.png")
             shown.append(index)
-    new = folder / f".{FILE}"
+    new = folder / f".{SCORES}"
     with new.open("wb") as sink:
         np.savez_compressed(sink, counts=stacked(counts), border=stacked(border), bins=bins.cpu().numpy(), shown=shown)
-    new.replace(folder / FILE)
+    new.replace(folder / SCORES)
 
 
 def read_scores(folder: Path) -> Scores:
-    with np.load(folder / FILE) as kept:
+    with np.load(folder / SCORES) as kept:
         return Scores(kept["counts"], kept["border"], kept["bins"], kept["shown"])
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from ssss_zoo.config import Config, read_file, recipes, resolve
 from ssss_zoo.errors import UserError, check_choice, unknown
-from ssss_zoo.plugins import build_methods, make_manager
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
 BASELINE = "supervised"
@@ -230,19 +229,3 @@ def usual_folder(study: Study) -> Path:
     config = study.cells()[0].config()
     split = Path(config.data.split).stem if Path(config.data.split).suffix else config.data.split.replace("/", "_")
     return Path("runs", "compare", config.dataset, split)
-
-
-def check_cells(study: Study) -> dict[str, Config]:
-    """The configuration of every row, all of them looked at before anything starts. Raises UserError that names each
-    row that cannot be."""
-    configs, wrong = {}, []
-    for row in study.rows:
-        try:
-            config = Cell(row, study.seeds[0], study).config()
-            make_manager(config, build_methods(config))
-            configs[row.name] = config
-        except UserError as error:
-            wrong.append(f"{row.name}: {error}")
-    if wrong:
-        raise UserError("; ".join(wrong))
-    return configs

@@ -1,0 +1,69 @@
+"""What is looked at before the first cell starts, so that no row fails after hours for what was wrong all along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ssss_zoo.compare.cell import is_done
+from ssss_zoo.compare.study import Cell, Study
+from ssss_zoo.config import Config, check_budget
+from ssss_zoo.errors import UserError
+from ssss_zoo.job import open_dataset
+from ssss_zoo.plugins import build_methods, load
+from ssss_zoo.run import make_job
+
+
+def check_study(study: Study) -> None:
+    """Read every row's words, open the data, make every row's networks and methods, on the CPU. Raises UserError that
+    names each row that cannot run, and why."""
+    wrong, checked = [], False
+    for row in study.rows:
+        cells = [cell for cell in study.cells() if cell.row is row]
+        if all(is_done(cell.folder) for cell in cells):
+            continue
+        try:
+            config = cells[0].config()
+            methods = build_methods(config)
+            check_budget(config)
+            dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+            data = replace(config.data, cache="none")
+            config = replace(config, data=data, train=replace(config.train, device="cpu", compile=False))
+            make_job(config, methods, dataset, cells[0].folder)
+        except UserError as error:
+            wrong.append(f"{row.name}: {error}")
+            continue
+        if not checked:  # what its masks hold, once for all
+            dataset.check()
+            checked = True
+    if wrong:
+        raise UserError("; ".join(wrong))
+
+
+def diagnosed(study: Study) -> Study:
+    """The study with `diagnose=true` where every unlabelled image of every row has a hidden mask, and the words do
+    not settle it. The masks are compared with the pseudo-labels, and reach no method."""
+    given = [word for row in study.rows for word in row.words] + list(study.words)
+    if any(word.startswith("diagnose=") for word in given):
+        return study
+    try:
+        hidden = all(all_hidden(config) for config in configs(study))
+    except UserError:
+        return study  # which is told of by the row
+    return replace(study, words=(*study.words, "diagnose=true")) if hidden else study
+
+
+def all_hidden(config: Config) -> bool:
+    unlabelled = open_dataset(load("datasets", config.dataset), config).unlabelled
+    return all(sample.mask is not None for sample in unlabelled)
+
+
+def configs(study: Study) -> Iterator[Config]:
+    """One configuration for each data set among the rows."""
+    seen = set()
+    for row in study.rows:
+        config = Cell(row, study.seeds[0], study).config()
+        key = (config.dataset, repr(config.data), config.model.in_channels)
+        if key not in seen:
+            seen.add(key)
+            yield config
