@@ -11,6 +11,7 @@ from typing import Any
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
+WIDEST = 16  # inches of a chart
 
 
 def style(index: int) -> dict[str, Any]:
@@ -21,15 +22,28 @@ def style(index: int) -> dict[str, Any]:
 
 def figure(width: float, height: float) -> tuple[Any, Any]:
     """An empty figure of inches and its axes; text stays text."""
+    made, axes = figures(width, height, 1)
+    return made, axes[0]
+
+
+def figures(width: float, height: float, count: int) -> tuple[Any, list[Any]]:
+    """As `figure`, with `count` axes side by side."""
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.fonttype"] = "none"
     matplotlib.rcParams["svg.hashsalt"] = "ssss-zoo"  # the same figure gives the same file
     made = Figure(figsize=(width, height), layout="constrained")
-    axes = made.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
+    axes = [made.add_subplot(1, count, number + 1) for number in range(count)]
+    for one in axes:
+        one.spines[["top", "right"]].set_visible(False)
     return made, axes
+
+
+def add_legend(made: Any, axes: Any = None) -> None:
+    """Right of the axes, where it hides nothing. axes: those whose rows it names, where there are several."""
+    handles, names = (axes or made.axes[0]).get_legend_handles_labels()
+    made.legend(handles, names, loc="outside right upper", frameon=False, fontsize="small")
 
 
 def as_svg(made: Any, title: str) -> str:
@@ -42,7 +56,7 @@ def as_svg(made: Any, title: str) -> str:
 
 def learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) -> str:
     """mIoU against steps, mean and spread over seeds. curves: of each row, mIoU in [0, 1] by step for each seed."""
-    made, axes = figure(7, 4)
+    made, axes = figure(9, 4)
     for index, (name, seeds) in enumerate(curves.items()):
         steps = sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else []
         if not steps:
@@ -55,13 +69,13 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) -> str:
             low, high = ([mean + sign * gap for mean, gap in zip(means, apart, strict=True)] for sign in (-1, 1))
             axes.fill_between(steps, low, high, color=style(index)["color"], alpha=0.15, linewidth=0)
     axes.set(xlabel="step", ylabel="mIoU on val, %")
-    axes.legend(frameon=False, fontsize="small")
+    add_legend(made)
     return as_svg(made, "Learning curves: mIoU against steps")
 
 
 def class_bars(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str:
     """IoU of each class and row, in the order of `classes`, the most frequent one first."""
-    made, axes = figure(max(7, 0.28 * len(classes) * max(len(rows), 2)), 4)
+    made, axes = figure(min(WIDEST, max(9, 0.28 * len(classes) * max(len(rows), 2))), 4)
     wide = 0.8 / max(len(rows), 1)
     for index, row in enumerate(rows):
         spreads = [row["iou"][name] for name in classes]
@@ -72,13 +86,29 @@ def class_bars(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str
         axes.bar(places, heights, wide, yerr=gaps if any(gaps) else None, label=row["name"], **looks)
     axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right")
     axes.set_ylabel("IoU, %")
-    axes.legend(frameon=False, fontsize="small", ncols=2)
+    add_legend(made)
     return as_svg(made, "IoU of each class, the most frequent first")
+
+
+def labels_over_time(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Share of the pixels that teach, and how many of those are right, against steps; means over seeds."""
+    made, (used, right) = figures(10, 4, 2)
+    for index, row in enumerate(rows):
+        points = row["pseudo_labels_over_time"]
+        marks = style(index) | {"markersize": 4}
+        for axes, key in ((used, "used"), (right, "accuracy")):
+            known = [(point["step"], 100 * point[key]) for point in points if point[key] is not None]
+            if known:
+                axes.plot(*zip(*known, strict=True), label=row["name"], **marks)
+    used.set(xlabel="step", ylabel="pixels used, %", ylim=(-2, 102))
+    right.set(xlabel="step", ylabel="of those right, %", ylim=(-2, 102))
+    add_legend(made, used)
+    return as_svg(made, "Pseudo-labels: share of pixels used, and share of those that are right, against steps")
 
 
 def cost(rows: Sequence[Mapping[str, Any]]) -> str:
     """mIoU against training time, with the spread of both."""
-    made, axes = figure(7, 4)
+    made, axes = figure(9, 4)
     for index, row in enumerate(rows):
         marks = style(index) | {"linestyle": "none"}
         axes.errorbar(
@@ -93,5 +123,5 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> str:
         )
     axes.set(xlabel="training time of a run, s", ylabel="mIoU on val, %")
     axes.set_xlim(left=0)
-    axes.legend(frameon=False, fontsize="small")
+    add_legend(made)
     return as_svg(made, "mIoU against training time")

@@ -14,14 +14,18 @@ from ssss_zoo.checkpoint import write_json
 from ssss_zoo.compare.results import Run, mious
 from ssss_zoo.compare.study import Study
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.diary import FOLDER as DRAWN
+from ssss_zoo.diary import PHOTO
 from ssss_zoo.job import open_dataset
 from ssss_zoo.pictures import coloured
+from ssss_zoo.pictures import photo as as_photo
 from ssss_zoo.plugins import load
 from ssss_zoo.records import IGNORE
 
 FOLDER, INDEX = "pictures", "pictures.json"
 WIDE = 240  # pixels (our choice)
 WORST = 4  # images (our choice)
+STAGES = 4  # pictures of a row's pseudo-labels, at even distances (our choice)
 WRONG, VOID = (213, 94, 0), (150, 150, 150)
 
 
@@ -48,7 +52,11 @@ def write_pictures(study: Study, runs: Mapping[str, Sequence[Run]]) -> None:
                 "files": one_image(study.folder / FOLDER, dataset, index, firsts),
             }
         )
-    written = {"colours": [list(colour) for colour in dataset.colours], "images": entries}
+    written = {
+        "colours": [list(colour) for colour in dataset.colours],
+        "images": entries,
+        "diary": diary(study.folder / FOLDER, firsts),
+    }
     write_json(study.folder / FOLDER / INDEX, written)
 
 
@@ -65,9 +73,7 @@ def one_image(folder: Path, dataset: Dataset, index: int, runs: Mapping[str, Run
     """Write an image, its truth, and each row's prediction and errors; returns their file names."""
     folder.mkdir(exist_ok=True)
     sample = dataset.val[index]
-    photo, truth = dataset.read_image(sample), dataset.read_mask(sample)
-    three = photo[..., : 3 if photo.shape[2] >= 3 else 1]
-    photo = np.broadcast_to(three, (*three.shape[:2], 3)).astype(np.uint8)
+    photo, truth = as_photo(dataset.read_image(sample)), dataset.read_mask(sample)
     files: dict[str, Any] = {"rows": {}}
     files["image"] = saved(photo, folder / f"{index}.jpg")
     files["truth"] = saved(coloured(truth, dataset), folder / f"{index}-truth.png")
@@ -82,6 +88,27 @@ def one_image(folder: Path, dataset: Dataset, index: int, runs: Mapping[str, Run
     return files
 
 
+def diary(folder: Path, runs: Mapping[str, Run]) -> dict[str, Any]:
+    """Copies of what the runs drew of their pseudo-labels, small: the image, and by row the steps and their pictures,
+    at most STAGES of them; nothing of rows without pseudo-labels."""
+    files: dict[str, Any] = {"image": None, "rows": {}}
+    for number, (name, run) in enumerate(runs.items()):
+        drawn = sorted((run.folder / DRAWN).glob("*.png"), key=lambda file: int(file.stem))
+        picks = sorted({round(at) for at in np.linspace(0, len(drawn) - 1, min(STAGES, len(drawn)))})
+        if not drawn:
+            continue
+        if files["image"] is None:
+            files["image"] = saved(np.array(Image.open(run.folder / DRAWN / PHOTO)), folder / "unlabelled.jpg")
+        files["rows"][name] = [
+            {
+                "step": int(drawn[at].stem),
+                "file": saved(np.array(Image.open(drawn[at])), folder / f"unlabelled-{number}-{drawn[at].name}", 2),
+            }
+            for at in picks
+        ]
+    return files
+
+
 def errors(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """The dimmed image with wrong pixels in WRONG and void ones in VOID."""
     shown = (photo * 0.35).astype(np.uint8)
@@ -90,9 +117,10 @@ def errors(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.nd
     return shown
 
 
-def saved(pixels: np.ndarray, file: Path) -> str:
-    height, width = pixels.shape[:2]
-    size = (WIDE, max(1, round(height * WIDE / width)))
+def saved(pixels: np.ndarray, file: Path, panels: int = 1) -> str:
+    """Write the pixels so that each of the `panels` side by side is WIDE; returns the file's name."""
+    (height, width), wide = pixels.shape[:2], panels * WIDE
+    size = (wide, max(1, round(height * wide / width)))
     how = Image.Resampling.BOX if file.suffix == ".jpg" else Image.Resampling.NEAREST
     Image.fromarray(pixels).resize(size, how).save(file)
     return file.name

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.checkpoint import write_text
-from ssss_zoo.compare.charts import class_bars, cost, learning_curves
+from ssss_zoo.compare.charts import class_bars, cost, labels_over_time, learning_curves
 from ssss_zoo.compare.pictures import FOLDER, INDEX
+from ssss_zoo.compare.published import beside, orders
 from ssss_zoo.compare.results import BASELINE
 from ssss_zoo.compare.tables import HEADS, gain, line, notes, percent, ranked, title
 from ssss_zoo.errors import UserError
@@ -37,7 +38,7 @@ def write_report(folder: Path) -> Path:
 def content(figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What the template asks for."""
     rows = ranked(figures)
-    pictures = read_pictures(folder)
+    pictures, published = read_pictures(folder), beside(figures)
     return {
         "title": f"Methods side by side on {title(figures)}",
         "headline": headline(figures),
@@ -48,6 +49,12 @@ def content(figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "pictures": pictures,
         "legend": legend(figures, folder) if pictures else [],
         "rows": rows,
+        "classes": class_tables(figures, rows),
+        "diary": read_diary(folder),
+        "published": published,
+        "ours": {row["name"]: {key: percent(row[key]) for key in ("last", "best")} for row in rows if row["seeds"]},
+        "orders": orders(figures, published),
+        "settings": figures["settings_differ"],
         "words": " ".join(figures["words"]),
         "environment": json.dumps(figures["environment"], indent=1),
     }
@@ -77,12 +84,18 @@ def charts(figures: Mapping[str, Any], folder: Path) -> list[tuple[str, str, Any
     if not rows:
         return []
     often = by_frequency(rows[0], figures["classes"])
+    labels = "Of the unlabelled images of the logged steps; how many are right is known where hidden labels are."
     curves = {row["name"]: [curve(Path(place)) for place in row["folders"].values()] for row in rows}
     return [
         ("Learning curves", "Mean and standard deviation over seeds.", Markup(learning_curves(curves))),
         ("Classes", "The most frequent class of val first.", Markup(class_bars(rows, often))),
         ("Accuracy and cost", "Up and to the left is better.", Markup(cost(rows))),
+        *([("Pseudo-labels", labels, Markup(labels_over_time(rows)))] if any(map(has_labels, rows)) else []),
     ]
+
+
+def has_labels(row: Mapping[str, Any]) -> bool:
+    return bool(row["pseudo_labels_over_time"])
 
 
 def curve(folder: Path) -> dict[int, float]:
@@ -96,6 +109,35 @@ def by_frequency(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
 
     true = read_scores(Path(next(iter(row["folders"].values())))).counts[:, 1].sum(axis=0)
     return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -int(true[index]))]
+
+
+def class_tables(
+    figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Tables with a class a column, the most frequent first: title, heads, and a line a row."""
+    known = [row for row in rows if row["seeds"]]
+    if not known:
+        return []
+    often = by_frequency(known[0], figures["classes"])
+    ious = [[row["name"], *(percent(row["iou"][name]) for name in often)] for row in known]
+    tables = [("IoU of each class, %", ious)]
+    labels = [
+        [row["name"], *(share_and_accuracy(row["pseudo_label_classes"][name]) for name in often)]
+        for row in known
+        if row["pseudo_label_classes"]
+    ]
+    if labels:
+        title = (
+            "Pseudo-labels of each class towards the end: share of the used pixels, and how many of those are right, %"
+        )
+        tables.append((title, labels))
+    return [(title, ["method", *often], lines) for title, lines in tables]
+
+
+def share_and_accuracy(of_class: Mapping[str, float | None]) -> str:
+    share, right = of_class["share"], of_class["accuracy"]
+    text = "-" if share is None else f"{100 * share:.1f}"
+    return text if right is None else f"{text}, {100 * right:.0f}"
 
 
 def legend(figures: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
@@ -126,6 +168,21 @@ def read_pictures(folder: Path) -> list[dict[str, Any]]:
         }
         for entry in entries
     ]
+
+
+def read_diary(folder: Path) -> dict[str, Any] | None:
+    """The unlabelled image and each row's pseudo-labels of it, embedded; None where no method makes any."""
+    try:
+        files = json.loads((folder / FOLDER / INDEX).read_text())["diary"]
+    except (OSError, ValueError, KeyError):
+        return None
+    if not files["rows"]:
+        return None
+    rows = [
+        (name, [{"step": entry["step"], "src": embedded(folder, entry["file"])} for entry in of_row])
+        for name, of_row in files["rows"].items()
+    ]
+    return {"image": embedded(folder, files["image"]), "rows": rows}
 
 
 def embedded(folder: Path, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssss_zoo.compare.cell import FAILED, is_done, read_state
+from ssss_zoo.compare.fairness import first_weights_differ, settings_differ, settings_of
 from ssss_zoo.compare.scores import Scores, read_scores
 from ssss_zoo.compare.study import BASELINE, Row, Study
 from ssss_zoo.tracking import read_lines
@@ -59,6 +60,7 @@ def gather(study: Study) -> dict[str, Any]:
     for row in compared:
         row["over_supervised"] = difference(runs[row["name"]], runs.get(BASELINE, []), absent)
         row["to_best"] = difference(runs[row["name"]], runs[best["name"]], absent) if best else None
+    settings = {row["name"]: row["settings"] for row in compared}
     digests = {row["name"]: row["protocol"]["digest"] for row in compared}
     return {
         "headline": "mIoU of the last step, of the network that a method reports (its teacher where it has one)",
@@ -71,6 +73,8 @@ def gather(study: Study) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "words": list(study.words),
         "protocols_differ": len(set(digests.values())) > 1,
+        "first_weights_differ": first_weights_differ({name: digests_of(of_row) for name, of_row in runs.items()}),
+        "settings_differ": settings_differ(settings),
         "best": best["name"] if best else None,
         "rows": rows,
         "failed": failures(study),
@@ -79,6 +83,10 @@ def gather(study: Study) -> dict[str, Any]:
         "bootstrap_draws": DRAWS,
         "environment": first.metrics["environment"] if first else None,
     }
+
+
+def digests_of(runs: Sequence[Run]) -> list[tuple[int, str]]:
+    return [(run.seed, run.metrics.get("first_weights", "unknown")) for run in runs]
 
 
 def failures(study: Study) -> list[dict[str, Any]]:
@@ -109,6 +117,8 @@ def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str)
         "border_iou": spread_of([border_iou(run.scores, absent) for run in runs]),
         "calibration_error": spread_of([run.scores.calibration_error for run in runs]),
         "pseudo_labels": pseudo_labels(runs),
+        "pseudo_labels_over_time": pseudo_labels_over_time(runs),
+        "pseudo_label_classes": pseudo_label_classes(runs, classes),
         "train_seconds": spread_of([time["train_seconds"] for time in times]),
         "steps_per_second": spread_of([time["steps_per_second"] for time in times]),
         "wait_share": spread_of([time["data_wait_seconds"] / max(time["train_seconds"], 1e-9) for time in times]),
@@ -116,6 +126,7 @@ def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str)
         "steps": runs[0].metrics["step"],
         "protocol": {key: runs[0].metrics["protocol"][key] for key in ("name", "digest", "settings", "lists")},
         "data": runs[0].metrics["data"],
+        "settings": settings_of(runs[0].folder),
         "folders": {str(run.seed): str(run.folder) for run in runs},
     }
 
@@ -157,6 +168,28 @@ def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
     if not last:
         return None
     return {key: spread_of([entry.get(key) for entry in last]) for key in ("used", "accuracy")}
+
+
+def pseudo_labels_over_time(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """At each step that every run logged: share of pixels used, and of those that were right, means over seeds."""
+    logged = [{line["step"]: line["pseudo_labels"] for line in run.history if "pseudo_labels" in line} for run in runs]
+    return [
+        {"step": step} | {key: mean_of(of_run[step].get(key) for of_run in logged) for key in ("used", "accuracy")}
+        for step in sorted(set.intersection(*map(set, logged)))
+    ]
+
+
+def pseudo_label_classes(runs: Sequence[Run], classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Of each class, in the last fifth of the logged steps: its `share` of the used pixels and the `accuracy` of those,
+    means over steps and seeds; nothing for a method without pseudo-labels."""
+    entries = []
+    for run in runs:
+        lines = [line["pseudo_labels"] for line in run.history if "pseudo_labels" in line]
+        entries += lines[-max(1, len(lines) // 5) :]
+    if not entries:
+        return {}
+    of = lambda key, at: mean_of(entry[key][at] for entry in entries if entry.get(key))  # noqa: E731
+    return {name: {"share": of("classes", at), "accuracy": of("class_accuracy", at)} for at, name in enumerate(classes)}
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
@@ -207,26 +240,3 @@ def mious(counts: np.ndarray, weights: np.ndarray, absent: str) -> np.ndarray:
     counted = union > 0 if absent == "exclude" else np.ones_like(union, bool)
     result: np.ndarray = (ious * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
     return result
-
-
-# --- protocol -------------------------------------------------------------------------------------------------------
-
-
-def what_differs(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line on each row whose protocol is another than the first row's, with the settings that differ."""
-    known = [row for row in rows if row["seeds"]]
-    lines = []
-    for row in known[1:]:
-        one, other = known[0]["protocol"], row["protocol"]
-        if one["digest"] != other["digest"]:
-            keys = differing(one["settings"], other["settings"])
-            lines.append(f"{row['name']} is scored otherwise than {known[0]['name']}: {', '.join(keys)}")
-    return lines
-
-
-def differing(one: Any, other: Any, prefix: str = "") -> list[str]:
-    """`key=a, not b` of every leaf that differs."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted(one.keys() | other.keys())
-        return [line for key in keys for line in differing(one.get(key), other.get(key), f"{prefix}{key}.")]
-    return [] if one == other else [f"{prefix[:-1]}={other}, not {one}"]

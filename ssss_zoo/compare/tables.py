@@ -12,7 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from ssss_zoo.checkpoint import write_text
-from ssss_zoo.compare.results import ENOUGH, what_differs
+from ssss_zoo.compare.fairness import what_differs
+from ssss_zoo.compare.results import ENOUGH
 from ssss_zoo.data.known import UNKNOWN
 
 SHARES = {  # columns in percent: key of a row and what it is called
@@ -107,6 +108,8 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
         found.append(f"Split lists that are none of the field's: {', '.join(strange)}.")
     if figures["protocols_differ"]:
         found.append("NOT COMPARABLE, protocols differ: " + "; ".join(what_differs(figures["rows"])) + ".")
+    if figures["first_weights_differ"]:
+        found.append(f"NOT THE SAME START: other first weights in {', '.join(figures['first_weights_differ'])}.")
     found += [f"Failed: {one['row']}, seed {one['seed']}: {one['reason']}." for one in figures["failed"]]
     failed = {(one["row"], one["seed"]) for one in figures["failed"]}
     waiting = [f"{name} seed {seed}" for name, seed in figures["missing"] if (name, seed) not in failed]

@@ -24,7 +24,7 @@ def test_it_is_one_file_that_asks_for_nothing(reported):
     text = (reported / "report.html").read_text()
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
     assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", text)
-    assert text.count("<svg") == 3
+    assert text.count("<svg") == 4
     assert text.count("data:image/") >= 2 * (2 + 2 * 3)
     assert "supervised" in text
     assert "farcluss:top_k=1:model.mean=[0.5,0.5,0.5]" in text

@@ -1,4 +1,4 @@
-"""Figures of a comparison by hand: mIoU from counts, intervals, spreads, rare classes, what differs."""
+"""Figures of a comparison by hand: mIoU from counts, intervals, spreads, rare classes."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,10 @@ from ssss_zoo.compare.results import (
     Run,
     border_iou,
     difference,
-    differing,
     mious,
     paired_interval,
     rare_classes,
     spread_of,
-    what_differs,
 )
 from ssss_zoo.compare.scores import BINS, Scores, border_hits, calibration, hits, rim
 from ssss_zoo.metrics import confusion_matrix, summary
@@ -145,16 +143,3 @@ def test_calibration_by_hand():
     assert bins.shape == (BINS, 3)
     # 0.9 lies in the 14th bin with 1 right, 0.95 in the 15th with 0, 0.5 in the 8th with 1
     assert error == pytest.approx((abs(0.9 - 1) + abs(0.95 - 0) + abs(0.5 - 1)) / 3)
-
-
-def test_what_differs_names_the_settings():
-    one = {"crop": [321], "evaluate": {"absent": "zero", "mode": "whole"}}
-    other = {"crop": [513], "evaluate": {"absent": "exclude", "mode": "whole"}}
-    assert differing(one, other) == ["crop=[513], not [321]", "evaluate.absent=exclude, not zero"]
-    rows = [
-        {"name": name, "seeds": [0], "protocol": {"digest": str(settings), "settings": settings}}
-        for name, settings in (("a", one), ("b", other), ("c", one))
-    ]
-    assert what_differs(rows) == [
-        "b is scored otherwise than a: crop=[513], not [321], evaluate.absent=exclude, not zero"
-    ]

@@ -1,0 +1,85 @@
+"""The diary of pseudo-labels: what it shows, and that it changes nothing."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ssss_zoo.diary import FOLDER, PHOTO, WIDEST, Diary, fitted, undisturbed
+from ssss_zoo.plugins import installed
+from ssss_zoo.records import Progress
+from ssss_zoo.run import run
+
+METHODS = sorted(installed("methods"))
+LATE = Progress(5, 6, 3)
+
+
+def state(training):
+    modules = [*training.networks().values(), *training.job.modules.values()]
+    return copy.deepcopy([module.state_dict() for module in modules])
+
+
+def the_same(one, other):
+    return all(torch.equal(a[key], b[key]) for a, b in zip(one, other, strict=True) for key in a)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_asking_changes_no_weight_and_no_statistic(method, tiny_run):
+    training = tiny_run(f"method={method}").training
+    if training.diary is None:
+        assert not training.job.needs.unlabelled
+        return
+    before = state(training)
+    target, size = training.diary.ask(LATE)
+    assert the_same(before, state(training))
+    images, height, width = target.weight.shape
+    assert images == 2
+    assert height >= size[0]
+    assert width >= size[1]
+    assert not target.label.valid[0, size[0] :].any()
+    assert not target.label.valid[0, :, size[1] :].any()
+
+
+def test_a_run_draws_at_each_evaluation(tiny_config):
+    result = run(tiny_config("method=farcluss", "train.eval_every=3"))
+    folder = result.folder / FOLDER
+    assert {file.name for file in folder.iterdir()} == {PHOTO, "3.png", "6.png"}
+    with Image.open(folder / PHOTO) as photo, Image.open(folder / "6.png") as drawn:
+        assert drawn.size == (2 * photo.width, photo.height)
+
+
+def test_left_the_labels_in_their_colours_right_the_weights(tiny_run):
+    rig = tiny_run("method=fixmatch")
+    drawn = np.array(rig.training.diary.picture(LATE))
+    target, (height, width) = rig.training.diary.ask(LATE)
+    label, weight = drawn[:, :width], drawn[:, width:]
+    colours = np.array(rig.run.dataset.colours, np.uint8)
+    assert np.array_equal(label, colours[target.label.ids[0, :height, :width].numpy()])
+    assert np.array_equal(weight[..., 0], (target.weight[0, :height, :width] * 255).to(torch.uint8).numpy())
+
+
+def test_what_cannot_be_drawn_is_told_and_stops_nothing(tiny_run, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    tiny_run("method=fixmatch").training.diary.write(tmp_path / "file", 3, LATE)
+    assert "could not be drawn" in caplog.text
+
+
+def test_large_images_are_made_smaller():
+    assert fitted(torch.zeros(1, 3, 8, 10)).shape[-2:] == (8, 10)
+    assert max(fitted(torch.zeros(1, 1, WIDEST, 2 * WIDEST)).shape) == WIDEST
+
+
+def test_undisturbed_puts_back_what_a_forward_pass_moves():
+    norm = nn.BatchNorm2d(2)
+    with undisturbed([norm]):
+        norm(torch.randn(4, 2, 3, 3))
+        assert norm.num_batches_tracked == 1
+    assert norm.num_batches_tracked == 0
+    assert torch.equal(norm.running_mean, torch.zeros(2))
+
+
+def test_the_class_is_what_a_run_uses(tiny_run):
+    assert isinstance(tiny_run("method=cps").training.diary, Diary)
