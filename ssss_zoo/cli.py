@@ -25,7 +25,7 @@ class Command(click.Group):
     """The group of commands; turns what a person can fix into one line and exit code 2."""
 
     def invoke(self, context: click.Context) -> Any:
-        from ssss_zoo.errors import Interrupted, UserError
+        from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
 
         try:
             return super().invoke(context)
@@ -35,6 +35,11 @@ class Command(click.Group):
         except (Interrupted, KeyboardInterrupt) as error:
             click.echo(f"ssss: {error if str(error) else 'stopped'}", err=True)
             context.exit(130)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            click.echo(f"ssss: {MEMORY}", err=True)
+            context.exit(2)
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})

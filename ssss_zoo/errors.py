@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MEMORY = (
+    "out of memory; a smaller train.batch with train.accumulate, a smaller train.crop or train.precision=bf16 needs "
+    "less, and evaluate.mode=sliding where large images are evaluated"
+)
+
 
 class UserError(Exception):
     """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback."""
@@ -12,6 +17,13 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """The person pressed Ctrl-C: the run saved its state first. The command line exits with 130."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's, a GPU's, or a CPU's as torch's allocator says it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo import checkpoint
-from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
 
 STATE, SCORES = "cell.json", "scores.npz"
 DONE, FAILED, STOPPED = "done", "failed", "stopped"
-MEMORY = "out of memory; a smaller train.batch with train.accumulate, or train.precision=bf16, needs less"
 
 
 def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
     """Train and score, or go on with it; what is finished is not done again. Returns and writes how it ended: `status`
     (done, failed, stopped) and, of a failure, its `reason`."""
-    import torch
-
     from ssss_zoo.compare.scores import score
     from ssss_zoo.config import resolve
     from ssss_zoo.run import run
@@ -36,11 +33,10 @@ def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
         state["status"] = STOPPED
     except UserError as error:
         state |= {"status": FAILED, "reason": str(error)}
-    except torch.OutOfMemoryError:
-        state |= {"status": FAILED, "reason": MEMORY}
     except Exception as error:  # a bug of ours or of a plugin must not end the other cells
         traceback.print_exc()
-        state |= {"status": FAILED, "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        why = MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        state |= {"status": FAILED, "reason": why}
     if folder.is_dir() or state["status"] == FAILED:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write_json(folder / STATE, state)

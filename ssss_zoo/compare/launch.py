@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
-from ssss_zoo.compare.cell import FAILED, MEMORY, read_state, run_cell
+from ssss_zoo.compare.cell import FAILED, read_state, run_cell
 from ssss_zoo.compare.study import Cell
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import MEMORY, UserError
 
 POLL = 0.3  # seconds between looks at the processes
 QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue (our choice: sites ask not to be asked often)

@@ -162,12 +162,18 @@ def border_iou(scores: Scores, absent: str) -> float:
 
 
 def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Share of pixels used and, where hidden labels were looked at, share of those that were right, at the last logged
-    step; None for a method without pseudo-labels."""
-    last = [lines[-1] for run in runs if (lines := [x["pseudo_labels"] for x in run.history if "pseudo_labels" in x])]
-    if not last:
+    """Share of pixels used and, where hidden labels were looked at, share of those that were right, towards the end;
+    None for a method without pseudo-labels."""
+    ends = [end for run in runs if (end := towards_the_end(run))]
+    if not ends:
         return None
-    return {key: spread_of([entry.get(key) for entry in last]) for key in ("used", "accuracy")}
+    return {key: spread_of([mean_of(entry.get(key) for entry in end) for end in ends]) for key in ("used", "accuracy")}
+
+
+def towards_the_end(run: Run) -> list[dict[str, Any]]:
+    """What was seen of pseudo-labels in the last fifth of the logged steps: one batch alone says little."""
+    lines = [line["pseudo_labels"] for line in run.history if "pseudo_labels" in line]
+    return lines[-max(1, len(lines) // 5) :]
 
 
 def pseudo_labels_over_time(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -180,12 +186,9 @@ def pseudo_labels_over_time(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def pseudo_label_classes(runs: Sequence[Run], classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Of each class, in the last fifth of the logged steps: its `share` of the used pixels and the `accuracy` of those,
-    means over steps and seeds; nothing for a method without pseudo-labels."""
-    entries = []
-    for run in runs:
-        lines = [line["pseudo_labels"] for line in run.history if "pseudo_labels" in line]
-        entries += lines[-max(1, len(lines) // 5) :]
+    """Of each class, towards the end: its `share` of the used pixels and the `accuracy` of those, means over steps and
+    seeds; nothing for a method without pseudo-labels."""
+    entries = [entry for run in runs for entry in towards_the_end(run)]
     if not entries:
         return {}
     of = lambda key, at: mean_of(entry[key][at] for entry in entries if entry.get(key))  # noqa: E731

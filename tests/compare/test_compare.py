@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from tiny import words as tiny_words
 
+from ssss_zoo import run as run_module
 from ssss_zoo.cli import command_line
 from ssss_zoo.compare import budget, launch
 from ssss_zoo.compare.cell import run_cell
@@ -271,3 +272,43 @@ def test_slurms_own_queue_is_asked(tmp_path, monkeypatch, prints, code, there):
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert launch.in_queue(SimpleNamespace(job_id="7")) == there
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:13] DefaultCPUAllocator: can't allocate memory: 9")],
+)
+def test_a_cell_out_of_memory_names_what_helps(tiny_compare, monkeypatch, error):
+    real = run_module.run
+
+    def out_of_memory(config, *rest):
+        if config.method == "fixmatch":
+            raise error
+        return real(config, *rest)
+
+    monkeypatch.setattr(run_module, "run", out_of_memory)
+    figures = tiny_compare("methods=fixmatch,cps", "seeds=0").figures
+    assert [one["row"] for one in figures["failed"]] == ["fixmatch"]
+    assert "train.accumulate" in figures["failed"][0]["reason"]
+    assert [row["seeds"] for row in figures["rows"]] == [[0], [], [0]]
+
+
+def test_rows_that_cannot_run_on_the_network_or_data_are_told_of_before_anything_starts(tiny_compare):
+    with pytest.raises(UserError) as caught:
+        tiny_compare("methods=fixmatch,farcluss:top_k=0,cps:data.hold_out=0.99", "seeds=0")
+    said = str(caught.value)
+    assert "farcluss:top_k=0: " in said
+    assert "cps:data.hold_out=0.99: " in said
+    assert "fixmatch: " not in said
+    assert tiny_compare.ran == []
+    assert not tiny_compare.folder.exists()
+
+
+def test_hidden_masks_are_compared_with_pseudo_labels_unless_told_otherwise(tiny_compare):
+    figures = tiny_compare("methods=fixmatch", "seeds=0").figures
+    row = figures["rows"][1]
+    assert "diagnose=true" in figures["words"]
+    assert [point["step"] for point in row["pseudo_labels_over_time"]] == [1, 2]
+    assert set(row["pseudo_label_classes"]) == set(figures["classes"])
+    figures = tiny_compare("methods=fixmatch", "seeds=0,1", "diagnose=false").figures
+    assert "diagnose=true" not in figures["words"]
