@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import ROOM, UserError
 
 STATE = "state.pt"
 
@@ -49,7 +49,7 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
         shutil.rmtree(new, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint {folder}: {' '.join(str(error).split())}; the one before it is still whole: "
-            "make room and go on with resume=true"
+            f"{ROOM}"
         ) from error
 
 
@@ -129,7 +129,7 @@ def write_text(file: Path, text: str) -> None:
         os.replace(new, file)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise UserError(f"cannot write {file}: {error.strerror}; make room and go on with resume=true") from error
+        raise UserError(f"cannot write {file}: {error.strerror}; {ROOM}") from error
 
 
 def write_json(file: Path, value: Any) -> None:

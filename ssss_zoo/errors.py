@@ -10,6 +10,8 @@ MEMORY = (
     "less, and evaluate.mode=sliding where large images are evaluated"
 )
 
+ROOM = "make room, then go on: a run with resume=true, a comparison by the same command"
+
 
 class UserError(Exception):
     """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback."""
