@@ -12,8 +12,11 @@ import math
 import re
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,10 @@ from ssss_zoo.errors import UserError, check_choice, check_range, unknown
 @dataclass
 class PluginsConfig:
     """Which methods speak. names: in the order in which they are asked (set by the method file, or by `method=a+b`);
-    path: a Python file with methods of your own, one class each."""
+    path: Python files with methods of your own, one class each (`method=./mine.py` fills in both)."""
 
     names: list[str] = field(default_factory=list)
-    path: str | None = None
+    path: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -374,12 +377,17 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     own = read_file(config_file) if config_file else {}
     method = choose("method", given, own)
     typed(Config, own)
+    method, local = local_files(method)
+    if local:
+        own_files = given.get("plugins", {}).get("path", [])
+        paths = [*map(str, local.values()), *([own_files] if isinstance(own_files, str) else own_files)]
+        merge(given, {"method": method, "plugins": {"path": paths}})
     check_names(given, own, config_file)
     protocol = read_value(given.get("protocol", own.get("protocol")), str | None, "protocol")
     if protocol and "dataset" not in given and "dataset" not in own:
         given["dataset"] = protocol_settings(protocol)["dataset"]
     dataset = choose("dataset", given, own)
-    layers = [dataset_layer(dataset), *method_layers(method, dataset), protocol_layer(protocol, dataset)]
+    layers = [dataset_layer(dataset), *method_layers(method, dataset, local), protocol_layer(protocol, dataset)]
     tree: dict[str, Any] = {}
     for layer in (*layers, own, given):
         typed(Config, layer)  # each layer is right by itself, whatever a later one would replace
@@ -433,15 +441,53 @@ def dataset_layer(dataset: str) -> dict[str, Any]:
     return read_file(path) if path else {}  # a data set of a plugin may do without a file
 
 
-def method_layers(method: str, dataset: str) -> list[dict[str, Any]]:
-    """For each part of `a+b`: its file and the file's part for this data set; a plugin may do without a file. An
-    addition that is named first stands on the `base` that its file names."""
-    files, parts = recipes("method"), method.split("+")
-    first = files.get(parts[0])
-    base = read_file(first).get("base") if first else None
+def local_files(method: str) -> tuple[str, dict[str, Path]]:
+    """`unimatch+./mine.py` as `unimatch+mine`, and the files named by their method. Raises UserError for a file that is
+    not there, or whose name is no name for a method."""
+    names, found = [], {}
+    for part in method.split("+"):
+        file = Path(part).expanduser()
+        if file.suffix != ".py":
+            names.append(part)
+            continue
+        if not file.is_file():
+            raise UserError(f"method={method}: no such file {part}; it takes a name or the path of a Python file")
+        if not re.fullmatch(r"[A-Za-z_]\w*", file.stem):
+            raise UserError(f"method={method}: '{file.stem}' is no name for a method; call the file like my_idea.py")
+        names.append(file.stem)
+        found[file.stem] = file.resolve()
+    return "+".join(names), found
+
+
+def method_recipe(name: str, local: Mapping[str, Path]) -> dict[str, Any]:
+    """The recipe of a method: for a user's own file the YAML file beside it; else the one of configs/method/; else, for
+    a plugin, the YAML file beside its module. A method may do without."""
+    known = recipes("method")
+    if name in local:
+        file: Path | None = local[name].with_suffix(".yaml")
+    else:
+        file = known[name] if name in known else beside_module(name)
+    return read_file(file) if file and file.is_file() else {}
+
+
+def beside_module(name: str) -> Path | None:
+    """Where the recipe of an installed method would lie: beside its module, by the method's name."""
+    for point in entry_points(group="ssss_zoo.methods", name=name):
+        with suppress(ImportError, AttributeError, ValueError):  # a broken plugin says so when it is loaded
+            spec = find_spec(point.module)
+            if spec and spec.origin:
+                return Path(spec.origin).with_name(f"{name}.yaml")
+    return None
+
+
+def method_layers(method: str, dataset: str, local: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """For each part of `a+b`: its recipe and the recipe's part for this data set. An addition that is named first
+    stands on the `base` that its recipe names. local: files of methods of the user's own, by name."""
+    parts = method.split("+")
+    base = method_recipe(parts[0], local).get("base")
     layers, names = [], []
     for part in [*(base.split("+") if base else []), *parts]:
-        layer = read_file(files[part]) if part in files else {}
+        layer = method_recipe(part, local)
         special, _ = layer.pop("datasets", {}), layer.pop("base", None)
         wanted = layer.pop("plugins", {}).get("names", [part])
         names += [name for name in wanted if name not in names]

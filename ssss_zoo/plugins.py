@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,14 @@ def package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
 
 
-def local_methods(path: str | None) -> dict[str, type]:
-    """The method classes in a user's own Python file, by their `name` or their class name in small letters."""
-    if path is None:
-        return {}
+def local_methods(paths: Sequence[str]) -> dict[str, type]:
+    """The method classes in a user's own Python files: by their `name` or their class name in small letters, and the
+    only one of a file by the file's name as well."""
+    return {name: method for path in paths for name, method in methods_of_file(path).items()}
+
+
+def methods_of_file(path: str) -> dict[str, type]:
+    """Raises UserError for a file that is not there, fails, or holds no method."""
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise UserError(f"plugins.path={path}: no such file; it takes the path of one Python file")
@@ -75,7 +79,7 @@ def local_methods(path: str | None) -> dict[str, type]:
     methods = {getattr(c, "name", c.__name__.lower()): c for c in own if marked(c)}
     if not methods:
         raise UserError(f"plugins.path={path} holds no method: no class with a function marked @hookimpl")
-    return methods
+    return methods | ({file.stem: next(iter(methods.values()))} if len(methods) == 1 else {})
 
 
 def marked(method: type) -> list[str]:

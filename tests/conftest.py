@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import Rig, Shelf, shelf, words
 
 from ssss_zoo import plugins
 from ssss_zoo.config import resolve
+from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,19 +32,4 @@ def tiny_config(tiny_shelf, tmp_path):
 @pytest.fixture
 def tiny_run(tiny_config):
     """Words of the command line -> a `Rig`: everything made as `ssss run` makes it, no step done."""
-
-    def make(*more: str) -> Rig:
-        from ssss_zoo.place import output_folder
-        from ssss_zoo.plugins import build_methods, load
-        from ssss_zoo.records import Stage
-        from ssss_zoo.run import make_job, make_training
-
-        config = tiny_config(*more)
-        methods = build_methods(config)
-        dataset = load("datasets", config.dataset)(config.data)
-        folder = output_folder(config)
-        folder.mkdir(parents=True, exist_ok=True)
-        job = make_job(config, methods, dataset, folder)
-        return Rig(config, job, make_training(job, Stage(), 0, 0), methods)
-
-    return make
+    return lambda *more: make_rig(tiny_config(*more))

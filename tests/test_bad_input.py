@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import SafetensorError
-from tiny import make_method, words
 from torch import Tensor
 
 from ssss_zoo import checkpoint
 from ssss_zoo.cli import command_line
+from ssss_zoo.testing.tiny import make_method, words
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

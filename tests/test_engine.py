@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import Rig, TinyNet, make_method
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,6 +32,7 @@ from ssss_zoo.records import (
 from ssss_zoo.run import run
 from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher
+from ssss_zoo.testing.tiny import Rig, TinyNet, make_method
 
 START = Progress(0, 10, 5)
 SIDE = 8  # of the images in here

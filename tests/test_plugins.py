@@ -236,7 +236,65 @@ def test_a_local_method_may_answer_a_single_hook(tmp_path):
 
 def test_a_local_class_may_name_itself(tmp_path):
     text = MINE.replace("    share: float", '    name: ClassVar[str] = "best"\n    share: float')
-    assert list(local_methods(file_of(tmp_path, text).partition("=")[2])) == ["best"]
+    assert list(local_methods([file_of(tmp_path, text).partition("=")[2]])) == ["best", "mine"]
+
+
+def test_a_file_is_a_method_by_the_files_name(tmp_path):
+    file_of(tmp_path, MINE, "my_idea.py")
+    config = configured(f"method=fixmatch+{tmp_path / 'my_idea.py'}", "options.my_idea.share=0.25")
+    assert config.method == "fixmatch+my_idea"
+    assert config.plugins.path == [str((tmp_path / "my_idea.py").resolve())]
+    methods = build_methods(config)
+    assert list(methods) == ["fixmatch", "my_idea"]
+    assert methods["my_idea"].share == 0.25
+    assert who_answers(make_manager(config, methods).hook)["pixel_weight"] == ["fixmatch", "my_idea"]
+
+
+def test_two_files_mix(tmp_path):
+    for name in ("one", "two"):
+        file_of(tmp_path, MINE, f"{name}.py")
+    config = configured(f"method={tmp_path / 'one.py'}+{tmp_path / 'two.py'}")
+    assert list(build_methods(config)) == ["one", "two"]
+
+
+def test_a_recipe_lies_beside_the_file_and_none_of_ours_is_taken_for_it(tmp_path):
+    file_of(tmp_path, MINE, "farcluss.py")
+    plain = configured(f"method={tmp_path / 'farcluss.py'}", "dataset=camvid")
+    assert "farcluss" not in plain.options
+    text = "base: fixmatch\noptim: {lr: 0.5}\ndatasets: {camvid: {train: {batch: 3}}}\n"
+    (tmp_path / "farcluss.yaml").write_text(text)
+    config = configured(f"method={tmp_path / 'farcluss.py'}", "dataset=camvid")
+    assert config.plugins.names == ["fixmatch", "farcluss"]
+    assert (config.optim.lr, config.train.batch) == (0.5, 3)
+    assert configured(f"method={tmp_path / 'farcluss.py'}", "dataset=shapes").train.batch != 3
+
+
+def test_a_recipe_of_a_package_lies_beside_its_module(tmp_path, monkeypatch):
+    (tmp_path / "their_methods").mkdir()
+    (tmp_path / "their_methods/__init__.py").write_text("")
+    (tmp_path / "their_methods/idea.py").write_text(MINE)
+    (tmp_path / "their_methods/clever.yaml").write_text("optim: {lr: 0.25}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("clever", "their_methods.idea:Mine", "ssss_zoo.methods")
+    monkeypatch.setattr("ssss_zoo.config.entry_points", lambda group, name: [point] if name == "clever" else [])
+    assert configured("method=clever").optim.lr == 0.25
+    assert configured("method=fixmatch+clever").optim.lr == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("gone.py", "no such file"), ("my-idea.py", "'my-idea' is no name for a method; call the file like my_idea.py")],
+)
+def test_a_file_that_cannot_be_a_method(tmp_path, name, said):
+    file_of(tmp_path, MINE, "my-idea.py")
+    with pytest.raises(UserError, match=said):
+        configured(f"method={tmp_path / name}")
+
+
+def test_a_file_of_several_methods_names_them(tmp_path):
+    file_of(tmp_path, MINE + MINE[MINE.index("@dataclass") :].replace("class Mine", "class Other"), "both.py")
+    assert "unknown method 'both'" in message(f"method={tmp_path / 'both.py'}")
+    assert "mine" in message(f"method={tmp_path / 'both.py'}")
 
 
 def test_a_local_file_that_is_not_there_or_is_no_python(tmp_path):

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import make_method
 from torch import nn
 
 from ssss_zoo import checkpoint
@@ -27,6 +26,7 @@ from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.plugins import installed
 from ssss_zoo.records import Stage
 from ssss_zoo.run import run
+from ssss_zoo.testing.tiny import make_method
 
 METHODS = sorted(installed("methods"))
 LONG = ("train.steps=18", "train.checkpoint_every=9", "train.eval_every=6")  # about 3 steps an epoch: late terms too
@@ -333,12 +333,11 @@ def test_a_restarted_stage_begins_with_the_first_weights(tiny_shelf, ran, monkey
 
 SCRIPT = """
 import sys
-sys.path.insert(0, sys.argv[1])
-import tiny
+from ssss_zoo.testing import tiny
 tiny.install()
 from ssss_zoo.config import resolve
 from ssss_zoo.run import run
-run(resolve(tiny.words(*sys.argv[2:])))
+run(resolve(tiny.words(*sys.argv[1:])))
 """
 
 
@@ -346,7 +345,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_numbers(ran, tmp_path):
     words = ("method=farcluss", "train.steps=60", "train.checkpoint_every=4", "train.eval_every=30")
     whole = ran("whole", *words)
     folder = tmp_path / "parts"
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), f"output={folder}", *words]
+    command = [sys.executable, "-c", SCRIPT, f"output={folder}", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     while child.poll() is None and not (folder / "last").exists():

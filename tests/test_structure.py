@@ -35,6 +35,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "run",
     "compare",
     "cli",
+    "testing",
 )
 MAY_USE = {
     "records",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config import Config, read_file, recipes, resolve
+from ssss_zoo.config import Config, local_files, read_file, recipes, resolve
 from ssss_zoo.errors import UserError, check_choice, unknown
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
@@ -143,9 +143,10 @@ def split_commas(text: Any) -> list[str]:
 
 def row_of(spec: str) -> Row:
     """`unimatch+pixcon:strength=0.2:train.fuse=true` as a row: a method and words; a key without a dot that is none of
-    a run's is an option of the last method named. Raises UserError for a part that is no key=value."""
+    a run's is an option of the last method named, and a file goes by its name. Raises UserError for a part that is no
+    key=value."""
     method, *parts = str(spec).split(":")
-    words = [f"method={method}"]
+    words, (method, _) = [f"method={method}"], local_files(method)
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key:
@@ -153,7 +154,7 @@ def row_of(spec: str) -> Row:
         if "." not in key and key not in vars(Config()):
             key = f"options.{method.rpartition('+')[2]}.{key}"
         words.append(f"{key}={value}")
-    return Row(str(spec), tuple(words))
+    return Row(":".join([method, *parts]), tuple(words))
 
 
 def varied(rows: Sequence[Row], vary: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from tiny import words as tiny_words
 
 from ssss_zoo import run as run_module
 from ssss_zoo.cli import command_line
@@ -16,6 +15,7 @@ from ssss_zoo.compare.main import compare
 from ssss_zoo.compare.study import read_study
 from ssss_zoo.compare.tables import as_csv, as_latex, as_markdown, gain, percent
 from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.testing.tiny import words as tiny_words
 
 
 @pytest.fixture

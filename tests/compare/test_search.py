@@ -1,7 +1,6 @@
 """`ssss search`: what is tried, that val is never looked at, that it goes on, and what it prints."""
 
 import pytest
-from tiny import words as tiny_words
 
 from ssss_zoo.cli import command_line
 from ssss_zoo.compare.search import OWN, choices, search, space_of
@@ -9,6 +8,7 @@ from ssss_zoo.config import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import hold_out, open_dataset
 from ssss_zoo.plugins import load
+from ssss_zoo.testing.tiny import words as tiny_words
 
 optuna = pytest.importorskip("optuna")
 

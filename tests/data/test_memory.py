@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tiny import TinyData
 
 from ssss_zoo.config import DataConfig
 from ssss_zoo.data import memory
@@ -12,6 +11,7 @@ from ssss_zoo.data.memory import InMemory
 from ssss_zoo.data.stream import Crops, make_stream
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Sample
+from ssss_zoo.testing.tiny import TinyData
 
 
 class Counted(TinyData):

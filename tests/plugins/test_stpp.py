@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 from ssss_plugins.baselines import stpp as module
 from ssss_plugins.baselines.stpp import STPlusPlus, agreement, joined, look, once
-from tiny import words
 from torch.testing import assert_close
 
 from ssss_zoo.config import resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.records import Batch, Labelled, Progress, Sample
 from ssss_zoo.run import run
+from ssss_zoo.testing.tiny import words
 
 START = Progress(0, 10, 5)
 

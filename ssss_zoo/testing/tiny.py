@@ -226,3 +226,18 @@ class Rig:
         feed = self.feed
         found = [self.engine.step(feed, self.training.progress(first + step)) for step in range(count)]
         return [{name: float(value) for name, value in losses.items()} for losses in found]
+
+
+def make_rig(config: Config) -> Rig:
+    """Everything made as `ssss run` makes it, no step done."""
+    from ssss_zoo.place import output_folder
+    from ssss_zoo.plugins import build_methods, load
+    from ssss_zoo.records import Stage
+    from ssss_zoo.run import make_job, make_training
+
+    methods = build_methods(config)
+    dataset = load("datasets", config.dataset)(config.data)
+    folder = output_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    job = make_job(config, methods, dataset, folder)
+    return Rig(config, job, make_training(job, Stage(), 0, 0), methods)

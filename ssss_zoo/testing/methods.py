@@ -1,0 +1,305 @@
+"""What every method must do. Inherit `MethodContract`, name the method, and pytest asks all of it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssss_zoo import checkpoint, plugins
+from ssss_zoo.config import Config, resolve
+from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.plugins import CHOSEN, HOOKS, implements, marked, method_classes
+from ssss_zoo.records import IGNORE, Batch, Labelled, Unlabelled
+from ssss_zoo.run import run
+from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
+from ssss_zoo.training import Training
+
+PLAIN = (str, int, float, bool)
+LONG = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
+WHOLE = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
+RUN_FILES = {"config.yaml", "metrics.json", "history.jsonl", "run.log", "last", "best"}
+
+SITUATIONS = {
+    "two classes": ["data.split=classes=2"],
+    "a class that no image shows": ["data.split=absent=3"],
+    "five channels": ["data.split=channels=5", "model.in_channels=5"],
+    "one channel": ["data.split=channels=1", "model.in_channels=1"],
+    "one labelled and one unlabelled image": ["data.split=labelled=1,unlabelled=1"],
+    "a batch of one": ["train.batch=1"],
+    "an odd batch": ["train.batch=3"],
+    "two passes a step": ["train.accumulate=2"],
+    "crops that are no squares": ["train.crop=[16,24]"],
+    "all views in one pass": ["train.fuse=true"],
+    "bfloat16": ["train.precision=bf16"],
+    "tensors in channels-first order": ["train.channels_last=false"],
+    "the hardest labelled pixels": ["loss.supervised=ohem"],
+    "class weights on the target": ["loss.class_weight=per_class"],
+    "AdamW": ["optim.name=adamw"],
+    "AdamW, few images, two passes": ["optim.name=adamw", "data.split=labelled=1,unlabelled=1", "train.accumulate=2"],
+}
+
+Make = Callable[..., Rig]
+
+
+class MethodContract:
+    """method: the name of an installed method, or the path of a Python file that holds one. partners: the methods that
+    it is mixed with: by default one that labels for itself, one with soft labels of an average, one of two networks.
+    """
+
+    method: ClassVar[str] = ""
+    partners: ClassVar[Sequence[str]] = ("fixmatch", "farcluss", "cps")
+
+    @pytest.fixture
+    def name(self) -> str:
+        return self.method
+
+    @pytest.fixture
+    def configured(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+        """Words -> the configuration of a tiny run of the method into a folder of the test."""
+        monkeypatch.setattr(plugins, "entry_points", shelf().entry_points)
+        return lambda *more: resolve(words(f"method={name}", f"output={tmp_path / 'run'}", *more))
+
+    @pytest.fixture
+    def make(self, configured: Callable[..., Config]) -> Make:
+        """Words -> a tiny run of the method, wired and not begun."""
+        return lambda *more: make_rig(configured(*more))
+
+    # --- the class --------------------------------------------------------------------------------------------------
+
+    def test_it_is_a_dataclass_that_names_its_paper_and_types_its_options(self, configured: Any) -> None:
+        _, method = own(configured())
+        assert is_dataclass(method), "decorate the class with @dataclass(eq=False): its fields are the options"
+        assert method.__eq__ is object.__eq__, "pluggy compares plugins: write @dataclass(eq=False)"
+        paper = getattr(method, "paper", None)
+        assert isinstance(paper, str) and paper.strip() and "\n" not in paper, (  # noqa: PT018 - one rule
+            "say `paper: ClassVar[str] = ...`, one line: `ssss list` shows it"
+        )
+        said = method.__doc__ if not str(method.__doc__).startswith(f"{method.__name__}(") else None
+        module = __import__(method.__module__, fromlist="_") if method.__module__ in __import__("sys").modules else None
+        assert (said or getattr(module, "__doc__", None) or "").strip(), "say in a docstring what the method does"
+        hints = typing.get_type_hints(method)
+        for option in fields(method):
+            kind = hints[option.name]
+            parts = typing.get_args(kind) if typing.get_origin(kind) is list else (kind,)
+            assert all(part in PLAIN for part in parts), (
+                f"option {option.name} is declared as {kind}; an option is a str, int, float, bool or a list of one"
+            )
+
+    def test_what_it_marks_as_a_hook_is_one(self, configured: Any) -> None:
+        _, method = own(configured())
+        assert implements(method), f"no function is marked @hookimpl; hooks are: {', '.join(HOOKS)}"
+        assert set(marked(method)) <= set(HOOKS), f"hooks are: {', '.join(HOOKS)}"
+
+    def test_an_unknown_option_is_refused_by_its_name(self, configured: Any, make: Make) -> None:
+        name, _ = own(configured())
+        with pytest.raises(UserError, match=rf"options\.{name}\.no_such_option"):
+            make(f"options.{name}.no_such_option=1")
+
+    def test_a_hook_that_it_does_not_answer_cannot_be_asked_of_it(self, configured: Any, make: Make) -> None:
+        name, method = own(configured())
+        missing = [hook for hook in CHOSEN if hook not in implements(method)]
+        if missing:
+            with pytest.raises(UserError, match=f"hooks.{missing[0]}"):
+                make(f"hooks.{missing[0]}={name}")
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def test_two_steps_move_every_weight_by_finite_losses(self, make: Make) -> None:
+        made = make()
+        before = [copy.deepcopy(student.state_dict()) for student in made.engine.students]
+        losses = made.steps(2)
+        assert finite(losses)
+        parts = sum(value for key, value in losses[0].items() if key != "total")
+        assert losses[0]["total"] == pytest.approx(parts, rel=1e-5), "the total is the sum of the terms"
+        for old, student in zip(before, made.engine.students, strict=True):
+            still = [key for key, value in student.named_parameters() if torch.equal(value, old[key])]
+            assert not still, f"no loss reaches {', '.join(still[:3])}"
+
+    def test_its_last_steps_go_well_after_its_first_ones(self, make: Make) -> None:
+        """Terms that begin late meet an optimiser that has begun without them."""
+        assert finite(early_and_late(make(LONG)))
+
+    @pytest.mark.parametrize("situation", SITUATIONS)
+    def test_it_takes_what_data_and_settings_bring(self, situation: str, make: Make) -> None:
+        assert finite(early_and_late(make(LONG, *SITUATIONS[situation]))), f"with {situation}"
+
+    def test_nothing_to_learn_from_gives_zero_and_not_nan(self, make: Make) -> None:
+        """All labelled pixels void, all unlabelled ones padding."""
+        made, counts = make(LONG), []
+        made.engine.on_health = lambda label, weight, hidden: counts.append(bool(label.valid.any()))
+        batch = next(made.feed)
+        void = Labelled(batch.labelled.image, torch.full_like(batch.labelled.mask, IGNORE))
+        blank, far = (u and Unlabelled(u.image, torch.zeros_like(u.valid)) for u in (batch.unlabelled, batch.partner))
+        for step in (0, 28, 29):
+            losses = made.engine.step(iter([Batch(void, blank, far)]), made.training.progress(step))
+            assert losses["supervised"].item() == 0
+            unused = losses.get("consistency", torch.zeros(())).item() == 0
+            assert any(counts) or unused, "padding teaches: pass `valid` on in the PseudoLabel"
+            assert finite([{key: value.item() for key, value in losses.items()}])
+        assert all(torch.isfinite(value).all() for value in made.student.state_dict().values())
+
+    def test_a_batch_is_never_changed_in_place(self, make: Make) -> None:
+        made = make(LONG)
+        batch = made.engine.receive(next(made.feed))
+        kept = copy.deepcopy(replace(batch))
+        for step in (0, 29):
+            losses: Iterable[Tensor] = made.engine.losses(batch, made.training.progress(step)).values()
+            torch.stack(list(losses)).sum().backward()
+        changed = [
+            f"{part}.{key}"
+            for part in ("labelled", "unlabelled", "partner")
+            if (was := getattr(kept, part)) is not None
+            for key in ("image", "mask", "valid")
+            if hasattr(was, key) and not torch.equal(getattr(getattr(batch, part), key), getattr(was, key))
+        ]
+        assert not changed, f"a hook wrote into {', '.join(changed)}; others read it after you: work on a copy"
+
+    # --- labels and gradients ---------------------------------------------------------------------------------------
+
+    def test_it_never_reads_a_mask_of_an_unlabelled_image(self, make: Make) -> None:
+        assert finite(early_and_late(make("data.split=hidden=2", LONG)))  # reading one raises
+
+    def test_hidden_labels_change_nothing(self, make: Make) -> None:
+        with_labels, without = (make(f"data.split=hidden={there}").steps(2) for there in (1, 0))
+        assert with_labels == without
+
+    def test_its_teachers_learn_nothing_by_gradient(self, make: Make) -> None:
+        made = make(LONG)
+        trained = {id(p) for group in made.engine.optimizer.param_groups for p in group["params"]}
+        own_weights = [t.network for t in made.engine.teachers if t.network is not None]
+        grads: list[bool] = []
+        made.engine.optimizer.register_step_pre_hook(
+            lambda *_: grads.extend(p.grad is not None for network in own_weights for p in network.parameters())
+        )
+        early_and_late(made)
+        assert not any(grads), "a loss reaches the teacher's weights: its passes belong under torch.no_grad()"
+        assert not any(id(p) in trained for network in own_weights for p in network.parameters())
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def test_its_state_lies_in_modules_that_a_checkpoint_holds(self, configured: Any, make: Make) -> None:
+        """What a method remembers between steps, other than options, must come back with the run."""
+        made = make(LONG)
+        method = made.methods[own(configured())[0]]
+        plain = {key: copy.copy(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
+        early_and_late(made)
+        known = {id(part) for module in made.run.modules.values() for part in module.modules()}
+        for key, value in vars(method).items():
+            if isinstance(value, nn.Module):
+                assert id(value) in known, f"self.{key} is not among the modules that `setup` returned"
+            else:
+                assert key in plain, f"self.{key} appeared during the steps: keep it in a module that `setup` returns"
+                assert value == plain[key], f"self.{key} changed during the steps: keep it in a module of `setup`"
+
+    def test_a_stopped_and_resumed_run_equals_one_without_a_stop(
+        self, configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = run(configured(*WHOLE, f"output={tmp_path / 'whole'}")).folder
+        stepped = Training.one_step
+
+        def stopping(training: Training) -> None:
+            training.stop_asked = training.offset + training.step == 6
+            stepped(training)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Training, "one_step", stopping)
+            with pytest.raises(Interrupted):
+                run(configured(*WHOLE))
+        resumed = run(configured(*WHOLE, "resume=true")).folder
+        one, other = (weights(folder) for folder in (whole, resumed))
+        different = [key for key in one if not torch.equal(one[key], other[key])]
+        assert not different, f"{', '.join(different[:3])} differ: something was not saved, or a draw was not torch's"
+
+    def test_the_same_seed_gives_the_same_numbers(self, make: Make) -> None:
+        assert early_and_late(make(LONG)) == early_and_late(make(LONG))
+
+    def test_a_run_writes_what_it_promises(self, configured: Any) -> None:
+        result = run(configured())
+        assert result.metrics["status"] == "finished"
+        assert result.metrics["step"] == 6
+        assert 0 <= result.metrics["val"]["miou"] <= 1
+        assert {path.name for path in result.folder.iterdir()} - {"stages", "pseudo_labels"} == RUN_FILES
+
+    # --- mixing -----------------------------------------------------------------------------------------------------
+
+    def test_it_mixes_with_others_or_is_refused_in_one_line(self, name: str, make: Make) -> None:
+        for partner in self.partners:
+            for mix in (f"{name}+{partner}", f"{partner}+{name}"):
+                if partner != name:
+                    losses = first_and_last(make, f"method={mix}", LONG)
+                    assert losses is None or finite(losses), mix
+
+    def test_each_of_its_hooks_serves_others(self, configured: Any, make: Make) -> None:
+        config = configured()
+        name, method = own(config)
+        path = [f"plugins.path={file}" for file in config.plugins.path]
+        for hook in implements(method):
+            for partner in self.partners if hook in CHOSEN else ():
+                losses = first_and_last(make, f"method={partner}", f"hooks.{hook}={name}", LONG, *path)
+                assert losses is None or finite(losses), f"method={partner} hooks.{hook}={name}"
+
+    @pytest.mark.parametrize("hook", CHOSEN)
+    def test_any_hook_may_be_left_to_the_default(self, hook: str, make: Make) -> None:
+        losses = first_and_last(make, f"hooks.{hook}=none", LONG)
+        assert losses is None or finite(losses)
+
+    # --- a GPU ------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_no_step_waits_for_the_device(self, make: Make) -> None:
+        made = make(LONG, "train.device=cuda")
+        feed = made.feed
+        for step in range(3):
+            made.engine.step(feed, made.training.progress(step))
+        made.engine.ask.watching = False
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for step in (3, 28):
+                made.engine.step(feed, made.training.progress(step))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def own(config: Config) -> tuple[str, type]:
+    """The name and the class of the method that is asked about, the last of those that a run of it needs."""
+    return list(method_classes(config).items())[-1]
+
+
+def finite(losses: list[dict[str, float]]) -> bool:
+    return bool(losses) and all(math.isfinite(value) for step in losses for value in step.values())
+
+
+def early_and_late(made: Rig) -> list[dict[str, float]]:
+    """The losses of two first steps and of two last ones."""
+    return [*made.steps(2), *made.steps(2, first=28)]
+
+
+def first_and_last(make: Make, *more: str) -> list[dict[str, float]] | None:
+    """The losses of the first step and the last one; None when the mix is refused, which takes one line that says what
+    to do."""
+    try:
+        made = make(*more)
+        return [*made.steps(1), *made.steps(1, first=29)]
+    except UserError as error:
+        assert "\n" not in str(error), f"refused in more than a line: {error}"  # noqa: PT017
+        assert "choose hooks." in str(error), f"refused without saying what to do: {error}"  # noqa: PT017
+        return None
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """All weights of a run's last checkpoint, the methods' own included."""
+    place = checkpoint.find_folder(folder / "last")
+    assert place is not None
+    from safetensors.torch import load_file
+
+    files = sorted(place.glob("*.safetensors"))
+    return {f"{file.stem}/{key}": value for file in files for key, value in load_file(file).items()}
