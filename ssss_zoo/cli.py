@@ -172,6 +172,27 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.option("--file", "single", is_flag=True, help="One file, no package.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path(), help="The folder to write into.")
+def new(name: str, single: bool, output: Path) -> None:
+    """A method to start from: a package with its tests, or with --file one file.
+
+    \b
+    ssss new my-idea --file      then: ssss run method=./my_idea.py dataset=shapes train.steps=60
+    ssss new my-idea             then: cd my-idea, and pip install -e '.[test]' && pytest
+    """
+    from ssss_zoo.new import new as write
+
+    for file in write(name, single, output):
+        click.echo(file)
+    if single:
+        click.echo(f"next: ssss run method={file} dataset=shapes train.steps=60")
+    else:
+        click.echo(f"next: cd {output / name} && pip install -e '.[test]' && pytest")
+
+
+@main.command()
 @click.argument("method")
 def card(method: str) -> None:
     """The card of a method: idea, hooks, knobs, cost, published figures, deviations, citation."""

@@ -1,0 +1,114 @@
+"""`ssss new`: what it writes runs, is listed, mixes, compares and passes its own tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ssss_zoo.cli import command_line
+from ssss_zoo.config import resolve
+from ssss_zoo.errors import UserError
+from ssss_zoo.new import named, new
+from ssss_zoo.testing.tiny import make_rig, words
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_single_file_is_short_and_trains(tmp_path, tiny_shelf):
+    (file,) = new("my-idea", True, tmp_path)
+    assert file == tmp_path / "my_idea.py"
+    assert len(file.read_text().splitlines()) < 40
+    made = make_rig(
+        resolve(words(f"method=unimatch+{file}", f"output={tmp_path / 'run'}", "options.my_idea.decay=0.5"))
+    )
+    assert list(made.methods) == ["unimatch", "my_idea"]
+    assert all(loss["total"] > 0 for loss in made.steps(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "camel", "title"),
+    [("mine", "mine", "Mine", "Mine"), ("My-Idea", "my_idea", "MyIdea", "My idea"), ("x2_y", "x2_y", "X2Y", "X2 y")],
+)
+def test_names_that_follow_from_one(name, small, camel, title):
+    found = named(name)
+    assert (found["name"], found["class"], found["title"]) == (small, camel, title)
+    assert found["module"].startswith("ssss_")
+
+
+@pytest.mark.parametrize("name", ["3x", "", "a b", "class", "../x", "ä"])
+def test_what_is_no_name(name, tmp_path):
+    with pytest.raises(UserError, match="is no name for a method"):
+        new(name, True, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_that_lies_there_is_written_over(tmp_path, capsys):
+    for words_ in (["new", "mine", "--file"], ["new", "mine"]):
+        command = [*words_, f"--output={tmp_path}"]
+        assert command_line(command) == 0
+        assert command_line(command) == 2
+        assert "is there already" in capsys.readouterr().err
+
+
+@pytest.fixture
+def package(tmp_path) -> tuple[Path, dict[str, str]]:
+    """A new package, and an environment in which it is installed: its folder and its entry points are on the path."""
+    files = new("their-idea", False, tmp_path)
+    folder = tmp_path / "their-idea"
+    assert {str(file.relative_to(folder)) for file in files} >= {"LICENSE", "README.md", ".github/workflows/ci.yml"}
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    points = project["project"]["entry-points"]["ssss_zoo.methods"]
+    info = folder / "ssss_their_idea-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ssss-their-idea\nVersion: 0.1.0\n")
+    lines = [f"{name} = {value}" for name, value in points.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[ssss_zoo.methods]", *lines]))
+    return folder, {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_package_passes_its_own_tests(package):
+    folder, environment = package
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-500:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 30
+
+
+def test_a_package_is_listed_has_a_card_and_its_recipe_counts(package):
+    folder, environment = package
+
+    def ssss(*arguments: str) -> str:
+        command = [sys.executable, "-m", "ssss_zoo.cli", *arguments]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "their_idea" in ssss("list", "methods")
+    assert "Their idea" in ssss("card", "their_idea")
+    resolved = ssss("config", "method=unimatch+their_idea", "dataset=shapes")
+    assert "threshold: 0.8" in resolved  # of the recipe; the class says 0.9
+
+
+@pytest.mark.slow
+def test_a_package_works_in_a_fresh_environment_with_our_wheel(tmp_path):
+    """Two wheels in an environment of their own, far from this repository. Needs the package registry."""
+    new("their-idea", False, tmp_path)
+    place = tmp_path / "venv/bin"
+
+    def must(*command: str) -> None:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    must(sys.executable, "-m", "venv", "venv")
+    pip = (f"{place}/python", "-m", "pip")
+    must(*pip, "wheel", "-q", "--no-deps", "-w", "wheels", str(ROOT), "./their-idea")
+    must(*pip, "install", "-q", *map(str, (tmp_path / "wheels").glob("*.whl")), "pytest")
+    must(f"{place}/python", "-m", "pytest", "-q", "their-idea/tests")
+    must(f"{place}/ssss", "run", "method=their_idea", "dataset=shapes", "train.steps=2")
+    must(f"{place}/ssss", "compare", "methods=their_idea", "dataset=shapes", "train.steps=2", "seeds=0")

@@ -1,0 +1,134 @@
+"""The kit for authors finds what is wrong with a method, and says it in words that its author knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from ssss_zoo import plugins
+from ssss_zoo.config import resolve
+from ssss_zoo.testing import MethodContract
+from ssss_zoo.testing.tiny import make_rig, shelf, words
+
+HEAD = """
+from dataclasses import dataclass, field
+from typing import ClassVar
+import numpy as np
+import torch
+from torch import Tensor, nn
+from ssss_zoo.records import PseudoLabel, Labelled, Output, Unlabelled, Views
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import EMATeacher, Labeller, predict
+
+"""
+BODY = """
+@dataclass(eq=False)
+class Mine:
+    "A method of the tests."
+    paper: ClassVar[str] = "the tests"
+"""
+WEIGHT = """
+    @hookimpl
+    def pixel_weight(self, label):
+        return label.confidence
+"""
+
+NO_PAPER = BODY.replace('    paper: ClassVar[str] = "the tests"\n', "") + WEIGHT
+EQUAL = BODY.replace("eq=False", "eq=True") + WEIGHT
+ODD_OPTION = BODY + "    table: dict = field(default_factory=dict)\n" + WEIGHT
+SILENT = BODY.replace('    "A method of the tests."\n', "") + WEIGHT
+IN_PLACE = (
+    BODY
+    + """
+    @hookimpl
+    def regularize(self, labelled):
+        labelled.image.mul_(0.5)
+"""
+)
+REMEMBERS = (
+    BODY
+    + """
+    @hookimpl
+    def pixel_weight(self, label):
+        self.last = float(label.confidence.mean())
+        return label.confidence
+"""
+)
+DRAWS = (
+    BODY
+    + """
+    @hookimpl
+    def pixel_weight(self, label):
+        import secrets
+        return label.confidence * secrets.randbelow(1000) / 1000
+"""
+)
+TRAINS_ITS_TEACHER = (
+    BODY
+    + """
+    @hookimpl
+    def make_teacher(self, students, index):
+        return EMATeacher(students[index], 0.9)
+
+    @hookimpl
+    def regularize(self, labelled, teacher):
+        teacher.network.requires_grad_(True)
+        return {"mine": teacher.network(labelled.image).logits.mean()}
+"""
+)
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """(text of a method, name of a test of the kit, fixtures it takes) -> the test is run on the method."""
+    monkeypatch.setattr(plugins, "entry_points", shelf().entry_points)
+
+    def go(text: str, test: str) -> None:
+        (tmp_path / "mine.py").write_text(HEAD + text)
+        name = str(tmp_path / "mine.py")
+        configured = lambda *more: resolve(words(f"method={name}", f"output={tmp_path / 'run'}", *more))  # noqa: E731
+        given = {
+            "name": name,
+            "configured": configured,
+            "make": lambda *more: make_rig(configured(*more)),
+            "tmp_path": tmp_path,
+            "monkeypatch": monkeypatch,
+        }
+        function = getattr(MethodContract(), test)
+        taken = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+        function(**{key: given[key] for key in taken})
+
+    return go
+
+
+CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
+
+
+@pytest.mark.parametrize(
+    ("text", "test", "said"),
+    [
+        (NO_PAPER, CLASS, "say `paper: ClassVar"),
+        (EQUAL, CLASS, r"write @dataclass\(eq=False\)"),
+        (ODD_OPTION, CLASS, "option table is declared as"),
+        (SILENT, CLASS, "say in a docstring"),
+        (IN_PLACE, "test_a_batch_is_never_changed_in_place", "a hook wrote into labelled.image"),
+        (REMEMBERS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.last appeared during the steps"),
+        (DRAWS, "test_the_same_seed_gives_the_same_numbers", ""),
+        (
+            DRAWS,
+            "test_a_stopped_and_resumed_run_equals_one_without_a_stop",
+            "differ: something was not saved, or a draw",
+        ),
+        (TRAINS_ITS_TEACHER, "test_its_teachers_learn_nothing_by_gradient", "a loss reaches the teacher's weights"),
+    ],
+)
+def test_it_finds_what_is_wrong_and_says_it(ask, text, test, said):
+    with pytest.raises(AssertionError, match=said):
+        ask(text, test)
+
+
+@pytest.mark.parametrize("test", sorted(name for name in dir(MethodContract) if name.startswith("test_")))
+def test_it_finds_nothing_wrong_with_a_sound_method_of_a_file(ask, test):
+    marks = {mark.name: mark for mark in getattr(getattr(MethodContract, test), "pytestmark", [])}
+    if "parametrize" in marks or "skipif" in marks:
+        return
+    ask(BODY + WEIGHT, test)
