@@ -59,7 +59,7 @@ from ssss_zoo.machine import peak_memory
 from ssss_zoo.models.contract import Network
 from ssss_zoo.plugins import build_methods
 from ssss_zoo.records import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
-from ssss_zoo.run import make_job, make_training
+from ssss_zoo.runs import make_job, make_training
 from ssss_zoo.training import WATCHED_STEPS
 
 METHODS = ("supervised", "fixmatch", "unimatch", "farcluss")

@@ -25,6 +25,7 @@ class Command(click.Group):
     """The group of commands; turns what a person can fix into one line and exit code 2."""
 
     def invoke(self, context: click.Context) -> Any:
+        """Run the command; its errors become a line."""
         from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
 
         try:
@@ -72,8 +73,8 @@ def compare(words: tuple[str, ...]) -> None:
     """
     from rich.console import Console
 
-    from ssss_zoo.compare.main import compare as run_study
-    from ssss_zoo.compare.tables import notes, on_screen
+    from ssss_zoo.comparison.main import compare as run_study
+    from ssss_zoo.comparison.tables import notes, on_screen
 
     result = run_study(words, tell=lambda line: click.echo(line, err=True))
     console = Console()
@@ -98,7 +99,7 @@ def search(words: tuple[str, ...]) -> None:
     """
     from rich.console import Console
 
-    from ssss_zoo.compare.search import search as run_search
+    from ssss_zoo.comparison.search import search as run_search
 
     found = run_search(words, tell=lambda line: click.echo(line, err=True))
     Console().print(found.table())
@@ -109,7 +110,7 @@ def search(words: tuple[str, ...]) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Make report.html of a comparison again, from the files in its FOLDER alone."""
-    from ssss_zoo.compare.report import write_report
+    from ssss_zoo.comparison.report import write_report
 
     click.echo(write_report(folder))
 
@@ -135,7 +136,7 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
     from ssss_zoo.config import resolve
 
     config = resolve([*words, *(["trace=true"] if trace else [])], config_file)
-    from ssss_zoo.run import run as run_config
+    from ssss_zoo.runs import run as run_config
 
     result = run_config(config)
     show_result(result.folder, result.metrics)
@@ -216,7 +217,7 @@ def evaluate(words: tuple[str, ...], as_json: bool) -> None:
     weights=last|best                which checkpoint (default last)
     evaluate.mode=sliding data.root=DIR ...   any evaluate.*, data.* or train.device key
     """
-    from ssss_zoo.evaluate import evaluate_run
+    from ssss_zoo.rescore import evaluate_run
 
     figures = evaluate_run(words)
     if as_json:

@@ -52,6 +52,7 @@ def named(name: str) -> dict[str, str]:
 
 
 def written(file: Path, template: str, words: dict[str, str]) -> Path:
+    """Fill the template in and write it. Raises UserError rather than write over a file."""
     from jinja2 import Environment, StrictUndefined
 
     if file.exists():

@@ -325,7 +325,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(ssss, monkeypatch):
     def stop(config):
         raise Interrupted("stopped at step 3 of 9; the same command with resume=true goes on")
 
-    monkeypatch.setattr("ssss_zoo.run.run", stop)
+    monkeypatch.setattr("ssss_zoo.runs.run", stop)
     done = ssss("run", "method=supervised")
     assert done.code == 130
     assert done.err == "ssss: stopped at step 3 of 9; the same command with resume=true goes on\n"

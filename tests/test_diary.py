@@ -11,7 +11,7 @@ from torch import nn
 from ssss_zoo.diary import FOLDER, PHOTO, WIDEST, Diary, fitted, undisturbed
 from ssss_zoo.plugins import installed
 from ssss_zoo.records import Progress
-from ssss_zoo.run import run
+from ssss_zoo.runs import run
 
 METHODS = sorted(installed("methods"))
 LATE = Progress(5, 6, 3)

@@ -29,7 +29,7 @@ from ssss_zoo.records import (
     View,
     Views,
 )
-from ssss_zoo.run import run
+from ssss_zoo.runs import run
 from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher
 from ssss_zoo.testing.tiny import Rig, TinyNet, make_method

@@ -25,7 +25,7 @@ from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.plugins import installed
 from ssss_zoo.records import Stage
-from ssss_zoo.run import run
+from ssss_zoo.runs import run
 from ssss_zoo.testing.tiny import make_method
 
 METHODS = sorted(installed("methods"))
@@ -336,7 +336,7 @@ import sys
 from ssss_zoo.testing import tiny
 tiny.install()
 from ssss_zoo.config import resolve
-from ssss_zoo.run import run
+from ssss_zoo.runs import run
 run(resolve(tiny.words(*sys.argv[1:])))
 """
 

@@ -233,7 +233,7 @@ def make_rig(config: Config) -> Rig:
     from ssss_zoo.place import output_folder
     from ssss_zoo.plugins import build_methods, load
     from ssss_zoo.records import Stage
-    from ssss_zoo.run import make_job, make_training
+    from ssss_zoo.runs import make_job, make_training
 
     methods = build_methods(config)
     dataset = load("datasets", config.dataset)(config.data)

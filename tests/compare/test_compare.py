@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from ssss_zoo import run as run_module
+from ssss_zoo import runs as run_module
 from ssss_zoo.cli import command_line
-from ssss_zoo.compare import budget, launch
-from ssss_zoo.compare.cell import run_cell
-from ssss_zoo.compare.main import compare
-from ssss_zoo.compare.study import read_study
-from ssss_zoo.compare.tables import as_csv, as_latex, as_markdown, gain, percent
+from ssss_zoo.comparison import budget, launch
+from ssss_zoo.comparison.cell import run_cell
+from ssss_zoo.comparison.main import compare
+from ssss_zoo.comparison.study import read_study
+from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, gain, percent
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import words as tiny_words
 

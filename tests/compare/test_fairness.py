@@ -6,9 +6,9 @@ import pytest
 import yaml
 from test_compare import tiny_compare  # noqa: F401 - a fixture
 
-from ssss_zoo.compare.fairness import differing, first_weights_differ, settings_differ, settings_of, what_differs
-from ssss_zoo.compare.published import SOURCES, Orders, beside, entries, orders
-from ssss_zoo.compare.tables import notes
+from ssss_zoo.comparison.fairness import differing, first_weights_differ, settings_differ, settings_of, what_differs
+from ssss_zoo.comparison.published import SOURCES, Orders, beside, entries, orders
+from ssss_zoo.comparison.tables import notes
 from ssss_zoo.config import recipes
 from ssss_zoo.data.known import family_of
 

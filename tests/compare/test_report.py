@@ -9,8 +9,8 @@ import pytest
 from test_compare import tiny_compare  # noqa: F401 - a fixture
 
 from ssss_zoo.cli import command_line
-from ssss_zoo.compare.charts import COLOURS, class_bars, learning_curves
-from ssss_zoo.compare.report import headline
+from ssss_zoo.comparison.charts import COLOURS, class_bars, learning_curves
+from ssss_zoo.comparison.report import headline
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.compare.results import (
+from ssss_zoo.comparison.results import (
     Run,
     border_iou,
     difference,
@@ -15,7 +15,7 @@ from ssss_zoo.compare.results import (
     rare_classes,
     spread_of,
 )
-from ssss_zoo.compare.scores import BINS, Scores, border_hits, calibration, hits, rim
+from ssss_zoo.comparison.scores import BINS, Scores, border_hits, calibration, hits, rim
 from ssss_zoo.metrics import confusion_matrix, summary
 
 

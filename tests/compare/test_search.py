@@ -3,7 +3,7 @@
 import pytest
 
 from ssss_zoo.cli import command_line
-from ssss_zoo.compare.search import OWN, choices, search, space_of
+from ssss_zoo.comparison.search import OWN, choices, search, space_of
 from ssss_zoo.config import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import hold_out, open_dataset

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from ssss_zoo.config import resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.records import Batch, Labelled, Progress, Sample
-from ssss_zoo.run import run
+from ssss_zoo.runs import run
 from ssss_zoo.testing.tiny import words
 
 START = Progress(0, 10, 5)

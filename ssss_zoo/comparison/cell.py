@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own: `python -m ssss_zoo.compare.cell FILE`."""
+"""One run of a comparison, in a process of its own: `python -m ssss_zoo.comparison.cell FILE`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ DONE, FAILED, STOPPED = "done", "failed", "stopped"
 def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
     """Train and score, or go on with it; what is finished is not done again. Returns and writes how it ended: `status`
     (done, failed, stopped) and, of a failure, its `reason`."""
-    from ssss_zoo.compare.scores import score
+    from ssss_zoo.comparison.scores import score
     from ssss_zoo.config import resolve
-    from ssss_zoo.run import run
+    from ssss_zoo.runs import run
 
     state: dict[str, Any] = {"status": DONE, "words": words}
     try:

@@ -12,11 +12,11 @@ from typing import Any
 
 from rich.table import Table
 
-from ssss_zoo.compare.study import split_commas
+from ssss_zoo.comparison.study import split_commas
 from ssss_zoo.config import read_file, recipes, resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.listing import hooks
-from ssss_zoo.run import run
+from ssss_zoo.runs import run
 
 TRIALS = 20  # our choice
 HOLD_OUT = 0.25  # of the labelled images (our choice)

@@ -22,7 +22,7 @@ SOURCES = {
 @cache
 def entries() -> tuple[Mapping[str, Any], ...]:
     """Those of published.yaml."""
-    table = yaml.safe_load(files("ssss_zoo.compare").joinpath("published.yaml").read_text("utf-8"))
+    table = yaml.safe_load(files("ssss_zoo.comparison").joinpath("published.yaml").read_text("utf-8"))
     return tuple(table["entries"])
 
 

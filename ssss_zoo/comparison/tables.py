@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from ssss_zoo.checkpoint import write_text
-from ssss_zoo.compare.fairness import what_differs
-from ssss_zoo.compare.results import ENOUGH
+from ssss_zoo.comparison.fairness import what_differs
+from ssss_zoo.comparison.results import ENOUGH
 from ssss_zoo.data.known import UNKNOWN
 
 SHARES = {  # columns in percent: key of a row and what it is called

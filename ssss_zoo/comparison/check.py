@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ssss_zoo.compare.cell import is_done
-from ssss_zoo.compare.study import Cell, Study
+from ssss_zoo.comparison.cell import is_done
+from ssss_zoo.comparison.study import Cell, Study
 from ssss_zoo.config import Config, check_budget
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.plugins import build_methods, load
-from ssss_zoo.run import make_job
+from ssss_zoo.runs import make_job
 
 
 def check_study(study: Study) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.checkpoint import write_json
-from ssss_zoo.compare.results import Run, mious
-from ssss_zoo.compare.study import Study
+from ssss_zoo.comparison.results import Run, mious
+from ssss_zoo.comparison.study import Study
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.diary import FOLDER as DRAWN
 from ssss_zoo.diary import PHOTO

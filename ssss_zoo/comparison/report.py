@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.checkpoint import write_text
-from ssss_zoo.compare.charts import class_bars, cost, labels_over_time, learning_curves
-from ssss_zoo.compare.pictures import FOLDER, INDEX
-from ssss_zoo.compare.published import beside, orders
-from ssss_zoo.compare.results import BASELINE
-from ssss_zoo.compare.tables import HEADS, gain, line, notes, percent, ranked, title
+from ssss_zoo.comparison.charts import class_bars, cost, labels_over_time, learning_curves
+from ssss_zoo.comparison.pictures import FOLDER, INDEX
+from ssss_zoo.comparison.published import beside, orders
+from ssss_zoo.comparison.results import BASELINE
+from ssss_zoo.comparison.tables import HEADS, gain, line, notes, percent, ranked, title
 from ssss_zoo.errors import UserError
 from ssss_zoo.tracking import read_lines
 
@@ -29,7 +29,7 @@ def write_report(folder: Path) -> Path:
         figures = json.loads((folder / "compare.json").read_text())
     except (OSError, ValueError):
         raise UserError(f"{folder} holds no comparison (no compare.json); give the folder of `ssss compare`") from None
-    template = files("ssss_zoo.compare").joinpath("report.html.j2").read_text("utf-8")
+    template = files("ssss_zoo.comparison").joinpath("report.html.j2").read_text("utf-8")
     page = Environment(autoescape=True).from_string(template)
     write_text(folder / "report.html", page.render(content(figures, folder)))
     return folder / "report.html"
@@ -105,7 +105,7 @@ def curve(folder: Path) -> dict[int, float]:
 
 def by_frequency(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     """The classes, those with the most true pixels in val first."""
-    from ssss_zoo.compare.scores import read_scores
+    from ssss_zoo.comparison.scores import read_scores
 
     true = read_scores(Path(next(iter(row["folders"].values())))).counts[:, 1].sum(axis=0)
     return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -int(true[index]))]

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo import checkpoint
-from ssss_zoo.compare.budget import equal_time
-from ssss_zoo.compare.cell import DONE, STATE, is_done
-from ssss_zoo.compare.check import check_study, diagnosed
-from ssss_zoo.compare.launch import launcher
-from ssss_zoo.compare.pictures import write_pictures
-from ssss_zoo.compare.report import write_report
-from ssss_zoo.compare.results import finished_runs, gather
-from ssss_zoo.compare.study import Cell, Study, read_study
-from ssss_zoo.compare.tables import write_tables
+from ssss_zoo.comparison.budget import equal_time
+from ssss_zoo.comparison.cell import DONE, STATE, is_done
+from ssss_zoo.comparison.check import check_study, diagnosed
+from ssss_zoo.comparison.launch import launcher
+from ssss_zoo.comparison.pictures import write_pictures
+from ssss_zoo.comparison.report import write_report
+from ssss_zoo.comparison.results import finished_runs, gather
+from ssss_zoo.comparison.study import Cell, Study, read_study
+from ssss_zoo.comparison.tables import write_tables
 from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.place import flat_config

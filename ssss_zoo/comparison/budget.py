@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ssss_zoo import checkpoint
-from ssss_zoo.compare.cell import read_state
-from ssss_zoo.compare.study import Cell, Row, Study
+from ssss_zoo.comparison.cell import read_state
+from ssss_zoo.comparison.study import Cell, Row, Study
 from ssss_zoo.errors import UserError
 
 PROBE = 20  # steps that a row is timed by (our choice)
@@ -45,7 +45,9 @@ def probe(row: Row, study: Study) -> float:
         words = [*Cell(row, study.seeds[0], study).words, *often, f"output={place}/run", "tracking.uri=off"]
         job = Path(place, "job.json")
         job.write_text(json.dumps({"words": words, "folder": f"{place}/run"}))
-        done = subprocess.run([sys.executable, "-m", "ssss_zoo.compare.cell", str(job)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "ssss_zoo.comparison.cell", str(job)], capture_output=True, text=True
+        )
         metrics = Path(place, "run", "metrics.json")
         if done.returncode != 0 or not metrics.is_file():
             state = read_state(Path(place, "run")) or {}

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ssss_zoo.compare.cell import FAILED, is_done, read_state
-from ssss_zoo.compare.fairness import first_weights_differ, settings_differ, settings_of
-from ssss_zoo.compare.scores import Scores, read_scores
-from ssss_zoo.compare.study import BASELINE, Row, Study
+from ssss_zoo.comparison.cell import FAILED, is_done, read_state
+from ssss_zoo.comparison.fairness import first_weights_differ, settings_differ, settings_of
+from ssss_zoo.comparison.scores import Scores, read_scores
+from ssss_zoo.comparison.study import BASELINE, Row, Study
 from ssss_zoo.tracking import read_lines
 
 DRAWS = 2000  # of the bootstrap (our choice)

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssss_zoo import checkpoint
-from ssss_zoo.compare.cell import SCORES
+from ssss_zoo.comparison.cell import SCORES
 from ssss_zoo.config import Config, square
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluate import load_network
 from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.job import open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.pictures import spread
 from ssss_zoo.plugins import load
 from ssss_zoo.records import IGNORE
+from ssss_zoo.rescore import load_network
 
 BINS = 15  # of confidence (Guo et al., ICML 2017, section 5)
 BORDER = 0.02  # of the diagonal: how far from a contour counts as border (Cheng et al., CVPR 2021, section 4)

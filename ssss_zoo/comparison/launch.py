@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Protocol
 
-from ssss_zoo.compare.cell import FAILED, read_state, run_cell
-from ssss_zoo.compare.study import Cell
+from ssss_zoo.comparison.cell import FAILED, read_state, run_cell
+from ssss_zoo.comparison.study import Cell
 from ssss_zoo.errors import MEMORY, UserError
 
 POLL = 0.3  # seconds between looks at the processes
@@ -92,7 +92,7 @@ def start(cell: Cell, environment: dict[str, str]) -> tuple[subprocess.Popen[byt
         json.dump({"words": cell.words, "folder": str(cell.folder)}, file)
     with (cell.folder / "console.log").open("ab") as console:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ssss_zoo.compare.cell", file.name],
+            [sys.executable, "-m", "ssss_zoo.comparison.cell", file.name],
             env=os.environ | environment,
             stdout=console,
             stderr=console,
