@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from ssss_zoo.comparison.main import CompareResult
 from ssss_zoo.comparison.main import compare as compare_words
 from ssss_zoo.comparison.report import write_report
@@ -15,6 +17,7 @@ from ssss_zoo.comparison.search import search as search_words
 from ssss_zoo.comparison.study import flat_words
 from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.inspection import inspect_words
 from ssss_zoo.plugins import build_methods, make_manager
 from ssss_zoo.rescore import evaluate_run
 from ssss_zoo.runs import RunResult
@@ -22,7 +25,7 @@ from ssss_zoo.runs import run as run_config
 
 __all__ = [
     "CompareResult", "Config", "Found", "Interrupted", "RunResult", "UserError", "compare", "configure", "evaluate",
-    "report", "run", "search",
+    "inspect", "report", "run", "search",
 ]  # fmt: skip
 SEVERAL = ("methods", "seeds", "vary", "try")  # keys whose lists are rows or choices, not one value
 
@@ -49,6 +52,11 @@ def search(*words: str, tell: Callable[[str], None] = lambda line: None, **keys:
 def evaluate(*words: str, **keys: Any) -> dict[str, Any]:
     """`ssss evaluate`: the figures of a finished run's networks. Raises UserError."""
     return evaluate_run(as_words(words, keys))
+
+
+def inspect(*words: str, **keys: Any) -> Image:
+    """`ssss inspect`: one step as a picture, which a notebook shows; nothing is written. Raises UserError."""
+    return inspect_words(as_words(words, keys))[0]
 
 
 def report(folder: str | Path) -> Path:

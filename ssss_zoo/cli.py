@@ -194,6 +194,24 @@ def new(name: str, single: bool, output: Path) -> None:
 
 
 @main.command()
+@WORDS
+def inspect(words: tuple[str, ...]) -> None:
+    """Draw one step as a picture: views with their boxes, pseudo-labels, confidence, weights, who answered which hook.
+
+    \b
+    method=NAME dataset=NAME ...     words of `ssss run`
+    after=50                         train so many steps first (default 0)
+    run=DIR                          or take the weights of a run, and what it was told
+    images=4 file=inspect.png        how many of the batch; where to
+    """
+    from ssss_zoo.inspection import inspect_words
+
+    picture, file = inspect_words(words)
+    picture.save(file)
+    click.echo(file)
+
+
+@main.command()
 @click.argument("method")
 def card(method: str) -> None:
     """The card of a method: idea, hooks, knobs, cost, published figures, deviations, citation."""

@@ -91,6 +91,7 @@ class Engine:
     """The training of one stage: students, each with its teacher, one optimiser, the hooks.
 
     on_health: called at the steps that are logged with (label, weight, hidden labels or None) of the weak view.
+    on_view: called with each view as the student saw it and its class weights (C,).
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Engine:
         self.optimizer = make_optimizer(config, students, modules)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
         self.on_health: Callable[[PseudoLabel, Tensor, Tensor | None], None] | None = None
+        self.on_view: Callable[[Seen, Tensor], None] | None = None
 
     # --- the step ---------------------------------------------------------------------------------------------------
 
@@ -312,6 +314,8 @@ class Engine:
         rebalance = self.ask.class_weight(
             label=seen.label, weight=seen.weight, num_classes=self.num_classes, progress=progress
         )
+        if self.on_view:
+            self.on_view(seen, rebalance)
         view, per_class = seen.view, self.config.loss.class_weight == "per_class"
         given = (seen.output.logits, seen.label, seen.weight, rebalance)
         return view.share * consistency(*given, view.normaliser, per_class, view.loss)

@@ -86,3 +86,13 @@ def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str], hea
         draw.rectangle((left, line + 2, left + 10, line + 12), fill=dataset.colours[index], outline="black")
         draw.text((left + 15, line + 1), name[:20], fill="black")
     return canvas
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One below the other."""
+    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        canvas.paste(picture, (0, top))
+        top += picture.height
+    return canvas

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.stream import Crops
 from ssss_zoo.engine import seed_draws
-from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, photo, sheet, spread
+from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, photo, sheet, spread, stacked
 from ssss_zoo.records import IGNORE
 
 HEADS = ("image", "mask over it", "mask", "weak view", "its mask", "strong view")
@@ -73,13 +72,4 @@ def histogram(pixels: np.ndarray, dataset: Dataset) -> Image.Image:
         draw.rectangle((150, top, 150 + length, top + BAR), fill=dataset.colours[index], outline="black")
         draw.text((GAP, top + 1), name[:22], fill="black")
         draw.text((156 + length, top + 1), f"{100 * share:.2f} %", fill="black")
-    return canvas
-
-
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
-    canvas = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
-    top = 0
-    for picture in pictures:
-        canvas.paste(picture, (0, top))
-        top += picture.height
     return canvas

@@ -17,13 +17,13 @@ from ssss_zoo.testing.tiny import words as tiny_words
 
 PUBLIC = {
     "CompareResult", "Config", "Found", "Interrupted", "RunResult", "UserError", "compare", "configure", "evaluate",
-    "report", "run", "search",
+    "inspect", "report", "run", "search",
 }  # fmt: skip
 
 PROGRAM = """
 from pathlib import Path
 from ssss_zoo import CompareResult, Config, Found, RunResult, UserError
-from ssss_zoo import compare, configure, evaluate, report, run, search
+from ssss_zoo import compare, configure, evaluate, inspect, report, run, search
 
 def whole(tell: object) -> float:
     config: Config = configure(method="fixmatch", train={"steps": 3})
@@ -36,6 +36,7 @@ def whole(tell: object) -> float:
         run(method="fixmach")
     except UserError as error:
         print(error, page, figures, found.command)
+    inspect(run=result.folder).save("step.png")
     value: float = result.metrics["val"]["miou"]
     return value
 """

@@ -33,6 +33,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "training rescore preview",
     "dataset_tools",
     "runs",
+    "inspection",
     "comparison",
     "api new templates",
     "cli",

@@ -1,0 +1,205 @@
+"""`ssss inspect`: one step as a picture. What each view shows, what the pseudo-labels say, which pixels count and how
+much, who answered which hook: where a bug of a method is seen first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ssss_zoo import checkpoint
+from ssss_zoo.config import Config, resolve
+from ssss_zoo.engine import seed_draws
+from ssss_zoo.errors import UserError
+from ssss_zoo.job import open_dataset
+from ssss_zoo.pictures import GAP, LINE, coloured, photo, sheet, stacked
+from ssss_zoo.plugins import build_methods, load, who_answers
+from ssss_zoo.records import Batch, PseudoLabel, Seen, Stage
+from ssss_zoo.rescore import run_config
+from ssss_zoo.runs import make_job, make_training
+from ssss_zoo.training import Training
+
+OWN = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # words that are not configuration
+SIDE = 160  # pixels that a panel is wide at least (our choice)
+FRAME = (255, 60, 60)  # around the boxes of a view
+BAR = 200  # pixels of the longest bar of class weights
+
+
+@dataclass
+class Look:
+    """What was seen of a step: the batch as the hooks got it, the weak views' labels and weights, each view with its
+    class weights (C,), and the losses."""
+
+    batch: Batch
+    losses: dict[str, float] = field(default_factory=dict)
+    weak: list[tuple[PseudoLabel, Tensor]] = field(default_factory=list)
+    views: list[tuple[Seen, Tensor]] = field(default_factory=list)
+
+
+def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
+    """The picture that the words ask for, and the file that they name. run=DIR: with the weights of that run; after=N:
+    after so many steps of training; images=N: of the batch. Raises UserError as a run does."""
+    given = list(words)
+    own = OWN | {key: value for key, _, value in (word.partition("=") for word in given) if key in OWN}
+    rest = [word for word in given if word.partition("=")[0] not in OWN]
+    config = run_config(Path(own["run"]).expanduser(), rest) if own["run"] else resolve(rest)
+    after, images = (whole_number(key, own[key]) for key in ("after", "images"))
+    return inspect_step(config, own["run"] or None, after, images), Path(own["file"]).expanduser()
+
+
+def whole_number(key: str, text: str) -> int:
+    if not text.isdigit():
+        raise UserError(f"{key} takes a whole number, got '{text}'")
+    return int(text)
+
+
+def inspect_step(config: Config, run: str | None = None, after: int = 0, images: int = 4) -> Image.Image:
+    """One step of a run as a picture; nothing is written. Parameters and what is raised: as in `inspect_words`."""
+    config.train.workers, config.tracking.uri = 0, "off"
+    config.train.steps = config.train.steps or (None if config.train.epochs else max(after + 1, 100))
+    methods = build_methods(config)
+    dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+    training = make_training(make_job(config, methods, dataset, Path("nowhere")), Stage(), 0, 0)
+    if run:
+        place = checkpoint.find_folder(Path(run).expanduser() / "last")
+        if place is None:
+            raise UserError(f"run={run} holds no checkpoint yet")
+        training.restore(place, checkpoint.load_state(place))
+    begin = min(training.step, training.steps - 1)
+    feed = training.open_feed(begin)
+    for step in range(begin, begin + after):
+        training.engine.step(feed, training.progress(step))
+    names = feed.names(begin + after)
+    look = look_at(training, next(feed), begin + after)
+    rows = [row_of(look, index, dataset) for index in range(min(images, len(look.batch.labelled.image)))]
+    titles = [" / ".join(dict.fromkeys(of_stream[index] for of_stream in names.values())) for index in range(len(rows))]
+    drawn = sheet([[p for _, p in row] for row in rows], dataset, titles, [head for head, _ in rows[0]])
+    return stacked([drawn, facts(look, training, begin + after)])
+
+
+def look_at(training: Training, raw: Batch, step: int) -> Look:
+    """Make the losses of a step and keep what they were made of."""
+    engine = training.engine
+    seed_draws(engine.seed, step, 0)
+    look = Look(engine.receive(raw))
+    engine.on_health = lambda label, weight, hidden: look.weak.append((label, weight))
+    engine.on_view = lambda seen, weights: look.views.append((seen, weights))
+    losses = engine.losses(look.batch, training.progress(step))
+    look.losses = {name: loss.item() for name, loss in losses.items()}
+    return look
+
+
+# --- panels ---------------------------------------------------------------------------------------------------------
+
+
+def row_of(look: Look, index: int, dataset: Any) -> list[tuple[str, Image.Image]]:
+    """Heads and pictures of the index-th images of the batch, of the first student."""
+    batch = look.batch
+    panels = [
+        ("labelled", pixels(batch.labelled.image[index])),
+        ("its mask", coloured(ids(batch.labelled.mask[index]), dataset)),
+    ]
+    if batch.unlabelled and look.weak:
+        label, weight = look.weak[0]
+        panels += [
+            ("weak view", pixels(batch.unlabelled.image[index])),
+            ("pseudo-label", coloured(ids(label.ids[index]), dataset)),
+            ("confidence, 0 to 1", grey(label.confidence[index], 1.0)),
+            (scaled("pixel weight", weight), grey(weight[index], top_of(weight))),
+        ]
+    names = [seen.view.name for seen, _ in look.views]
+    for seen, _ in look.views[: len(set(names))]:  # those of further students come after
+        name, weight = seen.view.name, seen.weight * seen.label.valid
+        panels += [
+            (f"{name}: what it shows", framed(pixels(seen.image[index]), seen.box, index)),
+            (f"{name}: its target", coloured(ids(seen.label.ids[index]), dataset)),
+            (scaled(f"{name}: weight", weight), grey(weight[index], top_of(weight))),
+        ]
+    return [(head, enlarged(panel)) for head, panel in panels]
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """(channels, H, W) in [0, 1] as (H, W, 3) uint8."""
+    return photo((image.detach().float().clamp(0, 1) * 255).permute(1, 2, 0).cpu().numpy())
+
+
+def ids(mask: Tensor) -> np.ndarray:
+    return mask.to("cpu", torch.uint8).numpy()
+
+
+def grey(values: Tensor, top: float) -> np.ndarray:
+    """(H, W) from 0, black, to `top`, white."""
+    return photo((values.detach().float().clamp(0, top) * (255 / top)).cpu().numpy()[..., None])
+
+
+def top_of(weight: Tensor) -> float:
+    """What white stands for: the largest weight, or 1 where all are 0."""
+    return weight.max().item() or 1.0
+
+
+def scaled(head: str, weight: Tensor) -> str:
+    return f"{head}, 0 to {top_of(weight):.3g}"
+
+
+def framed(image: np.ndarray, box: Tensor | None, index: int) -> np.ndarray:
+    """The image with a line around what was laid over it."""
+    if box is not None:
+        inside = box[index][None, None].float()
+        rim = (inside > 0) & (F.max_pool2d(1 - inside, 3, 1, 1) > 0)
+        image = image.copy()
+        image[rim[0, 0].cpu().numpy()] = FRAME
+    return image
+
+
+def enlarged(panel: np.ndarray) -> Image.Image:
+    times = max(1, -(-SIDE // panel.shape[1]))
+    return Image.fromarray(panel.repeat(times, axis=0).repeat(times, axis=1))
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+
+
+def facts(look: Look, training: Training, step: int) -> Image.Image:
+    """Losses, who answered, and the class weights of each view, as text and bars."""
+    hooks = who_answers(training.job.relay.hook).items()
+    lines = [
+        f"step {step + 1} of {training.steps}, losses: " + ", ".join(f"{n} {v:.4g}" for n, v in look.losses.items())
+    ]
+    lines += [f"{hook}: {' + '.join(names)}" for hook, names in hooks if names and names != ["default"]]
+    lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
+    weights = {seen.view.name: values for seen, values in look.views}
+    told = {name: values.tolist() for name, values in weights.items() if not torch.all(values == 1)}
+    classes = training.job.dataset.class_names
+    height = LINE * (len(lines) + sum(len(values) + 1 for values in told.values())) + 2 * GAP
+    canvas = Image.new("RGB", (max(900, BAR + 400), height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, text in enumerate(lines):
+        draw.text((GAP, GAP + number * LINE), text, fill="black")
+    top = GAP + LINE * len(lines)
+    for name, values in told.items():
+        draw.text((GAP, top), f"class weights of view {name}", fill="black")
+        for number, (of_class, value) in enumerate(zip(classes, values, strict=True), start=1):
+            line, long = top + number * LINE, round(BAR * value / max(values))
+            draw.rectangle((150, line + 2, 150 + long, line + 12), fill=training.job.dataset.colours[number - 1])
+            draw.text((GAP, line), of_class[:22], fill="black")
+            draw.text((160 + long, line), f"{value:.3g}", fill="black")
+        top += LINE * (len(values) + 1)
+    return canvas
+
+
+def counted(look: Look) -> list[tuple[str, PseudoLabel, Tensor]]:
+    weak = [("weak views", *look.weak[0])] if look.weak else []
+    return weak + [(f"view {seen.view.name}", seen.label, seen.weight) for seen, _ in look.views]
+
+
+def share_used(name: str, label: PseudoLabel, weight: Tensor) -> str:
+    valid = label.valid.sum().clamp(min=1)
+    used, mean = ((value * label.valid).sum() / valid for value in ((weight > 0).float(), weight))
+    return f"{name}: {100 * used.item():.1f} % of the pixels count (padding left out), mean weight {mean.item():.3g}"

@@ -1,0 +1,98 @@
+"""The picture of a step shows what the step did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssss_zoo.cli import command_line
+from ssss_zoo.errors import UserError
+from ssss_zoo.inspection import FRAME, framed, grey, inspect_words, look_at, row_of, share_used
+from ssss_zoo.plugins import installed
+from ssss_zoo.records import PseudoLabel
+from ssss_zoo.runs import run
+from ssss_zoo.testing.tiny import words
+
+
+@pytest.fixture
+def looked(tiny_run):
+    """(words) -> the rig and the look at its first step."""
+
+    def go(*more):
+        rig = tiny_run(*more)
+        return rig, look_at(rig.training, next(rig.feed), 0)
+
+    return go
+
+
+@pytest.mark.parametrize("method", sorted(installed("methods")))
+def test_every_method_can_be_looked_at(method, tiny_shelf, tmp_path):
+    picture, file = inspect_words([*words(f"method={method}"), "after=2", f"file={tmp_path / 'step.png'}"])
+    assert picture.width > 300
+    assert file == tmp_path / "step.png"
+
+
+def test_it_is_the_step_that_a_run_makes(looked, tiny_run):
+    _, look = looked("method=farcluss")
+    assert look.losses == pytest.approx(
+        {k: v for k, v in tiny_run("method=farcluss").steps(1)[0].items() if k != "total"}
+    )
+    assert [seen.view.name for seen, _ in look.views] == ["strong"]
+
+
+def test_panels_are_the_tensors_of_the_step(looked):
+    rig, look = looked("method=fixmatch", "options.fixmatch.threshold=0.2")
+    panels = dict(row_of(look, 1, rig.run.dataset))
+    label, weight = look.weak[0]
+    shown = np.array(panels["pseudo-label"])
+    times = shown.shape[0] // label.ids.shape[1]
+    colours = np.array(rig.run.dataset.colours, np.uint8)
+    assert np.array_equal(shown[::times, ::times], colours[label.ids[1].numpy()])
+    white = np.array(next(panel for head, panel in panels.items() if head.startswith("pixel weight")))
+    assert np.array_equal(white[::times, ::times, 0] > 0, weight[1].numpy() > 0)
+    assert "its mask" in panels
+    assert any(head.startswith("strong: weight") for head in panels)
+
+
+def test_labels_alone_have_two_panels(looked):
+    rig, look = looked("method=supervised")
+    assert [head for head, _ in row_of(look, 0, rig.run.dataset)] == ["labelled", "its mask"]
+
+
+def test_boxes_have_a_frame_and_their_inside_is_seen():
+    box = torch.zeros(1, 8, 8, dtype=torch.bool)
+    box[0, 2:6, 3:7] = True
+    shown = framed(np.zeros((8, 8, 3), np.uint8), box, 0)
+    assert tuple(shown[2, 3]) == FRAME
+    assert tuple(shown[3, 4]) == (0, 0, 0)
+    assert tuple(shown[1, 3]) == (0, 0, 0)
+
+
+def test_grey_and_shares_by_hand():
+    assert grey(torch.tensor([[0.0, 1.0, 2.0]]), 2.0)[0, :, 0].tolist() == [0, 127, 255]
+    valid = torch.tensor([[[True, True, True, False]]])
+    label = PseudoLabel(torch.zeros(1, 1, 4, dtype=torch.int64), torch.ones(1, 1, 4), valid)
+    text = share_used("weak", label, torch.tensor([[[0.0, 0.5, 1.0, 9.0]]]))
+    assert text == "weak: 66.7 % of the pixels count (padding left out), mean weight 0.5"
+
+
+def test_a_finished_run_is_looked_at_with_its_weights(tiny_shelf, tiny_config, tmp_path):
+    run(tiny_config("method=farcluss"))
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    first, _ = inspect_words(words("method=farcluss"))
+    later, _ = inspect_words([f"run={tmp_path / 'run'}"])
+    assert np.array(first).shape[1] == np.array(later).shape[1]
+    assert not np.array_equal(np.array(first)[:200], np.array(later)[:200])
+    assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+
+
+def test_the_command_writes_the_picture(tiny_shelf, tmp_path, capsys):
+    assert command_line(["inspect", *words("method=cps"), f"file={tmp_path / 'i.png'}", "images=1"]) == 0
+    with Image.open(tmp_path / "i.png") as picture:
+        assert picture.width > 300
+    assert command_line(["inspect", *words(), "after=soon"]) == 2
+    assert "after takes a whole number, got 'soon'" in capsys.readouterr().err
+    with pytest.raises(UserError, match="holds no run"):
+        inspect_words([f"run={tmp_path}"])
