@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MEMORY = (
-    "out of memory; a smaller train.batch with train.accumulate, a smaller train.crop or train.precision=bf16 needs "
-    "less, and evaluate.mode=sliding where large images are evaluated"
+LESS = (
+    "a smaller train.batch with train.accumulate, a smaller train.crop or train.precision=bf16 needs less, and "
+    "evaluate.mode=sliding where large images are evaluated"
 )
+MEMORY = f"out of memory; {LESS}"
 
 ROOM = "make room, then go on: a run with resume=true, a comparison by the same command"
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ssss_zoo.comparison.cell import FAILED, read_state, run_cell
 from ssss_zoo.comparison.study import Cell
-from ssss_zoo.errors import MEMORY, UserError
+from ssss_zoo.errors import LESS, UserError
 
 POLL = 0.3  # seconds between looks at the processes
 QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue (our choice: sites ask not to be asked often)
@@ -107,7 +107,11 @@ def ended(cell: Cell, code: int) -> dict[str, Any]:
     state = read_state(cell.folder)
     if code in (0, 2, 130) and state:
         return state
-    killed = f"killed by signal {-code}; if that was the system: {MEMORY}" if code < 0 else f"it ended with {code}"
+    killed = (
+        f"killed by signal {-code}; if the system did it, memory ran out: {LESS}"
+        if code < 0
+        else f"it ended with {code}"
+    )
     return {"status": FAILED, "reason": f"{killed} (see {cell.folder / 'console.log'})"}
 
 
@@ -199,7 +203,7 @@ def crashed(error: BaseException) -> dict[str, Any]:
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return {
         "status": FAILED,
-        "reason": f"its worker died ({type(error).__name__}: {first[:200]}); {MEMORY}, if that was it",
+        "reason": f"its worker died ({type(error).__name__}: {first[:200]}); if memory ran out: {LESS}",
     }
 
 
