@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ssss_zoo import plugins
-from ssss_zoo.config import resolve
-from ssss_zoo.testing import MethodContract
-from ssss_zoo.testing.tiny import make_rig, shelf, words
+from ssss_zoo.config import DataConfig, resolve
+from ssss_zoo.testing import DatasetContract, MethodContract
+from ssss_zoo.testing.tiny import TinyData, make_rig, shelf, words
 
 HEAD = """
 from dataclasses import dataclass, field
@@ -132,3 +132,37 @@ def test_it_finds_nothing_wrong_with_a_sound_method_of_a_file(ask, test):
     if "parametrize" in marks or "skipif" in marks:
         return
     ask(BODY + WEIGHT, test)
+
+
+class Keeps(TinyData):
+    def read_image(self, sample):
+        self.kept = getattr(self, "kept", {})
+        return self.kept.setdefault(sample.name, super().read_image(sample))
+
+
+class Leaks(TinyData):
+    def __init__(self, data):
+        super().__init__(data)
+        self.val = [*self.val, self.labelled[0]]
+
+
+class Shifts(TinyData):
+    def read_mask(self, sample):
+        return super().read_mask(sample) + 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "test", "said"),
+    [
+        (
+            Keeps,
+            "test_reading_twice_gives_the_same_and_hands_out_no_memory",
+            "read_image hands out an array that it keeps",
+        ),
+        (Leaks, "test_lists_are_there_and_share_nothing", r"validation images are trained on: \['labelled0'\]"),
+        (Shifts, "test_images_and_masks_are_what_the_loader_expects", "are no classes"),
+    ],
+)
+def test_it_finds_what_is_wrong_with_a_data_set(kind, test, said):
+    with pytest.raises(AssertionError, match=said):
+        getattr(DatasetContract(), test)(lambda **more: kind(DataConfig(**more)))
