@@ -1,0 +1,30 @@
+"""Margin: a pixel counts by how far the teacher's first choice is ahead of its second."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssss_zoo.errors import check_range
+from ssss_zoo.specs import hookimpl
+from ssss_zoo.teacher import EMATeacher
+
+
+@dataclass(eq=False)
+class Margin:
+    paper: ClassVar[str] = "Margin, the worked example of the documentation"
+
+    power: float = 2.0  # of the margin: 0 counts all pixels alike
+    decay: float = 0.99  # of the teacher's average
+
+    def __post_init__(self) -> None:
+        check_range("options.margin.power", self.power, 0)
+
+    @hookimpl
+    def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:
+        return EMATeacher(students[index], self.decay)
+
+    @hookimpl
+    def pixel_weight(self, probs: Tensor) -> Tensor:
+        first, second = probs.topk(2, dim=1).values.unbind(dim=1)
+        return (first - second) ** self.power

@@ -1,0 +1,187 @@
+"""The pages that are made from the code: hooks, methods, settings, protocols. Run by MkDocs; tests call it, too."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from ssss_zoo import config, specs
+from ssss_zoo.config import Config, recipes
+from ssss_zoo.errors import UserError
+from ssss_zoo.listing import card, hooks, listing
+from ssss_zoo.plugins import ALWAYS, HOOKS
+
+EXAMPLES = Path(__file__).parent / "examples" / "hooks.py"
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs has read mkdocs.yml: put the pages of hooks and methods in place of their folders."""
+    for entry in config["nav"]:
+        for title, place in entry.items():
+            if place.endswith("/"):
+                inside = sorted(name for name in pages() if name.startswith(place) and not name.endswith("/index.md"))
+                order = [f"{place}{hook}.md" for hook in HOOKS] if place == "hooks/" else inside
+                entry[title] = [f"{place}index.md", *order]
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """MkDocs asks which files there are: add ours."""
+    from mkdocs.structure.files import File
+
+    for name, text in pages().items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Markdown of every made page by its path."""
+    made = {f"hooks/{hook}.md": hook_page(hook) for hook in HOOKS}
+    made |= {f"methods/{item['name']}.md": method_page(item["name"]) for item in listing("methods")}
+    made["hooks/index.md"] = hook_index()
+    made["methods/index.md"] = method_index()
+    made["settings.md"] = settings_page()
+    made["protocols.md"] = protocols_page()
+    return made
+
+
+# --- hooks ----------------------------------------------------------------------------------------------------------
+
+
+def example_of(hook: str) -> str:
+    """The source of the class in examples/hooks.py that answers `hook` as its smallest example."""
+    wanted = "".join(part.capitalize() for part in hook.split("_"))
+    text = EXAMPLES.read_text()
+    node = next(one for one in ast.parse(text).body if isinstance(one, ast.ClassDef) and one.name == wanted)
+    first = min(node.lineno, *(decorator.lineno for decorator in node.decorator_list))
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+
+
+def rule_of(hook: str) -> str:
+    """How answers combine, as the hook's mark and its text say."""
+    text = " ".join((getattr(specs, hook).__doc__ or "").split())
+    if getattr(specs, hook).ssss_zoo_spec["firstresult"]:
+        return "the first answer counts"
+    known = {"multiplied": "answers are multiplied", "summed": "terms are summed"}
+    return next((said for word, said in known.items() if word in text), "everybody is asked")
+
+
+def hook_page(hook: str) -> str:
+    """Signature, text, combination, users and smallest example of a hook."""
+    function = getattr(specs, hook)
+    item = next(one for one in hooks() if one["name"] == hook)
+    users = ", ".join(f"[`{name}`](../methods/{name}.md)" for name in item["answered_by"]) or "nobody yet"
+    signature = re.sub(r"(?:[a-z_]+\.)+(?=[A-Za-z])", "", str(inspect.signature(function))).replace("'", "")
+    chosen = (
+        "" if hook in ALWAYS else f" `hooks.{hook}=NAME` lets a method answer it alone, `hooks.{hook}=none` nobody."
+    )
+    return "\n\n".join(
+        [
+            f"# {hook}",
+            f"```python\n{hook}{signature}\n```",
+            text_of(function),
+            f"**Combination**: {rule_of(hook)}.{chosen}",
+            f"**Answered by**: {users}.",
+            "## Smallest example",
+            f"```python\n{example_of(hook)}\n```",
+            "",
+        ]
+    )
+
+
+def text_of(thing: Any) -> str:
+    """Its docstring as Markdown: `<` begins no tag, and a path in quotes stays."""
+    return inspect.cleandoc(thing.__doc__ or "").replace("<", "&lt;")
+
+
+def hook_index() -> str:
+    """All hooks in the order in which they are asked."""
+    rows = [f"| [`{hook}`]({hook}.md) | {first_sentence(hook)} | {rule_of(hook)} |" for hook in HOOKS]
+    head = ["# Hooks", "", text_of(specs), "", "| hook | what it decides | combination |"]
+    head.append("|---|---|---|")
+    return "\n".join([*head, *rows, ""])
+
+
+def first_sentence(hook: str) -> str:
+    text = " ".join((getattr(specs, hook).__doc__ or "").split())
+    return text.partition(". ")[0] + "."
+
+
+# --- methods --------------------------------------------------------------------------------------------------------
+
+
+def method_page(name: str) -> str:
+    try:
+        return card(name)
+    except UserError as error:
+        return f"# {name}\n\n{error}\n"
+
+
+def method_index() -> str:
+    """What `ssss list methods` says, with links."""
+    rows = []
+    for item in listing("methods"):
+        source, _, answered = item["about"].partition("  [")
+        links = ", ".join(f"[`{hook}`](../hooks/{hook}.md)" for hook in answered.rstrip("]").split())
+        rows.append(f"| [`{item['name']}`]({item['name']}.md) | {source} | {links} |")
+    return "\n".join(["# Methods", "", "| method | source | hooks |", "|---|---|---|", *rows, ""])
+
+
+# --- settings and protocols -----------------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    """Every key of the configuration with its type and default, by section."""
+    parts = [
+        "# Every setting",
+        "`key=value` on the command line, the last one wins. Below it lie the recipes of data set and method, and the "
+        "defaults named here. `ssss config method=NAME dataset=NAME` prints what a run would use.",
+        *section("", Config),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(prefix: str, schema: type) -> list[str]:
+    """Heading, text and table of a section, then of those inside it."""
+    hints, rows, inner = typing.get_type_hints(schema), [], []
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        if dataclasses.is_dataclass(kind):
+            inner += section(f"{prefix}{field.name}.", typing.cast(type, kind))
+            continue
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        shown = "" if default in (None, [], {}) else f"`{default}`"
+        rows.append(f"| `{prefix}{field.name}` | {type_of(kind)} | {shown} |")
+    table = "\n".join(["| key | takes | default |", "|---|---|---|", *rows])
+    return [f"## {prefix.rstrip('.') or 'A run'}", text_of(schema), table, *inner]
+
+
+def type_of(kind: Any) -> str:
+    arguments = [one for one in typing.get_args(kind) if one is not type(None)]
+    if typing.get_origin(kind) is list:
+        return f"a list of {type_of(arguments[0])}"
+    if typing.get_origin(kind) is dict:
+        return "names and values"
+    if arguments:
+        return f"{type_of(arguments[0])}, or nothing"
+    return config.READERS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def protocols_page() -> str:
+    """Why numbers differ, and each protocol with its settings."""
+    parts = [Path(__file__).with_name("protocols-head.md").read_text()]
+    for name, path in sorted(recipes("protocol").items()):
+        first, *rest = path.read_text().splitlines()
+        parts.append(f"## {name}\n\n{first.removeprefix('# ')}\n\n```yaml\n" + "\n".join(rest) + "\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(pages()[name])
