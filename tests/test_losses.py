@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from ssss_zoo.config import LossConfig
 from ssss_zoo.losses import (
     consistency,
     cross_entropy,
@@ -22,6 +23,7 @@ from ssss_zoo.losses import (
     percentile,
     pixel_loss,
     squared_error,
+    supervised_loss,
 )
 from ssss_zoo.records import IGNORE, PseudoLabel
 
@@ -394,3 +396,29 @@ def test_the_percentile_of_nothing_keeps_nothing():
 def test_the_fewest_classes_with_a_mass(mass, kept):
     largest = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).view(1, 3, 1, 1)
     assert fewest_with_mass(largest, mass).flatten().tolist() == [True] * kept + [False] * (3 - kept)
+
+
+# --- where a mutant once lived --------------------------------------------------------------------------------------
+
+
+def test_a_single_known_pixel_counts_whole():
+    logits, mask = torch.tensor([[[[0.0, 3.0]], [[0.0, 1.0]]]]), torch.tensor([[[0, IGNORE]]])
+    assert cross_entropy(logits, mask).item() == pytest.approx(math.log(2))
+
+
+def test_the_setting_chooses_the_loss():
+    logits, mask = torch.randn(1, 3, 4, 4), torch.randint(0, 3, (1, 4, 4))
+    plain = supervised_loss(LossConfig(supervised="ce"))(logits, mask)
+    hard = supervised_loss(LossConfig(supervised="ohem", ohem_threshold=0.0, ohem_min_kept=1))(logits, mask)
+    assert plain == cross_entropy(logits, mask)
+    assert hard == ohem(logits, mask, 0.0, 1) > plain
+
+
+def test_squared_error_of_ids_where_no_two_sizes_are_the_same():
+    ids = torch.tensor([[[0, 2]]])
+    label = PseudoLabel(ids, torch.ones(1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool))
+    assert squared_error(torch.zeros(1, 3, 1, 2), label).flatten().tolist() == pytest.approx([4 / 9 + 2 / 9] * 2)
+
+
+def test_the_percentile_of_one_value_is_it():
+    assert percentile(torch.tensor([7.0, 9.0]), torch.tensor([True, False]), 80) == 7
