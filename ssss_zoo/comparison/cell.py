@@ -28,7 +28,7 @@ def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
         if not is_finished(folder):
             run(config)
         if not (folder / SCORES).is_file():
-            score(resolve(words, folder / "config.yaml"), folder)
+            score(resolve(words, folder / "config.yaml"), folder, folder / SCORES)
     except (Interrupted, KeyboardInterrupt):
         state["status"] = STOPPED
     except UserError as error:

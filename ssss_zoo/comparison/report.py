@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.checkpoint import write_text
+from ssss_zoo.comparison.cell import SCORES
 from ssss_zoo.comparison.charts import class_bars, cost, labels_over_time, learning_curves
 from ssss_zoo.comparison.pictures import FOLDER, INDEX
 from ssss_zoo.comparison.published import beside, orders
@@ -107,7 +108,7 @@ def by_frequency(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     """The classes, those with the most true pixels in val first."""
     from ssss_zoo.comparison.scores import read_scores
 
-    true = read_scores(Path(next(iter(row["folders"].values())))).counts[:, 1].sum(axis=0)
+    true = read_scores(Path(next(iter(row["folders"].values()))) / SCORES).counts[:, 1].sum(axis=0)
     return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -int(true[index]))]
 
 

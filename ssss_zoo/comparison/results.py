@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssss_zoo.comparison.cell import FAILED, is_done, read_state
+from ssss_zoo.comparison.cell import FAILED, SCORES, is_done, read_state
 from ssss_zoo.comparison.fairness import first_weights_differ, settings_differ, settings_of
 from ssss_zoo.comparison.scores import Scores, read_scores
 from ssss_zoo.comparison.study import BASELINE, Row, Study
@@ -42,7 +42,9 @@ def finished_runs(study: Study) -> dict[str, list[Run]]:
         if is_done(cell.folder):
             metrics = json.loads((cell.folder / "metrics.json").read_text())
             history = read_lines(cell.folder / "history.jsonl")
-            found[cell.row.name].append(Run(cell.seed, cell.folder, metrics, read_scores(cell.folder), history))
+            found[cell.row.name].append(
+                Run(cell.seed, cell.folder, metrics, read_scores(cell.folder / SCORES), history)
+            )
     return found
 
 

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssss_zoo import checkpoint
-from ssss_zoo.comparison.cell import SCORES
 from ssss_zoo.config import Config, square
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation import Evaluator
@@ -46,8 +45,8 @@ class Scores:
         return float(np.abs(confidence - right).sum() / max(pixels.sum(), 1))
 
 
-def score(config: Config, folder: Path) -> None:
-    """Look at the last weights of the run in `folder`, of the network that it reports; writes SCORES and shown/."""
+def score(config: Config, folder: Path, file: Path) -> None:
+    """Look at the last weights of the run in `folder`, of the network that it reports; writes shown/, then `file`."""
     place = checkpoint.find_folder(folder / "last")
     if place is None:
         raise UserError(f"{folder} holds no checkpoint to score")
@@ -70,14 +69,14 @@ def score(config: Config, folder: Path) -> None:
         if dataset.val[index].name in chosen:
             save(predicted, folder / "shown" / f"{index}.png")
             shown.append(index)
-    new = folder / f".{SCORES}"
+    new = file.with_name(f".{file.name}")
     with new.open("wb") as sink:
         np.savez_compressed(sink, counts=stacked(counts), border=stacked(border), bins=bins.cpu().numpy(), shown=shown)
-    new.replace(folder / SCORES)
+    new.replace(file)
 
 
-def read_scores(folder: Path) -> Scores:
-    with np.load(folder / SCORES) as kept:
+def read_scores(file: Path) -> Scores:
+    with np.load(file) as kept:
         return Scores(kept["counts"], kept["border"], kept["bins"], kept["shown"])
 
 
