@@ -36,6 +36,7 @@ NO_PAPER = BODY.replace('    paper: ClassVar[str] = "the tests"\n', "") + WEIGHT
 EQUAL = BODY.replace("eq=False", "eq=True") + WEIGHT
 ODD_OPTION = BODY + "    table: dict = field(default_factory=dict)\n" + WEIGHT
 SILENT = BODY.replace('    "A method of the tests."\n', "") + WEIGHT
+BARE_OPTION = BODY + "    share: float = 0.5\n" + WEIGHT
 IN_PLACE = (
     BODY
     + """
@@ -110,6 +111,7 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
         (EQUAL, CLASS, r"write @dataclass\(eq=False\)"),
         (ODD_OPTION, CLASS, "option table is declared as"),
         (SILENT, CLASS, "say in a docstring"),
+        (BARE_OPTION, "test_its_options_are_explained", "say what option share is"),
         (IN_PLACE, "test_a_batch_is_never_changed_in_place", "a hook wrote into labelled.image"),
         (REMEMBERS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.last appeared during the steps"),
         (DRAWS, "test_the_same_seed_gives_the_same_numbers", ""),

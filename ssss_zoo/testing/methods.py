@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -94,6 +96,16 @@ class MethodContract:
             assert all(part in PLAIN for part in parts), (
                 f"option {option.name} is declared as {kind}; an option is a str, int, float, bool or a list of one"
             )
+
+    def test_its_options_are_explained(self, configured: Any) -> None:
+        """Each in the class's docstring, or by a comment on its line or above."""
+        _, method = own(configured())
+        text = inspect.getsource(method)
+        explained = [option.name for option in fields(method) if re.search(rf"\b{option.name}\b", str(method.__doc__))]
+        for option in fields(method):
+            line = re.search(rf"(^ *#[^\n]*\n)?^ +{option.name} *:[^\n]*", text, re.MULTILINE)
+            comment = line is None or "#" in line[0]  # one that a base class has is explained there
+            assert comment or option.name in explained, f"say what option {option.name} is: `# ...` on its line"
 
     def test_what_it_marks_as_a_hook_is_one(self, configured: Any) -> None:
         _, method = own(configured())
