@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -60,7 +60,7 @@ def gather(study: Study) -> dict[str, Any]:
     compared = [row for row in rows if row["seeds"]]
     best = max(compared, key=lambda row: row["last"]["mean"], default=None)
     for row in compared:
-        row["over_supervised"] = difference(runs[row["name"]], runs.get(BASELINE, []), absent)
+        row |= over_supervised(runs[row["name"]], runs.get(BASELINE, []), [names.index(name) for name in rare], absent)
         row["to_best"] = difference(runs[row["name"]], runs[best["name"]], absent) if best else None
     settings = {row["name"]: row["settings"] for row in compared}
     digests = {row["name"]: row["protocol"]["digest"] for row in compared}
@@ -200,14 +200,37 @@ def pseudo_label_classes(runs: Sequence[Run], classes: Sequence[str]) -> dict[st
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def difference(runs: Sequence[Run], others: Sequence[Run], absent: str) -> dict[str, Any] | None:
+def over_supervised(
+    runs: Sequence[Run], baseline: Sequence[Run], rare: Sequence[int], absent: str
+) -> dict[str, dict[str, Any] | None]:
+    """What a row gains over the labels alone: in mIoU, in that of the rare classes, in boundary IoU."""
+    return {
+        "over_supervised": difference(runs, baseline, absent),
+        "rare_over_supervised": difference(runs, baseline, absent, lambda scores: scores.counts[..., rare]),
+        "border_over_supervised": difference(runs, baseline, absent, near_borders),
+    }
+
+
+def all_pixels(scores: Scores) -> np.ndarray:
+    return scores.counts
+
+
+def near_borders(scores: Scores) -> np.ndarray:
+    """(N, 3, C): counts whose IoU is the boundary IoU."""
+    both, either = scores.border[:, 0], scores.border[:, 1]
+    return np.stack([both, either, both], axis=1)
+
+
+def difference(
+    runs: Sequence[Run], others: Sequence[Run], absent: str, counts: Callable[[Scores], np.ndarray] = all_pixels
+) -> dict[str, Any] | None:
     """The mean difference in mIoU over the seeds that both have, and its interval: both the validation images and the
-    seeds are drawn anew, the same ones for both (paired). sure: whether it leaves 0 out, with ENOUGH seeds. None where
-    they share no seed, or are the same runs."""
+    seeds are drawn anew, the same ones for both (paired). sure: whether it leaves 0 out, with ENOUGH seeds. counts:
+    (N, 3, C) of a run, of what is compared. None where they share no seed, or are the same runs."""
     seeds = sorted({run.seed for run in runs} & {run.seed for run in others})
     if not seeds or runs is others:
         return None
-    pair = [np.stack([of_seed(part, seed).scores.counts for seed in seeds]) for part in (runs, others)]
+    pair = [np.stack([counts(of_seed(part, seed).scores) for seed in seeds]) for part in (runs, others)]
     mean, low, high = paired_interval(pair[0], pair[1], absent)
     return {
         "mean": mean,

@@ -11,6 +11,7 @@ from ssss_zoo.comparison.results import (
     border_iou,
     difference,
     mious,
+    near_borders,
     paired_interval,
     rare_classes,
     spread_of,
@@ -143,3 +144,21 @@ def test_calibration_by_hand():
     assert bins.shape == (BINS, 3)
     # 0.9 lies in the 14th bin with 1 right, 0.95 in the 15th with 0, 0.5 in the 8th with 1
     assert error == pytest.approx((abs(0.9 - 1) + abs(0.95 - 0) + abs(0.5 - 1)) / 3)
+
+
+def test_differences_near_borders_and_of_some_classes_by_hand():
+    """Two images, two classes; the runs differ in one class alone, and in its border."""
+    counts = np.array([[[4, 1], [4, 2], [4, 2]], [[4, 0], [4, 2], [4, 2]]])
+    better = counts.copy()
+    better[1, 0, 1] = 2
+    border = np.array([[[2, 1], [4, 4]], [[2, 0], [4, 4]]])
+    wider = border.copy()
+    wider[0, 0, 1], wider[1, 0, 1] = 2, 1
+    runs = [[Run(0, None, {}, scores(array, line), [])] for array, line in ((better, wider), (counts, border))]
+    whole, rare, edge = (
+        difference(*runs, "exclude", counts=chosen)["mean"]
+        for chosen in (lambda s: s.counts, lambda s: s.counts[..., [1]], near_borders)
+    )
+    assert rare == pytest.approx(3 / 5 - 1 / 7)  # 3 right of 4 + 4 - 3; 1 right of 4 + 4 - 1
+    assert whole == pytest.approx(rare / 2)
+    assert edge == pytest.approx(((4 / 8 + 3 / 8) - (4 / 8 + 1 / 8)) / 2)
