@@ -162,3 +162,8 @@ def test_differences_near_borders_and_of_some_classes_by_hand():
     assert rare == pytest.approx(3 / 5 - 1 / 7)  # 3 right of 4 + 4 - 3; 1 right of 4 + 4 - 1
     assert whole == pytest.approx(rare / 2)
     assert edge == pytest.approx(((4 / 8 + 3 / 8) - (4 / 8 + 1 / 8)) / 2)
+
+
+def test_a_class_of_a_single_pixel_counts():
+    array = np.array([[[1, 0], [2, 1], [1, 0]]])  # class 0: 1 of 2; class 1: one true pixel, missed
+    assert mious(array[None], np.ones((1, 1)), "exclude")[0, 0] == pytest.approx(0.25)

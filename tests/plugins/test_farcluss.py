@@ -1073,3 +1073,16 @@ def test_a_step_of_the_engine_is_the_formulas(tiny_run, monkeypatch, top_k, all_
     assert_step(
         made, batch, {"supervised": l_x, "consistency": 15 / 6 / 5 * l_u}, [network], progress, single="consistency"
     )
+
+
+@pytest.mark.parametrize("rebalance", ["mass", "inverse_mean"])
+def test_a_single_class_weighs_one(rebalance):
+    ids = torch.full((1, 2, 3), 2)
+    label = PseudoLabel(ids, torch.ones(1, 2, 3), torch.ones(1, 2, 3, dtype=torch.bool))
+    assert Farcluss(rebalance=rebalance).class_weight(label=label, num_classes=4).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("option", "value"), [("label_mass", 1.5), ("contrast_temperature", 2e6)])
+def test_an_option_out_of_its_range_is_refused(option, value):
+    with pytest.raises(UserError, match=f"options.farcluss.{option} must be between"):
+        Farcluss(**{option: value})
