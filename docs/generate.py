@@ -11,11 +11,13 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo import config, specs
-from ssss_zoo.config import Config, recipes
+from ssss_zoo import specs
+from ssss_zoo.config import Config
 from ssss_zoo.errors import UserError
 from ssss_zoo.listing import card, hooks, listing
 from ssss_zoo.plugins import ALWAYS, HOOKS
+from ssss_zoo.reading import READERS
+from ssss_zoo.recipes import recipes
 
 EXAMPLES = Path(__file__).parent / "examples" / "hooks.py"
 
@@ -170,7 +172,7 @@ def type_of(kind: Any) -> str:
         return "names and values"
     if arguments:
         return f"{type_of(arguments[0])}, or nothing"
-    return config.READERS.get(kind, getattr(kind, "__name__", str(kind)))
+    return READERS.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def protocols_page() -> str:

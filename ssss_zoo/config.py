@@ -7,24 +7,17 @@ is for, so that a split called `1_8` stays one (YAML 1.1 would make it 18).
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
-import typing
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssss_zoo.errors import UserError, check_choice, check_range, unknown
+from ssss_zoo.reading import merge, read_file, read_value, read_words, typed
+from ssss_zoo.recipes import dataset_layer, local_files, method_layers, recipes
 
 
 @dataclass
@@ -238,137 +231,7 @@ class Config:
     trace: bool = False
 
 
-SHORT = {"model": "model.name", "plugins": "plugins.names"}  # a section given one word means this key of it
-
-
-# --- reading text by type -------------------------------------------------------------------------------------------
-
-
-def read_words(words: Iterable[str]) -> dict[str, Any]:
-    """`key=value` words of the command line as a nested tree of text; the last one of a key wins."""
-    tree: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not re.fullmatch(r"[\w.+-]+", key):
-            raise UserError(f"expected key=value, got '{word}'; for example train.steps=100")
-        merge(tree, nest(SHORT.get(key, key), read_brackets(key, text)))
-    return tree
-
-
-def read_brackets(key: str, text: str) -> Any:
-    """`[a, b]` and `{a: b}` as YAML, everything else as it stands. Raises UserError when a bracket is left open."""
-    if not text.startswith(("[", "{")):
-        return text
-    try:
-        return yaml.load(text, yaml.BaseLoader)  # the loader that makes text and nothing else
-    except yaml.YAMLError as error:
-        raise UserError(f"{key}={text} is no list or mapping: {' '.join(str(error).split())}") from None
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """A YAML file as a tree of text. Raises UserError when it is not there or not a mapping."""
-    try:
-        tree = yaml.load(path.read_text(), yaml.BaseLoader)
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"cannot read the configuration {path}: it is not a text file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if tree in (None, ""):
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold keys and values, found {type(tree).__name__}")
-    return {section: value for key, item in tree.items() for section, value in expand(key, item).items()}
-
-
-def expand(key: str, item: Any) -> dict[str, Any]:
-    return nest(SHORT[key], item) if key in SHORT and not isinstance(item, dict) else {key: item}
-
-
-def nest(key: str, value: Any) -> dict[str, Any]:
-    """`a.b.c`, v as {a: {b: {c: v}}}."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return typing.cast(dict[str, Any], value)
-
-
-def merge(base: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `layer` over `base`, in place: mappings merge, everything else is replaced."""
-    for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
-        else:
-            base[key] = dict(value) if isinstance(value, Mapping) else value
-    return base
-
-
-def typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The text of `tree` read by the field types of the dataclass `schema`; UserError at an unknown key."""
-    hints = typing.get_type_hints(schema)
-    names = [f.name for f in dataclasses.fields(schema) if f.init]
-    values = {}
-    for key, value in tree.items():
-        if key not in names:
-            raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in names])
-        values[key] = read_value(value, hints[key], f"{prefix}{key}")
-    return values
-
-
-def read_value(value: Any, kind: Any, key: str) -> Any:
-    """One value by its type: dataclass, dict, list, optional or scalar. A scalar for a list is a list of one."""
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key} is a section, it takes {key}.<key>=value; got '{value}'")
-        return typed(typing.cast(type, kind), value, f"{key}.")
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if type(None) in arguments:
-        absent = value is None or value in ("null", "none", "~", "")
-        return None if absent else read_value(value, next(a for a in arguments if a is not type(None)), key)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key} takes {key}.<name>=value; got '{value}'")
-        return dict(value)
-    if origin is list:
-        parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part]
-        return [read_scalar(part, arguments[0], key) for part in parts]
-    return read_scalar(value, kind, key)
-
-
-READERS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-def read_scalar(value: Any, kind: type, key: str) -> Any:
-    """Text as a bool, a whole number, a finite number or text. Raises UserError when it is none."""
-    if kind not in READERS:
-        raise UserError(f"{key} is declared as {kind}; an option may be str, int, float, bool, a list of one, or None")
-    text = str(value).strip()
-    try:
-        if isinstance(value, (list, Mapping)):
-            raise ValueError
-        if kind is bool:
-            return (TRUE + FALSE).index(text.lower()) < len(TRUE)
-        if kind is int and not re.fullmatch(r"[+-]?\d+", text):
-            raise ValueError
-        number = kind(text)
-    except ValueError:
-        raise UserError(f"{key} takes {READERS.get(kind, kind.__name__)}; got '{value}'") from None
-    if kind is float and not math.isfinite(number):
-        raise UserError(f"{key} must be a finite number; got {text}")
-    return number
-
-
 # --- layers ---------------------------------------------------------------------------------------------------------
-
-
-def recipes(kind: str) -> dict[str, Path]:
-    """The files of `configs/<kind>/` by name; kind is method, dataset, protocol or study."""
-    return {
-        Path(entry.name).stem: Path(str(entry))
-        for entry in files("ssss_configs").joinpath(kind).iterdir()
-        if entry.name.endswith(".yaml")
-    }
 
 
 def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
@@ -434,65 +297,6 @@ def choose(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     if not isinstance(value, str) or not value:
         raise UserError(f"{key} takes a name; got '{value}'")
     return value
-
-
-def dataset_layer(dataset: str) -> dict[str, Any]:
-    path = recipes("dataset").get(dataset)
-    return read_file(path) if path else {}  # a data set of a plugin may do without a file
-
-
-def local_files(method: str) -> tuple[str, dict[str, Path]]:
-    """`unimatch+./mine.py` as `unimatch+mine`, and the files named by their method. Raises UserError for a file that is
-    not there, or whose name is no name for a method."""
-    names, found = [], {}
-    for part in method.split("+"):
-        file = Path(part).expanduser()
-        if file.suffix != ".py":
-            names.append(part)
-            continue
-        if not file.is_file():
-            raise UserError(f"method={method}: no such file {part}; it takes a name or the path of a Python file")
-        if not re.fullmatch(r"[A-Za-z_]\w*", file.stem):
-            raise UserError(f"method={method}: '{file.stem}' is no name for a method; call the file like my_idea.py")
-        names.append(file.stem)
-        found[file.stem] = file.resolve()
-    return "+".join(names), found
-
-
-def method_recipe(name: str, local: Mapping[str, Path]) -> dict[str, Any]:
-    """The recipe of a method: for a user's own file the YAML file beside it; else the one of configs/method/; else, for
-    a plugin, the YAML file beside its module. A method may do without."""
-    known = recipes("method")
-    if name in local:
-        file: Path | None = local[name].with_suffix(".yaml")
-    else:
-        file = known[name] if name in known else beside_module(name)
-    return read_file(file) if file and file.is_file() else {}
-
-
-def beside_module(name: str) -> Path | None:
-    """Where the recipe of an installed method would lie: beside its module, by the method's name."""
-    for point in entry_points(group="ssss_zoo.methods", name=name):
-        with suppress(ImportError, AttributeError, ValueError):  # a broken plugin says so when it is loaded
-            spec = find_spec(point.module)
-            if spec and spec.origin:
-                return Path(spec.origin).with_name(f"{name}.yaml")
-    return None
-
-
-def method_layers(method: str, dataset: str, local: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """For each part of `a+b`: its recipe and the recipe's part for this data set. An addition that is named first
-    stands on the `base` that its recipe names. local: files of methods of the user's own, by name."""
-    parts = method.split("+")
-    base = method_recipe(parts[0], local).get("base")
-    layers, names = [], []
-    for part in [*(base.split("+") if base else []), *parts]:
-        layer = method_recipe(part, local)
-        special, _ = layer.pop("datasets", {}), layer.pop("base", None)
-        wanted = layer.pop("plugins", {}).get("names", [part])
-        names += [name for name in wanted if name not in names]
-        layers += [layer, special.get(dataset, {})]
-    return [*layers, {"plugins": {"names": names}}]
 
 
 def protocol_settings(name: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo import specs
-from ssss_zoo.config import recipes
 from ssss_zoo.errors import UserError
 from ssss_zoo.plugins import CHOSEN, HOOKS, implements, installed, load, package_of
+from ssss_zoo.recipes import recipes
 
 
 def listing(kind: str) -> list[dict[str, Any]]:

@@ -18,8 +18,9 @@ from typing import Any
 import pluggy
 
 from ssss_zoo import specs
-from ssss_zoo.config import Config, build, typed
+from ssss_zoo.config import Config, build
 from ssss_zoo.errors import UserError, nearest, unknown
+from ssss_zoo.reading import typed
 
 PROJECT = "ssss_zoo"
 MARK = f"{PROJECT}_impl"  # where pluggy leaves its mark on an implementation

@@ -9,10 +9,12 @@ import hashlib
 import json
 from typing import Any
 
-from ssss_zoo.config import Config, merge, protocol_settings, recipes
+from ssss_zoo.config import Config, protocol_settings
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.known import UNKNOWN, family_of, origin
 from ssss_zoo.errors import UserError
+from ssss_zoo.reading import merge
+from ssss_zoo.recipes import recipes
 
 SCORING = {  # keys of `evaluate` that count, by mode
     "whole": ("mode", "fit", "absent"),

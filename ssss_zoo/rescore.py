@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ssss_zoo import checkpoint
-from ssss_zoo.config import Config, merge, read_words, resolve, square
+from ssss_zoo.config import Config, resolve, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.evaluation import Evaluator
@@ -17,6 +17,7 @@ from ssss_zoo.job import open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.plugins import load
 from ssss_zoo.protocol import describe
+from ssss_zoo.reading import merge, read_words
 from ssss_zoo.records import Sample
 
 OWN = ("run", "on", "weights")  # words that are not configuration

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ssss_zoo.cli import command_line
-from ssss_zoo.config import recipes
 from ssss_zoo.errors import UserError
 from ssss_zoo.listing import card
 from ssss_zoo.plugins import implements, installed, load
+from ssss_zoo.recipes import recipes
 
 HEADINGS = ["Idea", "Hooks", "Knobs", "Cost", "Classes", "Published", "Deviations", "Citation"]
 OURS = sorted(name for name, point in installed("methods").items() if point.module.startswith("ssss_plugins"))

@@ -14,21 +14,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.config import (
-    Config,
-    TrainConfig,
-    as_yaml,
-    merge,
-    nest,
-    one_budget,
-    read_file,
-    read_value,
-    read_words,
-    recipes,
-    resolve,
-    square,
-)
+from ssss_zoo.config import Config, TrainConfig, as_yaml, one_budget, resolve, square
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
+from ssss_zoo.reading import merge, nest, read_file, read_value, read_words
+from ssss_zoo.recipes import recipes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = [(method, dataset) for method in recipes("method") for dataset in recipes("dataset")]
@@ -77,7 +66,9 @@ def test_the_method_file_wins_over_the_data_set_file(tmp_path, monkeypatch):
     text = "train: {batch: 3, steps: 5}\noptim: {lr: 0.2}\ndatasets: {d: {optim: {lr: 0.3}}}\n"
     (tmp_path / "m.yaml").write_text(text)
     (tmp_path / "d.yaml").write_text("train: {batch: 2, crop: 50}\noptim: {lr: 0.1}\n")
-    monkeypatch.setattr("ssss_zoo.config.recipes", lambda kind: {"md"[kind == "dataset"]: tmp_path / f"{kind[0]}.yaml"})
+    monkeypatch.setattr(
+        "ssss_zoo.recipes.recipes", lambda kind: {"md"[kind == "dataset"]: tmp_path / f"{kind[0]}.yaml"}
+    )
     config = resolve(["method=m", "dataset=d"])
     assert (config.train.crop, config.train.batch, config.optim.lr) == ([50], 3, 0.3)
     assert resolve(["method=m", "dataset=other"]).optim.lr == 0.2
@@ -103,7 +94,7 @@ def test_a_method_and_a_data_set_without_a_file_are_taken_by_name():
 
 def test_a_method_file_may_name_other_plugins_than_itself(tmp_path, monkeypatch):
     (tmp_path / "mix.yaml").write_text("plugins: [unimatch, fixmatch]\n")
-    monkeypatch.setattr("ssss_zoo.config.recipes", lambda kind: {"mix": tmp_path / "mix.yaml"})
+    monkeypatch.setattr("ssss_zoo.recipes.recipes", lambda kind: {"mix": tmp_path / "mix.yaml"})
     assert resolve(["method=mix", "train.steps=1"]).plugins.names == ["unimatch", "fixmatch"]
 
 

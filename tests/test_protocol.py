@@ -5,12 +5,13 @@ import json
 import pytest
 
 from ssss_zoo.cli import command_line
-from ssss_zoo.config import protocol_settings, recipes, resolve
+from ssss_zoo.config import protocol_settings, resolve
 from ssss_zoo.data import known
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.known import KnownList, known_lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.protocol import check_family, describe, name_of
+from ssss_zoo.recipes import recipes
 
 NAMES = sorted(recipes("protocol"))
 

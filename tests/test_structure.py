@@ -23,6 +23,8 @@ EVERYTHING = [*CORE.values(), *METHODS]
 
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
     "errors",
+    "reading",
+    "recipes",
     "config records contrast",
     "losses metrics teacher augment boxes checkpoint screen machine [data] [models]",
     "mixing intensity",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config import read_file
 from ssss_zoo.place import FREE
+from ssss_zoo.reading import read_file
 from ssss_zoo.tracking import flat
 
 OF_ROW = ("method", "hooks.", "options.", "plugins.", "seed")  # settings in which rows and seeds may differ

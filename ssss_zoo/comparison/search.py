@@ -13,9 +13,11 @@ from typing import Any
 from rich.table import Table
 
 from ssss_zoo.comparison.study import split_commas
-from ssss_zoo.config import read_file, recipes, resolve
+from ssss_zoo.config import resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.listing import hooks
+from ssss_zoo.reading import read_file
+from ssss_zoo.recipes import recipes
 from ssss_zoo.runs import run
 
 TRIALS = 20  # our choice

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config import Config, local_files, read_file, recipes, resolve
+from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import UserError, check_choice, unknown
+from ssss_zoo.reading import read_file
+from ssss_zoo.recipes import local_files, recipes
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
 BASELINE = "supervised"

@@ -9,8 +9,8 @@ from test_compare import tiny_compare  # noqa: F401 - a fixture
 from ssss_zoo.comparison.fairness import differing, first_weights_differ, settings_differ, settings_of, what_differs
 from ssss_zoo.comparison.published import SOURCES, Orders, beside, entries, orders
 from ssss_zoo.comparison.tables import notes
-from ssss_zoo.config import recipes
 from ssss_zoo.data.known import family_of
+from ssss_zoo.recipes import recipes
 
 
 def test_what_differs_names_the_settings():

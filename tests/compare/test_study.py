@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from ssss_zoo.comparison.check import check_study
 from ssss_zoo.comparison.study import read_study, row_of, split_commas
-from ssss_zoo.config import recipes
 from ssss_zoo.errors import UserError
 from ssss_zoo.plugins import build_methods
+from ssss_zoo.recipes import recipes
 
 SHAPES = ["dataset=shapes", "output=somewhere"]
 
