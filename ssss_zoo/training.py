@@ -21,7 +21,7 @@ from ssss_zoo.diary import FOLDER, Diary
 from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health
-from ssss_zoo.job import Job
+from ssss_zoo.job import LAST, Job
 from ssss_zoo.machine import environment, peak_memory
 from ssss_zoo.place import flat_config
 from ssss_zoo.records import Progress, Stage, StageResult
@@ -376,6 +376,7 @@ class Training:
                 self.explain(
                     self.step, {n: loss.item() for n, loss in losses.items()}, "in the rehearsal of the last step"
                 )
+            self.tell_of_terms_that_never_begin(losses)
             if len(self.job.dataset.val):
                 self.job.evaluator(self.networks(), self.job.dataset.val[:1])
                 if self.diary:
@@ -385,6 +386,18 @@ class Training:
         finally:
             shutil.rmtree(place, ignore_errors=True)
         log.info(f"rehearsed one step, one validation image and one checkpoint in {time.perf_counter() - begin:.1f} s")
+
+    def tell_of_terms_that_never_begin(self, losses: Mapping[str, Tensor]) -> None:
+        """Warn of loss terms that a much later step has and the last one of this run, whose losses these are, lacks."""
+        batch = self.engine.receive(self.feed.peek(1)[0])
+        with torch.no_grad():
+            later = self.engine.losses(batch, Progress(LAST, LAST + 1, self.job.epoch_steps))
+        missing = [name for name in later if name not in losses]
+        if missing:
+            log.warning(
+                f"in {self.steps} steps of {self.job.epoch_steps} an epoch {', '.join(missing)} never begins: the "
+                "method waits longer than the run lasts; give it more steps, or a shorter ramp among its options"
+            )
 
     def save_result(self, folder: Path, result: StageResult) -> None:
         """Keep a finished stage, so that a resumed run need not train it again."""

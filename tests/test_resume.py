@@ -604,3 +604,12 @@ def test_the_rehearsal_tells_before_the_first_step_what_would_fail_in_the_last(t
         run(tiny_config("method=late"))
     assert not (tmp_path / "run" / "last").exists()
     assert not (tmp_path / "run" / "rehearsal").exists()
+
+
+def test_the_rehearsal_tells_of_terms_that_this_run_is_too_short_for(tiny_shelf, tiny_config, tmp_path):
+    words = ("method=farcluss", "train.steps=4")
+    run(tiny_config(*words, f"output={tmp_path / 'short'}"))
+    said = (tmp_path / "short/run.log").read_text()
+    assert "in 4 steps of 3 an epoch farcluss_contrast never begins" in said
+    run(tiny_config(*words, "options.farcluss.ramp_epochs=0.5", f"output={tmp_path / 'long'}"))
+    assert "never begins" not in (tmp_path / "long/run.log").read_text()
