@@ -376,6 +376,7 @@ class Training:
                 self.explain(
                     self.step, {n: loss.item() for n, loss in losses.items()}, "in the rehearsal of the last step"
                 )
+            self.engine.ask.watching = False
             self.tell_of_terms_that_never_begin(losses)
             if len(self.job.dataset.val):
                 self.job.evaluator(self.networks(), self.job.dataset.val[:1])
