@@ -259,6 +259,7 @@ class Training:
             "after_eval", metrics=self.val, students=self.engine.students, progress=self.progress(self.step)
         )
         if self.diary:
+            self.engine.ask.watching = False
             self.diary.write(self.folder / FOLDER, self.offset + self.step, self.progress(self.step))
         self.count_time("evaluate")
         if not self.best or chosen["miou"] > self.best["miou"]:
