@@ -49,9 +49,12 @@ def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
     given = list(words)
     own = OWN | {key: value for key, _, value in (word.partition("=") for word in given) if key in OWN}
     rest = [word for word in given if word.partition("=")[0] not in OWN]
+    file = Path(own["file"]).expanduser()
+    if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
+        raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
     config = run_config(Path(own["run"]).expanduser(), rest) if own["run"] else resolve(rest)
     after, images = (whole_number(key, own[key]) for key in ("after", "images"))
-    return inspect_step(config, own["run"] or None, after, images), Path(own["file"]).expanduser()
+    return inspect_step(config, own["run"] or None, after, images), file
 
 
 def whole_number(key: str, text: str) -> int:

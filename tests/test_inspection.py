@@ -94,5 +94,8 @@ def test_the_command_writes_the_picture(tiny_shelf, tmp_path, capsys):
         assert picture.width > 300
     assert command_line(["inspect", *words(), "after=soon"]) == 2
     assert "after takes a whole number, got 'soon'" in capsys.readouterr().err
+    for wrong in ("step.bmpp", "gone/step.png"):
+        with pytest.raises(UserError, match=r"takes a .png or .jpg in a folder that is there"):
+            inspect_words(["method=fixmatch", f"file={tmp_path / wrong}"])
     with pytest.raises(UserError, match="holds no run"):
         inspect_words([f"run={tmp_path}"])
