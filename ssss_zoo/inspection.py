@@ -19,7 +19,7 @@ from ssss_zoo.config import Config, resolve
 from ssss_zoo.engine import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
-from ssss_zoo.pictures import GAP, LINE, coloured, photo, sheet, stacked
+from ssss_zoo.pictures import GAP, LINE, bars, coloured, photo, sheet, stacked
 from ssss_zoo.plugins import build_methods, load, who_answers
 from ssss_zoo.records import Batch, PseudoLabel, Seen, Stage
 from ssss_zoo.rescore import run_config
@@ -29,7 +29,6 @@ from ssss_zoo.training import Training
 OWN = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # words that are not configuration
 SIDE = 160  # pixels that a panel is wide at least (our choice)
 FRAME = (255, 60, 60)  # around the boxes of a view
-BAR = 200  # pixels of the longest bar of class weights
 
 
 @dataclass
@@ -170,31 +169,20 @@ def enlarged(panel: np.ndarray) -> Image.Image:
 
 
 def facts(look: Look, training: Training, step: int) -> Image.Image:
-    """Losses, who answered, and the class weights of each view, as text and bars."""
+    """Losses, who answered, how much counts, as text; then the class weights of each view that has any."""
     hooks = who_answers(training.job.relay.hook).items()
-    lines = [
-        f"step {step + 1} of {training.steps}, losses: " + ", ".join(f"{n} {v:.4g}" for n, v in look.losses.items())
-    ]
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in look.losses.items())
+    lines = [f"step {step + 1} of {training.steps}, losses: {losses}"]
     lines += [f"{hook}: {' + '.join(names)}" for hook, names in hooks if names and names != ["default"]]
     lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
-    weights = {seen.view.name: values for seen, values in look.views}
-    told = {name: values.tolist() for name, values in weights.items() if not torch.all(values == 1)}
-    classes = training.job.dataset.class_names
-    height = LINE * (len(lines) + sum(len(values) + 1 for values in told.values())) + 2 * GAP
-    canvas = Image.new("RGB", (max(900, BAR + 400), height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for number, text in enumerate(lines):
-        draw.text((GAP, GAP + number * LINE), text, fill="black")
-    top = GAP + LINE * len(lines)
-    for name, values in told.items():
-        draw.text((GAP, top), f"class weights of view {name}", fill="black")
-        for number, (of_class, value) in enumerate(zip(classes, values, strict=True), start=1):
-            line, long = top + number * LINE, round(BAR * value / max(values))
-            draw.rectangle((150, line + 2, 150 + long, line + 12), fill=training.job.dataset.colours[number - 1])
-            draw.text((GAP, line), of_class[:22], fill="black")
-            draw.text((160 + long, line), f"{value:.3g}", fill="black")
-        top += LINE * (len(values) + 1)
-    return canvas
+    text = Image.new("RGB", (900, LINE * len(lines) + 2 * GAP), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(text).text((GAP, GAP + number * LINE), line, fill="black")
+    weights = {seen.view.name: values.tolist() for seen, values in look.views if not torch.all(values == 1)}
+    dataset = training.job.dataset
+    return stacked(
+        [text, *(bars(f"class weights of view {name}", of, dataset, "{:.3g}".format) for name, of in weights.items())]
+    )
 
 
 def counted(look: Look) -> list[tuple[str, PseudoLabel, Tensor]]:

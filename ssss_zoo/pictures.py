@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.records import IGNORE, Sample
 
 GAP, LINE, WIDEST = 6, 16, 480  # pixels: between panels, of a text line, of a panel
+BAR, BARS = 14, 360  # pixels: height and greatest length of a bar
 HEADS = ("image", "ground truth", "prediction", "wrong (red), void (grey)")
 
 
@@ -95,4 +96,17 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     for picture in pictures:
         canvas.paste(picture, (0, top))
         top += picture.height
+    return canvas
+
+
+def bars(title: str, values: Sequence[float], dataset: Dataset, told: Callable[[float], str]) -> Image.Image:
+    """A bar for each class, the longest for the largest value. told: what is written beside one."""
+    canvas = Image.new("RGB", (BARS + 260, len(values) * (BAR + 4) + LINE + GAP), "white")
+    draw, most = ImageDraw.Draw(canvas), max(*values, 1e-9)
+    draw.text((GAP, 2), title, fill="black")
+    for index, (name, value) in enumerate(zip(dataset.class_names, values, strict=True)):
+        top, length = LINE + index * (BAR + 4), round(BARS * value / most)
+        draw.rectangle((150, top, 150 + length, top + BAR), fill=dataset.colours[index], outline="black")
+        draw.text((GAP, top + 1), name[:22], fill="black")
+        draw.text((156 + length, top + 1), told(value), fill="black")
     return canvas

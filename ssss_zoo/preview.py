@@ -6,19 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ssss_zoo.augment import Strong
 from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.stream import Crops
 from ssss_zoo.engine import seed_draws
-from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, photo, sheet, spread, stacked
+from ssss_zoo.pictures import WIDEST, bars, coloured, photo, sheet, spread, stacked
 from ssss_zoo.records import IGNORE
 
 HEADS = ("image", "mask over it", "mask", "weak view", "its mask", "strong view")
 SHADE = 0.55  # of the mask's colour over the image
-BAR, BARS = 14, 360  # pixels: height and greatest length of a bar of the histogram
 
 
 def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
@@ -62,14 +61,6 @@ def fitted(picture: np.ndarray) -> Image.Image:
 
 
 def histogram(pixels: np.ndarray, dataset: Dataset) -> Image.Image:
-    """A bar for each class, the longest for the most frequent one. pixels: (256,) by id."""
+    """The share of each class. pixels: (256,) by id."""
     shares = pixels[: len(dataset.class_names)] / max(pixels[:IGNORE].sum(), 1)
-    canvas = Image.new("RGB", (BARS + 260, len(shares) * (BAR + 4) + LINE + GAP), "white")
-    draw = ImageDraw.Draw(canvas)
-    draw.text((GAP, 2), "share of the pixels in the masks above", fill="black")
-    for index, (name, share) in enumerate(zip(dataset.class_names, shares, strict=True)):
-        top, length = LINE + index * (BAR + 4), round(BARS * share / max(shares.max(), 1e-9))
-        draw.rectangle((150, top, 150 + length, top + BAR), fill=dataset.colours[index], outline="black")
-        draw.text((GAP, top + 1), name[:22], fill="black")
-        draw.text((156 + length, top + 1), f"{100 * share:.2f} %", fill="black")
-    return canvas
+    return bars("share of the pixels in the masks above", shares, dataset, lambda share: f"{100 * share:.2f} %")

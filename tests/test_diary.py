@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ssss_zoo.diary import FOLDER, PHOTO, WIDEST, Diary, fitted, undisturbed
+from ssss_zoo.diary import FOLDER, PHOTO, WIDEST, fitted, undisturbed
 from ssss_zoo.plugins import installed
 from ssss_zoo.records import Progress
 from ssss_zoo.runs import run
@@ -79,7 +79,3 @@ def test_undisturbed_puts_back_what_a_forward_pass_moves():
         assert norm.num_batches_tracked == 1
     assert norm.num_batches_tracked == 0
     assert torch.equal(norm.running_mean, torch.zeros(2))
-
-
-def test_the_class_is_what_a_run_uses(tiny_run):
-    assert isinstance(tiny_run("method=cps").training.diary, Diary)

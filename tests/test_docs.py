@@ -10,8 +10,10 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from ssss_zoo.api import configure
 from ssss_zoo.cli import command_line, main
@@ -149,11 +151,25 @@ def test_a_command_of_the_documentation_is_one(command, tmp_path, monkeypatch):
 
         for cell in read_study(words or ["methods=fixmatch"]).cells():
             cell.config()
+    elif name == "data" and "data.root=my_data" in words:
+        someones_folder(tmp_path / "my_data")
+        assert command_line([name, *words]) in (0, 1)  # 1: with warnings
     elif name in ("run", "inspect"):
         given = [
             word for word in words if word.partition("=")[0] not in ("after", "file", "images") and "=DIR" not in word
         ]
         configure(*[word for word in given if "=" in word], train={"steps": 1})
+
+
+def someones_folder(folder):
+    """Sixteen pictures of noise with masks of three classes, as the page on own images has them."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(16):
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"images/{number}.png")
+        Image.fromarray(rng.integers(0, 3, (40, 48), dtype=np.uint8)).save(folder / f"masks/{number}.png")
+    (folder / "classes.txt").write_text("sky\nroad\ncar\n")
 
 
 def test_there_are_commands_to_try():

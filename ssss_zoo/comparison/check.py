@@ -27,9 +27,7 @@ def check_study(study: Study) -> None:
             methods = build_methods(config)
             check_budget(config)
             dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-            data = replace(config.data, cache="none")
-            config = replace(config, data=data, train=replace(config.train, device="cpu", compile=False))
-            make_job(config, methods, dataset, cells[0].folder)
+            make_job(on_cpu(config), methods, dataset, cells[0].folder)
         except UserError as error:
             wrong.append(f"{row.name}: {error}")
             continue
@@ -38,6 +36,12 @@ def check_study(study: Study) -> None:
             checked = True
     if wrong:
         raise UserError("; ".join(wrong))
+
+
+def on_cpu(config: Config) -> Config:
+    """The same run without what a GPU or much memory is for: what is looked at is whether its parts fit together."""
+    train = replace(config.train, device="cpu", precision="32", compile=False)
+    return replace(config, data=replace(config.data, cache="none"), train=train)
 
 
 def diagnosed(study: Study) -> Study:

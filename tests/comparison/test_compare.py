@@ -11,6 +11,7 @@ from ssss_zoo import runs as run_module
 from ssss_zoo.cli import command_line
 from ssss_zoo.comparison import budget, launch
 from ssss_zoo.comparison.cell import run_cell
+from ssss_zoo.comparison.check import check_study
 from ssss_zoo.comparison.main import compare
 from ssss_zoo.comparison.study import read_study
 from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, gain, percent
@@ -312,3 +313,10 @@ def test_hidden_masks_are_compared_with_pseudo_labels_unless_told_otherwise(tiny
     assert set(row["pseudo_label_classes"]) == set(figures["classes"])
     figures = tiny_compare("methods=fixmatch", "seeds=0,1", "diagnose=false").figures
     assert "diagnose=true" not in figures["words"]
+
+
+def test_half_precision_of_a_gpu_passes_the_look_at_the_rows(tmp_path):
+    """The look is on the CPU, where fp16 is refused; the cells' device decides."""
+    check_study(
+        read_study(["methods=fixmatch", "seeds=0", *SMALL, "train.precision=fp16", f"output={tmp_path / 'cmp'}"])
+    )
