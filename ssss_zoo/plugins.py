@@ -126,6 +126,12 @@ def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
             f"method '{name}' marks '{wrong[0]}' as a hook, and there is none{nearest(wrong[0], HOOKS)}  "
             f"hooks are: {', '.join(HOOKS)}"
         )
+    silent = [hook for hook in HOOKS if callable(getattr(method, hook, None)) and hook not in marked(method)]
+    if silent:
+        raise UserError(
+            f"method '{name}': its function {silent[0]} is not marked, so nobody would ask it: put @hookimpl above it, "
+            "or call it something else"
+        )
     return method
 
 
@@ -175,6 +181,13 @@ def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None
 
 def register(manager: pluggy.PluginManager, name: str, speaker: Speaker, hook: str) -> None:
     """Raises UserError when the method's function does not fit the hook's specification."""
+    given, asked = (inspect.signature(getattr(place, hook)).parameters for place in (specs, speaker))
+    extra = [one.name for one in asked.values() if one.default is one.empty and one.name not in given]
+    if extra:
+        raise UserError(
+            f"method '{name}': {hook} takes '{extra[0]}', which this hook does not have{nearest(extra[0], given)}  "
+            f"it has, for you to choose from: {', '.join(given)}"
+        )
     try:
         manager.register(speaker, f"{name} {hook}")
     except pluggy.PluginValidationError as error:

@@ -346,8 +346,17 @@ def test_a_file_whose_only_hook_is_misspelt_names_it(tmp_path):
 def test_a_wrong_argument_of_a_hook_is_named(tmp_path):
     text = MINE.replace("label: PseudoLabel) ", "lable: PseudoLabel) ").replace("label.conf", "lable.conf")
     found = message("method=mine", file_of(tmp_path, text))
-    assert found.startswith("method 'mine': ")
-    assert "lable" in found
+    assert found == (
+        "method 'mine': pixel_weight takes 'lable', which this hook does not have; did you mean 'label'?  it has, for "
+        "you to choose from: probs, label, stream, progress"
+    )
+
+
+def test_a_hook_that_is_not_marked_is_not_passed_over_in_silence(tmp_path):
+    text = MINE + "\n    def class_weight(self) -> Tensor:\n        return torch.ones(3)\n"
+    assert message("method=mine", file_of(tmp_path, text)).startswith(
+        "method 'mine': its function class_weight is not marked, so nobody would ask it: put @hookimpl above it"
+    )
 
 
 # --- who answers ----------------------------------------------------------------------------------------------------

@@ -54,6 +54,21 @@ REMEMBERS = (
         return label.confidence
 """
 )
+COUNTS = (
+    BODY
+    + """
+    @hookimpl
+    def setup(self, info):
+        self.count = torch.zeros(info.num_classes)
+        self.seen = []
+
+    @hookimpl
+    def pixel_weight(self, label):
+        self.count += 1
+        return label.confidence
+"""
+)
+LISTS = COUNTS.replace("self.count += 1", "self.seen.append(label.confidence.mean())")
 DRAWS = (
     BODY
     + """
@@ -114,6 +129,8 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
         (BARE_OPTION, "test_its_options_are_explained", "say what option share is"),
         (IN_PLACE, "test_a_batch_is_never_changed_in_place", "a hook wrote into labelled.image"),
         (REMEMBERS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.last appeared during the steps"),
+        (COUNTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.count changed during the steps"),
+        (LISTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.seen changed during the steps"),
         (DRAWS, "test_the_same_seed_gives_the_same_numbers", ""),
         (
             DRAWS,

@@ -6,12 +6,15 @@ import copy
 import inspect
 import math
 import re
+import sys
 import typing
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -87,7 +90,7 @@ class MethodContract:
             "say `paper: ClassVar[str] = ...`, one line: `ssss list` shows it"
         )
         said = method.__doc__ if not str(method.__doc__).startswith(f"{method.__name__}(") else None
-        module = __import__(method.__module__, fromlist="_") if method.__module__ in __import__("sys").modules else None
+        module = sys.modules.get(method.__module__)  # None: the class of a single file
         assert (said or getattr(module, "__doc__", None) or "").strip(), "say in a docstring what the method does"
         hints = typing.get_type_hints(method)
         for option in fields(method):
@@ -204,7 +207,7 @@ class MethodContract:
         """What a method remembers between steps, other than options, must come back with the run."""
         made = make(LONG)
         method = made.methods[own(configured())[0]]
-        plain = {key: copy.copy(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
+        plain = {key: held(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
         early_and_late(made)
         known = {id(part) for module in made.run.modules.values() for part in module.modules()}
         for key, value in vars(method).items():
@@ -212,7 +215,7 @@ class MethodContract:
                 assert id(value) in known, f"self.{key} is not among the modules that `setup` returned"
             else:
                 assert key in plain, f"self.{key} appeared during the steps: keep it in a module that `setup` returns"
-                assert value == plain[key], f"self.{key} changed during the steps: keep it in a module of `setup`"
+                assert held(value) == plain[key], f"self.{key} changed during the steps: keep it in a module of `setup`"
 
     def test_a_stopped_and_resumed_run_equals_one_without_a_stop(
         self, configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -287,6 +290,15 @@ class MethodContract:
 def own(config: Config) -> tuple[str, type]:
     """The name and the class of the method that is asked about, the last of those that a run of it needs."""
     return list(method_classes(config).items())[-1]
+
+
+def held(value: Any) -> Any:
+    """What `==` compares by contents, and what is said of it later does not change: tensors and arrays as lists."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: held(one) for key, one in value.items()}
+    return [held(one) for one in value] if isinstance(value, list | tuple | set | deque) else value
 
 
 def finite(losses: list[dict[str, float]]) -> bool:
