@@ -3,7 +3,6 @@ no setting is left out."""
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import inspect
 import re
@@ -164,9 +163,9 @@ def test_a_command_of_the_documentation_works(command, tiny_shelf, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     furnish(command, tmp_path)
-    small = SMALL if name in TRAINS and "--config" not in words and "run=first" not in words else []
-    small = [*small, "seeds=0"] if name == "compare" else small
-    done = command_line([name, *words, *small])
+    fewer = SMALL if name in TRAINS and "--config" not in words and "run=first" not in words else []
+    fewer = [*fewer, "seeds=0"] if name == "compare" else fewer
+    done = command_line([name, *words, *fewer])
     assert done in ((0, 1) if command.startswith("ssss data check") else (0,)), capsys.readouterr().err
 
 
@@ -193,9 +192,8 @@ def furnish(command, folder):
     if ".../config.yaml" in command or "run=DIR" in command:
         assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, "output=first"]) == 0
     if command == "ssss report DIR":
-        assert (
-            command_line(["compare", "methods=fixmatch", "seeds=0", "dataset=shapes", *SMALL, "output=compared"]) == 0
-        )
+        rows = ["methods=fixmatch", "seeds=0", "dataset=shapes", "output=compared"]
+        assert command_line(["compare", *rows, *SMALL]) == 0
 
 
 def benchmark(root, images, masks, lists, val):
@@ -242,13 +240,14 @@ def test_a_python_snippet_works(snippet, tiny_shelf, tmp_path, monkeypatch):
     """As the commands: with two steps, one seed, a tiny network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
-    for name in ("run", "compare"):
-        real = getattr(api, name)
-        few = {"seeds": 0} if name == "compare" else {}
-        smaller = lambda real, few, **keys: real(*SMALL, **{**keys, "train": {"steps": 2}, **few})  # noqa: E731
-        monkeypatch.setattr(ssss_zoo, name, functools.partial(smaller, real, few))
+    monkeypatch.setattr(ssss_zoo, "run", small(api.run))
+    monkeypatch.setattr(ssss_zoo, "compare", small(api.compare, seeds=0))
     monkeypatch.setitem(sys.modules, "snippet", types.ModuleType("snippet"))  # dataclasses look their module up
     exec(snippet, vars(sys.modules["snippet"]))
+
+
+def small(function, **more):
+    return lambda **keys: function(*SMALL, **{**keys, "train": {"steps": 2}, **more})
 
 
 def test_there_are_snippets_to_try():

@@ -1,4 +1,5 @@
-"""The kit for authors finds what is wrong with a method, and says it in words that its author knows."""
+"""The kit for authors finds what is wrong with a method, and says it in words that its author knows. That it finds
+nothing wrong with a sound one: `test_docs.py` for a file, `test_new.py` for a package."""
 
 from __future__ import annotations
 
@@ -143,14 +144,6 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
 def test_it_finds_what_is_wrong_and_says_it(ask, text, test, said):
     with pytest.raises(AssertionError, match=said):
         ask(text, test)
-
-
-@pytest.mark.parametrize("test", sorted(name for name in dir(MethodContract) if name.startswith("test_")))
-def test_it_finds_nothing_wrong_with_a_sound_method_of_a_file(ask, test):
-    marks = {mark.name: mark for mark in getattr(getattr(MethodContract, test), "pytestmark", [])}
-    if "parametrize" in marks or "skipif" in marks:
-        return
-    ask(BODY + WEIGHT, test)
 
 
 class Keeps(TinyData):
