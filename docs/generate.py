@@ -88,6 +88,7 @@ def hook_page(hook: str) -> str:
             f"# {hook}",
             f"```python\n{hook}{signature}\n```",
             text_of(function),
+            f"**Words**: {words_of(hook)}.",
             f"**Combination**: {rule_of(hook)}.{chosen}",
             f"**Answered by**: {users}.",
             "## Smallest example",
@@ -95,6 +96,15 @@ def hook_page(hook: str) -> str:
             "",
         ]
     )
+
+
+def words_of(hook: str) -> str:
+    """Links to the records and teachers that the hook's signature names."""
+    text = str(inspect.signature(getattr(specs, hook)))
+    known = {one: one.__module__ for one in map(vars(specs).get, re.findall(r"[A-Z]\w+", text)) if inspect.isclass(one)}
+    ours = {one.__name__: place for one, place in known.items() if place.startswith("ssss_zoo.")}
+    links = (f"[`{name}`](../words.md#{place}.{name})" for name, place in ours.items())
+    return ", ".join(links) or "plain tensors and networks"
 
 
 def text_of(thing: Any) -> str:

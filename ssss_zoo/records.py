@@ -20,8 +20,12 @@ Look = Callable[[Tensor], Tensor]  # weak images (B, channels, H, W) in [0, 1] t
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A batch of the labelled stream: image (B, channels, H, W) in [0, 1]; mask (B, H, W) int64, IGNORE where void;
-    pseudo (B,) bool on the CPU: the images whose mask an earlier stage made (`Sample.pseudo`), None for none."""
+    """A batch of the labelled stream.
+
+    image: (B, channels, H, W) float in [0, 1].
+    mask: (B, H, W) int64, IGNORE where void.
+    pseudo: (B,) bool on the CPU: the images whose mask an earlier stage made (`Sample.pseudo`), None for none.
+    """
 
     image: Tensor
     mask: Tensor
@@ -30,7 +34,11 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Unlabelled:
-    """A batch of weak views: image (B, channels, H, W) in [0, 1]; valid (B, H, W) bool, False on crop padding."""
+    """A batch of weak views.
+
+    image: (B, channels, H, W) float in [0, 1].
+    valid: (B, H, W) bool, False on crop padding.
+    """
 
     image: Tensor
     valid: Tensor
@@ -50,8 +58,12 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What a network returns: logits (B, C, H, W) at image size; features (B, D, h, w), the decoder's last map; maps:
-    what the decoder read, the encoder's maps from shallow to deep, each (B, D', h', w')."""
+    """What a network returns.
+
+    logits: (B, C, H, W) at image size.
+    features: (B, D, h, w), the decoder's last map.
+    maps: what the decoder read, the encoder's maps from shallow to deep, each (B, D', h', w').
+    """
 
     logits: Tensor
     features: Tensor
@@ -145,8 +157,9 @@ class Views:
     """All that the student looks at in one step: the views, and the share of the labelled loss.
     No views at all means that the method learns from labels alone: no unlabelled image is read.
 
-    labelled_look: changes the labelled images and masks before anybody sees them. labelled_last: the pass of the
-    labelled images comes after the others, so that BatchNorm's running statistics end with it (CPS with CutMix).
+    labelled_look: changes the labelled images and masks before anybody sees them.
+    labelled_last: the pass of the labelled images comes after the others, so that BatchNorm's running statistics end
+        with it (CPS with CutMix).
     """
 
     views: tuple[View, ...] = ()
@@ -168,9 +181,9 @@ class Seen:
     """A view after the student's pass: its image as shown (boxes mixed in), the student's output with gradient, and the
     target and pixel weight (B, H, W) mixed by the same boxes.
 
-    box: (B, H, W) bool, where something else than the image itself lies; None without boxes. mix: lays anything that
-    goes with the images together as the images were: mix(own, {"partner": ..., "labelled": ...}), each (B, ..., H, W);
-    mix.label does so for pseudo-labels.
+    box: (B, H, W) bool, where something else than the image itself lies; None without boxes.
+    mix: lays anything that goes with the images together as the images were: mix(own, {"partner": ..., "labelled":
+        ...}), each (B, ..., H, W); mix.label does so for pseudo-labels.
     notes: what a `refine` hook leaves for the same method's `regularize`.
     """
 
@@ -186,8 +199,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands. step: 0-based index of this step; steps: how many there are; epoch_steps: steps in one
-    pass over the unlabelled images (over the labelled ones where the method reads no others)."""
+    """Where the run stands.
+
+    step: 0-based index of this step.
+    steps: how many there are.
+    epoch_steps: steps in one pass over the unlabelled images (the labelled ones where the method reads no others).
+    """
 
     step: int
     steps: int
@@ -208,10 +225,13 @@ class Progress:
 class RunInfo:
     """What a method may know before the first step.
 
-    feature_dim, map_dims: channels of `Output.features` and of each of `Output.maps`. students: the networks that will
-    be trained, on their device. labelled, unlabelled: the run's lists; read: a sample's image (H, W, channels) in
-    [0, 255]. supervised: the run's loss on labelled pixels, logits and mask to a scalar. strong: its strong
-    photometric view.
+    feature_dim, map_dims: channels of `Output.features` and of each of `Output.maps`.
+    crop, batch: (H, W) of the crops; labelled images a step, and unlabelled ones.
+    students: the networks that will be trained, on their device.
+    labelled, unlabelled: the run's lists.
+    read: a sample's image (H, W, channels) in [0, 255].
+    supervised: the run's loss on labelled pixels, logits and mask to a scalar.
+    strong: its strong photometric view.
     """
 
     class_names: tuple[str, ...]
@@ -238,7 +258,9 @@ class RunInfo:
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One entry of a list: where its image is, and its mask where it has one. `name` is what messages call it.
-    pseudo: an 8-bit image of class ids that a stage of the run made; it then stands in place of the mask."""
+
+    pseudo: an 8-bit image of class ids that a stage of the run made; it then stands in place of the mask.
+    """
 
     name: str
     image: Any
