@@ -3,7 +3,7 @@ much, who answered which hook: where a bug of a method is seen first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ssss_zoo.config import Config, resolve
 from ssss_zoo.engine import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
-from ssss_zoo.pictures import GAP, LINE, bars, coloured, photo, sheet, stacked
+from ssss_zoo.pictures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
 from ssss_zoo.plugins import build_methods, load, who_answers
 from ssss_zoo.records import Batch, PseudoLabel, Seen, Stage
 from ssss_zoo.rescore import run_config
@@ -80,10 +80,8 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
         training.engine.step(feed, training.progress(step))
     names = feed.names(begin + after)
     look = look_at(training, next(feed), begin + after)
-    rows = [row_of(look, index, dataset) for index in range(min(images, len(look.batch.labelled.image)))]
-    titles = [" / ".join(dict.fromkeys(of_stream[index] for of_stream in names.values())) for index in range(len(rows))]
-    drawn = sheet([[p for _, p in row] for row in rows], dataset, titles, [head for head, _ in rows[0]])
-    return stacked([drawn, facts(look, training, begin + after)])
+    rows = [row_of(look, index, dataset, names) for index in range(min(images, len(look.batch.labelled.image)))]
+    return stacked([sheet(rows, dataset), facts(look, training, begin + after)])
 
 
 def look_at(training: Training, raw: Batch, step: int) -> Look:
@@ -101,23 +99,23 @@ def look_at(training: Training, raw: Batch, step: int) -> Look:
 # --- panels ---------------------------------------------------------------------------------------------------------
 
 
-def row_of(look: Look, index: int, dataset: Any) -> list[tuple[str, Image.Image]]:
-    """Heads and pictures of the index-th images of the batch, of the first student."""
+def row_of(look: Look, index: int, dataset: Any, names: Mapping[str, Sequence[str]]) -> list[Panel]:
+    """Heads and pictures of the index-th images of the batch, of the first student. names: of the images, by stream."""
     batch = look.batch
     panels = [
-        ("labelled", pixels(batch.labelled.image[index])),
+        (f"labelled: {names['labelled'][index]}", pixels(batch.labelled.image[index])),
         ("its mask", coloured(ids(batch.labelled.mask[index]), dataset)),
     ]
     if batch.unlabelled and look.weak:
         label, weight = look.weak[0]
         panels += [
-            ("weak view", pixels(batch.unlabelled.image[index])),
+            (f"weak view: {names['unlabelled'][index]}", pixels(batch.unlabelled.image[index])),
             ("pseudo-label", coloured(ids(label.ids[index]), dataset)),
             ("confidence, 0 to 1", grey(label.confidence[index], 1.0)),
             (scaled("pixel weight", weight), grey(weight[index], top_of(weight))),
         ]
-    names = [seen.view.name for seen, _ in look.views]
-    for seen, _ in look.views[: len(set(names))]:  # those of further students come after
+    views = {seen.view.name for seen, _ in look.views}
+    for seen, _ in look.views[: len(views)]:  # those of further students come after
         name, weight = seen.view.name, seen.weight * seen.label.valid
         panels += [
             (f"{name}: what it shows", framed(pixels(seen.image[index]), seen.box, index)),

@@ -15,7 +15,8 @@ from ssss_zoo.records import IGNORE, Sample
 
 GAP, LINE, WIDEST = 6, 16, 480  # pixels: between panels, of a text line, of a panel
 BAR, BARS = 14, 360  # pixels: height and greatest length of a bar
-HEADS = ("image", "ground truth", "prediction", "wrong (red), void (grey)")
+HEADS = ("ground truth", "prediction", "wrong (red), void (grey)")  # beside the image, which has its name
+Panel = tuple[str, Image.Image]  # a head and what is below it
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -30,24 +31,24 @@ def predictions(file: Path, network: nn.Module, evaluator: Evaluator, samples: S
     rows = []
     for image, mask in evaluator.pairs(samples, network):
         predicted = evaluator.logits(network, image).max(dim=1).indices[0].cpu().numpy().astype(np.uint8)
-        shown = slice(0, 3 if image.shape[1] >= 3 else 1)  # the first three channels, or the first one as grey
-        photo = (image[0, shown].permute(1, 2, 0).cpu().numpy() * 255).astype(np.uint8)
-        rows.append(panels(np.broadcast_to(photo, (*photo.shape[:2], 3)), mask[0].cpu().numpy(), predicted, dataset))
+        shown = photo(image[0].permute(1, 2, 0).cpu().numpy() * 255)
+        rows.append(panels(shown, mask[0].cpu().numpy(), predicted, dataset))
     if rows:
-        sheet(rows, dataset, [sample.name for sample in samples], HEADS).save(file)
+        heads = [(sample.name, *HEADS) for sample in samples]
+        sheet([list(zip(*row, strict=True)) for row in zip(heads, rows, strict=True)], dataset).save(file)
 
 
-def panels(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> list[Image.Image]:
+def panels(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> list[Image.Image]:
     """The four pictures of a row, at most WIDEST pixels wide, small ones enlarged.
 
-    photo: (H, W, 3) uint8; truth, predicted: (H, W) ids.
+    image: (H, W, 3) uint8; truth, predicted: (H, W) ids.
     """
-    wrong = (photo * 0.35).astype(np.uint8)
+    wrong = (image * 0.35).astype(np.uint8)
     wrong[(predicted != truth) & (truth != IGNORE)] = (230, 40, 40)
     wrong[truth == IGNORE] = (128, 128, 128)
-    pictures = [Image.fromarray(p) for p in (photo, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
-    scale = max(1, 320 // photo.shape[1]) if photo.shape[1] <= WIDEST else WIDEST / photo.shape[1]
-    size = (max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale)))
+    pictures = [Image.fromarray(p) for p in (image, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
+    scale = max(1, 320 // image.shape[1]) if image.shape[1] <= WIDEST else WIDEST / image.shape[1]
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
 
 
@@ -64,21 +65,21 @@ def coloured(ids: np.ndarray, dataset: Dataset) -> np.ndarray:
     return table[ids]
 
 
-def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str], heads: Sequence[str]) -> Image.Image:
-    """All rows under their headings, the first of which is the row's name, and the legend."""
-    width = max(sum(p.width + GAP for p in row) for row in rows) + GAP
+def sheet(rows: Sequence[Sequence[Panel]], dataset: Dataset) -> Image.Image:
+    """All rows, each picture below its head, and the legend."""
+    width = max(sum(picture.width + GAP for _, picture in row) for row in rows) + GAP
     width = max(width, 480)
     per_line = max(1, width // 150)
     legend = -(-len(dataset.class_names) // per_line) * LINE + GAP
-    heights = [max(picture.height for picture in row) for row in rows]
+    heights = [max(picture.height for _, picture in row) for row in rows]
     height = LINE + sum(tall + LINE + GAP for tall in heights) + legend
     canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
     top = 0
-    for name, row, tall in zip(names, rows, heights, strict=True):
+    for row, tall in zip(rows, heights, strict=True):
         left = GAP
-        for head, picture in zip(heads, row, strict=True):
-            draw.text((left, top + 2), name[-40:] if head == heads[0] else head, fill="black")
+        for head, picture in row:
+            draw.text((left, top + 2), cut(head, picture.width, draw), fill="black")
             canvas.paste(picture, (left, top + LINE))
             left += picture.width + GAP
         top += tall + LINE + GAP
@@ -87,6 +88,13 @@ def sheet(rows: list[list[Image.Image]], dataset: Dataset, names: list[str], hea
         draw.rectangle((left, line + 2, left + 10, line + 12), fill=dataset.colours[index], outline="black")
         draw.text((left + 15, line + 1), name[:20], fill="black")
     return canvas
+
+
+def cut(text: str, width: int, draw: ImageDraw.ImageDraw) -> str:
+    """As much of the text's end as fits: of a path the end says most."""
+    while len(text) > 2 and draw.textlength(text) > width:
+        text = "…" + text[2:]
+    return text
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:

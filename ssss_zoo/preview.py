@@ -16,7 +16,7 @@ from ssss_zoo.engine import seed_draws
 from ssss_zoo.pictures import WIDEST, bars, coloured, photo, sheet, spread, stacked
 from ssss_zoo.records import IGNORE
 
-HEADS = ("image", "mask over it", "mask", "weak view", "its mask", "strong view")
+HEADS = ("mask over it", "mask", "weak view", "its mask", "strong view")
 SHADE = 0.55  # of the mask's colour over the image
 
 
@@ -36,10 +36,9 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
         strong = (Strong(config.augment)(weak[None].float() / 255)[0] * 255).round().to(torch.uint8)
         shown = [photo(image), overlay(image, mask, dataset), coloured(mask, dataset)]
         shown += [photo(chw(weak)), coloured(item["mask"].numpy(), dataset), photo(chw(strong))]
-        rows.append([fitted(picture) for picture in shown])
+        rows.append(list(zip((samples[index].name, *HEADS), map(fitted, shown), strict=True)))
         pixels += np.bincount(mask.ravel(), minlength=IGNORE + 1)
-    names = [samples[index].name for index in order]
-    stacked([sheet(rows, dataset, names, HEADS), histogram(pixels, dataset)]).save(file)
+    stacked([sheet(rows, dataset), histogram(pixels, dataset)]).save(file)
 
 
 def chw(image: torch.Tensor) -> np.ndarray:

@@ -44,7 +44,9 @@ def test_it_is_the_step_that_a_run_makes(looked, tiny_run):
 
 def test_panels_are_the_tensors_of_the_step(looked):
     rig, look = looked("method=fixmatch", "options.fixmatch.threshold=0.2")
-    panels = dict(row_of(look, 1, rig.run.dataset))
+    panels = dict(row_of(look, 1, rig.run.dataset, rig.feed.names(0)))
+    first, second = (rig.feed.names(0)[stream][1] for stream in ("labelled", "unlabelled"))
+    assert list(panels)[:3] == [f"labelled: {first}", "its mask", f"weak view: {second}"]
     label, weight = look.weak[0]
     shown = np.array(panels["pseudo-label"])
     times = shown.shape[0] // label.ids.shape[1]
@@ -52,13 +54,13 @@ def test_panels_are_the_tensors_of_the_step(looked):
     assert np.array_equal(shown[::times, ::times], colours[label.ids[1].numpy()])
     white = np.array(next(panel for head, panel in panels.items() if head.startswith("pixel weight")))
     assert np.array_equal(white[::times, ::times, 0] > 0, weight[1].numpy() > 0)
-    assert "its mask" in panels
     assert any(head.startswith("strong: weight") for head in panels)
 
 
 def test_labels_alone_have_two_panels(looked):
     rig, look = looked("method=supervised")
-    assert [head for head, _ in row_of(look, 0, rig.run.dataset)] == ["labelled", "its mask"]
+    heads = [head for head, _ in row_of(look, 0, rig.run.dataset, {"labelled": ["a.png", "b.png"]})]
+    assert heads == ["labelled: a.png", "its mask"]
 
 
 def test_boxes_have_a_frame_and_their_inside_is_seen():

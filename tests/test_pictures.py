@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ssss_zoo.config import EvaluateConfig
 from ssss_zoo.evaluation import Evaluator
-from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, panels, predictions, spread
+from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, cut, panels, predictions, spread
 from ssss_zoo.records import IGNORE, Output, Sample
 
 
@@ -127,3 +127,14 @@ def test_samples_are_spread_evenly_and_keep_their_order():
     assert spread(list(range(10)), 1) == [0]
     assert spread(list(range(3)), 7) == [0, 1, 2]
     assert spread([], 3) == []
+
+
+def test_a_head_that_is_too_long_keeps_its_end():
+    draw = ImageDraw.Draw(Image.new("RGB", (10, 10)))
+    whole = "weak view: shapes/train/000279"
+    width = int(draw.textlength(whole[-12:]))
+    short = cut(whole, width, draw)
+    assert short.startswith("…")
+    assert whole.endswith(short[1:])
+    assert 0.7 * width < draw.textlength(short) <= width
+    assert cut(whole, 10_000, draw) == whole
