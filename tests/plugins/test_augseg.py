@@ -139,6 +139,13 @@ def test_without_injection_no_labelled_pixel_is_shown():
     assert view.cutmix.rows.tolist() == view.cutmix.under.rows.tolist()
 
 
+def test_chance_decides_for_each_image_of_the_batch():
+    (view,) = AugSeg().make_views((3, 16, 20)).views
+    assert sorted(view.cutmix.rows.tolist()) == [0, 1, 2]
+    assert view.cutmix.under.gate(torch.full((3, 5, 16, 20), 0.2)).shape == (3,)
+    assert (module.INJECTED, module.MIXED) == ((8, 2), (4, 4))  # of Beta: release
+
+
 def test_a_teacher_that_speaks_too_late_is_refused_in_one_line(tiny_run):
     made = tiny_run("method=augseg", "hooks.make_teacher=fixmatch")
     with pytest.raises(UserError, match=r"choose hooks\.make_teacher"):

@@ -114,6 +114,12 @@ def test_the_contrast_waits_for_its_epoch_and_centres_appear_with_it(rig):
     assert made.methods["esl"].centres.known.all()
 
 
+@pytest.mark.parametrize(("weight", "there"), [(0, False), (1, True)])
+def test_a_contrast_without_weight_is_not_made(rig, weight, there):
+    losses, _ = take_step(rig(f"options.esl.contrast_weight={weight}"), raw_batch(), LATE)
+    assert ("esl_contrast" in losses) == there
+
+
 def test_nothing_to_contrast_is_zero_and_leaves_the_centres(rig):
     made = rig()
     losses, (gradients,) = take_step(made, raw_batch(all_void=True), LATE)

@@ -319,10 +319,10 @@ def test_labelled_pixels_in_a_view_keep_their_own_labels():
 
 def test_an_images_mean_leaves_padding_out():
     values, valid = (
-        torch.tensor([[[0.2, 0.6, 0.9]], [[1.0, 1.0, 1.0]]]),
-        torch.tensor([[[1, 1, 0]], [[0, 0, 0]]]).bool(),
+        torch.tensor([[[0.2, 0.6, 0.9]], [[1.0, 1.0, 1.0]], [[0.3, 0.8, 0.5]]]),
+        torch.tensor([[[1, 1, 0]], [[0, 0, 0]], [[0, 1, 0]]]).bool(),
     )
-    assert_close(image_mean(values, valid), torch.tensor([[[0.4, 0.4, 0.4]], [[0.0, 0.0, 0.0]]]))
+    assert_close(image_mean(values, valid)[..., 0], torch.tensor([[0.4], [0.0], [0.8]]))
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

@@ -204,6 +204,22 @@ def test_the_loss_of_a_class_is_the_mean_over_its_draws(monkeypatch):
         assert losses[c].item() == pytest.approx(total / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize(("release_bugs", "memory"), [(False, [0, 1, 2, 3, 4]), (True, [1, 3, 0, 2, 4])])
+def test_the_releases_nth_class_takes_the_memory_of_the_nth_present_one(monkeypatch, release_bugs, memory):
+    """Classes 1 and 3 are there. The release counts them as 0 and 1, and takes the memories of 1 and 3."""
+    method = U2PL(release_bugs=release_bugs, anchors=1, negatives=1, anchor_floor=0, dim=2, memory=4)
+    method.bank = contrast.ClassBank(5, 4, 2)
+    method.bank.push(torch.ones(5, 1, 2), torch.ones(5, 1, dtype=torch.bool))
+    asked = []
+    monkeypatch.setattr(method, "class_losses", lambda o, a, p, m: asked.append(m.tolist()) or torch.arange(5.0) + 1)
+    ids = torch.tensor([1, 1, 3, 3, 1, 1, 3, 3])
+    told = Output(torch.zeros(2, 5, 2, 2), torch.zeros(2, 2, 2, 2))
+    sure, unsure = torch.ones(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool)
+    total = method.loss_over_classes(torch.ones(8, 2), torch.ones(8, 2), ids, sure, unsure, told)
+    assert asked == [memory]
+    assert total.item() == (2 / 2 if release_bugs else (2 + 4) / 2)  # class 0 of the release has no anchor of its own
+
+
 @pytest.mark.parametrize(("classes", "costs"), [((2,), False), ((2, 3), True)])
 def test_one_class_alone_is_not_contrasted(rig, classes, costs):
     made, batch = rig("options.u2pl.anchor_floor=0"), raw_batch()

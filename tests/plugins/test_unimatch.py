@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, Labelled, Progress, Unlabelled
+from ssss_zoo.records import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 
 START = Progress(0, 10, 5)
 METHODS = ("unimatch", "fixmatch")
@@ -200,6 +200,12 @@ def test_shares_are_those_of_the_paper():
         ("perturbed", 0.25, "labelled"),
     ]
     assert plan.labelled_share == 0.5
+
+
+def test_a_pixel_at_the_threshold_counts():
+    confidence = torch.tensor([[[0.25, 0.5, 0.75]]])
+    label = PseudoLabel(torch.zeros(1, 1, 3, dtype=torch.int64), confidence, torch.ones(1, 1, 3, dtype=torch.bool))
+    assert UniMatch(threshold=0.5).pixel_weight(label).tolist() == [[[0, 1, 1]]]
 
 
 def test_each_strong_view_has_boxes_of_its_own():
