@@ -4,11 +4,13 @@ nothing wrong with a sound one: `test_docs.py` for a file, `test_new.py` for a p
 from __future__ import annotations
 
 import pytest
+import torch
 
 from ssss_zoo import plugins
 from ssss_zoo.config import DataConfig, resolve
 from ssss_zoo.testing import DatasetContract, MethodContract
 from ssss_zoo.testing.tiny import TinyData, make_rig, shelf, words
+from ssss_zoo.testing.waits import Waits
 
 HEAD = """
 from dataclasses import dataclass, field
@@ -79,6 +81,15 @@ DRAWS = (
         return label.confidence * secrets.randbelow(1000) / 1000
 """
 )
+READS = (
+    BODY
+    + """
+    @hookimpl
+    def pixel_weight(self, label):
+        sure = label.confidence.mean().item()
+        return label.confidence * sure
+"""
+)
 TRAINS_ITS_TEACHER = (
     BODY
     + """
@@ -132,11 +143,16 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
         (REMEMBERS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.last appeared during the steps"),
         (COUNTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.count changed during the steps"),
         (LISTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.seen changed during the steps"),
-        (DRAWS, "test_the_same_seed_gives_the_same_numbers", ""),
+        (DRAWS, "test_the_same_seed_gives_the_same_numbers", "two runs of one seed differ"),
         (
             DRAWS,
             "test_a_stopped_and_resumed_run_equals_one_without_a_stop",
             "differ: something was not saved, or a draw",
+        ),
+        (
+            READS,
+            "test_no_step_reads_what_a_gpu_would_have_to_finish_first",
+            r"mine\.py, line \d+: `sure = .*values \(item",
         ),
         (TRAINS_ITS_TEACHER, "test_its_teachers_learn_nothing_by_gradient", "a loss reaches the teacher's weights"),
     ],
@@ -144,6 +160,42 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
 def test_it_finds_what_is_wrong_and_says_it(ask, text, test, said):
     with pytest.raises(AssertionError, match=said):
         ask(text, test)
+
+
+@pytest.mark.parametrize(
+    ("read", "what"),
+    [
+        (lambda x: float(x.sum()), "float"),
+        (lambda x: 1 if x.sum() > 0 else 0, "bool"),
+        (lambda x: x[x > 0], "getitem"),
+        (lambda x: x.clone().__setitem__(x > 0, x[:1]), "setitem"),
+        (lambda x: torch.where(x > 0), "where"),
+        (lambda x: (2 * x).nonzero(), "nonzero"),
+        (lambda x: x.unique(), "unique"),
+        (lambda x: torch.masked_select(x, x > 0), "masked_select"),
+        (lambda x: x.max(dim=0).values.tolist(), "tolist"),
+        (lambda x: torch.stack([x, x]).to("cpu"), "to"),
+    ],
+)
+def test_a_read_is_found_where_it_is(read, what):
+    with Waits([torch.ones(3)]):
+        read(torch.ones(3))  # of no marked tensor
+    values = torch.ones(3)
+    with Waits([values]) as waits:
+        read(values)
+    assert len(waits.found) == 1
+    assert waits.found[0].startswith("test_testing.py, line ")
+    assert waits.found[0].endswith(f"reads values ({what})")
+
+
+def test_what_does_not_wait_is_let_pass():
+    values = torch.ones(3)
+    with Waits([values]) as waits:
+        drawn = torch.rand(2).tolist()  # on the CPU
+        masked = torch.where(values > 0, values, 0.0) * drawn[0]
+        masked[masked > 0] = 1  # a masked fill
+        _ = masked.shape, masked[0], masked[torch.tensor([0, 1])], len(masked), masked.sum()
+    assert not waits.found
 
 
 class Keeps(TinyData):

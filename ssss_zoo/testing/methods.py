@@ -26,6 +26,7 @@ from ssss_zoo.plugins import CHOSEN, HOOKS, implements, marked, method_classes
 from ssss_zoo.records import IGNORE, Batch, Labelled, Unlabelled
 from ssss_zoo.runs import run
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
+from ssss_zoo.testing.waits import Waits
 from ssss_zoo.training import Training
 
 PLAIN = (str, int, float, bool)
@@ -238,7 +239,8 @@ class MethodContract:
         assert not different, f"{', '.join(different[:3])} differ: something was not saved, or a draw was not torch's"
 
     def test_the_same_seed_gives_the_same_numbers(self, make: Make) -> None:
-        assert early_and_late(make(LONG)) == early_and_late(make(LONG))
+        first, second = early_and_late(make(LONG)), early_and_late(make(LONG))
+        assert first == second, "two runs of one seed differ: draw from torch's generators, which each step seeds"
 
     def test_a_run_writes_what_it_promises(self, configured: Any) -> None:
         result = run(configured())
@@ -272,6 +274,16 @@ class MethodContract:
 
     # --- a GPU ------------------------------------------------------------------------------------------------------
 
+    def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: Make) -> None:
+        """Asked on any machine, of the first steps and of the last."""
+        made = make(LONG)
+        made.engine.ask.watching = False
+        for step in (0, 28):
+            batch = next(made.feed)
+            with Waits([*on_the_device(made), *moved(batch)]) as waits:
+                made.engine.step(iter([batch]), made.training.progress(step))
+            assert not waits.found, f"{waits.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
+
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_no_step_waits_for_the_device(self, make: Make) -> None:
         made = make(LONG, "train.device=cuda")
@@ -290,6 +302,18 @@ class MethodContract:
 def own(config: Config) -> tuple[str, type]:
     """The name and the class of the method that is asked about, the last of those that a run of it needs."""
     return list(method_classes(config).items())[-1]
+
+
+def on_the_device(made: Rig) -> list[Tensor]:
+    """Weights and buffers of everything that is on the device in a step."""
+    modules = [*made.engine.networks().values(), *made.run.modules.values()]
+    return [value for module in modules for value in (*module.parameters(), *module.buffers())]
+
+
+def moved(batch: Batch) -> list[Tensor]:
+    """What of a batch goes to the device."""
+    weak = [stream for stream in (batch.unlabelled, batch.partner) if stream]
+    return [batch.labelled.image, batch.labelled.mask, *(one for s in weak for one in (s.image, s.valid))]
 
 
 def held(value: Any) -> Any:
