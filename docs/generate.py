@@ -14,7 +14,7 @@ from typing import Any
 from ssss_zoo import specs
 from ssss_zoo.config import Config
 from ssss_zoo.errors import UserError
-from ssss_zoo.listing import card, hooks, listing
+from ssss_zoo.listing import card, first_sentence, hooks, listing
 from ssss_zoo.plugins import ALWAYS, HOOKS
 from ssss_zoo.reading import READERS
 from ssss_zoo.recipes import recipes
@@ -114,15 +114,10 @@ def text_of(thing: Any) -> str:
 
 def hook_index() -> str:
     """All hooks in the order in which they are asked."""
-    rows = [f"| [`{hook}`]({hook}.md) | {first_sentence(hook)} | {rule_of(hook)} |" for hook in HOOKS]
+    rows = [f"| [`{hook}`]({hook}.md) | {first_sentence(getattr(specs, hook))} | {rule_of(hook)} |" for hook in HOOKS]
     head = ["# Hooks", "", text_of(specs), "", "| hook | what it decides | combination |"]
     head.append("|---|---|---|")
     return "\n".join([*head, *rows, ""])
-
-
-def first_sentence(hook: str) -> str:
-    text = " ".join((getattr(specs, hook).__doc__ or "").split())
-    return text.partition(". ")[0] + "."
 
 
 # --- methods --------------------------------------------------------------------------------------------------------

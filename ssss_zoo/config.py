@@ -100,7 +100,7 @@ class TrainConfig:
     one forward pass with the labelled images (quicker on a GPU, other BatchNorm statistics than the paper's).
     workers: loader processes per stream (none: 0 on a CPU, 4 on a GPU). threads: of torch on a CPU (none: all
     cores); it changes the last bits of results. log_every, eval_every, checkpoint_every: in steps (none: a
-    hundredth, a fifth, a fifth of the run)."""
+    hundredth of the run, of a short one a tenth; a fifth, below 100 steps its end alone; as eval_every)."""
 
     steps: int | None = None
     epochs: float | None = None

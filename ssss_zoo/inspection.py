@@ -20,7 +20,7 @@ from ssss_zoo.engine import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.pictures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
-from ssss_zoo.plugins import build_methods, load, who_answers
+from ssss_zoo.plugins import build_methods, load, spoken
 from ssss_zoo.records import Batch, PseudoLabel, Seen, Stage
 from ssss_zoo.rescore import run_config
 from ssss_zoo.runs import make_job, make_training
@@ -168,10 +168,9 @@ def enlarged(panel: np.ndarray) -> Image.Image:
 
 def facts(look: Look, training: Training, step: int) -> Image.Image:
     """Losses, who answered, how much counts, as text; then the class weights of each view that has any."""
-    hooks = who_answers(training.job.relay.hook).items()
     losses = ", ".join(f"{name} {value:.4g}" for name, value in look.losses.items())
     lines = [f"step {step + 1} of {training.steps}, losses: {losses}"]
-    lines += [f"{hook}: {' + '.join(names)}" for hook, names in hooks if names and names != ["default"]]
+    lines += spoken(training.job.relay.hook)
     lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
     text = Image.new("RGB", (900, LINE * len(lines) + 2 * GAP), "white")
     for number, line in enumerate(lines):

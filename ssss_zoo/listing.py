@@ -41,6 +41,10 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     return item | {"about": f"{source}  [{' '.join(hooks)}]", "hooks": hooks}
 
 
+def first_sentence(thing: Any) -> str:
+    return " ".join((thing.__doc__ or "").split()).partition(". ")[0].removesuffix(".") + "."
+
+
 def card(name: str) -> str:
     """The card of an installed method: the Markdown file of its module's name beside it. Raises UserError without."""
     load("methods", name)
@@ -56,12 +60,12 @@ def hooks() -> list[dict[str, Any]]:
     methods = [describe("methods", name) for name in sorted(installed("methods"))]
     items = []
     for name in HOOKS:
-        lines = (getattr(specs, name).__doc__ or "").strip().splitlines()
+        about = first_sentence(getattr(specs, name))
         answered = [method["name"] for method in methods if name in method["hooks"]]
         items.append(
             {
                 "name": name,
-                "about": f"{lines[0]}  [{' '.join(answered) or 'nobody yet'}]",
+                "about": f"{about}  [{' '.join(answered) or 'nobody yet'}]",
                 "answered_by": answered,
                 "choosable": name in CHOSEN,
                 "package": "ssss-zoo",

@@ -188,6 +188,9 @@ def register(manager: pluggy.PluginManager, name: str, speaker: Speaker, hook: s
             f"method '{name}': {hook} takes '{extra[0]}', which this hook does not have{nearest(extra[0], given)}  "
             f"it has, for you to choose from: {', '.join(given)}"
         )
+    late = [one.name for one in asked.values() if one.default is not one.empty]
+    if late:
+        raise UserError(f"method '{name}': {hook} gives '{late[0]}' a default value; a hook's arguments take none")
     try:
         manager.register(speaker, f"{name} {hook}")
     except pluggy.PluginValidationError as error:
@@ -212,3 +215,11 @@ def who_answers(hooks: Any) -> dict[str, list[str]]:
         names = [i.plugin_name.partition(" ")[0] for i in reversed(getattr(hooks, hook).get_hookimpls())]
         answer[hook] = [name for name in names if name != "default"] or names
     return answer
+
+
+def spoken(hooks: Any) -> list[str]:
+    """The hooks that methods answer, as words: `pixel_weight fixmatch+farcluss` where answers are combined,
+    `make_teacher fixmatch, else farcluss` where the first one that is no None counts."""
+    first = {hook for hook in HOOKS if getattr(specs, hook).ssss_zoo_spec["firstresult"]}
+    answers = {hook: names for hook, names in who_answers(hooks).items() if names and names != ["default"]}
+    return [f"{hook} {(', else ' if hook in first else '+').join(names)}" for hook, names in answers.items()]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import fields, is_dataclass
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import Interrupted, UserError, out_of_memory
 from ssss_zoo.mixing import IN_BATCH, chain
 from ssss_zoo.records import CutMix, Progress, PseudoLabel, Seen, View, Views
 
@@ -75,19 +78,42 @@ class Relay:
         return terms
 
     def watch(self, plugin: str, hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, the answer of `plugin` to `hook`, with its answers checked and traced while watching."""
+        """`function`, the answer of `plugin` to `hook`, with its answers checked and traced while watching, and its
+        faults told by name and line."""
+        function = named_faults(plugin, hook, function)
 
         def watched(*arguments: Any) -> Any:
             if not self.watching:
                 return function(*arguments)
-            start = time.perf_counter()
+            start, before = time.perf_counter(), versions(self.arguments)
             answer = function(*arguments)
             check_answer(plugin, hook, answer, self.arguments)
+            check_untouched(plugin, hook, before)
             if self.trace:
                 self.trace(trace_line(plugin, hook, self.arguments, answer, time.perf_counter() - start))
             return answer
 
         return watched
+
+
+def named_faults(plugin: str, hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, whose exceptions become a UserError that says which hook of which method fails, and where."""
+
+    def named(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (UserError, Interrupted):
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            frames = traceback.extract_tb(error.__traceback__)[1:]
+            place = next(frame for frame in reversed(frames) if frame.filename == frames[0].filename)
+            what = " ".join(traceback.format_exception_only(error)[-1].split())
+            where = f"{Path(place.filename).name}, line {place.lineno}"
+            raise UserError(f"hook {hook} of '{plugin}' fails in {where}: {what}") from error
+
+    return named
 
 
 def product(factors: list[Tensor]) -> Tensor:
@@ -119,6 +145,33 @@ def describe(value: Any) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return str(value)
     return type(value).__name__
+
+
+# --- what must stay as it is ----------------------------------------------------------------------------------------
+
+
+def versions(arguments: dict[str, Any]) -> list[tuple[str, Tensor, int]]:
+    """Every tensor that a hook is given, by its name, with the count of writes into it so far."""
+    return [(name, tensor, tensor._version) for name, tensor in tensors_in(arguments)]
+
+
+def tensors_in(things: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in things.items():
+        if isinstance(value, Tensor):
+            yield name, value
+        elif is_dataclass(value) and not isinstance(value, type):
+            yield from tensors_in({f"{name}.{part.name}": getattr(value, part.name) for part in fields(value)})
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in({f"{name}[{index}]": item for index, item in enumerate(value)})
+
+
+def check_untouched(plugin: str, hook: str, before: list[tuple[str, Tensor, int]]) -> None:
+    """Raise UserError when a hook wrote into what it was given."""
+    touched = [name for name, tensor, count in before if tensor._version != count]
+    if touched:
+        raise UserError(
+            f"hook {hook} of '{plugin}' writes into {touched[0]}, which others read after it; work on a copy"
+        )
 
 
 # --- what an answer must be -----------------------------------------------------------------------------------------
@@ -166,6 +219,8 @@ def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
         fault = "targets that sum to 1 over the classes" if off else fault
     else:
         fault = tensor_fault("target (B, H, W)", answer.target, pixels, floating=False)
+        if fault is None and answer.target.dtype != torch.int64:
+            fault = f"class ids of type int64, got {answer.target.dtype}"
         if fault is None and answer.target.max() >= classes:
             fault = f"class ids below {classes}, got {int(answer.target.max())}"
     fault = fault or tensor_fault("confidence (B, H, W)", answer.confidence, pixels)
@@ -241,7 +296,14 @@ def check_terms(answer: Any, arguments: dict[str, Any]) -> str | None:
     if taken:
         return f"losses by names of its own; '{taken[0]}' is the engine's"
     faults = (tensor_fault(f"'{name}': a scalar", term, (), least=-float("inf")) for name, term in answer.items())
-    return next((fault for fault in faults if fault), None)
+    fault = next((fault for fault in faults if fault), None)
+    loose = [name for name, term in answer.items() if fault is None and not term.requires_grad]
+    if loose and torch.is_grad_enabled():
+        return (
+            f"'{loose[0]}': a loss that reaches the student, got one without a gradient; where there is nothing to "
+            "work on, 0 times something of the student's"
+        )
+    return fault
 
 
 def check_modules(answer: Any, arguments: dict[str, Any]) -> str | None:

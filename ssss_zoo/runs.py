@@ -21,7 +21,7 @@ from ssss_zoo.job import Job, open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.pictures import predictions, spread
 from ssss_zoo.place import make_folder, open_folder, output_folder, remove_empty
-from ssss_zoo.plugins import build_methods, load, make_manager, who_answers
+from ssss_zoo.plugins import build_methods, load, make_manager, spoken
 from ssss_zoo.records import Stage
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
@@ -183,6 +183,4 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
     for name, method in methods.items():
         log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}")
     if len(methods) > 1:  # a mix: say whose parts these are
-        answers = who_answers(job.relay.hook).items()
-        asked = (f"{hook} {'+'.join(names)}" for hook, names in answers if names and names != ["default"])
-        log.info(f"hooks: {', '.join(asked)}")
+        log.info(f"hooks: {'; '.join(spoken(job.relay.hook))}")

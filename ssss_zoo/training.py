@@ -27,6 +27,7 @@ from ssss_zoo.place import flat_config
 from ssss_zoo.records import Progress, Stage, StageResult
 
 log = logging.getLogger("ssss_zoo")
+SHORT = 100  # steps: a shorter run is evaluated at its end alone, and nothing is said of collapse [our choice]
 WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many steps after it
 
 
@@ -42,8 +43,8 @@ class Training:
         self.unlabelled = stage.unlabelled if stage.unlabelled is not None else job.dataset.unlabelled
         self.steps = stage.steps or job.steps
         train = self.config.train
-        self.log_every = train.log_every or max(1, self.steps // 100)
-        self.eval_every = train.eval_every or max(1, self.steps // 5)
+        self.log_every = train.log_every or max(1, min(10, self.steps // 10), self.steps // 100)
+        self.eval_every = train.eval_every or (self.steps // 5 if self.steps >= SHORT else self.steps)
         self.save_every = train.checkpoint_every or self.eval_every
         self.step, self.best, self.val = 0, {}, {}  # type: int, dict[str, Any], dict[str, Any]
         self.spent = {"train": 0.0, "evaluate": 0.0, "wait": 0.0}
@@ -210,9 +211,10 @@ class Training:
         self.job.screen.report(self.step, self.steps, losses, health["used"] if health else None, rate)
 
     def warn(self, health: dict[str, Any]) -> None:
-        """Say once when the pseudo-labels look collapsed or unused; an untrained head in the first tenth may."""
+        """Say once when the pseudo-labels look collapsed or unused; an untrained head in the first tenth, or the first
+        steps of a short run, may."""
         warning = self.health.warning(health, tuple(self.job.dataset.class_names))
-        if warning and not self.warned and self.progress(self.step).done > 0.1:
+        if warning and not self.warned and self.step > max(SHORT // 2, 0.1 * self.steps):
             log.warning(f"step {self.step}: {warning}")
             self.warned = True
         self.warned = self.warned and warning is not None

@@ -774,8 +774,11 @@ def test_class_weights_of_two_methods_are_multiplied(two, rig):
 
 
 def test_terms_of_two_methods_are_summed_also_under_one_name(two):
-    left = {"regularize": lambda self, label: {"shared": torch.tensor(1.0), "left": torch.tensor(2.0)}}
-    right = {"regularize": lambda self, label: {"shared": torch.tensor(10.0)}}
+    def term(value):
+        return torch.tensor(value, requires_grad=True)
+
+    left = {"regularize": lambda self, label: {"shared": term(1.0), "left": term(2.0)}}
+    right = {"regularize": lambda self, label: {"shared": term(10.0)}}
     losses = run_losses(two(left, right), raw_batch())
     assert {name: losses[name].item() for name in ("shared", "left")} == {"shared": 11.0, "left": 2.0}
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from ssss_zoo import specs
 from ssss_zoo.defaults import Defaults
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.records import CutMix, Progress, PseudoLabel, View, Views
 from ssss_zoo.relay import Relay, check_answer, describe, product, trace_line
 from ssss_zoo.specs import hookimpl
@@ -185,6 +185,7 @@ FAULTS = [
     ("pseudo_label", (IDS, IDS), "a PseudoLabel, got tuple"),
     ("pseudo_label", some_label(target=IDS[:, None]), "target (B, H, W) = (2, 4, 5), got (2, 1, 4, 5)"),
     ("pseudo_label", some_label(target=IDS + C), "class ids below 3, got 3"),
+    ("pseudo_label", some_label(target=IDS.int()), "class ids of type int64, got torch.int32"),
     ("pseudo_label", some_label(target=IDS - 1), "numbers >= 0, got -1"),
     ("pseudo_label", some_label(target=torch.ones(B, H, W)), "target (B, C, H, W) = (2, 3, 4, 5), got (2, 4, 5)"),
     ("pseudo_label", some_label(target=torch.ones(B, C, H, W)), "targets that sum to 1 over the classes"),
@@ -204,6 +205,7 @@ FAULTS = [
     ("regularize", {"a": torch.ones(1)}, "'a': a scalar = (), got (1,)"),
     ("regularize", {"a": torch.tensor(float("nan"))}, "finite numbers, got 1 of 1 that are not"),
     ("regularize", {"a": 0.5}, "a tensor 'a': a scalar = (), got float"),
+    ("regularize", {"a": torch.tensor(1.0)}, "'a': a loss that reaches the student, got one without a gradient"),
 ]
 
 
@@ -213,6 +215,58 @@ def test_a_wrong_answer_names_hook_plugin_and_what_it_should_be(hook, answer, fa
     with pytest.raises(UserError) as caught:
         check_answer("mine", hook, answer, asked)
     assert str(caught.value).startswith(f"hook {hook} of 'mine' must return {fault}")
+
+
+def test_a_hook_that_writes_into_what_it_is_given_is_named():
+    relay, label = Relay(), some_label(confidence=torch.rand(B, H, W))
+
+    def writes(label):
+        label.confidence.mul_(0.5)
+
+    relay.arguments = {"probs": torch.ones(B, C, H, W) / C, "label": label}
+    with pytest.raises(UserError, match=r"^hook pixel_weight of 'mine' writes into label\.confidence, which others"):
+        relay.watch("mine", "pixel_weight", writes)(label)
+    relay.watch("mine", "pixel_weight", lambda label: label.confidence * 0.5)(label)
+    relay.watching = False
+    relay.watch("mine", "pixel_weight", writes)(label)
+
+
+def test_a_fault_inside_a_hook_is_told_by_hook_method_and_line():
+    def deep(label):
+        return label.confidense
+
+    def fails(label):
+        return deep(label) + 1
+
+    for watching in (True, False):
+        relay = Relay()
+        relay.watching = watching
+        with pytest.raises(UserError) as caught:
+            relay.watch("mine", "pixel_weight", fails)(some_label())
+        line = deep.__code__.co_firstlineno + 1
+        assert str(caught.value).startswith(  # newer Pythons add what was meant
+            f"hook pixel_weight of 'mine' fails in test_relay.py, line {line}: AttributeError: 'PseudoLabel' object "
+            "has no attribute 'confidense'"
+        )
+        assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_a_fault_in_a_library_is_told_by_the_line_of_the_method():
+    def fails(label):
+        return torch.ones(2) + torch.ones(3)
+
+    with pytest.raises(UserError, match=rf"line {fails.__code__.co_firstlineno + 1}: RuntimeError: The size of tensor"):
+        Relay().watch("mine", "pixel_weight", fails)(some_label())
+
+
+@pytest.mark.parametrize("error", [UserError("mine"), Interrupted("stop"), MemoryError(), KeyboardInterrupt()])
+def test_what_is_no_fault_of_a_hook_passes_it(error):
+    def fails(label):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        Relay().watch("mine", "pixel_weight", fails)(some_label())
+    assert caught.value is error
 
 
 RIGHT = [
@@ -229,7 +283,7 @@ RIGHT = [
     ("pixel_weight", torch.full((B, H, W), 2.0)),
     ("class_weight", torch.ones(C)),
     ("regularize", {}),
-    ("regularize", {"a": torch.tensor(-3.0)}),
+    ("regularize", {"a": torch.tensor(-3.0, requires_grad=True)}),
     ("after_step", "whatever"),
 ]
 

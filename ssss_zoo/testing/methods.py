@@ -164,23 +164,6 @@ class MethodContract:
             assert finite([{key: value.item() for key, value in losses.items()}])
         assert all(torch.isfinite(value).all() for value in made.student.state_dict().values())
 
-    def test_a_batch_is_never_changed_in_place(self, make: Make) -> None:
-        """What hooks and losses read of a batch is still there after the step."""
-        made = make(LONG)
-        batch = made.engine.receive(next(made.feed))
-        kept = copy.deepcopy(replace(batch))
-        for step in (0, 29):
-            losses: Iterable[Tensor] = made.engine.losses(batch, made.training.progress(step)).values()
-            torch.stack(list(losses)).sum().backward()
-        changed = [
-            f"{part}.{key}"
-            for part in ("labelled", "unlabelled", "partner")
-            if (was := getattr(kept, part)) is not None
-            for key in ("image", "mask", "valid")
-            if hasattr(was, key) and not torch.equal(getattr(getattr(batch, part), key), getattr(was, key))
-        ]
-        assert not changed, f"a hook wrote into {', '.join(changed)}; others read it after you: work on a copy"
-
     # --- labels and gradients ---------------------------------------------------------------------------------------
 
     def test_it_never_reads_a_mask_of_an_unlabelled_image(self, make: Make) -> None:
