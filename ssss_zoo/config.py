@@ -234,6 +234,18 @@ class Config:
 # --- layers ---------------------------------------------------------------------------------------------------------
 
 
+def fill_in_files(given: dict[str, Any], method: str, local: Mapping[str, Path]) -> None:
+    """Write names where `method` and `hooks.<hook>` name a person's own files, and the files into `plugins.path`."""
+    hooks = given["hooks"] if isinstance(given.get("hooks"), Mapping) else {}  # what is no section is refused later
+    asked = {hook: local_files(str(names), f"hooks.{hook}") for hook, names in hooks.items()}
+    files = dict(local) | {name: file for _, found in asked.values() for name, file in found.items()}
+    if files:
+        own = given.get("plugins", {}).get("path", [])
+        paths = [*map(str, files.values()), *([own] if isinstance(own, str) else own)]
+        named = {hook: names for hook, (names, found) in asked.items() if found}
+        merge(given, {"method": method, "hooks": named, "plugins": {"path": paths}})
+
+
 def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     """The configuration of a run from the words of the command line and a file of the user's own."""
     given = read_words(words)
@@ -241,10 +253,7 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     method = choose("method", given, own)
     typed(Config, own)
     method, local = local_files(method)
-    if local:
-        own_files = given.get("plugins", {}).get("path", [])
-        paths = [*map(str, local.values()), *([own_files] if isinstance(own_files, str) else own_files)]
-        merge(given, {"method": method, "plugins": {"path": paths}})
+    fill_in_files(given, method, local)
     check_names(given, own, config_file)
     protocol = read_value(given.get("protocol", own.get("protocol")), str | None, "protocol")
     if protocol and "dataset" not in given and "dataset" not in own:

@@ -29,9 +29,9 @@ def dataset_layer(dataset: str) -> dict[str, Any]:
     return read_file(path) if path else {}  # a data set of a plugin may do without a file
 
 
-def local_files(method: str) -> tuple[str, dict[str, Path]]:
-    """`unimatch+./mine.py` as `unimatch+mine`, and the files named by their method. Raises UserError for a file that is
-    not there, or whose name is no name for a method."""
+def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]:
+    """`unimatch+./mine.py` as `unimatch+mine`, and the files named by their method. key: the setting that says so.
+    Raises UserError for a file that is not there, or whose name is no name for a method."""
     names, found = [], {}
     for part in method.split("+"):
         file = Path(part).expanduser()
@@ -39,9 +39,9 @@ def local_files(method: str) -> tuple[str, dict[str, Path]]:
             names.append(part)
             continue
         if not file.is_file():
-            raise UserError(f"method={method}: no such file {part}; it takes a name or the path of a Python file")
+            raise UserError(f"{key}={method}: no such file {part}; it takes a name or the path of a Python file")
         if not re.fullmatch(r"[A-Za-z_]\w*", file.stem):
-            raise UserError(f"method={method}: '{file.stem}' is no name for a method; call the file like my_idea.py")
+            raise UserError(f"{key}={method}: '{file.stem}' is no name for a method; call the file like my_idea.py")
         names.append(file.stem)
         found[file.stem] = file.resolve()
     return "+".join(names), found

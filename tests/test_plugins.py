@@ -234,6 +234,15 @@ def test_a_local_method_may_answer_a_single_hook(tmp_path):
     assert found["make_views"] == ["fixmatch"]
 
 
+def test_a_hook_may_be_given_to_a_file(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    config = resolve(["method=fixmatch", f"hooks.pixel_weight=farcluss+{tmp_path / 'mine.py'}"])
+    assert config.hooks == {"pixel_weight": "farcluss+mine"}
+    assert answers("method=fixmatch", f"hooks.pixel_weight={tmp_path / 'mine.py'}")["pixel_weight"] == ["mine"]
+    with pytest.raises(UserError, match=r"^hooks\.pixel_weight=gone\.py: no such file gone\.py"):
+        configured("hooks.pixel_weight=gone.py")
+
+
 def test_a_local_class_may_name_itself(tmp_path):
     text = MINE.replace("    share: float", '    name: ClassVar[str] = "best"\n    share: float')
     assert list(local_methods([file_of(tmp_path, text).partition("=")[2]])) == ["best", "mine"]
