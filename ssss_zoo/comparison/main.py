@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +72,8 @@ def run_missing(study: Study, tell: Tell) -> None:
     """Run every cell that is not finished; the tables are written after each. Raises KeyboardInterrupt."""
     cells = [cell for cell in study.cells() if not is_done(cell.folder)]
     told = len(study.cells()) - len(cells)
-    tell(f"{len(study.rows)} rows, {len(study.seeds)} seeds, {len(cells)} runs to do{f', {told} done' if told else ''}")
+    rows, seeds, to_do = counted(study.rows, "row"), counted(study.seeds, "seed"), counted(cells, "run")
+    tell(f"{rows}, {seeds}, {to_do} to do{f', {told} done' if told else ''}")
     began = time.perf_counter()
 
     def on_end(cell: Cell, state: dict[str, Any]) -> None:
@@ -86,6 +87,10 @@ def run_missing(study: Study, tell: Tell) -> None:
         with suppress(FileNotFoundError):
             (cell.folder / STATE).unlink()  # what an earlier try said
     launcher(study.launcher)(cells, study.jobs, on_end)
+
+
+def counted(things: Sequence[Any], what: str) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
 
 
 def write(study: Study) -> dict[str, Any]:

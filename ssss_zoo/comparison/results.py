@@ -81,10 +81,18 @@ def gather(study: Study) -> dict[str, Any]:
         "rows": rows,
         "failed": failures(study),
         "missing": [[cell.row.name, cell.seed] for cell in study.cells() if not is_done(cell.folder)],
+        "left_out": left_out(study),
         "interval": LEVEL,
         "bootstrap_draws": DRAWS,
         "environment": first.metrics["environment"] if first else None,
     }
+
+
+def left_out(study: Study) -> list[str]:
+    """The finished runs in the folder that the words no longer name, as `row/seed0`."""
+    asked, place = {cell.folder for cell in study.cells()}, study.folder / "runs"
+    there = [folder for folder in sorted(place.glob("*/seed*")) if folder not in asked and is_done(folder)]
+    return [str(folder.relative_to(place)) for folder in there]
 
 
 def digests_of(runs: Sequence[Run]) -> list[tuple[int, str]]:

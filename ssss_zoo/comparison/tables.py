@@ -98,9 +98,9 @@ def ranked(figures: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def notes(figures: Mapping[str, Any]) -> list[str]:
     """What must be known to read the table."""
-    seeds = ", ".join(map(str, figures["seeds"]))
+    seeds, several = ", ".join(map(str, figures["seeds"])), len(figures["seeds"]) > 1
     found = [
-        f"{figures['headline']}; mean ± standard deviation over seeds {seeds}.",
+        f"{figures['headline']}; {'mean ± standard deviation over seeds' if several else 'seed'} {seeds}.",
         f"Differences are paired, with the {100 * figures['interval']:.0f} % interval of a bootstrap over validation "
         "images and seeds; a star where it leaves 0 out.",
     ]
@@ -120,6 +120,8 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
     waiting = [f"{name} seed {seed}" for name, seed in figures["missing"] if (name, seed) not in failed]
     if waiting:
         found.append(f"Not there yet: {', '.join(waiting)}.")
+    if figures["left_out"]:
+        found.append(f"In the folder, and not named by the command: {', '.join(figures['left_out'])}.")
     return found
 
 

@@ -14,7 +14,7 @@ from ssss_zoo.comparison.cell import run_cell
 from ssss_zoo.comparison.check import check_study
 from ssss_zoo.comparison.main import compare
 from ssss_zoo.comparison.study import read_study
-from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, gain, percent
+from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, gain, notes, percent
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import words as tiny_words
 
@@ -70,6 +70,15 @@ def test_finished_cells_are_not_run_again_and_more_can_be_added(tiny_compare):
     assert sorted(tiny_compare.ran[2:]) == [("cps", 0), ("cps", 1), ("fixmatch", 1), ("supervised", 1)]
     assert (tiny_compare.folder / "runs/fixmatch/seed0/metrics.json").stat().st_mtime_ns == before
     assert [row["seeds"] for row in result.figures["rows"]] == [[0, 1]] * 3
+
+
+def test_runs_that_are_no_longer_named_are_told_of(tiny_compare):
+    assert tiny_compare("methods=fixmatch", "seeds=0,1").figures["left_out"] == []
+    figures = tiny_compare("methods=cps", "seeds=0").figures
+    assert figures["left_out"] == ["fixmatch/seed0", "fixmatch/seed1", "supervised/seed1"]
+    assert notes(figures)[-1].endswith("not named by the command: fixmatch/seed0, fixmatch/seed1, supervised/seed1.")
+    assert "network" in notes(figures)[0]
+    assert notes(figures)[0].endswith("; seed 0.")
 
 
 def test_a_stopped_cell_goes_on(tiny_compare, monkeypatch):
@@ -229,7 +238,7 @@ def test_cells_are_processes_of_their_own(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(launch, "start", real)
     assert command_line(command) == 0
     out = capfd.readouterr()
-    assert "1 runs to do, 1 done" in out.err
+    assert "1 run to do, 1 done" in out.err
     assert "over supervised" in out.out
     figures = json.loads((tmp_path / "cmp/compare.json").read_text())
     assert [row["seeds"] for row in figures["rows"]] == [[0], [0]]
