@@ -8,6 +8,7 @@ import inspect
 import re
 import sys
 import typing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+@cache
 def pages() -> dict[str, str]:
     """Markdown of every made page by its path."""
     made = {f"hooks/{hook}.md": hook_page(hook) for hook in HOOKS}

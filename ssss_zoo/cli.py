@@ -174,21 +174,24 @@ def list_(kind: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--file", "single", is_flag=True, help="One file, no package.")
+@click.option("--file", "single", is_flag=True, help="One file and its test, no package.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Make the package of a file that you have.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path(), help="The folder to write into.")
-def new(name: str, single: bool, output: Path) -> None:
-    """A method to start from: a package with its tests, or with --file one file.
+def new(name: str, single: bool, source: Path | None, output: Path) -> None:
+    """A method to start from: a package with its tests, or with --file one file and its test.
 
     \b
     ssss new my-idea --file      then: ssss run method=./my_idea.py dataset=shapes train.steps=60
-    ssss new my-idea             then: cd my-idea, and pip install -e '.[test]' && pytest
+    ssss new my_idea --from my_idea.py    the same as a package, its recipe and card along
+    ssss new my-idea             a package anew; then: cd my-idea, and pip install -e '.[test]' && pytest
     """
     from ssss_zoo.new import new as write
 
-    for file in write(name, single, output):
+    written = write(name, single, output, source)
+    for file in written:
         click.echo(file)
     if single:
-        click.echo(f"next: ssss run method={file} dataset=shapes train.steps=60")
+        click.echo(f"next: ssss run method={written[0]} dataset=shapes train.steps=60, and pytest {written[1]}")
     else:
         click.echo(f"next: cd {output / name} && pip install -e '.[test]' && pytest")
 

@@ -123,7 +123,7 @@ class Engine:
             seed_draws(self.seed, progress.step, pass_index)
             losses = self.losses(self.receive(next(batches)), progress)
             total = torch.stack(list(losses.values())).sum() / self.config.train.accumulate
-            self.scaler.scale(total).backward()
+            backward(self.scaler.scale(total))
             for name, loss in {**losses, "total": total * self.config.train.accumulate}.items():
                 sums[name] = sums.get(name, 0) + loss.detach() / self.config.train.accumulate
         self.scaler.step(self.optimizer)
@@ -356,6 +356,19 @@ class Engine:
     def floats(self, image: Tensor) -> Tensor:
         layout = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
         return self.move(image).float().div_(255).contiguous(memory_format=layout)
+
+
+def backward(loss: Tensor) -> None:
+    """Raises UserError where a method wrote in place into what a loss had read."""
+    try:
+        loss.backward()
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise UserError(
+            "a method writes in place into what a loss of the same step has read; let the loss read a copy, as "
+            "memory.clone()"
+        ) from error
 
 
 def unchanged(image: Tensor) -> Tensor:

@@ -23,16 +23,56 @@ PARTS = {  # of a package: template by the place of its file
 }
 
 
-def new(name: str, single: bool, folder: Path) -> list[Path]:
-    """Write the method `name` into `folder`: as <name>.py where it is a single file, else as the package <name>/.
-    Returns what was written. Raises UserError for a name that is none, and where something lies there already."""
+def new(name: str, single: bool, folder: Path, source: Path | None = None) -> list[Path]:
+    """Write the method `name` into `folder`: as <name>.py and its test where it is a single file, else as the package
+    <name>/. source: a file that holds the method already; its recipe and card, if they lie beside it, come along.
+    Returns what was written. Raises UserError for a name that is none or is taken, for a source that is no method, and
+    where something lies there already."""
     words = named(name)
+    check_free(words["name"])
+    if source:
+        words |= of_source(source, words["name"])
     if single:
-        return [written(folder / f"{words['name']}.py", "method.py.j2", words)]
-    place = folder / name
-    if place.exists():
-        raise UserError(f"{place} is there already; choose another name, or --output=FOLDER")
-    return [written(place / file.format(**words), template, words) for file, template in PARTS.items()]
+        parts = {folder / f"{words['name']}.py": "method.py.j2", folder / f"test_{words['name']}.py": "test_file.py.j2"}
+    else:
+        parts = {folder / name / file.format(**words): template for file, template in PARTS.items()}
+    there = folder / name if not single else next((file for file in parts if file.exists()), None)
+    if there and there.exists():
+        raise UserError(f"{there} is there already; choose another name, or --output=FOLDER")
+    own = {file.suffix: file for file in (source.with_suffix(end) for end in (".py", ".md", ".yaml"))} if source else {}
+    return [
+        written(file, own[file.suffix].read_text("utf-8") if takes(own, file, words) else filled(template, words))
+        for file, template in parts.items()
+    ]
+
+
+def takes(own: dict[str, Path], file: Path, words: dict[str, str]) -> bool:
+    """Whether a file of the package is one that the author has."""
+    return file.stem == words["name"] and file.suffix in own and own[file.suffix].is_file()
+
+
+def check_free(name: str) -> None:
+    """Raise UserError for the name of a method that is installed, and for the engine's own word."""
+    from ssss_zoo.plugins import installed, package_of
+
+    found = installed("methods")
+    if name in found or name == "default":
+        owner = f"a method of {package_of(found[name])}" if name in found else "the engine's word for nobody"
+        raise UserError(f"'{name}' is {owner} already; choose another name")
+
+
+def of_source(source: Path, name: str) -> dict[str, str]:
+    """What is known of a method that a file holds: its class and its hooks. Raises UserError for a file without one, or
+    where another name is given to it."""
+    from ssss_zoo.plugins import implements, methods_of_file
+
+    if source.stem != name:
+        raise UserError(f"--from={source}: a file gives its method its name; ssss new {source.stem} --from {source}")
+    method = methods_of_file(str(source)).get(name)
+    if method is None:
+        raise UserError(f"--from={source}: one method a file, called as the file is")
+    hooks = ", ".join(f"`{hook}`" for hook in implements(method))
+    return {"class": method.__name__, "hooks": hooks, "source": str(source)}
 
 
 def named(name: str) -> dict[str, str]:
@@ -48,17 +88,19 @@ def named(name: str) -> dict[str, str]:
         "class": "".join(part.capitalize() for part in parts),
         "title": " ".join(parts).capitalize(),
         "year": str(date.today().year),
+        "source": "",
     }
 
 
-def written(file: Path, template: str, words: dict[str, str]) -> Path:
-    """Fill the template in and write it. Raises UserError rather than write over a file."""
+def filled(template: str, words: dict[str, str]) -> str:
     from jinja2 import Environment, StrictUndefined
 
-    if file.exists():
-        raise UserError(f"{file} is there already; choose another name, or --output=FOLDER")
-    source = files("ssss_zoo.templates").joinpath(template).read_text("utf-8")
-    text = Environment(keep_trailing_newline=True, undefined=StrictUndefined).from_string(source).render(words)
+    text = files("ssss_zoo.templates").joinpath(template).read_text("utf-8")
+    return Environment(keep_trailing_newline=True, undefined=StrictUndefined).from_string(text).render(words)
+
+
+def written(file: Path, text: str) -> Path:
+    """Write it. Raises UserError where it cannot be."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")

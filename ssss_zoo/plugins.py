@@ -54,6 +54,9 @@ def package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
 
 
+LOCAL = "ssss_local_"  # what the module of a person's own file is called, and its name
+
+
 def local_methods(paths: Sequence[str]) -> dict[str, type]:
     """The method classes in a user's own Python files: by their `name` or their class name in small letters, and the
     only one of a file by the file's name as well."""
@@ -65,7 +68,7 @@ def methods_of_file(path: str) -> dict[str, type]:
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise UserError(f"plugins.path={path}: no such file; it takes the path of one Python file")
-    spec = importlib.util.spec_from_file_location(f"ssss_local_{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"{LOCAL}{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"plugins.path={path}: not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
@@ -86,6 +89,11 @@ def methods_of_file(path: str) -> dict[str, type]:
 def marked(method: type) -> list[str]:
     """All that a class marks as a hook, whether there is such a hook or not."""
     return [name for name in dir(method) if hasattr(getattr(method, name, None), MARK)]
+
+
+def stands_in(name: str, method: type) -> bool:
+    """Whether the class comes of a person's file and bears the name of an installed method."""
+    return method.__module__.startswith(LOCAL) and name in installed("methods")
 
 
 def implements(method: type) -> list[str]:

@@ -40,7 +40,7 @@ def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]
             continue
         if not file.is_file():
             raise UserError(f"{key}={method}: no such file {part}; it takes a name or the path of a Python file")
-        if not re.fullmatch(r"[A-Za-z_]\w*", file.stem):
+        if not re.fullmatch(r"(?!default$)[A-Za-z_]\w*", file.stem):
             raise UserError(f"{key}={method}: '{file.stem}' is no name for a method; call the file like my_idea.py")
         names.append(file.stem)
         found[file.stem] = file.resolve()

@@ -21,7 +21,7 @@ from ssss_zoo.job import Job, open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.pictures import predictions, spread
 from ssss_zoo.place import make_folder, open_folder, output_folder, remove_empty
-from ssss_zoo.plugins import build_methods, load, make_manager, spoken
+from ssss_zoo.plugins import build_methods, load, make_manager, spoken, stands_in
 from ssss_zoo.records import Stage
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
@@ -181,6 +181,7 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
         f"{job.device.type}, {torch.get_num_threads()} threads, seed {config.seed}"
     )
     for name, method in methods.items():
-        log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}")
+        note = "; your file's, in place of the installed one" if stands_in(name, type(method)) else ""
+        log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}{note}")
     if len(methods) > 1:  # a mix: say whose parts these are
         log.info(f"hooks: {'; '.join(spoken(job.relay.hook))}")

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_single_file_is_short_and_trains(tmp_path, tiny_shelf):
-    (file,) = new("my-idea", True, tmp_path)
-    assert file == tmp_path / "my_idea.py"
+    file, test = new("my-idea", True, tmp_path)
+    assert (file, test) == (tmp_path / "my_idea.py", tmp_path / "test_my_idea.py")
+    assert 'with_name("my_idea.py")' in test.read_text()
     assert len(file.read_text().splitlines()) < 40
     made = make_rig(
         resolve(words(f"method=unimatch+{file}", f"output={tmp_path / 'run'}", "options.my_idea.decay=0.5"))
@@ -44,6 +45,13 @@ def test_names_that_follow_from_one(name, small, camel, title):
 @pytest.mark.parametrize("name", ["3x", "", "a b", "class", "../x", "ä"])
 def test_what_is_no_name(name, tmp_path):
     with pytest.raises(UserError, match="is no name for a method"):
+        new(name, True, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["fixmatch", "default", "unimatch-v2"])
+def test_a_name_that_is_taken_is_refused(name, tmp_path):
+    with pytest.raises(UserError, match=rf"^'{name.replace('-', '_')}' is .* already; choose another name$"):
         new(name, True, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -70,6 +78,37 @@ def package(tmp_path) -> tuple[Path, dict[str, str]]:
     lines = [f"{name} = {value}" for name, value in points.items()]
     (info / "entry_points.txt").write_text("\n".join(["[ssss_zoo.methods]", *lines]))
     return folder, {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_file_becomes_a_package_with_its_recipe(tmp_path):
+    source = tmp_path / "margin.py"
+    source.write_text((ROOT / "docs/examples/margin.py").read_text())
+    source.with_suffix(".yaml").write_text("train: {steps: 77}\n")
+    new("margin", False, tmp_path, source)
+    module = tmp_path / "margin/ssss_margin"
+    assert (module / "margin.py").read_text() == source.read_text()
+    assert (module / "margin.yaml").read_text() == "train: {steps: 77}\n"
+    assert "`make_teacher`, `pixel_weight`" in (module / "margin.md").read_text()
+    assert 'margin = "ssss_margin.margin:Margin"' in (tmp_path / "margin/pyproject.toml").read_text()
+    compile((tmp_path / "margin/tests/test_margin.py").read_text(), "test_margin.py", "exec")
+    assert "threshold" not in (tmp_path / "margin/tests/test_margin.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("other", "", "a file gives its method its name; ssss new margin --from"),
+        ("margin", "x = 1\n", "holds no method"),
+        ("margin", None, "no such file"),
+    ],
+)
+def test_what_cannot_become_a_package_leaves_nothing(name, text, said, tmp_path):
+    source = tmp_path / "margin.py"
+    if text is not None:
+        source.write_text(text)
+    with pytest.raises(UserError, match=said):
+        new(name, False, tmp_path, source)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_a_package_passes_its_own_tests(package):

@@ -28,6 +28,8 @@ from ssss_zoo.plugins import (
     load,
     local_methods,
     make_manager,
+    method_classes,
+    stands_in,
     who_answers,
 )
 from ssss_zoo.records import Progress, PseudoLabel, Views
@@ -241,6 +243,18 @@ def test_a_hook_may_be_given_to_a_file(tmp_path):
     assert answers("method=fixmatch", f"hooks.pixel_weight={tmp_path / 'mine.py'}")["pixel_weight"] == ["mine"]
     with pytest.raises(UserError, match=r"^hooks\.pixel_weight=gone\.py: no such file gone\.py"):
         configured("hooks.pixel_weight=gone.py")
+
+
+def test_a_file_that_takes_an_installed_methods_place_is_told_of(tmp_path):
+    (tmp_path / "fixmatch.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text(MINE)
+    for name, expected in (("fixmatch", True), ("mine", False)):
+        (method,) = method_classes(configured(f"method={tmp_path / name}.py")).values()
+        assert stands_in(name, method) == expected
+    assert not stands_in("fixmatch", load("methods", "fixmatch"))
+    (tmp_path / "default.py").write_text(MINE)
+    with pytest.raises(UserError, match="'default' is no name for a method"):
+        configured(f"method={tmp_path / 'default.py'}")
 
 
 def test_a_local_class_may_name_itself(tmp_path):

@@ -73,6 +73,29 @@ COUNTS = (
 """
 )
 LISTS = COUNTS.replace("self.count += 1", "self.seen.append(label.confidence.mean())")
+BARE = BODY + "    share = 0.5\n" + WEIGHT
+LOOSE = (
+    BODY
+    + """
+    @hookimpl
+    def setup(self, info):
+        self.memory = nn.Module()
+        self.memory.count = torch.zeros(info.num_classes)
+        return {"mine": self.memory}
+"""
+)
+NO_COPY = LOOSE.replace("self.memory.count = ", 'self.memory.register_buffer("count", ').replace(
+    "info.num_classes)", "info.num_classes))"
+) + (
+    """
+    @hookimpl
+    def regularize(self, labelled_output):
+        said = labelled_output.logits.mean((0, 2, 3))
+        loss = (self.memory.count * said).sum()
+        self.memory.count += said.detach()
+        return {"mine": loss}
+"""
+)
 DRAWS = (
     BODY
     + """
@@ -142,6 +165,13 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
         (BARE_OPTION, "test_its_options_are_explained", "say what option share is"),
         (IN_PLACE, "test_two_steps_move_every_weight_by_finite_losses", r"writes into labelled\.image, which others"),
         (REMEMBERS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.last appeared during the steps"),
+        (BARE, CLASS, "share has no type, so it is no option: write `share: float = 0.5`"),
+        (
+            LOOSE,
+            "test_its_state_lies_in_modules_that_a_checkpoint_holds",
+            "count of module mine is a plain tensor, and not saved",
+        ),
+        (NO_COPY, "test_two_steps_move_every_weight_by_finite_losses", r"let the loss read a copy, as memory\.clone"),
         (COUNTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.count changed during the steps"),
         (LISTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.seen changed during the steps"),
         (DRAWS, "test_the_same_seed_gives_the_same_numbers", "two runs of one seed differ"),

@@ -54,6 +54,8 @@ SITUATIONS = {
 }
 
 Make = Callable[..., Rig]
+FIRST = "test_two_steps_move_every_weight_by_finite_losses"  # what a method whose first step fails is asked alone
+FIRST_STEPS: dict[tuple[str, str, str], bool] = {}  # whether it goes, by test class and method
 
 
 class MethodContract:
@@ -79,6 +81,21 @@ class MethodContract:
         """Words -> a tiny run of the method, wired and not begun."""
         return lambda *more: make_rig(configured(*more))
 
+    @pytest.fixture(autouse=True)
+    def _first_step_goes(
+        self, request: pytest.FixtureRequest, name: str, configured: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        """A method whose first step fails fails one question, and skips the others instead of failing them alike."""
+        key = (type(self).__module__, type(self).__qualname__, name)
+        if key not in FIRST_STEPS:
+            try:
+                make_rig(configured(f"output={tmp_path / 'first_step'}")).steps(1)
+                FIRST_STEPS[key] = True
+            except Exception:
+                FIRST_STEPS[key] = False
+        if not FIRST_STEPS[key] and request.node.originalname != FIRST:
+            pytest.skip(f"the first step fails: see {FIRST}")
+
     # --- the class --------------------------------------------------------------------------------------------------
 
     def test_it_is_a_dataclass_that_names_its_paper_and_types_its_options(self, configured: Any) -> None:
@@ -94,6 +111,9 @@ class MethodContract:
         module = sys.modules.get(method.__module__)  # None: the class of a single file
         assert (said or getattr(module, "__doc__", None) or "").strip(), "say in a docstring what the method does"
         hints = typing.get_type_hints(method)
+        for key, value in vars(method).items():
+            bare = isinstance(value, PLAIN) and not key.startswith("__") and key not in hints
+            assert not bare, f"{key} has no type, so it is no option: write `{key}: {type(value).__name__} = {value!r}`"
         for option in fields(method):
             kind = hints[option.name]
             parts = typing.get_args(kind) if typing.get_origin(kind) is list else (kind,)
@@ -193,6 +213,9 @@ class MethodContract:
         method = made.methods[own(configured())[0]]
         plain = {key: held(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
         early_and_late(made)
+        for name, module in made.run.modules.items():
+            loose = [key for part in module.modules() for key, value in vars(part).items() if isinstance(value, Tensor)]
+            assert not loose, f"{loose[0]} of module {name} is a plain tensor, and not saved: register a buffer"
         known = {id(part) for module in made.run.modules.values() for part in module.modules()}
         for key, value in vars(method).items():
             if isinstance(value, nn.Module):
@@ -324,8 +347,8 @@ def first_and_last(make: Make, *more: str) -> list[dict[str, float]] | None:
         made = make(*more)
         return [*made.steps(1), *made.steps(1, first=29)]
     except UserError as error:
-        assert "\n" not in str(error), f"refused in more than a line: {error}"  # noqa: PT017
-        assert "choose hooks." in str(error), f"refused without saying what to do: {error}"  # noqa: PT017
+        if "choose hooks." not in str(error) or "\n" in str(error):  # a fault, or a refusal that says no way out
+            raise
         return None
 
 
