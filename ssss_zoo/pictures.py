@@ -81,6 +81,8 @@ def sheet(rows: Sequence[Sequence[Panel]], dataset: Dataset) -> Image.Image:
         for head, picture in row:
             draw.text((left, top + 2), cut(head, picture.width, draw), fill="black")
             canvas.paste(picture, (left, top + LINE))
+            frame = (left - 1, top + LINE - 1, left + picture.width, top + LINE + picture.height)
+            draw.rectangle(frame, outline="lightgrey")  # where white ends
             left += picture.width + GAP
         top += tall + LINE + GAP
     for index, name in enumerate(dataset.class_names):

@@ -100,6 +100,7 @@ def named_faults(plugin: str, hook: str, function: Callable[..., Any]) -> Callab
     """`function`, whose exceptions become a UserError that says which hook of which method fails, and where."""
 
     def named(*arguments: Any) -> Any:
+        """As `function`."""
         try:
             return function(*arguments)
         except (UserError, Interrupted):
@@ -290,6 +291,7 @@ def check_class_weight(answer: Any, arguments: dict[str, Any]) -> str | None:
 
 
 def check_terms(answer: Any, arguments: dict[str, Any]) -> str | None:
+    """What is wrong with loss terms: names that are taken, no scalars, no gradient."""
     if not isinstance(answer, dict):
         return f"a dict of scalar losses by name, got {type(answer).__name__}"
     taken = sorted(answer.keys() & {"supervised", "consistency", "total"})

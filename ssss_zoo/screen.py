@@ -81,11 +81,16 @@ class Screen:
         if self.bar:
             self.bar.update(self.task, description=text)
 
-    def report(self, step: int, steps: int, losses: Mapping[str, float], used: float | None, rate: float) -> None:
-        """A log step: losses by name, share of pixels used, steps/s, time left."""
+    def report(
+        self, step: int, steps: int, losses: Mapping[str, float], health: Mapping[str, Any] | None, rate: float
+    ) -> None:
+        """A log step: losses by name, share of pixels used and their mean weight, steps/s, time left. health: as
+        `Health.read` gives it."""
         left = (steps - step) / rate if rate else float("inf")
         parts = [f"{name} {value:.4f}" for name, value in losses.items()]
-        parts += [f"pixels used {used:.0%}"] if used is not None else []
+        if health:
+            weight = health["weight"] / max(health["used"], 1e-9)  # of those that are used
+            parts.append(f"pixels used {health['used']:.0%}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
         parts += [f"{rate:.2f} steps/s", f"{duration(left)} left"]
         text = "  ".join(parts)
         if self.bar:

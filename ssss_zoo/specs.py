@@ -1,6 +1,6 @@
 """The hooks: every place where a method may speak. A method is a choice of these, and so is a mix of two methods.
 
-Asked once: `setup`, `make_students`, `make_teacher`, `plan_stages`. Asked at each step, in this order: `make_views`,
+Asked once: `make_students`, `setup`, `plan_stages`, `make_teacher`. Asked at each step, in this order: `make_views`,
 `pseudo_label`, `pixel_weight`, `refine`, `class_weight`, `regularize`, `after_step`. After an evaluation: `after_eval`.
 An implementation names only the arguments it needs; none may have a default value. Shapes as in `records`.
 """

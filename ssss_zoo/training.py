@@ -208,7 +208,7 @@ class Training:
                 f"pseudo/{key}": health[key] for key in ("used", "weight", "confidence", "accuracy") if key in health
             }
         self.job.track(figures, self.offset + self.step)
-        self.job.screen.report(self.step, self.steps, losses, health["used"] if health else None, rate)
+        self.job.screen.report(self.step, self.steps, losses, health, rate)
 
     def warn(self, health: dict[str, Any]) -> None:
         """Say once when the pseudo-labels look collapsed or unused; an untrained head in the first tenth, or the first

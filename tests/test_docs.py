@@ -144,10 +144,15 @@ def commands() -> list[str]:
 STANDS = {
     "METHOD": "farcluss", "method=...": "method=farcluss", "dataset=...": "dataset=shapes", "DIR": "compared",
     ".../config.yaml": "first/config.yaml", "run=DIR": "run=first", "output=DIR": "output=again",
-    "after=20": "after=1", "trials=30": "trials=2", "seeds=0,1,2": "seeds=0",
+    "after=20": "after=1", "after=60": "after=1", "trials=30": "trials=2", "seeds=0,1,2": "seeds=0",
 }  # fmt: skip
 SMALL = [word for word in tiny_words("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
-NAMED = ("ssss compare", "ssss data check", "ssss data prepare")  # in sentences, without the words that they need
+NAMED = (
+    "ssss compare",
+    "ssss card",
+    "ssss data check",
+    "ssss data prepare",
+)  # in sentences, without the words that they need
 TRAINS = ("run", "inspect", "compare", "search")
 
 
@@ -177,7 +182,7 @@ def inline(cells, jobs, on_end):
 
 def furnish(command, folder):
     """What the command finds where it is typed."""
-    if "new" not in shlex.split(command):
+    if "new" not in shlex.split(command) or "--from" in command:
         for file in ("margin.py", "my_idea.py"):
             (folder / file).write_text((DOCS / "examples/margin.py").read_text())
     study = next(block for block in re.findall(r"```yaml\n(.*?)```", (DOCS / "compare.md").read_text(), re.DOTALL))

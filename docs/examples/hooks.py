@@ -13,9 +13,10 @@ from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import EMATeacher, Teacher
 
 
+# --8<-- [start:setup]
 @dataclass(eq=False)
 class Setup:
-    """Counts, in a module that is saved with the run, how many confident pixels each class had."""
+    """Counts, in a module that is saved with the run, how many confident unlabelled pixels each class had."""
 
     paper: ClassVar[str] = "an example"
 
@@ -26,8 +27,12 @@ class Setup:
         return {"setup_example": self.memory}
 
     @hookimpl
-    def pixel_weight(self, label: records.PseudoLabel) -> None:
-        self.memory.confident.index_add_(0, label.ids.flatten(), (label.confidence > 0.9).flatten().float())
+    def pixel_weight(self, label: records.PseudoLabel, stream: str) -> None:
+        if stream == "unlabelled":  # asked of CutMix partners and labelled views as well
+            self.memory.confident.index_add_(0, label.ids.flatten(), (label.confidence > 0.9).flatten().float())
+
+
+# --8<-- [end:setup]
 
 
 @dataclass(eq=False)
@@ -137,7 +142,7 @@ class Regularize:
 
 @dataclass(eq=False)
 class AfterStep:
-    """The classifier's weights are kept within [-1, 1]."""
+    """All weights are kept within [-1, 1]."""
 
     paper: ClassVar[str] = "an example"
 

@@ -15,7 +15,7 @@ class Margin:
     paper: ClassVar[str] = "Margin, the worked example of the documentation"
 
     power: float = 2.0  # of the margin: 0 counts all pixels alike
-    decay: float = 0.99  # of the teacher's average
+    decay: float = 0.9  # of the teacher's average: short, as the runs below are
 
     def __post_init__(self) -> None:
         check_range("options.margin.power", self.power, 0)
