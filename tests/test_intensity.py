@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torch.testing import assert_close
 
 from ssss_zoo import intensity
 from ssss_zoo.intensity import OPERATIONS, RandomIntensity
@@ -171,6 +172,22 @@ def test_without_colour_saturation_and_hue_do_nothing(monkeypatch):
     grey, colour = torch.rand(20, 5, 6, 6), torch.rand(20, 3, 6, 6)
     assert torch.equal(RandomIntensity()(grey), grey)
     assert not torch.equal(RandomIntensity()(colour), colour)
+
+
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"saturation", "hue", "identity"}))
+def test_every_other_operation_works_on_any_number_of_channels(name, monkeypatch):
+    monkeypatch.setattr(intensity, "OPERATIONS", {name: OPERATIONS[name]})
+    torch.manual_seed(0)
+    bands = 0.2 + 0.6 * torch.rand(12, 5, 6, 6)
+    changed = RandomIntensity()(bands)
+    assert not torch.equal(changed, bands)
+    assert 0 <= changed.min() <= changed.max() <= 1
+
+
+def test_without_colour_the_grey_that_contrast_is_taken_towards_is_the_mean():
+    image = torch.rand(1, 2, 4, 4)
+    expected = image.mean() + 0.05 * (image - image.mean())
+    assert_close(OPERATIONS["contrast"][0](image, torch.zeros(1)), expected)
 
 
 def test_eight_bit_images_are_refused():

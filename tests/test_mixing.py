@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssss_zoo.augment import random_boxes
-from ssss_zoo.mixing import Mixing, chain, partner_rows
-from ssss_zoo.records import CutMix, PseudoLabel
+from ssss_zoo.mixing import Mixing, chain, partner_rows, true_label
+from ssss_zoo.records import CutMix, Labelled, PseudoLabel
 
 SIZE = (3, 4, 5)
 FULL = torch.tensor([[[0, 0, 4, 5]]] * 3)
@@ -96,6 +96,14 @@ def test_a_label_moves_as_its_image_does(seed, partner):
     assert torch.equal(
         mix.label(soft, {"partner": soft}).target[:, 0], mix(soft.target[:, 0], {"partner": soft.target[:, 0]})
     )
+
+
+def test_the_truth_of_labelled_pixels_as_a_label():
+    mask = torch.tensor([[[2, 0, 255]]])
+    label = true_label(Labelled(torch.zeros(1, 3, 1, 3), mask))
+    assert label.target.tolist() == [[[2, 0, 0]]]
+    assert label.confidence.tolist() == [[[1, 1, 0]]]
+    assert label.valid.tolist() == [[[True, True, False]]]
 
 
 def test_nothing_is_read_back_from_the_device():

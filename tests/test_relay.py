@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.testing import assert_close
 from ssss_zoo import specs
 from ssss_zoo.defaults import Defaults
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.records import CutMix, Progress, PseudoLabel, View, Views
+from ssss_zoo.records import CutMix, Output, Progress, PseudoLabel, Seen, View, Views
 from ssss_zoo.relay import Relay, check_answer, describe, product, trace_line
 from ssss_zoo.specs import hookimpl
 from ssss_zoo.teacher import SelfTeacher
@@ -121,6 +122,18 @@ def test_the_first_answer_that_is_not_none_is_the_pseudo_label():
     assert connected(Says(None), Says(one), Says(two)).pseudo_label(**asked) is one
 
 
+def test_a_view_is_as_it_was_where_nobody_refines_it():
+    class Refines:
+        @hookimpl
+        def refine(self) -> Seen:
+            return other
+
+    seen, other = a_seen(), a_seen()
+    asked = dict.fromkeys(inspect.signature(specs.refine).parameters) | {"seen": seen}
+    assert connected().refine(**asked) is seen
+    assert connected(Refines()).refine(**asked) is other
+
+
 def test_the_defaults_speak_last_and_take_the_likeliest_class():
     relay = connected(Defaults())
     probs = torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(1, 2, 1, 2)
@@ -157,6 +170,14 @@ def boxes(*shape: int, dtype: torch.dtype = torch.long) -> CutMix:
     return CutMix("next", torch.zeros(*shape, dtype=dtype))
 
 
+def a_seen(**changes: Any) -> Seen:
+    output = Output(torch.zeros(B, C, H, W), torch.zeros(B, 1, 1, 1))
+    seen = Seen(View("strong"), torch.zeros(B, 3, H, W), output, some_label(), torch.ones(B, H, W), None, max)
+    return replace(seen, **changes)
+
+
+SOME = torch.zeros(B, H, W, dtype=torch.long)  # one pixel is 1
+SOME[0, 1, 2] = 1
 FAULTS = [
     ("setup", [], "a dict of torch modules by name, got []"),
     ("setup", {"a": 3}, "a dict of torch modules by name, got {a: 3}"),
@@ -182,6 +203,17 @@ FAULTS = [
     ("make_views", views(cutmix=boxes(B + 1, 1, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 3x1x4:int64"),
     ("make_views", views(cutmix=boxes(B, 1, 3)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x1x3:int64"),
     ("make_views", views(cutmix=boxes(B, 1, 4, dtype=torch.float32)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2"),
+    ("make_views", Views(labelled_share=-0.5), "a labelled_share that is finite and >= 0, got -0.5"),
+    ("make_views", Views(labelled_share=float("inf")), "a labelled_share that is finite and >= 0, got inf"),
+    ("make_views", views(cutmix=CutMix("rows", boxes(B, 1, 4).boxes)), "CutMix rows with the partner rows, none with"),
+    ("make_views", views(cutmix=replace(boxes(B, 1, 4), rows=IDS[:, 0, 0])), "CutMix rows with the partner rows, none"),
+    ("pseudo_label", some_label(target=SOME * C), "class ids below 3, got 3"),
+    ("pseudo_label", some_label(target=-SOME), "numbers >= 0, got -1"),
+    ("pseudo_label", some_label(target=torch.ones(B, C, H, W) / C * (1 + SOME[:, None])), "targets that sum to 1"),
+    ("pixel_weight", 1.0 - 3 * SOME, "numbers >= 0, got -2"),
+    ("refine", some_label(), "a Seen, got PseudoLabel"),
+    ("refine", a_seen(label=some_label(target=IDS + C)), "class ids below 3, got 3"),
+    ("refine", a_seen(weight=torch.ones(B, 1, W)), "weight (B, H, W) = (2, 4, 5), got (2, 1, 5)"),
     ("pseudo_label", (IDS, IDS), "a PseudoLabel, got tuple"),
     ("pseudo_label", some_label(target=IDS[:, None]), "target (B, H, W) = (2, 4, 5), got (2, 1, 4, 5)"),
     ("pseudo_label", some_label(target=IDS + C), "class ids below 3, got 3"),
@@ -282,6 +314,9 @@ RIGHT = [
     ("pixel_weight", torch.zeros(B, H, W)),
     ("pixel_weight", torch.full((B, H, W), 2.0)),
     ("class_weight", torch.ones(C)),
+    ("refine", a_seen()),
+    ("make_views", Views(labelled_share=0.0)),
+    ("make_views", views(cutmix=replace(boxes(B, 1, 4), partner="rows", rows=IDS[:, 0, 0]))),
     ("regularize", {}),
     ("regularize", {"a": torch.tensor(-3.0, requires_grad=True)}),
     ("after_step", "whatever"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import START, assert_step, images, raw_batch, take_step
+from ssss_plugins.baselines.mean_teacher import MeanTeacher
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
@@ -63,6 +64,14 @@ def test_the_teacher_follows_by_its_parameters_and_keeps_its_own_statistics(rig)
         )
     assert not torch.equal(teacher.body[1].running_mean, made.student.body[1].running_mean)
     assert not any(value.requires_grad for value in teacher.parameters())
+
+
+def test_its_label_is_the_whole_distribution_and_padding_counts():
+    probs = torch.tensor([0.2, 0.7, 0.1]).view(1, 3, 1, 1)
+    label = MeanTeacher().pseudo_label(probs, torch.zeros(1, 1, 1, dtype=torch.bool))
+    assert label.target is probs
+    assert label.confidence.item() == pytest.approx(0.7)
+    assert label.valid.all()
 
 
 def test_a_teacher_equal_to_the_student_teaches_nothing(rig):

@@ -81,6 +81,26 @@ def test_agreement_is_the_mean_iou_over_the_classes_found_in_either():
     assert agreement(one, one, 5) == 1
 
 
+def test_snapshots_are_kept_at_a_third_and_at_two_thirds(tiny_run):
+    made = tiny_run("method=stpp", "train.steps=9")
+    method, kept = made.methods["stpp"], {}
+    for step in range(9):
+        for value in made.student.parameters():
+            value.data.fill_(step)
+        method.after_step(students=[made.student], progress=Progress(step, 9, 5))
+        kept[step] = [next(network.parameters()).flatten()[0].item() for network in method.kept]
+    assert [kept[step][0] for step in (2, 4, 8)] == [2, 2, 2]
+    assert [kept[step][1] for step in (5, 8)] == [5, 5]
+    assert kept[4][1] not in range(9)  # its first weights
+
+
+def test_an_image_is_read_in_0_to_1(tiny_run):
+    made = tiny_run("method=stpp")
+    info = made.run.info
+    image = module.read(info, info.unlabelled[0], made.student)
+    assert_close(image[0], torch.from_numpy(info.read(info.unlabelled[0])).movedim(-1, 0) / 255)
+
+
 def test_looking_twice_is_what_it_says(tiny_run):
     network, image = tiny_run("method=stpp").student, torch.rand(1, 3, 10, 14)
     small = F.interpolate(image, (5, 7), mode="bilinear", align_corners=True).flip(-1)

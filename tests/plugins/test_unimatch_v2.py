@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, Labelled, Progress, Unlabelled
+from ssss_zoo.records import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 
 START = Progress(0, 10, 5)
 BOXES = (
@@ -207,6 +207,18 @@ def test_without_dropout_and_averaging_it_is_a_fixmatch_of_two_views(rig, seed):
         per_pixel = F.cross_entropy(logits, ids, reduction="none")
         total += (per_pixel * ((sure >= threshold) & valid)).sum() / valid.sum() / 4
     assert losses["consistency"].item() == pytest.approx(total.item(), rel=1e-6)
+
+
+def test_a_pixel_at_the_threshold_counts():
+    confidence = torch.tensor([[[0.25, 0.5, 0.75]]])
+    label = PseudoLabel(torch.zeros(1, 1, 3, dtype=torch.int64), confidence, torch.ones(1, 1, 3, dtype=torch.bool))
+    assert UniMatchV2(threshold=0.5).pixel_weight(label).tolist() == [[[0, 1, 1]]]
+
+
+def test_the_dropout_is_drawn_for_each_image_of_the_batch():
+    first, second = (view.perturb for view in UniMatchV2().make_views((3, 8, 10)).views)
+    maps = [torch.ones(3, 6, 2, 2)]
+    assert_close(first(maps)[0] + second(maps)[0], torch.full((3, 6, 2, 2), 2.0))
 
 
 def test_each_view_has_boxes_of_its_own_and_both_share_a_pass():
