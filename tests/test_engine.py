@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import math
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssss_zoo.errors import UserError
 from ssss_zoo.plugins import installed
@@ -960,87 +957,3 @@ def test_flips_move_image_mask_validity_and_hidden_labels_together(rig):
     assert torch.equal(batch.unlabelled.valid, (batch.unlabelled.image[:, 0] * 255).round() < 6)
     assert torch.equal(batch.partner.valid, (batch.partner.image[:, 0] * 255).round() < 6)
     assert turned == {True, False}
-
-
-# --- nothing waits for the device -----------------------------------------------------------------------------------
-
-
-WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "_unique2")
-OWN_DRAWS = (  # of the CPU, always
-    *(("augment.py", name) for name in ("random_flip", "change_rows", "draw", "gated", "random_boxes", "blur")),
-    ("contrast.py", "device_generator"),
-    *(("boxes.py", name) for name in ("half_boxes", "centred_boxes")),
-    ("intensity.py", "__call__"),
-    ("unimatch_v2.py", "complementary_dropout"),
-    ("prevmatch.py", "draw"),
-    ("stpp.py", "disturb"),  # which crops an earlier stage labelled is known on the CPU
-)
-
-
-class NoWaiting(TorchDispatchMode):
-    """Fails at an operation that would read a value off a GPU, unless it reads a draw that always lies on the CPU."""
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        name = function.overloadpacket.__name__
-        by_mask = name.startswith(("index.", "index_put", "index")) and any(
-            isinstance(part, Tensor) and part.dtype == torch.bool
-            for part in (arguments[1] if len(arguments) > 1 and isinstance(arguments[1], (list, tuple)) else ())
-        )
-        if (name in WAITING or by_mask) and not self.own_draw(arguments):
-            raise AssertionError(f"{function} waits for the device: {self.place()}")
-        return function(*arguments, **(keywords or {}))
-
-    def own_draw(self, arguments) -> bool:
-        small = all(part.dim() <= 1 for part in arguments if isinstance(part, Tensor))
-        return small and any((file, name) in OWN_DRAWS for file, name, _ in self.frames())
-
-    def frames(self):
-        frame, found = sys._getframe(1), []
-        while frame is not None:
-            if "ssss_zoo" in frame.f_code.co_filename or "ssss_plugins" in frame.f_globals.get("__name__", ""):
-                found.append((Path(frame.f_code.co_filename).name, frame.f_code.co_name, frame.f_lineno))
-            frame = frame.f_back
-        return found
-
-    def place(self) -> str:
-        return ", ".join(f"{file}:{line} {name}" for file, name, line in self.frames()[:3])
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_step_waits_for_nothing(tiny_run, method):
-    made = tiny_run(f"method={method}", "train.steps=30", "diagnose=true")
-    made.engine.ask.watching = False
-    made.engine.on_health = made.training.health
-    feed = made.feed
-    batches = [next(feed) for _ in range(3)]
-    for batch, step in zip(batches, (0, 28, 29), strict=True):
-        with NoWaiting():
-            made.engine.step(iter([batch]), made.training.progress(step))
-
-
-def test_the_watch_for_waiting_sees_one(tiny_run):
-    """The test above would notice."""
-    with NoWaiting(), pytest.raises(AssertionError, match="waits"):
-        torch.ones(3).sum().item()
-    with NoWaiting(), pytest.raises(AssertionError, match="waits"):
-        torch.ones(3)[torch.ones(3) > 0]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", METHODS)
-def test_a_step_waits_for_nothing_on_a_gpu(tiny_run, method):
-    made = tiny_run(f"method={method}", "train.steps=30", "diagnose=true", "train.device=cuda")
-    made.engine.ask.watching = False
-    made.engine.on_health = made.training.health
-    feed = made.feed
-    made.engine.step(feed, made.training.progress(0))
-    made.engine.step(feed, made.training.progress(28))
-    batch = next(feed)
-    pinned = [Labelled(batch.labelled.image.pin_memory(), batch.labelled.mask.pin_memory())]
-    parts = [u and Unlabelled(u.image.pin_memory(), u.valid.pin_memory()) for u in (batch.unlabelled, batch.partner)]
-    hidden = batch.hidden.pin_memory() if batch.hidden is not None else None
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        made.engine.step(iter([Batch(*pinned, *parts, hidden)]), made.training.progress(29))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

@@ -282,8 +282,8 @@ class MethodContract:
 
     def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: Make) -> None:
         """Asked on any machine, of the first steps and of the last."""
-        made = make(LONG)
-        made.engine.ask.watching = False
+        made = make(LONG, "diagnose=true")
+        made.engine.ask.watching, made.engine.on_health = False, made.training.health
         for step in (0, 28):
             batch = next(made.feed)
             with Waits([*on_the_device(made), *moved(batch)]) as waits:
@@ -292,8 +292,8 @@ class MethodContract:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_no_step_waits_for_the_device(self, make: Make) -> None:
-        made = make(LONG, "train.device=cuda")
-        feed = made.feed
+        made = make(LONG, "train.device=cuda", "diagnose=true")
+        feed, made.engine.on_health = made.feed, made.training.health
         for step in range(3):
             made.engine.step(feed, made.training.progress(step))
         made.engine.ask.watching = False
@@ -319,7 +319,8 @@ def on_the_device(made: Rig) -> list[Tensor]:
 def moved(batch: Batch) -> list[Tensor]:
     """What of a batch goes to the device."""
     weak = [stream for stream in (batch.unlabelled, batch.partner) if stream]
-    return [batch.labelled.image, batch.labelled.mask, *(one for s in weak for one in (s.image, s.valid))]
+    hidden = [batch.hidden] if batch.hidden is not None else []
+    return [batch.labelled.image, batch.labelled.mask, *hidden, *(one for s in weak for one in (s.image, s.valid))]
 
 
 def held(value: Any) -> Any:
