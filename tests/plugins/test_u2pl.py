@@ -151,6 +151,22 @@ def test_a_pixel_at_the_percentile_is_dropped_and_padding_has_no_rank():
     labelled = Labelled(image, torch.zeros(1, 1, 13, dtype=torch.int64))
     weight = U2PL(drop=20).refine(seen, labelled, told, Progress(0, 10, 5)).weight[label.valid]
     assert weight.tolist() == [0, 0, 0] + [1] * 8
+    sure, unsure, _ = U2PL(drop=20).sort_pixels(labelled, seen, told.output, Progress(0, 10, 5))
+    assert sure[13:].tolist() == [False] * 8 + [True] * 3 + [False] * 2  # the value at 20 percent is the third's
+    assert unsure[13:].tolist() == [True] * 3 + [False] * 10
+
+
+def test_an_anchor_is_above_the_floor_and_the_head_has_three_layers():
+    method = U2PL(anchors=1, negatives=1, anchor_floor=0.5, dim=2, memory=4)
+    method.bank = contrast.ClassBank(2, 4, 2)
+    method.bank.push(torch.ones(2, 1, 2), torch.ones(2, 1, dtype=torch.bool))
+    told = Output(torch.zeros(2, 2, 1, 1), torch.zeros(2, 2, 1, 1))  # both classes have 0.5 everywhere
+    ids, yes, no = torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    assert method.loss_over_classes(torch.ones(2, 2), torch.ones(2, 2), ids, yes, no, told) == 0
+    head = module.representation_head(4, 6)
+    assert [tuple(part.weight.shape) for part in head if isinstance(part, torch.nn.Conv2d)] == [
+        (4, 4, 3, 3), (4, 4, 3, 3), (6, 4, 1, 1)
+    ]  # fmt: skip
 
 
 def test_the_teachers_statistics_come_of_its_own_passes_over_the_mixed_images(rig):
