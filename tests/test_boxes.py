@@ -64,6 +64,10 @@ def test_half_boxes_are_u2pls():
     assert ((wide * SIDE).min().round(), (wide * SIDE).max().round()) == (SIDE // 2 + 1, SIDE - 1)
 
 
+def test_without_its_chance_a_batch_has_no_box():
+    assert half_boxes(2, 8, 10, chance=0.0).tolist() == [[[0, 0, 0, 0]]] * 2
+
+
 def test_half_boxes_have_sizes_and_places_of_their_own():
     torch.manual_seed(0)
     boxes = half_boxes(MANY, SIDE, SIDE, chance=1.0)[:, 0]

@@ -200,3 +200,14 @@ def test_a_student_that_labels_for_itself_does_so_in_evaluation_mode_and_stays_i
     assert SelfTeacher(student, joins=True).source is student
     teacher.update(student, at(0))
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_what_a_teacher_is_unless_it_says_otherwise():
+    """It speaks for the run, and averages BatchNorm's statistics too."""
+    student, teacher = network(1), EMATeacher(network(0), lambda progress: 0.5)
+    before = teacher.network.norm.running_mean.clone()
+    teacher.update(student, Progress(0, 10, 5))
+    assert_close(teacher.network.norm.running_mean, 0.5 * (before + student.norm.running_mean))
+    assert teacher.reported
+    assert SelfTeacher(student).reported
+    assert PeerTeacher(student).reported

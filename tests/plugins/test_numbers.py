@@ -8,9 +8,10 @@ import pytest
 from ssss_zoo.plugins import installed, load
 
 STATED = {
-    "augseg": {"threshold": 0.95, "ema_decay": 0.999, "copy_epochs": 1, "operations": 3, "weight": 1, "inject": True},
+    "augseg": {"threshold": 0.95, "ema_decay": 0.999, "copy_epochs": 1, "operations": 3, "weight": 1, "inject": True,
+        "mask_padding": False},
     "corrmatch": {"threshold": 0.85, "momentum": 0.999, "regions": 128, "kl_weight": 0.125, "dropout": 0.5},
-    "cps": {"weight": 1.5},
+    "cps": {"weight": 1.5, "cutmix": False, "mask_padding": False},
     "cutmix_seg": {"threshold": 0.97, "weight": 1, "ema_decay": 0.99, "strength": "weak"},
     "esl": {
         "mass": 0.95, "weight": 0.2, "contrast_weight": 0.1, "contrast_temperature": 0.5, "contrast_momentum": 0.99,
