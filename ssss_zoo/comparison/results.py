@@ -172,12 +172,13 @@ def border_iou(scores: Scores, absent: str) -> float:
 
 
 def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Share of pixels used and, where hidden labels were looked at, share of those that were right, towards the end;
-    None for a method without pseudo-labels."""
+    """Share of pixels used, mean weight of all and, where hidden labels were looked at, share of the used ones that were
+    right, towards the end; None for a method without pseudo-labels."""
     ends = [end for run in runs if (end := towards_the_end(run))]
     if not ends:
         return None
-    return {key: spread_of([mean_of(entry.get(key) for entry in end) for end in ends]) for key in ("used", "accuracy")}
+    keys = ("used", "weight", "accuracy")
+    return {key: spread_of([mean_of(entry.get(key) for entry in end) for end in ends]) for key in keys}
 
 
 def towards_the_end(run: Run) -> list[dict[str, Any]]:

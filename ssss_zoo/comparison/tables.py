@@ -59,12 +59,14 @@ def plain(spread: Mapping[str, Any] | None, scale: float = 1.0, digits: int = 0)
 
 
 def labels(row: Mapping[str, Any]) -> str:
-    """`45 used, 99 right`, of the pseudo-labels, in percent."""
+    """`45 used, 99 right`, of the pseudo-labels, in percent; with the mean weight of those used where it is not 1."""
     found = row.get("pseudo_labels")
     if not found or found["used"]["mean"] is None:
         return "-"
-    right = found["accuracy"]["mean"]
-    return f"{100 * found['used']['mean']:.0f} used" + (f", {100 * right:.0f} right" if right is not None else "")
+    used, right = found["used"]["mean"], found["accuracy"]["mean"]
+    weight = found["weight"]["mean"] / max(used, 1e-9)
+    parts = [f"{100 * used:.0f} used", *([f"weight {weight:.2g}"] if weight < 0.995 else [])]
+    return ", ".join(parts + ([f"{100 * right:.0f} right"] if right is not None else []))
 
 
 GAINS = {  # differences in points: key of a row and what it is called

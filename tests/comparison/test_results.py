@@ -17,6 +17,7 @@ from ssss_zoo.comparison.results import (
     spread_of,
 )
 from ssss_zoo.comparison.scores import BINS, Scores, border_hits, calibration, hits, rim
+from ssss_zoo.comparison.tables import labels
 from ssss_zoo.metrics import confusion_matrix, summary
 
 
@@ -167,3 +168,18 @@ def test_differences_near_borders_and_of_some_classes_by_hand():
 def test_a_class_of_a_single_pixel_counts():
     array = np.array([[[1, 0], [2, 1], [1, 0]]])  # class 0: 1 of 2; class 1: one true pixel, missed
     assert mious(array[None], np.ones((1, 1)), "exclude")[0, 0] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("used", "weight", "right", "told"),
+    [
+        (0.45, 0.45, 0.99, "45 used, 99 right"),
+        (1.0, 0.0015, None, "100 used, weight 0.0015"),
+        (0.5, 0.2, 0.7, "50 used, weight 0.4, 70 right"),
+        (None, None, None, "-"),
+    ],
+)
+def test_pseudo_labels_are_told_with_their_weight(used, weight, right, told):
+    row = {"pseudo_labels": {"used": {"mean": used}, "weight": {"mean": weight}, "accuracy": {"mean": right}}}
+    assert labels(row) == told
+    assert labels({"pseudo_labels": None}) == "-"
