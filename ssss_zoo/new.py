@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ssss_zoo.errors import UserError
 
+SINGLE = {"{name}.py": "method.py.j2", "test_{name}.py": "test_file.py.j2"}  # template by the name of its file
 PARTS = {  # of a package: template by the place of its file
     "pyproject.toml": "package/pyproject.toml.j2",
     "README.md": "package/README.md.j2",
@@ -32,23 +33,18 @@ def new(name: str, single: bool, folder: Path, source: Path | None = None) -> li
     check_free(words["name"])
     if source:
         words |= of_source(source, words["name"])
-    if single:
-        parts = {folder / f"{words['name']}.py": "method.py.j2", folder / f"test_{words['name']}.py": "test_file.py.j2"}
-    else:
-        parts = {folder / name / file.format(**words): template for file, template in PARTS.items()}
-    there = folder / name if not single else next((file for file in parts if file.exists()), None)
-    if there and there.exists():
-        raise UserError(f"{there} is there already; choose another name, or --output=FOLDER")
-    own = {file.suffix: file for file in (source.with_suffix(end) for end in (".py", ".md", ".yaml"))} if source else {}
-    return [
-        written(file, own[file.suffix].read_text("utf-8") if takes(own, file, words) else filled(template, words))
-        for file, template in parts.items()
-    ]
+    place = folder if single else folder / name
+    made = {place / file.format(**words): template for file, template in (SINGLE if single else PARTS).items()}
+    for there in made if single else [place]:
+        if there.exists():
+            raise UserError(f"{there} is there already; choose another name, or --output=FOLDER")
+    return [written(file, own_text(file, source) or filled(template, words)) for file, template in made.items()]
 
 
-def takes(own: dict[str, Path], file: Path, words: dict[str, str]) -> bool:
-    """Whether a file of the package is one that the author has."""
-    return file.stem == words["name"] and file.suffix in own and own[file.suffix].is_file()
+def own_text(file: Path, source: Path | None) -> str | None:
+    """What the author has of a file that is called as the method is: the source, or what lies beside it."""
+    own = source.with_suffix(file.suffix) if source and file.stem == source.stem else None
+    return own.read_text("utf-8") if own and own.is_file() else None
 
 
 def check_free(name: str) -> None:

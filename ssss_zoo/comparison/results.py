@@ -172,8 +172,8 @@ def border_iou(scores: Scores, absent: str) -> float:
 
 
 def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Share of pixels used, mean weight of all and, where hidden labels were looked at, share of the used that were right,
-    towards the end; None for a method without pseudo-labels."""
+    """Share of pixels used, mean weight of all, and where hidden labels were looked at the share of used ones that were
+    right; towards the end. None for a method without pseudo-labels."""
     ends = [end for run in runs if (end := towards_the_end(run))]
     if not ends:
         return None
