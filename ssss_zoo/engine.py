@@ -358,17 +358,23 @@ class Engine:
         return self.move(image).float().div_(255).contiguous(memory_format=layout)
 
 
+BROKEN_GRAPHS = {  # what torch says, and what a method did
+    "modified by an inplace operation": "a method writes in place into what a loss of the same step has read; let the "
+    "loss read a copy, as memory.clone()",
+    "backward through the graph a second time": "a method keeps a tensor of an earlier step with its gradient; keep "
+    "value.detach()",
+}
+
+
 def backward(loss: Tensor) -> None:
-    """Raises UserError where a method wrote in place into what a loss had read."""
+    """Raises UserError where a method wrote into what a loss had read, or kept an earlier step's graph."""
     try:
         loss.backward()
     except RuntimeError as error:
-        if "modified by an inplace operation" not in str(error):
+        told = next((words for said, words in BROKEN_GRAPHS.items() if said in str(error)), None)
+        if told is None:
             raise
-        raise UserError(
-            "a method writes in place into what a loss of the same step has read; let the loss read a copy, as "
-            "memory.clone()"
-        ) from error
+        raise UserError(told) from error
 
 
 def unchanged(image: Tensor) -> Tensor:

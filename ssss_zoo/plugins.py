@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -54,6 +55,7 @@ def package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
 
 
+PLAIN = (str, int, float, bool)  # what an option may be, or a list of
 LOCAL = "ssss_local_"  # what the module of a person's own file is called, and its name
 
 
@@ -134,6 +136,7 @@ def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
             f"method '{name}' marks '{wrong[0]}' as a hook, and there is none{nearest(wrong[0], HOOKS)}  "
             f"hooks are: {', '.join(HOOKS)}"
         )
+    check_options(name, method)
     silent = [hook for hook in HOOKS if callable(getattr(method, hook, None)) and hook not in marked(method)]
     if silent:
         raise UserError(
@@ -141,6 +144,19 @@ def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
             "or call it something else"
         )
     return method
+
+
+def check_options(name: str, method: type) -> None:
+    """Raise UserError for a field that no word of the command line can set."""
+    hints = typing.get_type_hints(method)
+    for option in dataclasses.fields(method):
+        kind = hints[option.name]
+        parts = typing.get_args(kind) if typing.get_origin(kind) is list else (kind,)
+        if not all(part in PLAIN for part in parts):
+            raise UserError(
+                f"method '{name}': option {option.name} is declared as {getattr(kind, '__name__', kind)}; an option is "
+                "a str, int, float, bool or a list of one; networks and tensors are made in setup"
+            )
 
 
 def build_methods(config: Config) -> dict[str, Any]:

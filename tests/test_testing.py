@@ -96,6 +96,9 @@ NO_COPY = LOOSE.replace("self.memory.count = ", 'self.memory.register_buffer("co
         return {"mine": loss}
 """
 )
+KEEPS_GRAPH = NO_COPY.replace("self.memory.count * said", "self.memory.count.clone() * said").replace(
+    "self.memory.count += said.detach()", "self.memory.count = self.memory.count + said"
+)
 DRAWS = (
     BODY
     + """
@@ -160,7 +163,7 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
     [
         (NO_PAPER, CLASS, "say `paper: ClassVar"),
         (EQUAL, CLASS, r"write @dataclass\(eq=False\)"),
-        (ODD_OPTION, CLASS, "option table is declared as"),
+        (ODD_OPTION, CLASS, "option table is declared as dict; an option is a str, int"),
         (SILENT, CLASS, "say in a docstring"),
         (BARE_OPTION, "test_its_options_are_explained", "say what option share is"),
         (IN_PLACE, "test_two_steps_move_every_weight_by_finite_losses", r"writes into labelled\.image, which others"),
@@ -172,6 +175,7 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
             "count of module mine is a plain tensor, and not saved",
         ),
         (NO_COPY, "test_two_steps_move_every_weight_by_finite_losses", r"let the loss read a copy, as memory\.clone"),
+        (KEEPS_GRAPH, "test_two_steps_move_every_weight_by_finite_losses", r"keeps a tensor of an earlier step"),
         (COUNTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.count changed during the steps"),
         (LISTS, "test_its_state_lies_in_modules_that_a_checkpoint_holds", "self.seen changed during the steps"),
         (DRAWS, "test_the_same_seed_gives_the_same_numbers", "two runs of one seed differ"),
