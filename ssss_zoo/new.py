@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keyword
 import re
+import sys
+from dataclasses import fields
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
@@ -67,8 +69,15 @@ def of_source(source: Path, name: str) -> dict[str, str]:
     method = methods_of_file(str(source)).get(name)
     if method is None:
         raise UserError(f"--from={source}: one method a file, called as the file is")
-    hooks = ", ".join(f"`{hook}`" for hook in implements(method))
-    return {"class": method.__name__, "hooks": hooks, "source": str(source)}
+    module = sys.modules[method.__module__]
+    return {
+        "class": method.__name__,
+        "paper": str(getattr(method, "paper", "none yet")),
+        "idea": (module.__doc__ or "say it in two sentences.").strip().removeprefix(f"{method.__name__}: "),
+        "hooks": ", ".join(f"`{hook}`" for hook in implements(method)),
+        "options": ", ".join(f"`{option.name}` ({option.default})" for option in fields(method)) or "none",
+        "source": str(source),
+    }
 
 
 def named(name: str) -> dict[str, str]:
@@ -84,6 +93,8 @@ def named(name: str) -> dict[str, str]:
         "class": "".join(part.capitalize() for part in parts),
         "title": " ".join(parts).capitalize(),
         "year": str(date.today().year),
+        "paper": "none yet",
+        "idea": "say it in two sentences.",
         "source": "",
     }
 

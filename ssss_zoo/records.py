@@ -252,6 +252,7 @@ class RunInfo:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are, void left out."""
         return len(self.class_names)
 
 

@@ -96,7 +96,8 @@ def pixel_weight(probs: Tensor, label: PseudoLabel, stream: str, progress: Progr
     """Pixel weighting: how much each pixel of the weak view counts. Every plugin is asked; answers are multiplied.
 
     probs: (B, C, H, W) float32, the teacher's, no gradient; label: the pseudo-label these weights go with; stream: as
-    in `pseudo_label`. Returns (B, H, W) float, finite and >= 0, exactly that shape. Silence means all ones.
+    in `pseudo_label`. Asked without gradient, as `pseudo_label` is, for each stream and each student's teacher.
+    Returns (B, H, W) float, finite and >= 0, exactly that shape. Silence means all ones.
     """
 
 
@@ -115,7 +116,8 @@ def refine(seen: Seen, labelled: Labelled, weak: Output, teacher: Teacher, progr
 def class_weight(label: PseudoLabel, weight: Tensor, num_classes: int, progress: Progress) -> Tensor | None:
     """Class loss reweighting: how much each class counts in one view. Every plugin is asked; answers are multiplied.
 
-    label, weight: pseudo-label and pixel weights of this view, CutMix done. Returns (C,) float, finite and >= 0.
+    label, weight: pseudo-label and pixel weights of this view, CutMix done. Asked for each view of each student.
+    Returns (C,) float, finite and >= 0.
     A pixel with a soft target gets the expectation of these weights under its target, which leaves the optimum
     of its loss where it is (`loss.class_weight=per_class` weights the target itself). Silence means all ones.
     """

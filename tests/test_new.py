@@ -88,7 +88,10 @@ def test_a_file_becomes_a_package_with_its_recipe(tmp_path):
     module = tmp_path / "margin/ssss_margin"
     assert (module / "margin.py").read_text() == source.read_text()
     assert (module / "margin.yaml").read_text() == "train: {steps: 77}\n"
-    assert "`make_teacher`, `pixel_weight`" in (module / "margin.md").read_text()
+    card = (module / "margin.md").read_text()
+    assert "`make_teacher`, `pixel_weight`" in card
+    assert "a pixel counts by how far" in card
+    assert "`power` (2.0), `decay` (0.9)" in card
     assert 'margin = "ssss_margin.margin:Margin"' in (tmp_path / "margin/pyproject.toml").read_text()
     compile((tmp_path / "margin/tests/test_margin.py").read_text(), "test_margin.py", "exec")
     assert "threshold" not in (tmp_path / "margin/tests/test_margin.py").read_text()

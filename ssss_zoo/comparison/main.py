@@ -74,14 +74,16 @@ def run_missing(study: Study, tell: Tell) -> None:
     told = len(study.cells()) - len(cells)
     rows, seeds, to_do = counted(study.rows, "row"), counted(study.seeds, "seed"), counted(cells, "run")
     tell(f"{rows}, {seeds}, {to_do} to do{f', {told} done' if told else ''}")
-    began = time.perf_counter()
+    began, ended = time.perf_counter(), list[Cell]()
 
     def on_end(cell: Cell, state: dict[str, Any]) -> None:
         if state["status"] != DONE and not (cell.folder / STATE).is_file():
             checkpoint.write_json(cell.folder / STATE, state)
         write(study)
         spent = time.perf_counter() - began
-        tell(f"{cell.row.name}, seed {cell.seed}: {outcome(cell, state)} ({spent:.0f} s since the start)")
+        ended.append(cell)
+        place = f"{len(ended)} of {len(cells)}, {spent:.0f} s since the start"
+        tell(f"{cell.row.name}, seed {cell.seed}: {outcome(cell, state)} ({place})")
 
     for cell in cells:
         with suppress(FileNotFoundError):
