@@ -64,7 +64,18 @@ def example_of(hook: str) -> str:
     text = EXAMPLES.read_text()
     node = next(one for one in ast.parse(text).body if isinstance(one, ast.ClassDef) and one.name == wanted)
     first = min(node.lineno, *(decorator.lineno for decorator in node.decorator_list))
-    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    source = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    return "\n".join([*imports_of(text, source), "", "", source])
+
+
+def imports_of(text: str, source: str) -> list[str]:
+    """The import lines of `text`, cut down to the names that `source` uses."""
+    used, lines = set(re.findall(r"\w+", source)), []
+    for node in ast.parse(text).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            node.names = [name for name in node.names if name.name in used]
+            lines += [ast.unparse(node)] if node.names else []
+    return lines
 
 
 def rule_of(hook: str) -> str:

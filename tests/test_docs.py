@@ -42,7 +42,7 @@ def module(path: Path):
     return loaded
 
 
-generate, examples = module(DOCS / "generate.py"), module(DOCS / "examples" / "hooks.py")
+generate = module(DOCS / "generate.py")
 
 
 # --- pages made from the code ---------------------------------------------------------------------------------------
@@ -72,13 +72,13 @@ def test_every_protocol_is_on_the_page():
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_the_smallest_example_of_a_hook_runs(hook, tiny_shelf, tiny_run):
-    example = getattr(examples, "".join(part.capitalize() for part in hook.split("_")))
-    tiny_shelf.offer("methods", "example", example)
-    rig = tiny_run("method=example")
+def test_the_smallest_example_of_a_hook_runs_as_it_is_shown(hook, tmp_path, tiny_run):
+    file = tmp_path / "example.py"
+    file.write_text(generate.example_of(hook))
+    rig = tiny_run(f"method={file}")
     assert all(losses["total"] > 0 for losses in rig.steps(2))
     if hook == "after_eval":
-        example().after_eval({"iou": {"road": 0.5, "car": 0.1, "sky": None}})
+        rig.methods["example"].after_eval({"iou": {"road": 0.5, "car": 0.1, "sky": None}})
     if hook == "setup":
         assert rig.run.modules["setup_example"].confident.shape == (5,)
 
@@ -247,8 +247,10 @@ def test_a_python_snippet_works(snippet, tiny_shelf, tmp_path, monkeypatch):
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     monkeypatch.setattr(ssss_zoo, "run", small(api.run))
     monkeypatch.setattr(ssss_zoo, "compare", small(api.compare, seeds=0))
-    monkeypatch.setitem(sys.modules, "snippet", types.ModuleType("snippet"))  # dataclasses look their module up
-    exec(snippet, vars(sys.modules["snippet"]))
+    place = types.ModuleType("snippet")
+    place.__file__ = str(tmp_path / "snippet.py")
+    monkeypatch.setitem(sys.modules, "snippet", place)  # dataclasses look their module up
+    exec(snippet, vars(place))
 
 
 def small(function, **more):
