@@ -52,13 +52,13 @@ def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
     if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
         raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
     config = run_config(Path(own["run"]).expanduser(), rest) if own["run"] else resolve(rest)
-    after, images = (whole_number(key, own[key]) for key in ("after", "images"))
+    after, images = (whole_number(key, own[key], least) for key, least in (("after", 0), ("images", 1)))
     return inspect_step(config, own["run"] or None, after, images), file
 
 
-def whole_number(key: str, text: str) -> int:
-    if not text.isdigit():
-        raise UserError(f"{key} takes a whole number, got '{text}'")
+def whole_number(key: str, text: str, least: int) -> int:
+    if not text.isdigit() or int(text) < least:
+        raise UserError(f"{key} takes a whole number from {least} on, got '{text}'")
     return int(text)
 
 

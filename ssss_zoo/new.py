@@ -55,8 +55,8 @@ def check_free(name: str) -> None:
 
     found = installed("methods")
     if name in found or name == "default":
-        owner = f"a method of {package_of(found[name])}" if name in found else "the engine's word for nobody"
-        raise UserError(f"'{name}' is {owner} already; choose another name")
+        owner = f"a method of {package_of(found[name])} already" if name in found else "what the engine calls its own"
+        raise UserError(f"'{name}' is {owner}; choose another name")
 
 
 def of_source(source: Path, name: str) -> dict[str, str]:
@@ -64,6 +64,8 @@ def of_source(source: Path, name: str) -> dict[str, str]:
     where another name is given to it."""
     from ssss_zoo.plugins import implements, methods_of_file
 
+    if source.suffix != ".py" or not source.is_file():
+        raise UserError(f"--from={source}: no such file; it takes the path of a Python file with a method")
     if source.stem != name:
         raise UserError(f"--from={source}: a file gives its method its name; ssss new {source.stem} --from {source}")
     method = methods_of_file(str(source)).get(name)
