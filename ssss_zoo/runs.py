@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ssss_zoo.config import Config, check_budget, square
 from ssss_zoo.data.base import Dataset
@@ -69,7 +70,18 @@ def make_job(
     relay = Relay(trace=log.info if config.trace else None)
     relay.connect(make_manager(config, methods, relay.watch).hook)
     device = choose_device(config)
-    return Job(config, dataset, model_class, relay, device, folder, screen or Screen(), state)
+    job = Job(config, dataset, model_class, relay, device, folder, screen or Screen(), state)
+    tell_of_what_is_not_kept(methods, job)
+    return job
+
+
+def tell_of_what_is_not_kept(methods: Mapping[str, Any], job: Job) -> None:
+    """Warn of modules and tensors that `setup` made and did not return: they are neither trained nor saved."""
+    kept = {id(part) for module in (*job.modules.values(), *job.students) for part in module.modules()}
+    for name, method in methods.items():
+        for key, value in vars(method).items():
+            if isinstance(value, Tensor) or (isinstance(value, nn.Module) and id(value) not in kept):
+                log.warning(f"{name}: self.{key} is in no module that setup returned: neither trained, moved nor saved")
 
 
 def carry_out(job: Job) -> RunResult:

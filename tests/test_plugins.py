@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssss_zoo import plugins
 from ssss_zoo.config import Config, resolve
@@ -34,6 +35,7 @@ from ssss_zoo.plugins import (
 )
 from ssss_zoo.records import Progress, PseudoLabel, Views
 from ssss_zoo.specs import hookimpl
+from ssss_zoo.testing.tiny import make_method
 
 BUILT_IN = {"farcluss", "fixmatch", "supervised", "unimatch"}
 
@@ -513,3 +515,20 @@ def test_hooks_are_listed_with_who_answers_them():
     assert "supervised" not in found["class_weight"]["answered_by"]
     assert found["class_weight"]["choosable"]
     assert not found["setup"]["choosable"]
+
+
+def test_what_setup_makes_and_does_not_return_is_told_of(tiny_shelf, tiny_run, caplog):
+    def forgets(self, info):
+        self.memory, self.count = nn.Linear(1, 1), torch.zeros(2)
+
+    def keeps(self, info):
+        self.memory, self.first = nn.ModuleDict({"inner": nn.Linear(1, 1)}), info.students[0]
+        self.inner = self.memory["inner"]
+        return {"keeps": self.memory}
+
+    for name, setup in (("forgets", forgets), ("keeps", keeps)):
+        tiny_shelf.offer("methods", name, make_method(name.capitalize(), setup=setup))
+        with caplog.at_level(logging.WARNING, logger="ssss_zoo"):
+            tiny_run(f"method={name}")
+    told = [record.getMessage().partition(" is in")[0] for record in caplog.records if "setup" in record.getMessage()]
+    assert told == ["forgets: self.memory", "forgets: self.count"]
