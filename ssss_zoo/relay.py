@@ -162,7 +162,7 @@ def tensors_in(things: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
             yield name, value
         elif is_dataclass(value) and not isinstance(value, type):
             yield from tensors_in({f"{name}.{part.name}": getattr(value, part.name) for part in fields(value)})
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, tuple):  # views, maps; a list holds networks, or the thousands of samples of a run
             yield from tensors_in({f"{name}[{index}]": item for index, item in enumerate(value)})
 
 

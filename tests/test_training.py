@@ -1,0 +1,28 @@
+"""How often a run that says nothing about it is logged and evaluated, and when it warns."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("steps", "log", "evaluate"), [(5, 1, 5), (60, 6, 60), (99, 9, 99), (100, 10, 20), (600, 10, 120), (9000, 90, 1800)]
+)
+def test_a_short_run_is_evaluated_at_its_end_alone(tiny_run, steps, log, evaluate):
+    keys = ("log_every", "eval_every", "checkpoint_every")
+    training = tiny_run(f"train.steps={steps}", *(f"train.{key}=null" for key in keys)).training
+    assert (training.log_every, training.eval_every, training.save_every) == (log, evaluate, evaluate)
+
+
+@pytest.mark.parametrize(
+    ("steps", "step", "warns"), [(60, 50, False), (60, 51, True), (900, 90, False), (900, 91, True)]
+)
+def test_an_untrained_head_is_not_called_collapsed(tiny_run, monkeypatch, caplog, steps, step, warns):
+    training = tiny_run(f"train.steps={steps}").training
+    monkeypatch.setattr(training.health, "warning", lambda figures, names: "the labels have collapsed")
+    training.step = step
+    with caplog.at_level(logging.WARNING, logger="ssss_zoo"):
+        training.warn({})
+    assert ("collapsed" in caplog.text) == warns
