@@ -27,11 +27,12 @@ class Command(click.Group):
     def invoke(self, context: click.Context) -> Any:
         """Run the command; its errors become a line."""
         from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
+        from ssss_zoo.text import visible
 
         try:
             return super().invoke(context)
         except UserError as error:
-            click.echo(f"ssss: {' '.join(str(error).split())}", err=True)
+            click.echo(f"ssss: {visible(' '.join(str(error).split()))}", err=True)
             context.exit(2)
         except (Interrupted, KeyboardInterrupt) as error:
             click.echo(f"ssss: {error if str(error) else 'stopped'}", err=True)

@@ -22,7 +22,7 @@ METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__
 EVERYTHING = [*CORE.values(), *METHODS]
 
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
-    "errors",
+    "errors text",
     "reading",
     "recipes",
     "config records contrast",
@@ -46,7 +46,7 @@ MAY_USE = {
     "losses",
     "contrast",
     "teacher",
-    "errors",
+    "errors text",
     "specs",
     "augment",
     "boxes",

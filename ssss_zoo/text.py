@@ -1,0 +1,26 @@
+"""Text that other people wrote, names of files and classes above all, made fit for a line on a screen."""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST = 80  # characters of a value in a message (our choice)
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories: controls, directions, halves of a pair, line ends
+
+
+def visible(text: str) -> str:
+    """`text` with each character that would steer a terminal, or be seen by nobody, as its escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter.encode("unicode_escape").decode() if hides(letter) else letter for letter in text)
+
+
+def hides(letter: str) -> bool:
+    return unicodedata.category(letter) in HIDDEN
+
+
+def brief(value: object, most: int = LONGEST) -> str:
+    """A value in a message: visible, and of more than `most` characters the beginning and the end."""
+    text = visible(str(value))
+    kept = most - 1
+    return text if len(text) <= most else f"{text[: kept - kept // 4]}…{text[len(text) - kept // 4 :]}"
