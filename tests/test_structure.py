@@ -46,7 +46,7 @@ MAY_USE = {
     "losses",
     "contrast",
     "teacher",
-    "errors text",
+    "errors",
     "specs",
     "augment",
     "boxes",
