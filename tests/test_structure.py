@@ -25,7 +25,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own group i
     "errors text",
     "reading",
     "recipes",
-    "config records contrast",
+    "config records contrast record_files",
     "losses metrics teacher augment boxes checkpoint screen machine [data] [models]",
     "mixing intensity",
     "specs relay evaluation health tracking protocol",

@@ -1,0 +1,243 @@
+"""Files that runs and comparisons leave behind, read back by their types: what a file lacks or holds wrongly is a line.
+
+A record carries `format`, the number of the form it was written in; one without is from before there were numbers and
+counts as 0. Keys that this version does not know are kept, so that what a later one adds does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, NotRequired, TypeVar
+
+from typing_extensions import TypedDict
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.text import brief
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
+FORMAT = 1  # of the records that this version writes, and the highest that it reads
+KINDS = {
+    dict: "keys and values",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+}
+
+
+# --- what the files of a run hold -----------------------------------------------------------------------------------
+
+
+class Scores(TypedDict):
+    """Figures of one network, in [0, 1]; the IoU of a class that is nowhere is None."""
+
+    miou: float
+    iou: dict[str, float | None]
+    pixel_accuracy: NotRequired[float]
+
+
+class Val(Scores):
+    """Figures on the validation images: those of the network that stands for the run, and of each network beside."""
+
+    step: int
+    network: str
+    student: Scores
+    teacher: NotRequired[Scores]
+
+
+class Time(TypedDict):
+    """Seconds, steps a second, bytes; None where nothing was measured."""
+
+    train_seconds: float
+    evaluate_seconds: float
+    data_wait_seconds: float
+    steps_per_second: float | None
+    peak_memory_bytes: int | None
+
+
+class Data(TypedDict):
+    """Numbers of images, and what stands for their contents."""
+
+    labelled: int
+    unlabelled: int
+    val: int
+    fingerprint: str
+
+
+class Protocol(TypedDict):
+    """How a run was scored."""
+
+    name: str | None
+    digest: str
+    settings: dict[str, Any]
+    lists: dict[str, Any]
+
+
+class Metrics(TypedDict):
+    """metrics.json. val, best: as `Val`, or empty where nothing was evaluated yet (see `read_metrics`)."""
+
+    format: NotRequired[int]
+    status: str
+    method: str
+    dataset: str
+    split: str
+    seed: int
+    step: int
+    val: dict[str, Any]
+    best: dict[str, Any]
+    time: Time
+    environment: dict[str, Any]
+    data: Data
+    pseudo_labels: dict[str, Any] | None
+    first_weights: NotRequired[str]
+    absent_classes: str
+    protocol: Protocol
+
+
+class HistoryLine(TypedDict):
+    """A line of history.jsonl: of a logged step (losses, lr), or of an evaluation (val)."""
+
+    step: int
+    stage: str
+    losses: NotRequired[dict[str, float]]
+    lr: NotRequired[float]
+    pseudo_labels: NotRequired[dict[str, Any]]
+    val: NotRequired[Val]
+
+
+class State(TypedDict):
+    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages."""
+
+    format: NotRequired[int]
+    step: int
+    global_step: int
+    reported: str
+
+
+class OptimizerState(TypedDict):
+    """As torch's optimisers write it."""
+
+    state: dict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+
+class TrainingState(State):
+    """state.pt of a checkpoint to go on from. config: text by key of the configuration, `a.b.c`."""
+
+    stage: int
+    optimizer: OptimizerState
+    scaler: dict[str, Any]
+    best: dict[str, Any]
+    val: dict[str, Any]
+    seen: dict[str, Any]
+    window: list[dict[str, float]]
+    spent: dict[str, float]
+    mlflow_run: str | None
+    config: dict[str, str]
+    threads: int
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_record(file: Path, schema: type[T], remedy: str) -> T:
+    """The record in a JSON file, as `schema` (a TypedDict) has it. remedy: what to do about a file that is not whole,
+    in words that end a sentence. Raises UserError: the file, what is wrong and where in it, and the remedy."""
+    return check_record(parse(read_text(file, remedy), file, remedy), schema, file, remedy)
+
+
+def read_metrics(file: Path, remedy: str) -> Metrics:
+    """metrics.json, its figures as `Val` where there are any. Raises UserError as `read_record` does."""
+    metrics = read_record(file, Metrics, remedy)
+    for key, figures in (("val", metrics["val"]), ("best", metrics["best"])):
+        if figures:
+            check_types(figures, Val, file, remedy, key)
+    return metrics
+
+
+def read_text(file: Path, remedy: str) -> str:
+    """The text of a regular file. Raises UserError where it cannot be read, or is none."""
+    if not file.is_file():  # a pipe would be waited for, a device read without end
+        raise UserError(f"{file} is {'not a file' if file.exists() else 'not there'}; {remedy}")
+    try:
+        return file.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; {remedy}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is damaged: it is not text in UTF-8; {remedy}") from None
+
+
+def parse(text: str, file: Path, remedy: str) -> Any:
+    """The value of a JSON text. NaN and infinity are refused, as nothing of ours writes them."""
+    if not text.strip():
+        raise UserError(f"{file} is damaged: it is empty; {remedy}")
+    try:
+        return json.loads(text, parse_constant=refuse_number, parse_float=finite)
+    except RecursionError:
+        raise UserError(f"{file} is damaged: it is nested too deeply; {remedy}") from None
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: it is not JSON ({brief(error)}); {remedy}") from None
+
+
+def refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def finite(text: str) -> float:
+    value = float(text)
+    return value if abs(value) != float("inf") else refuse_number(text)
+
+
+def check_record(value: object, schema: type[T], file: Path, remedy: str) -> T:
+    """`value` as a record of this kind; its keys stay as they are. Raises UserError as `read_record` does."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{file} is damaged: it holds {kind_of(value)}, not keys and values; {remedy}")
+    number = value.get("format", 0)
+    if type(number) is not int or number < 0:
+        raise UserError(f"{file} is damaged: 'format' should be a whole number, got {brief(repr(number))}; {remedy}")
+    if number > FORMAT:
+        raise UserError(
+            f"{file} was written by a newer ssss-zoo (format {number}, this one reads up to {FORMAT}): upgrade"
+        )
+    return check_types(value, schema, file, remedy)
+
+
+def check_types(value: object, schema: type[T], file: Path, remedy: str, under: str = "") -> T:
+    """`value`, which has every key of `schema` with a value of its type. under: the key that it stands at."""
+    from pydantic import ValidationError
+
+    try:
+        adapter(schema).validate_python(value, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise UserError(f"{file} is damaged, or of another version: {told(wrong[0], under)}{more}; {remedy}") from None
+    return value  # type: ignore[return-value]
+
+
+def told(wrong: Mapping[str, Any], under: str) -> str:
+    """One complaint of pydantic in words: `'val.miou' should be a valid number, got 'high'`."""
+    place = ".".join(map(str, (under, *wrong["loc"]) if under else wrong["loc"]))
+    if wrong["type"] == "missing":
+        return f"'{brief(place)}' is missing"
+    expected = wrong["msg"].removeprefix("Input ").replace("dictionary", "mapping")
+    return f"'{brief(place)}' {expected}, got {brief(repr(wrong['input']))}"
+
+
+def kind_of(value: object) -> str:
+    return "nothing" if value is None else KINDS.get(type(value), type(value).__name__)
+
+
+@lru_cache
+def adapter(schema: Any) -> TypeAdapter[Any]:
+    """What checks values of a type; made once, for making it takes a while."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(schema)
