@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from ssss_zoo.data.contents import Contents, contents, fingerprint_of
 from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Dataset(ABC):
     unlabelled: Sequence[Sample]
     val: Sequence[Sample]
     list_files: Mapping[str, Path] = MappingProxyType({})  # the split lists that are files: labelled, unlabelled, val
+    class_file: Path | None = None  # the list of the classes, where a file of the person's holds it
     faults: Sequence[Fault] = ()  # found while opening: files that are left out
     notes: Sequence[str] = ()  # what was understood, one line each, for the person to see
 
@@ -74,10 +76,17 @@ class Dataset(ABC):
     def check(self) -> None:  # noqa: B027 - a data set made in memory has nothing to check
         """Look at every labelled and validation pair before the first step; raise UserError at what is wrong."""
 
+    def mask_files(self, sample: Sample) -> list[Any]:
+        """Everything that a sample's mask is made from: paths, where it is files."""
+        return [] if sample.mask is None else [sample.mask]
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What the files hold when this is first asked for, file by file; see `contents`."""
+        return contents(self)
+
     @property
     def fingerprint(self) -> str:
-        """Digest of class names and lists: two runs with the same one were given the same data in the same order."""
-        lines = [*self.class_names]
-        for part in (self.labelled, self.unlabelled, self.val):
-            lines += ["--", *(sample.name for sample in part)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        """Digest of classes, lists and what the files hold: two runs with the same one were given the same data in the
+        same order."""
+        return fingerprint_of(self.contents)

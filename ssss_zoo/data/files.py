@@ -87,10 +87,6 @@ class FileDataset(Dataset):
             lists.labelled, lists.unlabelled, lists.val, lists.files,
         )  # fmt: skip
 
-    def mask_files(self, sample: Sample) -> list[Path]:
-        """Every file that a sample's mask depends on."""
-        return [sample.mask] if sample.mask else []
-
     def check(self) -> None:
         check_pairs(self)
 

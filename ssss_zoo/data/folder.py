@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ssss_zoo.data.classes import FILES
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.layout import Found, scan
 from ssss_zoo.data.lists import (
@@ -17,6 +18,7 @@ from ssss_zoo.data.lists import (
     check_apart,
     choose_split,
     find_root,
+    first_file,
     list_path,
     named_splits,
     others,
@@ -59,6 +61,7 @@ class Folder(FileDataset):
         self.take(lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
         classes = understand(data, root, [sample for sample in samples if sample.mask], found.regions)
+        self.class_file = first_file(root, FILES)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding
         self.notes = [
             f"{len(self.labelled)} labelled, {len(self.val)} {origin}, {len(self.unlabelled)} unlabelled, "

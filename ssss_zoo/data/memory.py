@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,9 @@ class InMemory(Dataset):
 
     def read_mask(self, sample: Sample) -> np.ndarray:
         return self.known(sample, True, self.of.read_mask)
+
+    def mask_files(self, sample: Sample) -> list[Any]:
+        return self.of.mask_files(sample)
 
     def known(self, sample: Sample, is_mask: bool, read: Callable[[Sample], np.ndarray]) -> np.ndarray:
         """What is kept of a sample; what a stage brought later is read as ever."""

@@ -1,0 +1,159 @@
+"""What files hold: every change of an image, a mask, a class list is named, and nothing else is one."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ssss_zoo.config import DataConfig
+from ssss_zoo.data import contents as module
+from ssss_zoo.data.contents import GONE, contents, differences, digest, pieces
+from ssss_zoo.data.folder import Folder
+from ssss_zoo.data.memory import InMemory
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes in ten pairs, four of them in val, and three images without masks."""
+    root, rng = tmp_path / "set", np.random.default_rng(0)
+    for part, numbers in (("train", range(6)), ("val", range(6, 10))):
+        for folder in ("images", "masks"):
+            (root / folder / part).mkdir(parents=True)
+        for number in numbers:
+            Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).save(root / f"images/{part}/{number}.png")
+            Image.fromarray(rng.integers(0, 2, (8, 12), np.uint8)).save(root / f"masks/{part}/{number}.png")
+    (root / "unlabelled").mkdir()
+    for number in range(10, 13):
+        Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).save(root / f"unlabelled/{number}.png")
+    (root / "classes.txt").write_text("sky\nroad\n")
+    return root
+
+
+def opened(root, **settings):
+    return Folder(DataConfig(root=str(root), **settings))
+
+
+def change(root, name):
+    """One pixel of a mask or an image."""
+    pixels = np.array(Image.open(root / name))
+    pixels[3, 4] = 1 - pixels[3, 4] if pixels.ndim == 2 else 255 - pixels[3, 4]
+    Image.fromarray(pixels).save(root / name)
+
+
+def exchange(root, first, second):
+    os.rename(root / first, root / "aside")
+    os.rename(root / second, root / first)
+    os.rename(root / "aside", root / second)
+
+
+def add(root, name):
+    shutil.copy(root / "images/train/0.png", root / "images/train" / name)
+    shutil.copy(root / "masks/train/0.png", root / "masks/train" / name)
+
+
+CHANGES = {
+    "a mask": (lambda r: change(r, "masks/train/1.png"), "1 labelled mask changed (images/train/1.png)"),
+    "a mask of val": (lambda r: change(r, "masks/val/7.png"), "1 val mask changed (images/val/7.png)"),
+    "an image": (lambda r: change(r, "images/train/1.png"), "1 labelled image changed (images/train/1.png)"),
+    "an unlabelled image": (lambda r: change(r, "unlabelled/11.png"), "1 unlabelled image changed (unlabelled/11.png)"),
+    "two masks exchanged, times and all": (
+        lambda r: exchange(r, "masks/train/1.png", "masks/train/2.png"),
+        "2 labelled masks changed (images/train/1.png, images/train/2.png)",
+    ),
+    "all masks": (
+        lambda r: [change(r, f"masks/train/{number}.png") for number in range(6)],
+        "6 labelled masks changed (images/train/0.png, images/train/1.png, images/train/2.png and 3 more)",
+    ),
+    "a pair more": (
+        lambda r: add(r, "99.png"),
+        "1 labelled image added (images/train/99.png); 1 labelled mask added (images/train/99.png)",
+    ),
+    "an image less": (lambda r: (r / "unlabelled/12.png").unlink(), "1 unlabelled image removed (unlabelled/12.png)"),
+    "a class more": (
+        lambda r: (r / "classes.txt").write_text("sky\nroad\ncar\n"),
+        "1 class added (car); 1 class list changed (classes.txt)",
+    ),
+    "classes in another order": (
+        lambda r: (r / "classes.txt").write_text("road\nsky\n"),
+        "2 classes changed (road, sky); 1 class list changed (classes.txt)",
+    ),
+    "what a value means": (
+        lambda r: (r / "classes.txt").write_text("1: sky\n0: road\n"),
+        "1 class list changed (classes.txt)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_every_change_is_named_and_has_another_fingerprint(root, what):
+    before = opened(root)
+    kept, first = contents(before), before.fingerprint
+    act, told = CHANGES[what]
+    act(root)
+    after = opened(root)
+    assert differences(kept, contents(after)) == told
+    assert after.fingerprint != first
+    assert before.fingerprint == first, "a run is of the data that it began with"
+
+
+def touch(root):
+    for file in root.rglob("*.png"):
+        os.utime(file, (1, 1))
+
+
+@pytest.mark.parametrize(
+    "act", [touch, lambda r: (r / "notes.md").write_text("of nobody"), lambda r: None], ids=["times", "strays", "none"]
+)
+def test_the_same_content_elsewhere_is_the_same(root, tmp_path, act):
+    shutil.copytree(root, tmp_path / "copy")
+    act(tmp_path / "copy")
+    here, there = opened(root), opened(tmp_path / "copy")
+    assert here.fingerprint == there.fingerprint
+    assert differences(contents(here), contents(there)) == ""
+    assert InMemory(here, here.labelled, here.labelled).fingerprint == here.fingerprint
+
+
+def test_order_counts_and_is_said(root):
+    data = opened(root)
+    first = contents(data)
+    data.labelled = data.labelled[::-1]
+    assert differences(first, contents(data)) == (
+        "the labelled images are in another order; the labelled masks are in another order"
+    )
+
+
+def test_what_is_gone_or_no_file_raises_nothing(root):
+    data = opened(root)
+    (root / "masks/train/1.png").unlink()
+    os.mkfifo(root / "masks/train/1.png")
+    (root / "masks/train/2.png").unlink()
+    found = contents(data)["labelled masks"]
+    assert found["images/train/1.png"] == found["images/train/2.png"] == GONE
+
+
+@given(size=st.integers(0, 20 << 18), whole=st.booleans())
+def test_pieces_lie_within_the_file_and_hold_its_first_and_last_byte(size, whole):
+    found = pieces(size, whole)
+    assert all(0 <= start <= start + length <= size for start, length in found)
+    if size:
+        assert found[0][0] == 0
+        assert sum(found[-1]) == size
+    if whole or size <= module.WHOLE:
+        assert sum(length for _, length in found) == size
+
+
+def test_a_large_mask_is_read_whole_and_a_large_image_in_pieces(tmp_path):
+    file, content = tmp_path / "large.bmp", bytearray(3 * module.WHOLE)
+    digests = {}
+    for place in (None, 0, 2 * module.BLOCK, len(content) - 1):
+        changed = bytearray(content)
+        if place is not None:
+            changed[place] = 1
+        file.write_bytes(changed)
+        digests[place] = digest(str(file), True), digest(str(file), False)
+    assert len({whole for whole, _ in digests.values()}) == 4
+    assert len({quick for _, quick in digests.values()}) == 3
