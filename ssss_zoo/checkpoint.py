@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ssss_zoo.errors import ROOM, UserError
+from ssss_zoo.errors import UserError, cannot_write
 
 STATE = "state.pt"
 
@@ -47,10 +47,7 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap a full disk, each its way
         shutil.rmtree(new, ignore_errors=True)
-        raise UserError(
-            f"cannot write the checkpoint {folder}: {' '.join(str(error).split())}; the one before it is still whole: "
-            f"{ROOM}"
-        ) from error
+        raise cannot_write(folder, error, "the checkpoint before it is still whole") from error
 
 
 def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,7 +126,7 @@ def write_text(file: Path, text: str) -> None:
         os.replace(new, file)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise UserError(f"cannot write {file}: {error.strerror}; {ROOM}") from error
+        raise cannot_write(file, error) from error
 
 
 def write_json(file: Path, value: Any) -> None:

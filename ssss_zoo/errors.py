@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 LESS = (
     "a smaller train.batch with train.accumulate, a smaller train.crop or train.precision=bf16 needs less, and "
@@ -20,6 +22,23 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """The person pressed Ctrl-C: the run saved its state first. The command line exits with 130."""
+
+
+FULL = ("no space left", "quota exceeded", "file too large")  # as torch and safetensors repeat the system's words
+
+
+def cannot_write(file: Path, error: BaseException, kept: str = "") -> UserError:
+    """The error for a file that the system refuses to write, with the remedy that its reason has. error: an OSError, or
+    what a library made of one; kept: what is there all the same."""
+    why = getattr(error, "strerror", None) or " ".join(str(error).split())
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(word in why.lower() for word in FULL)
+    if full:
+        remedy = ROOM
+    elif not file.parent.is_dir():
+        remedy = f"{file.parent} was removed or renamed meanwhile"
+    else:
+        remedy = "see whether it may be written to, then go on as after a full disk: nothing written before is lost"
+    return UserError(f"cannot write {file}: {why}; {f'{kept}: ' if kept else ''}{remedy}")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ssss_zoo.config import EvaluateConfig, square
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.stream import load
 from ssss_zoo.errors import UserError
 from ssss_zoo.metrics import confusion_matrix, summary
 from ssss_zoo.records import Sample
@@ -68,7 +68,7 @@ class Evaluator:
         """One image (1, channels, H, W) in [0, 1] and its mask (1, H, W) int64 at a time, on the device; in centre mode
         both framed for `network`."""
         images = Images(self.dataset, samples)
-        for image, mask in DataLoader(images, batch_size=1, num_workers=self.workers):
+        for image, mask in load(images, self.workers, batch_size=1):
             pair = image.to(self.device).float() / 255, mask.to(self.device).long()
             yield self.framed(*pair, network) if self.settings.mode == "centre" else pair
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ssss_zoo.checkpoint import write_text
 from ssss_zoo.config import Config
-from ssss_zoo.errors import ROOM, UserError
+from ssss_zoo.errors import cannot_write
 
 log = logging.getLogger("ssss_zoo")
 
@@ -38,7 +38,7 @@ class History:
             with self.file.open("a") as handle:
                 handle.write(json.dumps(dict(line), allow_nan=False) + "\n")
         except OSError as error:
-            raise UserError(f"cannot write {self.file}: {error.strerror}; {ROOM}") from error
+            raise cannot_write(self.file, error) from error
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

@@ -311,7 +311,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_is_one_line(error, s
         patch.setattr(checkpoint, "save_file", save)
         done = ssss()
     assert done.code == 2
-    assert done.line.startswith("cannot write the checkpoint run/last: ")
+    assert done.line.startswith("cannot write run/last: ")
     assert "make room, then go on: a run with resume=true" in done.line
     assert checkpoint.load_state(tmp_path / "run" / "last")["step"] == 3
     assert status(tmp_path / "run") != "finished"

@@ -100,7 +100,7 @@ def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(name, tmp_pa
         patch.setattr(f"ssss_zoo.checkpoint.{name}", fails(FULL))
         with pytest.raises(UserError) as caught:
             save(tmp_path / "last", 2)
-    assert str(caught.value).startswith(f"cannot write the checkpoint {tmp_path / 'last'}: ")
+    assert str(caught.value).startswith(f"cannot write {tmp_path / 'last'}: ")
     assert "No space left on device" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert value(tmp_path / "last") == 1
@@ -128,7 +128,7 @@ def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(what, tmp
         "    print('refused:', error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "last", what], capture_output=True, text=True)
-    assert done.stdout.startswith("refused: cannot write the checkpoint"), done.stderr[-300:]
+    assert done.stdout.startswith("refused: cannot write"), done.stderr[-300:]
     assert load_state(tmp_path / "last") == {"step": 1}
     assert names(tmp_path) == ["last"]
 

@@ -22,8 +22,8 @@ METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__
 EVERYTHING = [*CORE.values(), *METHODS]
 
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
-    "errors text",
-    "reading",
+    "errors text stopping",
+    "reading lock",
     "recipes",
     "config records contrast record_files",
     "losses metrics teacher augment boxes checkpoint screen machine [data] [models]",

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -20,6 +23,7 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.memory import InMemory
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
+from ssss_zoo.stopping import unheard
 
 ORDER, GEOMETRY = 0, 1  # what a generator is for: no draw of one kind repeats the other's
 SIDE = Image.Resampling.BILINEAR  # Pillow's filter widens when shrinking, that is, it antialiases
@@ -185,20 +189,23 @@ class Positions(Sampler[int]):
         return count(self.start)
 
 
-class Careful(TorchDataset[dict[str, Any] | UserError]):
-    """Crops that hand a UserError over as an item: raised in a worker, it would arrive wrapped in a traceback."""
+class Careful(TorchDataset[Any]):
+    """Items that hand a UserError over as one of them: raised in a worker, it would arrive wrapped in a traceback."""
 
-    def __init__(self, crops: Crops) -> None:
-        self.crops = crops
+    def __init__(self, items: TorchDataset[Any]) -> None:
+        self.items = items
 
-    def __getitem__(self, position: int) -> dict[str, Any] | UserError:
+    def __len__(self) -> int:
+        return len(self.items)  # type: ignore[arg-type]
+
+    def __getitem__(self, position: int) -> Any:
         try:
-            return self.crops[position]
+            return self.items[position]
         except UserError as error:
             return error
 
 
-def collate(items: list[dict[str, Any] | UserError]) -> dict[str, torch.Tensor] | UserError:
+def collate(items: list[Any]) -> Any:
     """The items stacked along a new first dimension, or the first error among them."""
     error = next((item for item in items if isinstance(item, UserError)), None)
     return error if error else default_collate(items)
@@ -217,23 +224,71 @@ def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -
     (B, h, w) uint8. workers: loader processes, 0 for none; pin: page-locked memory, for a GPU. Draws nothing from
     torch's global generators. Raises UserError when a file cannot be read, also from a worker. Loading starts at once.
     """
-    loader: DataLoader[Any] = DataLoader(
-        Careful(crops),
+    return load(
+        crops,
+        workers,
         batch_size=batch,
         sampler=Positions(start),
-        num_workers=workers,
-        collate_fn=collate,
         pin_memory=pin,
-        worker_init_fn=one_thread,
         persistent_workers=workers > 0,
-        generator=torch.Generator(),
         multiprocessing_context="fork" if workers and isinstance(crops.dataset, InMemory) else None,
     )
-    return unwrapped(iter(loader))
 
 
-def unwrapped(batches: Iterator[dict[str, torch.Tensor] | UserError]) -> Iterator[dict[str, torch.Tensor]]:
-    for batch in batches:
+DIED = (
+    "a process that reads images for train.workers was killed, most likely by the system for its memory: fewer "
+    "train.workers (0 reads in the run itself) or data.cache=none needs less"
+)
+SHARE_MORE = "/dev/shm is full or small; give a container more of it, as docker run --shm-size, or take train.workers=0"
+SHARED = "unable to allocate shared memory", "unable to write to file </torch", "unable to open shared memory"
+
+
+def load(items: TorchDataset[Any], workers: int, **settings: Any) -> Iterator[Any]:
+    """What a DataLoader of these settings makes of the items, read by so many processes, which begin at once and which
+    no signal that asks to stop reaches. Draws nothing from torch's global generators.
+
+    Raises UserError as an item does, and where a process was killed or finds no shared memory.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        Careful(items),
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=one_thread,
+        generator=torch.Generator(),
+        **settings,
+    )
+    with unheard(), same_child_handler():
+        batches = iter(loader)
+    return told(batches)
+
+
+@contextmanager
+def same_child_handler() -> Iterator[None]:
+    """Keep torch from breaking into whatever runs when a process has died: it is found where its batch is asked for."""
+    kind = getattr(signal, "SIGCHLD", None)
+    if kind is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(kind)
+    try:
+        yield
+    finally:
+        signal.signal(kind, before)
+
+
+def told(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches, their errors raised."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (RuntimeError, OSError, EOFError) as error:
+            if any(words in str(error) for words in SHARED):
+                raise UserError(f"no shared memory for train.workers ({SHARE_MORE})") from None
+            if all(worker.is_alive() for worker in getattr(batches, "_workers", ())):
+                raise
+            raise UserError(DIED) from None
         if isinstance(batch, UserError):
             raise UserError(*batch.args)  # a new one: a cycle of `batch` and this frame would delay the workers' end
         yield batch
