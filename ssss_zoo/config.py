@@ -174,9 +174,9 @@ class EvaluateConfig:
     where they overlap, `softmax` or `logits` (CPS, U2PL). pad_label: of centre: what pixels beyond the image are in
     the truth, 0 for U2PL's background, 255 to leave them out. fit: an image or window whose sides are no multiples
     of what the network needs is padded right and bottom, edges repeated (`pad`), or resized to the nearest
-    multiples and its logits back (`resize`, UniMatch V2). absent: what a class found neither in truth nor in
-    prediction counts: `exclude` it from the mean, or `zero` (UniMatch, U2PL). predictions: images in
-    predictions.png.
+    multiples and its logits back (`resize`, UniMatch V2). absent: a class that the truth does not show
+    is left out of the mean (`exclude`), or counts with an IoU of 0 (`zero`; UniMatch, U2PL). predictions: images
+    in predictions.png.
     """
 
     mode: str = "whole"

@@ -23,16 +23,21 @@ SCORING = {  # keys of `evaluate` that count, by mode
 }
 
 
+ABSENT = {"exclude": "exclude by truth"}  # earlier versions excluded by truth and prediction: another digest
+
+
 def describe(config: Config, dataset: Dataset) -> dict[str, Any]:
     """name: of the protocol that the run follows, None for no known one; digest: of all that follows; settings: data
     set, classes, whose split lists (`unknown` for lists that are none of the field's), crop, scoring; lists: see
     `lists_of`."""
-    lists = lists_of(config, dataset)
+    lists, scored = lists_of(config, dataset), chosen(config)
+    absent = scored["evaluate"]["absent"]
+    scored["evaluate"]["absent"] = ABSENT.get(absent, absent)
     settings = {
         "dataset": config.dataset,
         "classes": list(dataset.class_names),
         "lists": {part: entry["sha256"] for part, entry in lists.items()} or dataset.fingerprint,
-        **chosen(config),
+        **scored,
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     return {"name": name_of(config, lists), "digest": digest, "settings": settings, "lists": lists}

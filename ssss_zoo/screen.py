@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
+
+from ssss_zoo.text import visible
 
 log = logging.getLogger("ssss_zoo")
 
@@ -121,14 +124,21 @@ def percent(value: float | None) -> str:
 
 
 def iou_table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
-    """IoU per class and mIoU in percent, a column a network."""
-    table = Table(title=title, title_justify="left")
+    """IoU per class and mIoU in percent, a column a network. Names of classes and files are shown as they are."""
+    table = Table(title=Text(visible(title)), title_justify="left")
     table.add_column("IoU, %")
     for network in figures:
         table.add_column(network, justify="right")
     first = next(iter(figures.values()))
     for name in first["iou"]:
-        table.add_row(name, *(percent(part["iou"][name]) for part in figures.values()))
+        table.add_row(Text(visible(name)), *(percent(part["iou"][name]) for part in figures.values()))
     table.add_section()
-    table.add_row("mIoU", *(percent(part["miou"]) for part in figures.values()), style="bold")
+    table.add_row(mean_over(first), *(percent(part["miou"]) for part in figures.values()), style="bold")
     return table
+
+
+def mean_over(figures: Mapping[str, Any]) -> str:
+    """What the mean is called: with the number of classes that it is over, where that is not all."""
+    of = len(figures["iou"])
+    counted = figures.get("classes_in_mean", of)  # an earlier version did not count them
+    return "mIoU" if counted == of else f"mIoU over {counted} of {of} classes"

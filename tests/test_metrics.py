@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from ssss_zoo.metrics import confusion_matrix, iou_per_class, mean_iou, summary
+from ssss_zoo.metrics import confusion_matrix, counting, iou_per_class, mean_iou, summary
 from ssss_zoo.records import IGNORE
 
 CPU = torch.device("cpu")
@@ -49,12 +49,35 @@ def test_a_class_that_is_only_predicted_or_only_true_counts_as_zero():
     assert iou_per_class(torch.tensor([[0, 5], [0, 5]])) == [0.0, 0.5]
 
 
-def test_an_absent_class_is_left_out_or_counts_as_zero():
-    assert mean_iou([0.5, None, 1.0], "exclude") == 0.75
-    assert mean_iou([0.5, None, 1.0], "zero") == 0.5
-    assert mean_iou([None, None], "exclude") == 0.0
-    assert mean_iou([None, None], "zero") == 0.0
-    assert mean_iou([0.0, 1.0], "exclude") == 0.5  # a zero that was earned counts
+@pytest.mark.parametrize(
+    ("ious", "true", "excluded", "zeroed"),
+    [
+        ([0.5, None, 1.0], [3, 0, 2], 0.75, 0.5),  # found nowhere
+        ([0.5, 0.0, 1.0], [3, 0, 2], 0.75, 0.5),  # found in the prediction alone: the same classes, the same mean
+        ([0.5, 0.0, 1.0], [3, 1, 2], 0.5, 0.5),  # missed: a zero that was earned counts
+        ([None, None], [0, 0], 0.0, 0.0),
+    ],
+)
+def test_the_truth_alone_says_which_classes_the_mean_is_over(ious, true, excluded, zeroed):
+    assert mean_iou(counting(ious, true, "exclude")) == excluded
+    assert mean_iou(counting(ious, true, "zero")) == zeroed
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), lacks=st.integers(0, 3))
+def test_two_networks_have_their_means_over_the_same_classes(seed, lacks):
+    """Each IoU that both share counts as much in both means, whatever else either predicts."""
+    pairs = draws(seed, 4)
+    masks = [torch.where(mask == lacks, IGNORE, mask) for _, mask in pairs]
+    figures = []
+    for known in (range(4), [c for c in range(4) if c != lacks]):  # the second never predicts the class
+        guesses = [torch.tensor(list(known))[torch.randint(len(known), mask.shape)] for mask in masks]
+        figures.append(summary(matrix_of(list(zip(guesses, masks, strict=True)), 4), tuple("abcd"), "exclude"))
+    there = {int(c) for mask in masks for c in mask.unique() if c != IGNORE}
+    for found in figures:
+        assert found["classes_in_mean"] == len(there)
+        ious = [iou or 0.0 for name, iou in found["iou"].items() if "abcd".index(name) in there]
+        assert found["miou"] == pytest.approx(math.fsum(ious) / max(len(ious), 1))
 
 
 @pytest.mark.parametrize("absent", [None, 2])
@@ -83,12 +106,12 @@ def test_void_pixels_do_not_count_whatever_is_predicted_there():
     mask = torch.tensor([[[0, 1, IGNORE, IGNORE]]])
     for there in (0, 1):
         found = summary(matrix_of([(torch.tensor([[[0, 1, there, there]]]), mask)], 2), ("a", "b"), "exclude")
-        assert found == {"miou": 1.0, "iou": {"a": 1.0, "b": 1.0}, "pixel_accuracy": 1.0}
+        assert found == {"miou": 1.0, "classes_in_mean": 2, "iou": {"a": 1.0, "b": 1.0}, "pixel_accuracy": 1.0}
 
 
 def test_void_alone_gives_zero_and_no_class():
     found = summary(matrix_of([(torch.zeros(1, 2, 2).long(), torch.full((1, 2, 2), IGNORE))], 2), ("a", "b"), "zero")
-    assert found == {"miou": 0.0, "iou": {"a": None, "b": None}, "pixel_accuracy": 0.0}
+    assert found == {"miou": 0.0, "classes_in_mean": 2, "iou": {"a": None, "b": None}, "pixel_accuracy": 0.0}
 
 
 def test_large_counts_are_exact():

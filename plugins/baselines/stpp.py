@@ -196,4 +196,4 @@ def ids(network: nn.Module, image: Tensor, scale: float) -> Tensor:
 def agreement(one: Tensor, other: Tensor, num_classes: int) -> float:
     """mIoU of two label maps, over the classes found in either. one, other: (N,) class ids."""
     pairs = torch.bincount(other * num_classes + one, minlength=num_classes**2)
-    return mean_iou(iou_per_class(pairs.view(num_classes, num_classes)), "exclude")
+    return mean_iou(iou_per_class(pairs.view(num_classes, num_classes)))

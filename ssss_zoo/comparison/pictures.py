@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.checkpoint import write_json
-from ssss_zoo.comparison.results import Run, mious
+from ssss_zoo.comparison.results import Run, all_pixels, mious
 from ssss_zoo.comparison.study import Study
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.diary import FOLDER as DRAWN
@@ -65,7 +65,7 @@ def per_image(runs: Mapping[str, Run]) -> dict[str, np.ndarray]:
     found = {}
     for name, run in runs.items():
         images = run.scores.counts.shape[0]
-        found[name] = mious(run.scores.counts[None], np.eye(images), "exclude")[:, 0]
+        found[name] = mious(all_pixels(run.scores)[None], np.eye(images), "exclude")[:, 0]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,6 +16,7 @@ from ssss_zoo.comparison.cell import FAILED, SCORES, is_done, read_state
 from ssss_zoo.comparison.fairness import first_weights_differ, settings_differ, settings_of
 from ssss_zoo.comparison.scores import Scores, read_scores
 from ssss_zoo.comparison.study import BASELINE, Row, Study
+from ssss_zoo.metrics import counting, mean_iou
 from ssss_zoo.tracking import read_lines
 
 DRAWS = 2000  # of the bootstrap (our choice)
@@ -33,6 +34,16 @@ class Run:
     metrics: dict[str, Any]
     scores: Scores
     history: list[dict[str, Any]]
+
+    @property
+    def true(self) -> list[int]:
+        """Pixels of each class in the truth."""
+        pixels: list[int] = self.scores.counts[:, 1].sum(axis=0).tolist()
+        return pixels
+
+    def miou(self, figures: Mapping[str, Any], absent: str) -> float:
+        """Of a network, from its IoUs: so that a run of an earlier version is averaged as all others are."""
+        return mean_iou(counting(list(figures["iou"].values()), self.true, absent))
 
 
 def finished_runs(study: Study) -> dict[str, list[Run]]:
@@ -55,6 +66,7 @@ def gather(study: Study) -> dict[str, Any]:
     first = next((of_row[0] for of_row in runs.values() if of_row), None)
     names = list(first.metrics["val"]["iou"]) if first else []
     absent = first.metrics["absent_classes"] if first else "exclude"
+    counted = counting([0.0] * len(names), first.true, absent) if first else []
     rare = rare_classes(first.scores, names) if first else []
     rows = [row_figures(row, runs[row.name], rare, absent) for row in study.rows]
     compared = [row for row in rows if row["seeds"]]
@@ -71,6 +83,7 @@ def gather(study: Study) -> dict[str, Any]:
         "classes": names,
         "rare_classes": rare,
         "absent_classes": absent,
+        "classes_in_mean": [name for name, iou in zip(names, counted, strict=True) if iou is not None],
         "budget": study.budget,
         "seeds": list(study.seeds),
         "words": list(study.words),
@@ -118,10 +131,12 @@ def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str)
     classes = list(vals[0]["iou"])
     return figures | {
         "network": vals[0]["network"],
-        "last": spread_of([val["miou"] for val in vals]),
-        "best": spread_of([run.metrics["best"]["miou"] for run in runs]),
-        "student": spread_of([val["student"]["miou"] for val in vals]),
-        "teacher": spread_of([val["teacher"]["miou"] for val in vals if "teacher" in val]),
+        "last": spread_of([run.miou(run.metrics["val"], absent) for run in runs]),
+        "best": spread_of([run.miou(run.metrics["best"], absent) for run in runs]),
+        "student": spread_of([run.miou(run.metrics["val"]["student"], absent) for run in runs]),
+        "teacher": spread_of(
+            [run.miou(run.metrics["val"]["teacher"], absent) for run in runs if "teacher" in run.metrics["val"]]
+        ),
         "iou": {name: spread_of([val["iou"][name] for val in vals]) for name in classes},
         "rare": spread_of([mean_of(val["iou"][name] for name in rare) for val in vals]),
         "border_iou": spread_of([border_iou(run.scores, absent) for run in runs]),
@@ -165,10 +180,9 @@ def rare_classes(scores: Scores, names: Sequence[str]) -> list[str]:
 
 def border_iou(scores: Scores, absent: str) -> float:
     """Boundary IoU, mean over classes (Cheng et al., CVPR 2021), pooled over images as mIoU is."""
-    both, either = scores.border.sum(axis=0)
-    ious = both / np.where(either, either, 1)
-    counted = either > 0 if absent == "exclude" else np.ones_like(either, bool)
-    return float(ious[counted].mean()) if counted.any() else 0.0
+    right, either, true = near_borders(scores).sum(axis=0)
+    ious = [r / e if e else None for r, e in zip(right.tolist(), either.tolist(), strict=True)]
+    return mean_iou(counting(ious, true.tolist(), absent))
 
 
 def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -215,19 +229,20 @@ def over_supervised(
     """What a row gains over the labels alone: in mIoU, in that of the rare classes, in boundary IoU."""
     return {
         "over_supervised": difference(runs, baseline, absent),
-        "rare_over_supervised": difference(runs, baseline, absent, lambda scores: scores.counts[..., rare]),
+        "rare_over_supervised": difference(runs, baseline, absent, lambda scores: all_pixels(scores)[..., rare]),
         "border_over_supervised": difference(runs, baseline, absent, near_borders),
     }
 
 
 def all_pixels(scores: Scores) -> np.ndarray:
-    return scores.counts
+    """(N, 3, C): of each image and class the right pixels, those in truth or prediction, and those in the truth."""
+    right, true, predicted = np.moveaxis(scores.counts, 1, 0)
+    return np.stack([right, true + predicted - right, true], axis=1)
 
 
 def near_borders(scores: Scores) -> np.ndarray:
-    """(N, 3, C): counts whose IoU is the boundary IoU."""
-    both, either = scores.border[:, 0], scores.border[:, 1]
-    return np.stack([both, either, both], axis=1)
+    """(N, 3, C): as `all_pixels`, right and in either near borders alone: their IoU is the boundary IoU."""
+    return np.concatenate([scores.border, scores.counts[:, 1:2]], axis=1)
 
 
 def difference(
@@ -235,7 +250,7 @@ def difference(
 ) -> dict[str, Any] | None:
     """The mean difference in mIoU over the seeds that both have, and its interval: both the validation images and the
     seeds are drawn anew, the same ones for both (paired). sure: whether it leaves 0 out, with ENOUGH seeds. counts:
-    (N, 3, C) of a run, of what is compared. None where they share no seed, or are the same runs."""
+    of what is compared, see `all_pixels`. None where they share no seed, or are the same runs."""
     seeds = sorted({run.seed for run in runs} & {run.seed for run in others})
     if not seeds or runs is others:
         return None
@@ -268,12 +283,12 @@ def paired_interval(one: np.ndarray, other: np.ndarray, absent: str) -> tuple[fl
 
 
 def mious(counts: np.ndarray, weights: np.ndarray, absent: str) -> np.ndarray:
-    """(D, S): mIoU of each seed when image n counts weights[d, n] times. counts: (S, N, 3, C); weights: (D, N)."""
+    """(D, S): mIoU of each seed when image n counts weights[d, n] times. counts: (S, N, 3, C), see `all_pixels`;
+    weights: (D, N); absent: see `metrics.counting`."""
     seeds, images, _, classes = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(images, -1).astype(np.float64)
-    right, true, predicted = np.moveaxis((weights @ flat).reshape(len(weights), seeds, 3, classes), 2, 0)
-    union = true + predicted - right
-    ious = right / np.where(union, union, 1)
-    counted = union > 0 if absent == "exclude" else np.ones_like(union, bool)
+    right, either, true = np.moveaxis((weights @ flat).reshape(len(weights), seeds, 3, classes), 2, 0)
+    ious = right / np.where(either, either, 1)
+    counted = true > 0 if absent == "exclude" else np.ones_like(true, bool)
     result: np.ndarray = (ious * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
     return result

@@ -108,6 +108,10 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
     ]
     if len(figures["seeds"]) < ENOUGH:
         found.append(f"Fewer than {ENOUGH} seeds: the spread between runs is hardly known, so there are no stars.")
+    lacking = [name for name in figures["classes"] if name not in figures.get("classes_in_mean", figures["classes"])]
+    if lacking:
+        counted, of = len(figures["classes"]) - len(lacking), len(figures["classes"])
+        found.append(f"Means are over {counted} of {of} classes: no validation image shows {', '.join(lacking)}.")
     if figures["rare_classes"]:
         found.append(f"Rare classes: {', '.join(figures['rare_classes'])}.")
     strange = unknown_lists(figures["rows"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ssss_zoo.comparison.results import (
     Run,
+    all_pixels,
     border_iou,
     difference,
     mious,
@@ -22,12 +23,16 @@ from ssss_zoo.metrics import confusion_matrix, summary
 
 
 def counts(*images):
-    """(N, 3, C) of truth and prediction, each a list of ids."""
+    """(N, 3, C) right, true, predicted, of truth and prediction, each a list of ids."""
     return np.stack([hits(torch.tensor(t), torch.tensor(p), 3).numpy() for t, p in images])
 
 
 def scores(array, border=None, bins=None):
     return Scores(array, border if border is not None else array[:, :2], bins, np.array([0]))
+
+
+def pixels(array):
+    return all_pixels(scores(array))
 
 
 def run(seed, array):
@@ -46,22 +51,24 @@ def test_counts_leave_void_out():
 def test_miou_from_counts_by_hand():
     # both images: class 0 right 2 of union 3 + 3 - 2 = 4; class 1 right 3 of 4 + 4 - 3 = 5; class 2 nowhere
     weights = np.array([[1, 1], [2, 0]])
-    assert mious(ONE[None], weights, "exclude")[:, 0] == pytest.approx([(2 / 4 + 3 / 5) / 2, (1 / 2 + 2 / 3) / 2])
-    assert mious(ONE[None], weights[:1], "zero")[0, 0] == pytest.approx((2 / 4 + 3 / 5) / 3)
+    assert mious(pixels(ONE)[None], weights, "exclude")[:, 0] == pytest.approx(
+        [(2 / 4 + 3 / 5) / 2, (1 / 2 + 2 / 3) / 2]
+    )
+    assert mious(pixels(ONE)[None], weights[:1], "zero")[0, 0] == pytest.approx((2 / 4 + 3 / 5) / 3)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.sampled_from(["exclude", "zero"]))
-def test_miou_from_counts_is_that_of_the_confusion_matrix(seed, absent):
+@given(st.integers(0, 2**31 - 1), st.integers(0, 3), st.sampled_from(["exclude", "zero"]))
+def test_miou_from_counts_is_that_of_the_confusion_matrix(seed, lacks, absent):
     generator = torch.Generator().manual_seed(seed)
     truth = torch.randint(0, 4, (3, 5, 7), generator=generator)
-    truth[truth == 3] = 255
+    truth[(truth == 3) | (truth == lacks)] = 255  # predicted all the same
     predicted = torch.randint(0, 3, truth.shape, generator=generator)
     matrix = confusion_matrix(3, torch.device("cpu"))
     matrix.update(predicted, truth)
     whole = np.stack([hits(t, p, 3).numpy() for t, p in zip(truth, predicted, strict=True)])
     expected = summary(matrix.compute(), ("a", "b", "c"), absent)["miou"]
-    assert mious(whole[None], np.ones((1, 3)), absent)[0, 0] == pytest.approx(expected)
+    assert mious(pixels(whole)[None], np.ones((1, 3)), absent)[0, 0] == pytest.approx(expected)
 
 
 def test_an_interval_holds_the_mean_and_changes_sign_with_the_order():
@@ -78,7 +85,7 @@ def test_an_interval_holds_the_mean_and_changes_sign_with_the_order():
             )
             for s in part
         ]
-        pair.append(np.stack(images))
+        pair.append(np.stack([pixels(of_seed) for of_seed in images]))
     mean, low, high = paired_interval(*pair, "exclude")
     assert low < mean < high
     assert low > 0  # 20 points of noise less, in every image and seed
@@ -158,7 +165,7 @@ def test_differences_near_borders_and_of_some_classes_by_hand():
     runs = [[Run(0, None, {}, scores(array, line), [])] for array, line in ((better, wider), (counts, border))]
     whole, rare, edge = (
         difference(*runs, "exclude", counts=chosen)["mean"]
-        for chosen in (lambda s: s.counts, lambda s: s.counts[..., [1]], near_borders)
+        for chosen in (all_pixels, lambda s: all_pixels(s)[..., [1]], near_borders)
     )
     assert rare == pytest.approx(3 / 5 - 1 / 7)  # 3 right of 4 + 4 - 3; 1 right of 4 + 4 - 1
     assert whole == pytest.approx(rare / 2)
@@ -167,7 +174,7 @@ def test_differences_near_borders_and_of_some_classes_by_hand():
 
 def test_a_class_of_a_single_pixel_counts():
     array = np.array([[[1, 0], [2, 1], [1, 0]]])  # class 0: 1 of 2; class 1: one true pixel, missed
-    assert mious(array[None], np.ones((1, 1)), "exclude")[0, 0] == pytest.approx(0.25)
+    assert mious(pixels(array)[None], np.ones((1, 1)), "exclude")[0, 0] == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
