@@ -43,7 +43,10 @@ class DataConfig:
     255 never does. snap: take values or colours that no class has for the nearest that one has. channels: which ones of
     an image's, counted from 1; empty means all. low, high: of images with more than 8 bits a channel, or of others that
     should be stretched, the values that become dark and bright, one or one for each channel; empty means from the
-    images (percentiles 0.1 and 99.9 of a sample) where they are deep, and as they are where not.
+    images (percentiles 0.1 and 99.9 of a sample) where they are deep, and as they are where not. nodata: values of
+    pixels that hold no data, 0 in images and void in masks; empty means what a TIFF's tag says, and in images of more
+    than 8 bits a value that many pixels share and that lies far from all others; `off` means none. exif: whether images
+    and masks are turned as their EXIF tag says. max_pixels: of an image at most.
     """
 
     root: str | None = None
@@ -60,6 +63,9 @@ class DataConfig:
     channels: list[int] = field(default_factory=list)
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+    nodata: list[str] = field(default_factory=list)
+    exif: bool = True
+    max_pixels: int = 180_000_000
 
 
 @dataclass
@@ -365,6 +371,7 @@ def check(config: Config) -> None:
     check_pair("augment.scale", config.augment.scale)
     check_pair("augment.blur_sigma", config.augment.blur_sigma)
     check_channels(config)
+    check_nodata(config.data.nodata)
     for (low, high), keys in RANGES.items():
         for key in keys.split():
             value: Any = config
@@ -386,6 +393,7 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
     (0, 2**31): "seed",
     (0, 255): "evaluate.pad_label",
     (1, 1e5): "augment.base",
+    (1, 1e12): "data.max_pixels",
     (1, 4096): "model.in_channels train.threads",
     (1, 1e9): "train.batch train.accumulate train.steps train.log_every train.eval_every train.checkpoint_every "
     "loss.ohem_min_kept",
@@ -418,6 +426,18 @@ def check_channels(config: Config) -> None:
             f"data.low={data.low} and data.high={data.high} must both be one number or one for each of {expected} "
             "channels (model.in_channels), each low below its high"
         )
+
+
+def check_nodata(words: list[str]) -> None:
+    """Raise UserError for what is neither numbers nor `off` alone."""
+    for word in words:
+        try:
+            float(word)
+        except ValueError:
+            if words != ["off"]:
+                raise UserError(
+                    f"data.nodata={words}: expected the values of pixels without data, or off where all have some"
+                ) from None
 
 
 def as_yaml(config: Config) -> str:

@@ -73,6 +73,10 @@ class Dataset(ABC):
     def read_mask(self, sample: Sample) -> np.ndarray:
         """(H, W) uint8 class ids, 255 where void. Raises UserError, naming the file, when it cannot be read."""
 
+    def read_valid(self, sample: Sample) -> np.ndarray | None:
+        """(H, W) bool, false where an image has no data; None where it has some everywhere. Masks are void there."""
+        return None
+
     def check(self) -> None:  # noqa: B027 - a data set made in memory has nothing to check
         """Look at every labelled and validation pair before the first step; raise UserError at what is wrong."""
 

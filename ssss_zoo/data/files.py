@@ -6,13 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.images import DEEP, Reading, decoded, image_size, opened, read_image
+from ssss_zoo.data.base import UNUSABLE, Dataset
+from ssss_zoo.data.decoding import DEEP, decoded
+from ssss_zoo.data.images import SIDEWAYS, Reading, header, image_size, opened, read_image, read_valid
 from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
@@ -65,13 +66,12 @@ def grey_codes(colours: np.ndarray) -> np.ndarray | None:
 class FileDataset(Dataset):
     """A data set whose samples are files: `Sample.image` a Path, `Sample.mask` a Path or None."""
 
-    bands: tuple[int, ...] = ()  # which channels of a file are read, counted from 1; empty: all
-    stretch: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())  # the values that become 0 and 255, see `settle`
+    settled: Reading = Reading()  # what the configuration and the files say of reading images, see `statistics.settle`
 
     @property
     def reading(self) -> Reading:
-        """How image files become arrays; the run sets `channels`, and `stretch` where the files are deep."""
-        return Reading(self.channels, self.bands, *self.stretch)
+        """How image files become arrays; the run sets `channels`."""
+        return replace(self.settled, channels=self.channels)
 
     def read_image(self, sample: Sample) -> np.ndarray:
         return read_image(sample.image, self.reading)
@@ -80,6 +80,16 @@ class FileDataset(Dataset):
         if sample.mask is None:
             raise UserError(f"{sample.name} has no mask")
         return read_mask(sample.mask)
+
+    def read_valid(self, sample: Sample) -> np.ndarray | None:
+        return read_valid(sample.image, self.reading)
+
+    def voided(self, mask: np.ndarray, sample: Sample) -> np.ndarray:
+        """A mask (H, W), void where its image has no data: nothing can be learnt there, nor measured."""
+        valid = self.read_valid(sample)
+        if valid is None or valid.shape != mask.shape:
+            return mask
+        return np.where(valid, mask, np.uint8(IGNORE))
 
     def take(self, lists: Lists) -> None:
         """Train and validate on these."""
@@ -111,9 +121,10 @@ def check_pairs(dataset: FileDataset) -> None:
     it; stops soon after. Adds to `dataset.notes` the classes that no labelled pixel shows, and validation images that
     are trained on. `ssss data check` looks closer.
     """
-    if dataset.faults:
-        first = dataset.faults[0]
-        alike = sum(fault.kind == first.kind for fault in dataset.faults)
+    unusable = [fault for fault in dataset.faults if fault.level == UNUSABLE]
+    if unusable:
+        first = unusable[0]
+        alike = sum(fault.kind == first.kind for fault in unusable)
         raise UserError(f"{first.message}{f' ({alike} are like it)' if alike > 1 else ''}")
     labelled = total(inspect(dataset, dataset.labelled, look_at_pair))
     check_content(labelled, dataset.labelled, "labelled")
@@ -123,6 +134,7 @@ def check_pairs(dataset: FileDataset) -> None:
     inspect(dataset, [sample for sample in dataset.unlabelled if sample.image not in known], look_at_image)
     missing = [name for name, pixels in zip(dataset.class_names, labelled, strict=False) if pixels == 0]
     notes = [f"no labelled pixel of {', '.join(missing)}"] if missing else []
+    notes += [fault.message for fault in dataset.faults]
     notes += leaks(dataset.val, [*dataset.labelled, *dataset.unlabelled])
     dataset.notes = [*dataset.notes, *(note for note in notes if note not in dataset.notes)]
 
@@ -179,10 +191,22 @@ def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
         return Finding(NOTHING, "unreadable", str(error))
     counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
     if mask.shape != size:
-        sizes = f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-        return Finding(counts, "size", f"{sizes}: they must match pixel for pixel")
+        return Finding(counts, "size", size_problem(dataset, sample, mask.shape, size))
     values = value_problem(counts, len(dataset.class_names))
     return Finding(counts, "value", f"mask {sample.mask} {values}") if values else Finding(counts)
+
+
+def size_problem(dataset: Dataset, sample: Sample, mask: tuple[int, ...], image: tuple[int, int]) -> str:
+    """What to say of a mask and an image of two sizes, each (H, W); an EXIF tag that turns one of them is named."""
+    sizes = f"mask {sample.mask} is {mask[1]}x{mask[0]}, its image {image[1]}x{image[0]}"
+    told = f"{sizes}: they must match pixel for pixel"
+    if mask != image[::-1] or not isinstance(dataset, FileDataset):
+        return told
+    if header(sample.image, dataset.reading.max_pixels).orientation not in SIDEWAYS:
+        return told
+    if dataset.reading.exif:
+        return f"{told}; the image's EXIF tag turns it by 90 degrees: data.exif=false reads images and masks as stored"
+    return f"{told}; the image's EXIF tag would turn it by 90 degrees, and data.exif=false leaves it as stored"
 
 
 def value_problem(counts: np.ndarray, classes: int) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssss_zoo.data.classes import FILES
 from ssss_zoo.data.files import FileDataset
+from ssss_zoo.data.images import Reading
 from ssss_zoo.data.layout import Found, scan
 from ssss_zoo.data.lists import (
     Lists,
@@ -48,7 +49,7 @@ class Folder(FileDataset):
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
     reads: ClassVar[tuple[str, ...]] = (
         *("root", "split", "cache", "hold_out", "layout", "images", "masks", "unlabelled"),
-        *("encoding", "ignore", "snap", "channels", "low", "high"),
+        *("encoding", "ignore", "snap", "channels", "low", "high", "nodata", "exif", "max_pixels"),
     )
 
     def __init__(self, data: DataConfig) -> None:
@@ -57,7 +58,7 @@ class Folder(FileDataset):
         lists, origin = listed(root, found, data.split) or shared(found, data.split)
         check_apart(lists.labelled, lists.val)
         self.faults = found.faults
-        self.bands = tuple(data.channels)
+        self.settled = Reading(bands=tuple(data.channels), exif=data.exif, max_pixels=data.max_pixels)
         self.take(lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
         classes = understand(data, root, [sample for sample in samples if sample.mask], found.regions)
@@ -76,7 +77,7 @@ class Folder(FileDataset):
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:
             raise UserError(f"{sample.name} has no mask")
-        return self.encoding.read(sample)
+        return self.voided(self.encoding.read(sample), sample)
 
     def mask_files(self, sample: Sample) -> list[Path]:
         return self.encoding.files(sample)

@@ -1,7 +1,8 @@
 """One image file as an array: any depth, any number of channels, upright.
 
 Files of 8 bits a channel come as uint8. Deeper ones (16 bits, floating point) come as float32 in [0, 255], once it is
-known which values are to be 0 and 255: no bit of them is rounded away.
+known which values are to be 0 and 255: no bit of them is rounded away. What a file holds besides is refused or told of:
+nothing of it is dropped in silence.
 """
 
 from __future__ import annotations
@@ -9,27 +10,27 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ssss_zoo.data.decoding import DEEP, decoded, deep_pixels, depth_of
+from ssss_zoo.data.tiff import NODATA, Picture, bands_of, is_tiff, number, outside_of, picture
 from ssss_zoo.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-TIFF = (".tif", ".tiff")
-CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "CMYK": 3, "YCbCr": 3, "RGBA": 4}  # by Pillow's mode
-MODES = {(1, 1): "L", (1, 3): "RGB", (3, 3): "RGB", (4, 3): "RGB", (4, 4): "RGBA"}  # (found, expected): converted to
-PLAIN = {1: "L", 3: "RGB", 4: "RGBA"}  # what a mode of so many channels becomes where bands are picked
-DEEP = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
-QUICK = {"JPEG": "jpeg8_decode", "PNG": "png_decode"}  # imagecodecs' function, by Pillow's format
-END = b"\xff\xd9"  # of a whole JPEG
-BITS = 258  # TIFF's tag BitsPerSample
+MAX_PIXELS = 180_000_000  # of a file that is read, see `data.max_pixels` (our choice: what Pillow refuses above, about)
+COLOURS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3} | dict.fromkeys(
+    DEEP, 1
+)  # by Pillow's mode: how many channels there are beside alpha
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels, alpha among them
+ALPHA = ("LA", "PA", "RGBA")
+WIDTH, LENGTH, BITS, SAMPLES, FORMAT = 256, 257, 258, 277, 339  # a TIFF's tags
 ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
-WORDS = {"uint16": 16, "int16": 16, "uint32": 32, "int32": 32, "float32": 32, "float64": 64}
+BACK = {6: 8, 8: 6}  # the turn that takes another back, where it is not the same
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, ...), by EXIF's tag
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -47,32 +48,92 @@ BROKEN = (  # what decoders raise at damaged files; imagecodecs' are RuntimeErro
     IndexError,
     KeyError,
     RuntimeError,
+    TypeError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
+Image.MAX_IMAGE_PIXELS = None  # a warning at half of the size that is refused, and no setting: `max_pixels` is ours
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the images of a data set become arrays. channels: how many are expected; bands: which of a file's, counted
-    from 1, empty for all; low, high: the values that become 0 and 255, one for all channels or one each, empty where
-    files have 8 bits a channel and stay as they are."""
+    """How the images of a data set become arrays.
+
+    channels: how many are expected. bands: which of a file's, counted from 1, empty for all. low, high: the values that
+    become 0 and 255, one for all channels or one each, empty where files have 8 bits a channel and stay as they are.
+    mixed: whether they are of the deeper files, and those of 8 bits stay as they are. nodata: values of pixels without
+    data. tags: whether a TIFF's own tag says further ones. gaps: whether there may be such pixels at all. exif: whether
+    files are turned as their EXIF tag says. max_pixels: of a file at most.
+    """
 
     channels: int = 3
     bands: tuple[int, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    mixed: bool = False
+    nodata: tuple[float, ...] = ()
+    tags: bool = False
+    gaps: bool = False
+    exif: bool = True
+    max_pixels: int = MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture before a pixel is decoded.
+
+    size: (H, W) as stored; mode: Pillow's, empty where tifffile reads the file; channels: alpha among them; depth: such
+    as `16-bit`, empty for 8 bits a channel; orientation: EXIF's, 1 to 8; colours: what channels are, where they are
+    neither grey nor RGB and stay so; pages: of a TIFF, one for each channel; further: pictures of a JPEG beside the
+    first; nodata: the value of pixels without data by GDAL's tag; masked: whether a page says where there is data.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    channels: int
+    alpha: bool = False
+    depth: str = ""
+    orientation: int = UPRIGHT
+    colours: str = ""
+    pages: int = 1
+    further: int = 0
+    nodata: float | None = None
+    masked: bool = False
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """The file, header read. Raises UserError, naming the file, when Pillow fails at it here or in the body."""
+def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """The file, header read. Raises UserError, naming the file, when Pillow fails at it here or in the body, where it
+    has more pixels, and where it is an animation."""
     with readable(path), Image.open(path) as image:
+        check_size(path, (image.height, image.width), max_pixels)
+        check_still(image, path)
         yield image
+
+
+@contextmanager
+def source(path: Path, max_pixels: int) -> Iterator[Image.Image | Picture]:
+    """The file as Pillow has it, or as tifffile, where Pillow would fail at a TIFF or drop some of it. Raises as
+    `opened`."""
+    with readable(path):
+        try:
+            image = Image.open(path)
+        except BROKEN:
+            if not is_tiff(path):
+                raise
+        else:
+            with image:
+                if image.format != "TIFF" or plain(image):
+                    check_size(path, (image.height, image.width), max_pixels)
+                    check_still(image, path)
+                    yield image
+                    return
+        with picture(path) as found:
+            check_size(path, found.shape[:2], max_pixels)
+            yield found
 
 
 @contextmanager
@@ -94,173 +155,84 @@ def reason(path: Path, error: Exception) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
-def deep(path: Path) -> bool:
-    """Whether a file has more than 8 bits a channel; its header is read. Raises UserError when it cannot be."""
-    if many_bands(path):
-        with tiff_page(path) as page:
-            return bool(page.dtype != np.uint8)
-    with opened(path) as image:
-        return is_deep(image)
-
-
-def is_deep(image: Image.Image) -> bool:
-    """Whether the file behind an image has more than 8 bits a channel; Pillow drops the lower half of a coloured one
-    and says nothing."""
-    if image.format == "TIFF":
-        return image.mode in DEEP or max(getattr(image, "tag_v2", {}).get(BITS, (8,))) > 8
-    tiles = getattr(image, "tile", [])
-    raw = str(tiles[0][3]) if tiles else ""
-    return image.mode in DEEP or (image.format == "PNG" and ";16" in raw)
-
-
-def many_bands(path: Path) -> bool:
-    """Whether a file is a TIFF that Pillow cannot open: bands that are no colours. Others, and none, are not."""
-    if path.suffix.lower() not in TIFF or not path.is_file() or path.stat().st_size == 0:
-        return False
-    try:
-        with Image.open(path) as image:
-            return image.mode not in CHANNELS and image.mode not in DEEP
-    except BROKEN:
-        return True
-
-
-# --- pixels ---------------------------------------------------------------------------------------------------------
-
-
-def read_image(path: Path, reading: Reading) -> np.ndarray:
-    """(H, W, channels), turned upright by its EXIF tag: uint8, or where `reading` gives a range float32 in [0, 255].
-
-    Grey becomes RGB where 3 channels are expected, alpha is dropped. Raises UserError, naming the file, when it cannot
-    be read, has another number of channels, or more than 8 bits a channel and no range.
-    """
-    pixels = stored_pixels(path, reading)
-    if reading.low and (pixels.dtype != np.uint8 or max(reading.high) <= 255):
-        return stretched(pixels, reading)
-    if reading.low or pixels.dtype != np.uint8:
-        found, wanted = (8, "more") if reading.low else (WORDS.get(pixels.dtype.name, pixels.dtype.name), "8")
+def check_size(path: Path, size: tuple[int, int], most: int) -> None:
+    """Raise UserError for a picture (H, W) of more than `most` pixels."""
+    if size[0] * size[1] > most:
         raise UserError(
-            f"{path} is a {found}-bit image; expected {wanted} bits a channel: convert it, or of dataset=folder say "
-            "which values are dark and bright in all images (data.low, data.high)"
+            f"{path} is {size[1]}x{size[0]}, {size[0] * size[1]:,} pixels, more than data.max_pixels={most} lets in: "
+            "cut it into tiles, its mask with it, or raise data.max_pixels where memory is enough"
         )
-    return pixels
 
 
-def stored_pixels(path: Path, reading: Reading) -> np.ndarray:
-    """(H, W, channels) with the values of the file. Raises UserError as `read_image`, at any depth."""
-    if many_bands(path):
-        return picked(tiff_pixels(path), reading, path)
-    with opened(path) as image:
-        if is_deep(image):
-            turn = orientation(image)
-            pixels = deep_pixels(path, image)
-        else:
-            return eight_bits(image, reading, path)
-    return picked(TURNS[turn](pixels) if turn in TURNS else pixels, reading, path)
-
-
-def eight_bits(image: Image.Image, reading: Reading, path: Path) -> np.ndarray:
-    """(H, W, channels) uint8 of an image that Pillow holds without loss."""
-    found = CHANNELS.get(image.mode, len(image.getbands()))
-    mode = PLAIN.get(found, image.mode) if reading.bands else target_mode(image, reading.channels, path)
-    if image.mode == mode and orientation(image) == UPRIGHT:
-        array = decoded(image, path)
-        return picked(array, reading, path) if reading.bands else array
-    upright = image if orientation(image) == UPRIGHT else ImageOps.exif_transpose(image)
-    if upright.mode in ("P", "PA"):
-        upright = upright.convert("RGBA")  # a palette's transparent entry has a colour only this way
-    array = np.array(upright if upright.mode == mode else upright.convert(mode))
-    array = array[:, :, None] if array.ndim == 2 else array
-    return picked(array, reading, path) if reading.bands else array
-
-
-def decoded(image: Image.Image, path: Path) -> np.ndarray:
-    """(H, W, bands) uint8 of an image as Pillow gives it, by a quicker decoder where that gives the same (imagecodecs:
-    a JPEG in 0.55 to 0.8, a PNG in 0.6 to 0.65 of the time, see benchmarks/loader.py). Raises as Pillow."""
-    tiles = getattr(image, "tile", [])
-    if image.format in QUICK and image.mode in ("L", "RGB") and tiles and "transparency" not in image.info:
-        import imagecodecs
-
-        content = path.read_bytes()
-        raw = tiles[0][3] if image.format == "PNG" else image.mode
-        whole = image.format == "PNG" or content.rstrip(b"\0").endswith(END)  # it fills up what a JPEG lacks
-        if whole and raw == image.mode and not image.info.get("interlace"):
-            with suppress(RuntimeError):  # a damaged file: Pillow says what is wrong
-                pixels: np.ndarray = getattr(imagecodecs, QUICK[image.format])(content)
-                return pixels[:, :, None] if pixels.ndim == 2 else pixels
-    array = np.array(image)
-    return array[:, :, None] if array.ndim == 2 else array
-
-
-def target_mode(image: Image.Image, channels: int, path: Path) -> str:
-    """The Pillow mode that `image` is converted to. Raises UserError where none has `channels` channels."""
-    found = CHANNELS.get(image.mode, len(image.getbands()))
-    if (found, channels) not in MODES:
-        raise wrong_channels(path, found, channels, f" ({image.mode})")
-    return MODES[found, channels]
-
-
-def wrong_channels(path: Path, found: int, channels: int, mode: str = "") -> UserError:
-    return UserError(
-        f"{path} has {found} channels{mode}; expected {channels}: take all with model.in_channels={found}, or of "
-        "dataset=folder some of them, counted from 1, as data.channels=[1,2,3]"
-    )
-
-
-def picked(pixels: np.ndarray, reading: Reading, path: Path) -> np.ndarray:
-    """The channels that are expected, of (H, W, bands): the bands asked for, all of them, or one grey one repeated."""
-    found, wanted = pixels.shape[2], reading.channels
-    if reading.bands:
-        if max(reading.bands) > found:
-            raise UserError(f"data.channels={list(reading.bands)}: {path} has {found} channels, counted from 1")
-        return np.ascontiguousarray(pixels[..., [band - 1 for band in reading.bands]])
-    if found not in (1, wanted) or (found == 1 and wanted not in (1, 3)):
-        raise wrong_channels(path, found, wanted)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], wanted)))
-
-
-def stretched(pixels: np.ndarray, reading: Reading) -> np.ndarray:
-    """float32 in [0, 255]: low becomes 0, high 255, what lies beyond is cut off, and what is no number is 0."""
-    low, high = np.array(reading.low, np.float32), np.array(reading.high, np.float32)
-    return np.nan_to_num(np.clip((pixels.astype(np.float32) - low) / (high - low), 0, 1)) * np.float32(255)
-
-
-def deep_pixels(path: Path, image: Image.Image) -> np.ndarray:
-    """(H, W, bands) as stored, of a file with more than 8 bits a channel; alpha beside colours is dropped."""
-    if image.format == "TIFF":
-        return tiff_pixels(path)
-    if image.mode in DEEP:
-        return np.array(image)[:, :, None]
-    import imagecodecs
-
-    with readable(path):
-        pixels: np.ndarray = imagecodecs.png_decode(path.read_bytes())  # Pillow keeps 8 of 16 bits
-    return pixels[..., :3]
-
-
-@contextmanager
-def tiff_page(path: Path) -> Iterator[Any]:
-    """The first series of a TIFF, as tifffile has it. Raises UserError, naming the file, when it fails at it."""
-    import tifffile
-
-    try:
-        with readable(path), tifffile.TiffFile(path) as file:
-            yield file.series[0]
-    except tifffile.TiffFileError as error:
-        raise UserError(f"cannot read {path}: {reason(path, error)}") from None
-
-
-def tiff_pixels(path: Path) -> np.ndarray:
-    """(H, W, bands) as stored; bands may be samples, planes or pages. Raises UserError for more dimensions."""
-    with tiff_page(path) as series:
-        axes, pixels = series.axes, series.asarray()
-    if pixels.ndim not in (2, 3) or not {"Y", "X"} <= set(axes):
-        raise UserError(f"{path} holds {'x'.join(map(str, pixels.shape))} values ({axes}); expected bands of one image")
-    if pixels.ndim == 2:
-        return np.ascontiguousarray(pixels)[:, :, None]
-    return np.ascontiguousarray(np.moveaxis(pixels, next(at for at in (0, 1, 2) if axes[at] not in "YX"), 2))
+def check_still(image: Image.Image, path: Path) -> None:
+    """Raise UserError for an animation. Pages of a TIFF may be bands, a JPEG's further pictures hang on its first."""
+    if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
+        raise UserError(
+            f"{path} is an animation of {getattr(image, 'n_frames', 'several')} frames ({image.format}): save the one "
+            "that is meant as a file of its own"
+        )
 
 
 # --- header ---------------------------------------------------------------------------------------------------------
+
+
+def header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+    """What a file says of its picture. Raises UserError, naming the file, when it cannot be read."""
+    with source(path, max_pixels) as held:
+        return header_of(held, path)
+
+
+def header_of(held: Image.Image | Picture, path: Path) -> Header:
+    """The header of a file that `source` holds. Raises UserError for colours that do not become RGB."""
+    if isinstance(held, Picture):
+        return header_of_picture(held)
+    if held.mode not in COLOURS:
+        raise UserError(f"{path} holds colours that are not read (Pillow's mode {held.mode}): save it as RGB")
+    depth = depth_of(held, path)
+    alpha = held.mode in ALPHA or (not depth and "transparency" in held.info)
+    return Header(
+        size=(held.height, held.width) if held.format != "TIFF" else (held.tag_v2[LENGTH], held.tag_v2[WIDTH]),  # type: ignore[attr-defined]
+        mode=held.mode,
+        channels=COLOURS[held.mode] + alpha,
+        alpha=alpha,
+        depth=depth,
+        orientation=orientation(held),
+        further=getattr(held, "n_frames", 1) - 1 if held.format == "MPO" else 0,
+        nodata=number(held.tag_v2.get(NODATA)) if held.format == "TIFF" else None,  # type: ignore[attr-defined]
+    )
+
+
+def header_of_picture(held: Picture) -> Header:
+    """The header of a file that tifffile reads."""
+    name = held.dtype.name
+    words = {"float": "floating-point", "int": f"signed {name[3:]}-bit", "uint": f"{name[4:]}-bit"}
+    return Header(
+        size=held.shape[:2],
+        mode="",
+        channels=held.shape[2],
+        alpha=held.alpha,
+        depth="" if name in ("uint8", "bool") else words.get(name.rstrip("0123456789"), name),
+        orientation=held.orientation,
+        colours=held.colours,
+        pages=len(held.pages),
+        nodata=held.nodata,
+        masked=held.inside is not None,
+    )
+
+
+def plain(image: Image.Image) -> bool:
+    """Whether Pillow holds all of a TIFF: one page, 8 bits a channel at most, and no sample that its mode has not."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    described = str(tags.get(270, ""))
+    return (
+        not tags.next  # ImageJ keeps many pages behind the entry of one
+        and not (described.startswith("ImageJ=") and "images=" in described)
+        and image.mode in COLOURS
+        and image.mode not in DEEP
+        and max(tags.get(BITS, (8,))) <= 8
+        and set(tags.get(FORMAT, (1,))) <= {1, 4}
+        and tags.get(SAMPLES, 1) <= len(image.getbands())
+    )
 
 
 def orientation(image: Image.Image) -> int:
@@ -270,19 +242,168 @@ def orientation(image: Image.Image) -> int:
     return int(image.getexif().get(ORIENTATION, UPRIGHT))
 
 
+def check_channels(found: Header, reading: Reading, path: Path) -> None:
+    """Raise UserError where a file has other channels than are expected."""
+    if reading.bands:
+        if max(reading.bands) > found.channels:
+            raise UserError(f"data.channels={list(reading.bands)}: {path} has {channels_said(found)}, counted from 1")
+    elif found.colours:
+        raise UserError(
+            f"{path} holds {found.colours} colours, which are not taken for RGB: save it as RGB, or take its channels "
+            f"as they are (data.channels={list(range(1, found.channels + 1))})"
+        )
+    elif taken(found, reading.channels) is None:
+        more = found.channels if found.channels > 1 else 3
+        raise UserError(
+            f"{path} has {channels_said(found)}; expected {reading.channels}: take all with "
+            f"model.in_channels={more}, or of dataset=folder some of them, counted from 1, as data.channels=[1,2,3]"
+        )
+
+
+def check_depth(depth: str, reading: Reading, path: Path) -> None:
+    """Raise UserError where a file has more bits a channel than are expected, or fewer. depth: as in `Header`."""
+    if depth and not reading.low:
+        raise UserError(
+            f"{path} is a {depth} image; expected 8 bits a channel: convert it, or of dataset=folder say which values "
+            "are dark and bright in images of more bits (data.low and data.high, 0 and 65535 where all of 16 bits "
+            "count); those of 8 bits then stay as they are"
+        )
+    if reading.low and not depth and not reading.mixed and max(reading.high) > 255:
+        low, high = (f"[{','.join(f'{value:g}' for value in ends)}]" for ends in (reading.low, reading.high))
+        raise UserError(
+            f"{path} is an 8-bit image, and most have more bits a channel: convert it, or confirm what is dark and "
+            f"bright in those, data.low={low} data.high={high} or better values; those of 8 bits then stay as they are"
+        )
+
+
+def channels_said(found: Header) -> str:
+    mode = f" ({found.mode})" if found.mode else f", a page each of {found.pages}" if found.pages > 1 else ""
+    return f"{found.channels} channel{'s' if found.channels > 1 else ''}{mode}"
+
+
+def taken(found: Header, wanted: int) -> int | None:
+    """How many channels are read for `wanted` ones: all, those beside alpha, or a single grey one; None where they do
+    not fit."""
+    beside = found.channels - found.alpha
+    if wanted == found.channels:
+        return wanted
+    return beside if wanted == beside or (beside == 1 and wanted == 3) else None
+
+
 def image_size(path: Path, reading: Reading) -> tuple[int, int]:
-    """(H, W) as `read_image` will give it, from the header alone where possible. Raises UserError as that does."""
-    if many_bands(path):
-        height, width = stored_pixels(path, reading).shape[:2]
-        return height, width
-    with opened(path) as image:
-        if is_deep(image) and not reading.low:
-            read_image(path, reading)
-        if not is_deep(image) and not reading.bands:
-            target_mode(image, reading.channels, path)
-        turned = orientation(image) in SIDEWAYS
-        if turned and image.format == "TIFF" and not is_deep(image):
-            image.load()  # Pillow turns a TIFF itself, some versions only now
-            turned = False
-        width, height = image.size
-        return (width, height) if turned else (height, width)
+    """(H, W) as `read_image` will give it, from the header alone. Raises UserError as that does, damage apart."""
+    found = header(path, reading.max_pixels)
+    check_channels(found, reading, path)
+    check_depth(found.depth, reading, path)
+    height, width = found.size
+    return (width, height) if reading.exif and found.orientation in SIDEWAYS else (height, width)
+
+
+# --- pixels ---------------------------------------------------------------------------------------------------------
+
+
+def read_image(path: Path, reading: Reading) -> np.ndarray:
+    """(H, W, channels), turned upright by its EXIF tag: uint8, or where `reading` gives a range float32 in [0, 255].
+
+    Grey becomes RGB where 3 channels are expected, alpha is left out unless it is one of those expected, pixels without
+    data are 0. Raises UserError, naming the file, when it cannot be read, has another number of channels, or more than
+    8 bits a channel and no range.
+    """
+    pixels, missing = stored(path, reading)
+    if bool(reading.low) != (pixels.dtype != np.uint8):
+        check_depth(header(path, reading.max_pixels).depth, reading, path)
+    if reading.low and (pixels.dtype != np.uint8 or not reading.mixed):
+        pixels = stretched(pixels, reading)
+    elif reading.low:
+        pixels = pixels.astype(np.float32)
+    if missing is not None:
+        pixels = np.where(missing[..., None], pixels.dtype.type(0), pixels)
+    return pixels
+
+
+def read_valid(path: Path, reading: Reading) -> np.ndarray | None:
+    """(H, W) bool, false where an image has no data; None where it has data everywhere. Raises as `read_image`."""
+    if not reading.gaps:
+        return None
+    missing = stored(path, reading)[1]
+    return None if missing is None or not missing.any() else ~missing
+
+
+def stored(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
+    """(H, W, channels) values of the file, uint8, or floating-point ones of a deeper file, NaN without data; and
+    (H, W) bool, where no channel has data, None where nothing says so. Raises UserError as `read_image`."""
+    with source(path, reading.max_pixels) as held:
+        found = header_of(held, path)
+        check_channels(found, reading, path)
+        pixels, outside = channels_of(held, found, reading, path)
+    turn = found.orientation if reading.exif else UPRIGHT
+    if turn in TURNS:
+        pixels = np.ascontiguousarray(TURNS[turn](pixels))
+        outside = TURNS[turn](outside) if outside is not None else None
+    values = reading.nodata
+    if reading.tags and found.nodata is not None:
+        values = (*values, found.nodata)
+    return without_data(pixels, values, outside)
+
+
+def channels_of(
+    held: Image.Image | Picture, found: Header, reading: Reading, path: Path
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(H, W, channels) as stored, and where the file's own mask says that there is no picture, (H, W) bool or None."""
+    count = found.channels if reading.bands else taken(found, reading.channels) or found.channels
+    outside = None
+    if isinstance(held, Picture):
+        pixels, outside = bands_of(held), outside_of(held)
+    elif found.depth:
+        pixels = deep_pixels(held, path)
+    else:
+        pixels = eight_bits(held, MODES[count], path)
+        if held.format == "TIFF" and found.orientation in TURNS:  # Pillow has turned it
+            pixels = TURNS[BACK.get(found.orientation, found.orientation)](pixels)
+    if reading.bands:
+        return np.ascontiguousarray(pixels[..., [band - 1 for band in reading.bands]]), outside
+    if pixels.shape[2] > count:
+        pixels = pixels[..., :count]
+    if count == reading.channels:
+        return np.ascontiguousarray(pixels), outside
+    return np.repeat(pixels, reading.channels, axis=2), outside
+
+
+def eight_bits(image: Image.Image, mode: str, path: Path) -> np.ndarray:
+    """(H, W, bands) uint8 of an image that Pillow holds without loss, in one of MODES."""
+    if image.mode == mode:
+        return decoded(image, path)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # a palette's transparent entry has a colour only this way
+    array = np.array(image if image.mode == mode else image.convert(mode))
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def without_data(
+    pixels: np.ndarray, values: tuple[float, ...], outside: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels (H, W, channels), those of more than 8 bits as floating-point numbers, NaN without data; and where no
+    channel has data, (H, W) bool, None where nothing says so. values: of a channel without data."""
+    eight = pixels.dtype == np.uint8
+    if eight and not values and outside is None:
+        return pixels, None
+    exact = eight or pixels.dtype.name in ("int8", "int16", "uint16", "float16", "float32")
+    floats = pixels.astype(np.float32 if exact else np.float64)
+    gaps = ~np.isfinite(floats)
+    with np.errstate(over="ignore"):
+        for value in values:
+            gaps |= floats == floats.dtype.type(value)
+    if outside is not None:
+        gaps |= outside[..., None]
+    missing = gaps.all(axis=2)
+    if not eight:
+        floats[gaps] = np.nan
+    return (pixels if eight else floats), (missing if missing.any() else None)
+
+
+def stretched(pixels: np.ndarray, reading: Reading) -> np.ndarray:
+    """float32 in [0, 255]: low becomes 0, high 255, what lies beyond is cut off, and what is no number is 0."""
+    kind = pixels.dtype if pixels.dtype.kind == "f" else np.float32
+    low, high = np.array(reading.low, kind), np.array(reading.high, kind)
+    shares = np.clip((pixels.astype(kind) - low) / (high - low), 0, 1)
+    return np.nan_to_num(shares).astype(np.float32) * np.float32(255)

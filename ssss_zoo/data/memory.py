@@ -34,12 +34,15 @@ class InMemory(Dataset):
         wanted: dict[Key, Sample] = {(sample.name, False): sample for sample in images}
         wanted |= {(sample.name, True): sample for sample in masked if sample.mask is not None}
         self.kept: dict[Key, np.ndarray] = {}
+        self.valid: dict[str, np.ndarray | None] = {}
         self.fill(list(wanted.items()))
 
     def fill(self, wanted: Sequence[tuple[Key, Sample]]) -> None:
         def read(item: tuple[Key, Sample]) -> None:
             (name, is_mask), sample = item
             self.kept[name, is_mask] = self.of.read_mask(sample) if is_mask else self.of.read_image(sample)
+            if not is_mask:
+                self.valid[name] = self.of.read_valid(sample)
 
         with ThreadPoolExecutor(THREADS) as pool:
             begin = wanted[:: -(-len(wanted) // FIRST) or 1]  # images and masks, evenly spread
@@ -49,7 +52,7 @@ class InMemory(Dataset):
 
     @property
     def bytes(self) -> int:
-        return sum(array.nbytes for array in self.kept.values())
+        return sum(array.nbytes for array in (*self.kept.values(), *self.valid.values()) if array is not None)
 
     def read_image(self, sample: Sample) -> np.ndarray:
         return self.known(sample, False, self.of.read_image)
@@ -59,6 +62,9 @@ class InMemory(Dataset):
 
     def mask_files(self, sample: Sample) -> list[Any]:
         return self.of.mask_files(sample)
+
+    def read_valid(self, sample: Sample) -> np.ndarray | None:
+        return self.valid[sample.name] if sample.name in self.valid else self.of.read_valid(sample)
 
     def known(self, sample: Sample, is_mask: bool, read: Callable[[Sample], np.ndarray]) -> np.ndarray:
         """What is kept of a sample; what a stage brought later is read as ever."""

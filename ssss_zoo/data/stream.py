@@ -132,9 +132,9 @@ class Crops(TorchDataset[dict[str, Any]]):
         return len(self.samples)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """image (channels, h, w) uint8, float32 of deep files; valid (h, w) bool, False on padding; index: which
-        sample; with masks also mask (h, w) uint8, 255 on padding and void (all of it where a sample has none), and
-        pseudo: whether a stage made it. Raises UserError as the data set."""
+        """image (channels, h, w) uint8, float32 of deep files; valid (h, w) bool, False on padding and, where no mask
+        says so, on pixels without data; index: which sample; with masks also mask (h, w) uint8, 255 on padding and void
+        (all of it where a sample has none), and pseudo: whether a stage made it. Raises UserError as the data set."""
         index = self.index(position)
         sample = self.samples[index]
         image = self.dataset.read_image(sample)
@@ -146,8 +146,15 @@ class Crops(TorchDataset[dict[str, Any]]):
         pixels[:, :rows, :columns] = filled
         valid = torch.zeros(self.crop, dtype=torch.bool)
         valid[:rows, :columns] = True
+        seen = self.dataset.read_valid(sample) if not self.masks or sample.pseudo else None  # masks are void there
+        if seen is not None:
+            valid[:rows, :columns] = torch.from_numpy(crop_mask(seen, geometry))
         item = {"image": pixels, "valid": valid, "index": index}
-        return item | {"mask": self.mask(sample, geometry), "pseudo": sample.pseudo is not None} if self.masks else item
+        if not self.masks:
+            return item
+        mask = self.mask(sample, geometry)
+        mask = mask if seen is None else mask.masked_fill(~valid, IGNORE)
+        return item | {"mask": mask, "pseudo": sample.pseudo is not None}
 
     def mask(self, sample: Sample, geometry: Geometry) -> torch.Tensor:
         """(h, w) uint8. Raises UserError when the mask is not of the image's size."""

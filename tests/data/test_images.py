@@ -13,7 +13,8 @@ from test_folder import refusal
 from ssss_zoo.cli import command_line
 from ssss_zoo.config import resolve
 from ssss_zoo.data.audit import audit
-from ssss_zoo.data.images import Reading, decoded, deep, image_size, read_image, stretched
+from ssss_zoo.data.decoding import decoded
+from ssss_zoo.data.images import Reading, header, image_size, read_image, stretched
 from ssss_zoo.data.stream import Crops, crop_image, draw_geometry
 from ssss_zoo.job import open_dataset
 from ssss_zoo.plugins import load
@@ -96,13 +97,13 @@ def test_many_8_bit_bands_stay_as_they_are(tmp_path):
     eight = (BANDS // 900).astype(np.uint8)
     path = tiff(tmp_path / "a.tif", eight, photometric="minisblack", planarconfig="contig")
     np.testing.assert_array_equal(read_image(path, Reading(6)), eight)
-    assert not deep(path)
+    assert not header(path).depth
 
 
 def test_16_bits_of_a_coloured_png_are_all_kept(tmp_path):
     rgb = np.array([[[0, 1, 2], [257, 300, 65535]]], np.uint16)  # 1 and 2 differ from 0 in the lower byte alone
     path = png16(tmp_path / "a.png", rgb)
-    assert deep(path)
+    assert header(path).depth == "16-bit"
     np.testing.assert_allclose(read_image(path, Reading(3, (), (0,), (65535,))), rgb / 65535 * 255, rtol=1e-6)
     assert image_size(path, Reading(3, (), (0,), (65535,))) == (1, 2)
 

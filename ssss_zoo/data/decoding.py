@@ -1,0 +1,82 @@
+"""Decoders beside Pillow's: quicker ones, and ones that keep every bit. They raise as their libraries do."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+DEEP = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
+QUICK = {"JPEG": "jpeg8_decode", "PNG": "png_decode"}  # imagecodecs' function, by Pillow's format
+WHOLE = {"PNG": "png_decode", "JPEG2000": "jpeg2k_decode"}  # the same, for what Pillow cuts to 8 bits
+END = b"\xff\xd9"  # of a whole JPEG
+SIZ = b"\xff\x4f\xff\x51"  # where a JPEG 2000 tells its sizes; the bits of its first channel come 42 bytes later
+BEGIN = 1 << 16  # bytes of a file in which that lies
+
+
+def decoded(image: Image.Image, path: Path) -> np.ndarray:
+    """(H, W, bands) uint8 of an image as Pillow gives it, by a quicker decoder where that gives the same (imagecodecs:
+    a JPEG in 0.55 to 0.8, a PNG in 0.6 to 0.65 of the time, see benchmarks/loader.py). Raises as Pillow."""
+    tiles = getattr(image, "tile", [])
+    if image.format in QUICK and image.mode in ("L", "RGB") and tiles and "transparency" not in image.info:
+        import imagecodecs
+
+        content = path.read_bytes()
+        raw = tiles[0][3] if image.format == "PNG" else image.mode
+        whole = image.format == "PNG" or content.rstrip(b"\0").endswith(END)  # it fills up what a JPEG lacks
+        if whole and raw == image.mode and not image.info.get("interlace"):
+            with suppress(RuntimeError):  # a damaged file: Pillow says what is wrong
+                pixels: np.ndarray = getattr(imagecodecs, QUICK[image.format])(content)
+                return pixels[:, :, None] if pixels.ndim == 2 else pixels
+    array = np.array(image)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def depth_of(image: Image.Image, path: Path) -> str:
+    """`16-bit`, `32-bit` or `floating-point` where the file behind an image, no TIFF, has more than 8 bits a channel,
+    else empty; Pillow drops the lower half of a coloured one and says nothing."""
+    if image.mode in DEEP:
+        return DEEP[image.mode]
+    if image.format == "PNG" and ";16" in str(packing(image)):
+        return "16-bit"
+    if image.format == "PPM" and largest(image) > 255:
+        return "16-bit"
+    if image.format == "JPEG2000":
+        with open(path, "rb") as file:
+            begin = file.read(BEGIN)
+        place = begin.find(SIZ) + 42
+        return "16-bit" if place >= 42 and (begin[place] & 0x7F) + 1 > 8 else ""
+    return ""
+
+
+def packing(image: Image.Image) -> Any:
+    """How the file holds its values, in Pillow's words."""
+    tiles = getattr(image, "tile", [])
+    return tiles[0][3] if tiles else ""
+
+
+def largest(image: Image.Image) -> int:
+    """The value of a PPM that is full light."""
+    told = packing(image)
+    return int(told[1]) if isinstance(told, tuple) and len(told) == 2 else 255
+
+
+def deep_pixels(image: Image.Image, path: Path) -> np.ndarray:
+    """(H, W, bands) as stored, of a file with more than 8 bits a channel."""
+    if image.mode in DEEP:
+        return np.array(image)[:, :, None]
+    if image.format == "PPM":
+        decoder, _, offset, _ = getattr(image, "tile", [])[0]
+        if decoder != "ppm":
+            raise ValueError("16 bits written out as text; save it as PNG")
+        shape = (image.height, image.width, len(image.getbands()))
+        return (
+            np.frombuffer(path.read_bytes(), ">u2", int(np.prod(shape)), int(offset)).reshape(shape).astype(np.uint16)
+        )
+    import imagecodecs
+
+    pixels: np.ndarray = getattr(imagecodecs, WHOLE[str(image.format)])(path.read_bytes())
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,124 @@
+"""What the headers of a data set's images say together: how many are turned, deeper, made of pages, and what is left
+out of them, one line each for the person to see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssss_zoo.data.images import Header, Reading, header, source, taken
+from ssss_zoo.data.tiff import bands_of
+from ssss_zoo.errors import UserError
+
+FILES = 10_000  # whose headers are read, evenly spread (our choice: about two seconds)
+LOOKS = 16  # images with alpha that are decoded, to see whether it says anything (our choice)
+THREADS = 8
+TURNED = {  # by EXIF's tag
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored along a diagonal",
+    6: "turned by 90 degrees to the right",
+    7: "mirrored along a diagonal",
+    8: "turned by 90 degrees to the left",
+}
+
+Headers = dict[Path, Header]
+
+
+def survey(paths: Sequence[Path], max_pixels: int) -> Headers:
+    """The header of each file, of at most FILES; those that cannot be read are passed over."""
+
+    def look(path: Path) -> Header | None:
+        try:
+            return header(path, max_pixels)
+        except UserError:
+            return None
+
+    chosen = list(dict.fromkeys(paths))
+    chosen = chosen[:: -(-len(chosen) // FILES) or 1]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(chosen, pool.map(look, chosen), strict=True))
+    return {path: one for path, one in found.items() if one is not None}
+
+
+def said(headers: Headers, reading: Reading) -> list[str]:
+    """One line for each thing that a person may not expect."""
+    return [*said_of_turns(headers, reading), *said_of_alpha(headers, reading), *said_of_content(headers)]
+
+
+def said_of_turns(headers: Headers, reading: Reading) -> list[str]:
+    """How many images an EXIF tag turns, by the way it does."""
+    turns = Counter(TURNED[found.orientation] for found in headers.values() if found.orientation in TURNED)
+    if not reading.exif:
+        count = turns.total()
+        return (
+            [f"{number_of(count)} would be turned by an EXIF tag, and data.exif=false leaves all as stored"]
+            if count
+            else []
+        )
+    return [
+        f"{number_of(count)} {'are' if count > 1 else 'is'} {turn} by {'their' if count > 1 else 'its'} EXIF tag: look "
+        "at the preview (data.exif=false leaves all as stored)"
+        for turn, count in turns.items()
+    ]
+
+
+def said_of_alpha(headers: Headers, reading: Reading) -> list[str]:
+    """Alpha that is left out, where it says anything."""
+    dropped = [
+        path
+        for path, found in headers.items()
+        if found.alpha and not reading.bands and (taken(found, reading.channels) or found.channels) < found.channels
+    ]
+    looked = dropped[:: -(-len(dropped) // LOOKS) or 1]
+    clear = sum(see_through(path) for path in looked)
+    if not clear:
+        return []
+    of = "" if len(looked) == len(dropped) else f" of {len(looked)} looked at"
+    return [
+        f"{number_of(clear)}{of} {'have' if clear > 1 else 'has'} transparent pixels, and transparency is left out: "
+        "their colours count as any (model.in_channels=4 reads it as a channel, where all images have it)"
+    ]
+
+
+def see_through(path: Path) -> bool:
+    """Whether an image with alpha is not opaque everywhere. One that cannot be read is."""
+    try:
+        with source(path, 1 << 62) as held:
+            if isinstance(held, Image.Image):
+                return bool(np.array(held.convert("RGBA"))[..., 3].min() < 255)
+            alpha = bands_of(held)[..., -1]
+            return bool(alpha.min() < (np.iinfo(alpha.dtype).max if alpha.dtype.kind == "u" else alpha.max()))
+    except UserError:
+        return False
+
+
+def said_of_content(headers: Headers) -> list[str]:
+    """What files hold that is put together, changed or left out."""
+
+    def count(holds: Callable[[Header], bool]) -> int:
+        return sum(holds(found) for found in headers.values())
+
+    lines = []
+    if many := count(lambda found: found.pages > 1):
+        pages = sorted({found.pages for found in headers.values() if found.pages > 1})
+        lines.append(f"{number_of(many)} hold a band in each of {' or '.join(map(str, pages))} pages")
+    if many := count(lambda found: found.further > 0):
+        lines.append(
+            f"{number_of(many)} hold further pictures (MPO: previews, depth, a second eye): the first one is read"
+        )
+    if many := count(lambda found: found.mode == "CMYK"):
+        lines.append(f"{number_of(many)} hold CMYK and become RGB without a colour profile")
+    if many := count(lambda found: found.masked):
+        lines.append(f"{number_of(many)} hold a page that says where there is a picture: the rest is void in masks")
+    return lines
+
+
+def number_of(count: int) -> str:
+    return f"{count} image{'' if count == 1 else 's'}"
