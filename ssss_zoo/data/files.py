@@ -13,7 +13,7 @@ import numpy as np
 
 from ssss_zoo.data.base import UNUSABLE, Dataset
 from ssss_zoo.data.decoding import DEEP, decoded
-from ssss_zoo.data.images import SIDEWAYS, Reading, header, image_size, opened, read_image, read_valid
+from ssss_zoo.data.images import Reading, image_size, opened, read_image, read_valid
 from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
@@ -191,22 +191,10 @@ def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
         return Finding(NOTHING, "unreadable", str(error))
     counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
     if mask.shape != size:
-        return Finding(counts, "size", size_problem(dataset, sample, mask.shape, size))
+        sizes = f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
+        return Finding(counts, "size", f"{sizes}: they must match pixel for pixel")
     values = value_problem(counts, len(dataset.class_names))
     return Finding(counts, "value", f"mask {sample.mask} {values}") if values else Finding(counts)
-
-
-def size_problem(dataset: Dataset, sample: Sample, mask: tuple[int, ...], image: tuple[int, int]) -> str:
-    """What to say of a mask and an image of two sizes, each (H, W); an EXIF tag that turns one of them is named."""
-    sizes = f"mask {sample.mask} is {mask[1]}x{mask[0]}, its image {image[1]}x{image[0]}"
-    told = f"{sizes}: they must match pixel for pixel"
-    if mask != image[::-1] or not isinstance(dataset, FileDataset):
-        return told
-    if header(sample.image, dataset.reading.max_pixels).orientation not in SIDEWAYS:
-        return told
-    if dataset.reading.exif:
-        return f"{told}; the image's EXIF tag turns it by 90 degrees: data.exif=false reads images and masks as stored"
-    return f"{told}; the image's EXIF tag would turn it by 90 degrees, and data.exif=false leaves it as stored"
 
 
 def value_problem(counts: np.ndarray, classes: int) -> str:

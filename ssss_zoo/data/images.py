@@ -277,7 +277,7 @@ def check_depth(depth: str, reading: Reading, path: Path) -> None:
 
 
 def channels_said(found: Header) -> str:
-    mode = f" ({found.mode})" if found.mode else f", a page each of {found.pages}" if found.pages > 1 else ""
+    mode = f" ({found.mode})" if found.mode else f", one in each of its {found.pages} pages" if found.pages > 1 else ""
     return f"{found.channels} channel{'s' if found.channels > 1 else ''}{mode}"
 
 

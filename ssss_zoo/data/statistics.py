@@ -124,6 +124,8 @@ def settle_range(dataset: FileDataset, data: DataConfig, headers: Headers, sampl
     values = pixels_of(looked_at, lambda sample: stored(sample.image, dataset.reading)[0])
     if not len(values):
         return
+    if np.isnan(values).all(axis=1).any() and not dataset.settled.tags:
+        dataset.notes = [*dataset.notes, f"some pixels hold no number (NaN), or no data: {CONSEQUENCE}"]
     if deep and not data.nodata:
         values = settle_far_off(dataset, data, headers, values)
     if not given:
@@ -173,19 +175,30 @@ def value_range(values: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def hardly_used(values: np.ndarray, data: DataConfig) -> list[Fault]:
-    """A warning for each channel of (N, channels) whose values fill next to nothing of its range."""
-    faults = []
+    """A warning where the values of channels (N, channels) fill next to nothing of their range."""
     lows, highs = (np.broadcast_to(np.asarray(ends), values.shape[1]) for ends in (data.low, data.high))
-    for number, (channel, low, high) in enumerate(zip(values.T, lows, highs, strict=True), start=1):
-        rest = np.clip(channel[~np.isnan(channel)], low, high)
-        used = np.count_nonzero(np.bincount((STEPS * (rest - low) / (high - low)).astype(np.int64)))
-        if len(rest) and rest.min() < rest.max() and used < USED * STEPS:
-            message = (
-                f"the range {low:g} to {high:g} of channel {number} is hardly used: the pixels fill {used} of {STEPS} "
-                "equal steps of it; give data.low and data.high, or data.nodata for values that are no data"
-            )
-            faults.append(Fault(WARNING, "range", f"channel {number}", message))
-    return faults
+    slight = [
+        (number, low, high)
+        for number, (channel, low, high) in enumerate(zip(values.T, lows, highs, strict=True), start=1)
+        if 0 < steps_filled(channel, low, high) < USED * STEPS
+    ]
+    if not slight:
+        return []
+    which, (_, low, high) = ", ".join(str(number) for number, _, _ in slight), slight[0]
+    message = (
+        f"the range {low:g} to {high:g} is hardly used (channel {which}): the pixels fill less than {100 * USED:g} % "
+        "of it; give data.low and data.high, or data.nodata for values that are no data"
+    )
+    return [Fault(WARNING, "range", "images", message)]
+
+
+def steps_filled(values: np.ndarray, low: float, high: float) -> int:
+    """How many of STEPS equal steps of a range hold a value; 0 where all are one."""
+    rest = values[~np.isnan(values)]
+    if not len(rest) or rest.min() == rest.max():
+        return 0
+    places = STEPS * (np.clip(rest, low, high) - low) / (high - low)
+    return int(np.count_nonzero(np.bincount(places.astype(np.int64))))
 
 
 # --- statistics -----------------------------------------------------------------------------------------------------
