@@ -38,15 +38,16 @@ class DataConfig:
 
     The rest is read by dataset=folder alone. layout: auto, `folders` (images/ and masks/), `parts` (train/images,
     train/masks, val/...) or `suffix` (a.jpg and a_mask.png side by side). images, masks: what those folders are called
-    where they have no usual name. unlabelled: further folders of images without masks. encoding: what masks hold, auto,
-    `ids`, `values` or `colours`. ignore: further values (or colours as '#ff00ff') of pixels that do not count; in ids
-    255 never does. snap: take values or colours that no class has for the nearest that one has. channels: which ones of
-    an image's, counted from 1; empty means all. low, high: of images with more than 8 bits a channel, or of others that
-    should be stretched, the values that become dark and bright, one or one for each channel; empty means from the
-    images (percentiles 0.1 and 99.9 of a sample) where they are deep, and as they are where not. nodata: values of
-    pixels that hold no data, 0 in images and void in masks; empty means what a TIFF's tag says, and in images of more
-    than 8 bits a value that many pixels share and that lies far from all others; `off` means none. exif: whether images
-    and masks are turned as their EXIF tag says. max_pixels: of an image at most.
+    where they have no usual name. parts: which part a folder is whose name does not say so, `train`, `val` or `test` by
+    the folder's name, as {site_3: val}. unlabelled: further folders of images without masks. encoding: what masks hold,
+    auto, `ids`, `values` or `colours`. ignore: further values (or colours as '#ff00ff') of pixels that do not count; in
+    ids 255 never does. snap: take values or colours that no class has for the nearest that one has. channels: which
+    ones of an image's, counted from 1; empty means all. low, high: of images with more than 8 bits a channel, or of
+    others that should be stretched, the values that become dark and bright, one or one for each channel; empty means
+    from the images (percentiles 0.1 and 99.9 of a sample) where they are deep, and as they are where not. nodata:
+    values of pixels that hold no data, 0 in images and void in masks; empty means what a TIFF's tag says, and in images
+    of more than 8 bits a value that many pixels share and that lies far from all others; `off` means none. exif:
+    whether images and masks are turned as their EXIF tag says. max_pixels: of an image at most.
     """
 
     root: str | None = None
@@ -56,6 +57,7 @@ class DataConfig:
     layout: str = "auto"
     images: str | None = None
     masks: str | None = None
+    parts: dict[str, str] = field(default_factory=dict)
     unlabelled: list[str] = field(default_factory=list)
     encoding: str = "auto"
     ignore: list[str] = field(default_factory=list)

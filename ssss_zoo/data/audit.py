@@ -291,4 +291,5 @@ def figures(
         "crop": {"planned": list(crop), "padded_images": small, "largest_unpadded": sizes.min(axis=0).tolist()},
         "batch": {"planned": batch, "largest_without_repeats": len(parts["labelled"])},
         "fingerprint": dataset.fingerprint,
+        "files": dict(dataset.account),
     }

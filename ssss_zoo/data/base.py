@@ -59,6 +59,7 @@ class Dataset(ABC):
     list_files: Mapping[str, Path] = MappingProxyType({})  # the split lists that are files: labelled, unlabelled, val
     class_file: Path | None = None  # the list of the classes, where a file of the person's holds it
     faults: Sequence[Fault] = ()  # found while opening: files that are left out
+    account: Mapping[str, str] = MappingProxyType({})  # what every file below the root was read as, or why it was not
     notes: Sequence[str] = ()  # what was understood, one line each, for the person to see
 
     @abstractmethod

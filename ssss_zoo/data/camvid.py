@@ -86,4 +86,5 @@ class CamVid(FileDataset):
         root = find_root(data, "camvid", "classes.txt, images/, masks/ and splits/")
         self.class_names, self.colours = read_classes(root / "classes.txt")
         self.take(read_split(root, root / "splits", data.split))
-        self.notes = ["val is one clip of 7 seconds, close to training frames: small differences on it mean little"]
+        told = "val is one clip of 7 seconds, close to training frames: small differences on it mean little"
+        self.notes = [*self.notes, told]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.data.lists import read_lines
+from ssss_zoo.data.tables import read_lines
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE
 

@@ -96,6 +96,7 @@ class FileDataset(Dataset):
         self.labelled, self.unlabelled, self.val, self.list_files = (
             lists.labelled, lists.unlabelled, lists.val, lists.files,
         )  # fmt: skip
+        self.notes = [*self.notes, *lists.notes]
 
     def check(self) -> None:
         check_pairs(self)

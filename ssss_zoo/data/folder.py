@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from ssss_zoo.data.base import WARNING, Fault
 from ssss_zoo.data.classes import FILES
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.images import Reading
 from ssss_zoo.data.layout import Found, scan
-from ssss_zoo.data.lists import (
-    Lists,
-    check_apart,
-    choose_split,
-    find_root,
-    first_file,
-    list_path,
-    named_splits,
-    others,
-    read_list,
-)
+from ssss_zoo.data.lists import Lists, find_root, first_file, list_path, named_splits, others, outside
 from ssss_zoo.data.masks import understand
+from ssss_zoo.data.parts import LABELLED, TEST, TRAIN, UNLABELLED, VAL
+from ssss_zoo.data.tree import MISSED, Fate, fates, label, number_of, summary
+from ssss_zoo.data.written import Chosen, Written, written
 from ssss_zoo.errors import UserError, unknown
 from ssss_zoo.records import Sample
 
@@ -48,31 +42,36 @@ class Folder(FileDataset):
 
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
     reads: ClassVar[tuple[str, ...]] = (
-        *("root", "split", "cache", "hold_out", "layout", "images", "masks", "unlabelled"),
+        *("root", "split", "cache", "hold_out", "layout", "images", "masks", "parts", "unlabelled"),
         *("encoding", "ignore", "snap", "channels", "low", "high", "nodata", "exif", "max_pixels"),
     )
 
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "folder", "images/, masks/ and unlabelled/")
         found = scan(root, data)
-        lists, origin = listed(root, found, data.split) or shared(found, data.split)
-        check_apart(lists.labelled, lists.val)
-        self.faults = found.faults
+        chosen = written(found, data.split)
+        lists, origin = arranged(found, chosen.parts, data.split)
         self.settled = Reading(bands=tuple(data.channels), exif=data.exif, max_pixels=data.max_pixels)
         self.take(lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
         classes = understand(data, root, [sample for sample in samples if sample.mask], found.regions)
         self.class_file = first_file(root, FILES)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding
+        fates = account(found, chosen, lists, self.encoding.files)
+        self.account = {label(path, root): str(fate) for path, fate in fates.items()}
+        self.faults = [*found.faults, *left_out(fates, chosen, root)]
         self.notes = [
             f"{len(self.labelled)} labelled, {len(self.val)} {origin}, {len(self.unlabelled)} unlabelled, "
             f"{len(self.class_names)} classes from {classes.origin}",
             f"layout {found.layout}: {found.said}; {self.encoding.said(self.class_names)}",
+            *self.notes,
+            *(f"{label(path, root)} is not used: {why}" for path, why in chosen.idle.items()),
+            summary(fates, root),
         ]
         if lists.unlabelled is lists.labelled:
             self.notes.append("no unlabelled image found: the labelled ones serve as unlabelled, too")
         if found.left:
-            self.notes.append(f"{found.left} images of the test part are left alone")
+            self.notes.append(f"{len(found.left)} images of the test part are left alone")
 
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:
@@ -86,31 +85,24 @@ class Folder(FileDataset):
 # --- what is used for what ------------------------------------------------------------------------------------------
 
 
-def listed(root: Path, found: Found, split: str) -> tuple[Lists, str] | None:
-    """The lists of a split that is written down, and where val comes from; None when `split` is no such one."""
-    folder = root / "splits"
-    if split.replace("/", "_") not in named_splits(folder) and not list_path(root, split):
-        return None
+def arranged(found: Found, parts: Mapping[str, Written], split: str) -> tuple[Lists, str]:
+    """The lists of a run, and where val comes from. parts: those that are written down; what they leave open, the
+    folder gives.
 
-    def read(path: Path, need_masks: bool) -> list[Sample]:
-        return read_list(path, root, need_masks)
-
-    labelled, unlabelled = choose_split(root, folder, split, read, [*found.pairs, *found.loose])
-    if (folder / "val.txt").is_file():
-        return Lists(labelled, unlabelled, read(folder / "val.txt", True)), "for validation (splits/val.txt)"
-    if found.val:
-        return Lists(labelled, unlabelled, found.val), "for validation (val part)"
-    val, _ = hold_out(others(found.pairs, labelled), keep=0)
-    return Lists(labelled, others(unlabelled, val) or labelled, val), "held out for validation (no val part found)"
-
-
-def shared(found: Found, split: str) -> tuple[Lists, str]:
-    """The lists of `all`, of a share or of a number of the pairs, and where val comes from."""
-    count = share_of(split)  # before anything else: a misspelt split is the first thing to hear of
-    origin = "for validation (val part)"
-    val, pairs = found.val, found.pairs
-    if not val:
-        val, pairs = hold_out(pairs, keep=1)
+    Val is the list, else the val part, else held out: of the pairs that are in no list, where there are some. What is
+    in val or test is never trained on. Without an unlabelled list every other image is unlabelled.
+    """
+    listed = {name: part.samples for name, part in parts.items()}
+    count = share_of("all" if is_list(found.root, split) else split)  # a misspelt split is the first thing to hear of
+    val = listed.get(VAL, found.val)
+    away = [*val, *listed.get(TEST, [])]
+    train = listed.get(LABELLED) or [sample for sample in listed.get(TRAIN, found.pairs) if sample.mask]
+    pairs, spare = others(train, away), others(found.pairs, [*train, *away])
+    if val:
+        origin = f"for validation ({label(parts[VAL].path, found.root) if VAL in parts else 'val part'})"
+    else:
+        val, rest = hold_out(spare, keep=0) if spare else hold_out(pairs, keep=1)
+        pairs = pairs if spare else rest
         origin = "held out for validation (no val part found)"
     number = count(len(pairs))
     if not 1 <= number <= len(pairs):
@@ -119,8 +111,87 @@ def shared(found: Found, split: str) -> tuple[Lists, str]:
         )
     chosen = {sample.image for sample in shuffled(pairs, "labelled")[:number]}
     labelled = [sample for sample in pairs if sample.image in chosen]
-    unlabelled = [*others(pairs, labelled), *found.loose]
-    return Lists(labelled, unlabelled or labelled, val), origin
+    within = listed.get(UNLABELLED) or (listed[TRAIN] if {TRAIN, LABELLED} <= set(listed) else None)
+    pool = [*others(pairs, labelled), *within] if within else pool_of(found, pairs, listed.get(TRAIN, []))
+    unlabelled = others(once(pool), [*labelled, *val, *away])
+    return Lists(labelled, unlabelled or labelled, val, notes=list_notes(found.root, parts)), origin
+
+
+def pool_of(found: Found, pairs: Sequence[Sample], train: Sequence[Sample]) -> list[Sample]:
+    """Every image of a folder that may be trained on without its mask, and those of lists."""
+    return [*found.pairs, *pairs, *train, *found.loose]
+
+
+def once(samples: Sequence[Sample]) -> list[Sample]:
+    return list({sample.image: sample for sample in samples}.values())
+
+
+def is_list(root: Path, split: str) -> bool:
+    return split.replace("/", "_") in named_splits(root / "splits") or list_path(root, split) is not None
+
+
+def list_notes(root: Path, parts: Mapping[str, Written]) -> list[str]:
+    """What a person should know of the lists that are used."""
+    told: dict[str, list[str]] = {}
+    for name, part in parts.items():
+        told.setdefault(label(part.path, root), []).append(f"{name}: {len(part.samples)}")
+    notes = [f"lists: {', '.join(f'{file} (' + ', '.join(counts) + ')' for file, counts in told.items())}"]
+    notes = notes if parts else []
+    both = {LABELLED, UNLABELLED} <= set(parts)
+    shown = {sample.image for sample in parts[LABELLED].samples} if both else set()
+    twice = [sample.name for sample in parts[UNLABELLED].samples if sample.image in shown] if both else []
+    if twice:
+        files = " and ".join(label(parts[name].path, root) for name in (LABELLED, UNLABELLED))
+        notes.append(f"{len(twice)} images are in two lists, {files}, such as {twice[0]}: they count as labelled")
+    return [*notes, *outside([sample for part in parts.values() for sample in part.samples], root)]
+
+
+# --- what became of every file --------------------------------------------------------------------------------------
+
+
+def account(
+    found: Found, chosen: Chosen, lists: Lists, mask_files: Callable[[Sample], Sequence[Path]]
+) -> dict[Path, Fate]:
+    """What became of every file below the root. mask_files: the files of a sample's mask."""
+    claims: dict[Path, Fate] = {}
+    idle = Fate(why="image that no list names")
+    test = [*found.left, *(chosen.parts[TEST].samples if TEST in chosen.parts else [])]
+    groups = (
+        (Fate("validation image"), Fate("mask"), lists.val),
+        (Fate("labelled image"), Fate("mask"), lists.labelled),
+        (Fate("unlabelled image"), Fate("mask"), lists.unlabelled),
+        (Fate(why="image of the test part"), Fate(why="mask of the test part"), test),
+        (idle, Fate(why="mask of an image that no list names"), [*found.pairs, *found.val, *found.loose]),
+    )
+    for image, mask, samples in groups:
+        for sample in samples:
+            claims.setdefault(sample.image, image)
+            for path in mask_files(sample) if sample.mask else []:
+                claims.setdefault(path, mask)
+    files = [part.path for part in chosen.parts.values()]
+    unused = {path: Fate(why="unused list") for path in chosen.idle}
+    classes = first_file(found.root, FILES)
+    told = {path: Fate("list") for path in files} | ({classes: Fate("class list")} if classes else {})
+    return fates(found.trees, {**claims, **unused, **told, **found.refused})
+
+
+def left_out(account: Mapping[Path, Fate], chosen: Chosen, root: Path) -> list[Fault]:
+    """A warning for each kind of file that may well be meant to be read, and for each list that is not used."""
+    kinds: dict[Fate, list[Path]] = {}
+    for path, fate in account.items():
+        if fate.mend in MISSED:
+            kinds.setdefault(fate, []).append(path)
+    faults = []
+    for fate, paths in kinds.items():
+        names = label(paths[0], root)
+        message = f"{number_of(len(paths), fate.why)} left out, such as {names}: {fate.mend}"
+        faults.append(Fault(WARNING, "left out", names, message))
+    for path, why in chosen.idle.items():
+        faults.append(Fault(WARNING, "list", label(path, root), f"{label(path, root)} is not used: {why}"))
+    return faults
+
+
+# --- what is held out -----------------------------------------------------------------------------------------------
 
 
 def share_of(split: str) -> Callable[[int], int]:

@@ -21,7 +21,10 @@ from ssss_zoo.data.decoding import DEEP, decoded, deep_pixels, depth_of
 from ssss_zoo.data.tiff import NODATA, Picture, bands_of, is_tiff, number, outside_of, picture
 from ssss_zoo.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SUFFIXES = (  # of files that are read, in any case; what Pillow reads of the formats that hold one picture or more
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".avif", ".tga"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 MAX_PIXELS = 180_000_000  # of a file that is read, see `data.max_pixels` (our choice: what Pillow refuses above, about)
 COLOURS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3} | dict.fromkeys(
     DEEP, 1

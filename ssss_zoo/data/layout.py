@@ -3,121 +3,174 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssss_zoo.data.base import UNUSABLE, Fault
 from ssss_zoo.data.images import SUFFIXES
+from ssss_zoo.data.pairing import (
+    ENDINGS,
+    FEW,
+    Beside,
+    Key,
+    Pairs,
+    different,
+    keyed,
+    pair_masks,
+    partners,
+    sampled,
+    strip,
+    with_endings,
+)
+from ssss_zoo.data.parts import PARTS, TEST, TRAIN, VAL, WORDS, Parts, is_loose, words_of
 from ssss_zoo.data.polygons import Coco, LabelMe, pair_coco, read_coco
-from ssss_zoo.data.regions import ClassFiles, Regions, by_class
-from ssss_zoo.errors import UserError, check_choice
+from ssss_zoo.data.regions import ClassFiles, Regions
+from ssss_zoo.data.tree import CONVERT, Fate, Tree, composed, label, walk
+from ssss_zoo.errors import UserError, nearest
 from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig
 
-LAYOUTS = ("auto", "folders", "parts", "suffix")
+LAYOUTS = {  # what `data.layout` may be
+    "auto": "whichever fits",
+    "folders": "images/ and masks/",
+    "parts": "train/images, train/masks, val/...",
+    "suffix": "masks beside their images, a.jpg and a_mask.png",
+}
 IMAGES = ("images", "image", "imgs", "img", "JPEGImages")
 MASKS = ("masks", "mask", "labels", "label", "annotations", "gt", "SegmentationClass")
 ROBOFLOW = "_annotations.coco.json"  # what exports of that service call it, among the images of each part
-LOOSE = ("unlabelled", "unlabeled")
-PARTS = {
-    "train": "",
-    "training": "",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-ENDINGS = ("_mask", "-mask", "_masks", "_label", "_labels", "_gt", "_seg")  # of a mask's stem, where it has one
-
-
-@dataclass(eq=False)
-class Found:
-    """Every image of a folder by what it is good for. layout, said: how it lies there, and that in words; pairs: with
-    masks, to train on; val: those of the val part; loose: without masks; left: of a test part, which nothing reads;
-    regions: how masks are put together, where they are no images of codes; faults: files that are left out, and why."""
-
-    layout: str
-    said: str
-    pairs: list[Sample] = field(default_factory=list)
-    val: list[Sample] = field(default_factory=list)
-    loose: list[Sample] = field(default_factory=list)
-    left: int = 0
-    regions: Regions | None = None
-    faults: list[Fault] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Corner:
-    """A folder of images and the folder of their masks, the same one where only an ending tells them apart. part: what
-    all of it belongs to, unless a folder within says so."""
+    """A folder of images and the folder of their masks, the same one where only an ending or suffix tells them apart.
+    part: what all of it belongs to, unless a folder within says so."""
 
     images: Path
     masks: Path
     part: str = ""
 
 
+@dataclass(eq=False)
+class Found:
+    """Every image of a folder by what it is good for. layout, said: how it lies there, and that in words; trees: every
+    file that was looked at; corners: where images and masks lie; pairs: with masks, to train on; val: those of the val
+    part; loose: without masks; left: of a test part, which nothing reads; regions: how masks are put together, where
+    they are no images of codes; faults: files that are left out, and why; refused: which files these are."""
+
+    layout: str
+    said: str
+    trees: list[Tree]
+    corners: list[Corner]
+    pairs: list[Sample] = field(default_factory=list)
+    val: list[Sample] = field(default_factory=list)
+    loose: list[Sample] = field(default_factory=list)
+    left: list[Sample] = field(default_factory=list)
+    regions: Regions | None = None
+    faults: list[Fault] = field(default_factory=list)
+    refused: dict[Path, Fate] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.trees[0].root
+
+    @property
+    def tree(self) -> Tree:
+        return self.trees[0]
+
+    def refuse(self, path: Path, kind: str, message: str) -> None:
+        """Leave a file out: a run refuses the folder until the person has seen to it."""
+        self.faults.append(Fault(UNUSABLE, kind, label(path, self.root), message))
+        self.refused[path] = Fate(why=REFUSED.get(kind, "file that is refused"), mend="see the faults")
+
+
+REFUSED = {  # by the kind of their fault
+    "no image": "mask without an image",
+    "same name": "file of a name that another has",
+    "two masks": "second mask of an image",
+    "mask not read": "mask that cannot be read",
+    "mask beside": "mask among the images",
+}
+
+
 def scan(root: Path, data: DataConfig) -> Found:
-    """Look through `root`. Masks without an image, a second file of one name, and images of the val part without a
-    mask are left out, and are faults. Raises UserError when it has no layout that is known, or two."""
-    check_choice("data.layout", data.layout, LAYOUTS)
-    layout, corners = chosen(root, data)
-    found = Found(layout, said(root, layout, corners))
-    listing = [corner for corner in corners if coco_files(corner)]
+    """Look through `root`. Masks without an image, a second file of one name, images of the val part without a mask,
+    and what looks like the mask of an image without one are left out, and are faults. Raises UserError when it has no
+    layout that is known, or two."""
+    if data.layout not in LAYOUTS:
+        known = ", ".join(f"{name} ({what})" for name, what in LAYOUTS.items())
+        raise UserError(f"data.layout must be one of {known}; got '{data.layout}'{nearest(data.layout, LAYOUTS)}")
+    tree, parts = walk(root), Parts(data.parts)
+    layout, corners = chosen(tree, data, parts)
+    found = Found(layout, said(root, layout, corners), [tree], corners)
+    listing = [corner for corner in corners if coco_files(corner, tree)]
     if listing:
-        pair_listed(root, listing, found)
+        pair_listed(listing, found, parts)
     groups: list[Mapping[str, Path]] = []
     for corner in corners:
         if corner not in listing:
-            groups += pair_up(root, corner, found)
+            groups += pair_up(corner, found, parts)
     if groups:
-        found.regions = ClassFiles(groups, name_of(next(iter(groups[0].values())), root))
+        found.regions = ClassFiles(groups, label(next(iter(groups[0].values())), root))
     bare = [sample for sample in found.val if sample.mask is None]
     for sample in bare:
         message = f"{sample.image} has no mask: an image to validate on needs one (in {corners[-1].masks})"
         found.faults.append(Fault(UNUSABLE, "no mask", sample.name, message))
     found.val = [sample for sample in found.val if sample.mask is not None]
-    taken = {sample.image for sample in (*found.pairs, *found.val, *found.loose)}
-    for folder in loose_folders(root, data.unlabelled):
-        found.loose += [Sample(name_of(path, root), path) for path in image_files(folder) if path not in taken]
+    add_loose(found, data.unlabelled, parts)
+    check_parts(found, parts)
     return found
+
+
+def check_parts(found: Found, parts: Parts) -> None:
+    """Raise UserError where a folder of images speaks of a part, and is taken for none."""
+    for corner in found.corners:
+        names = {label(path, corner.images).rpartition("/")[0] for path in found.tree.images(corner.images)}
+        parts.check(corner.images, sorted(names - {""}))
 
 
 # --- which layout ---------------------------------------------------------------------------------------------------
 
 
-def chosen(root: Path, data: DataConfig) -> tuple[str, list[Corner]]:
+def chosen(tree: Tree, data: DataConfig, parts: Parts) -> tuple[str, list[Corner]]:
     """The layout that `data.layout` names or the only one that fits, and its corners."""
+    root = tree.root
     images, masks = ((name,) if name else usual for name, usual in ((data.images, IMAGES), (data.masks, MASKS)))
     fitting: dict[str, list[Corner]] = {}
-    top = corner_of(root, images, masks)
-    parts = [corner for name in PARTS for corner in [corner_of(root / name, images, masks, PARTS[name])] if corner]
+    top = corner_of(root, tree, images, masks)
     if top:
         fitting["folders"] = [top]
-    if parts:
-        fitting["parts"] = parts
-    if data.layout == "suffix" or (not fitting and (any(endings_of(image_files(root))) or annotated(root))):
+    above = [corner_of(root / name, tree, images, masks, part) for part, name in part_folders(root, parts)]
+    if any(above):
+        fitting["parts"] = [corner for corner in above if corner]
+    if data.layout == "suffix" or (not fitting and (annotations_of(tree, root) or beside(tree, root).of)):
         fitting["suffix"] = [Corner(root, root)]
     if data.layout != "auto":
         if data.layout not in fitting:
-            raise UserError(f"data.layout={data.layout} does not fit {root}: {missing(root, images, masks)}")
+            raise UserError(f"data.layout={data.layout} does not fit {root}: {missing(tree, images, masks)}")
         return data.layout, fitting[data.layout]
     if len(fitting) > 1:
         raise UserError(
             f"{root} can be read in two ways, as data.layout=folders ({said(root, 'folders', fitting['folders'])}) and "
-            f"as data.layout=parts ({said(root, 'parts', parts)}): give the one that you mean"
+            f"as data.layout=parts ({said(root, 'parts', fitting['parts'])}): give the one that you mean"
         )
     if not fitting:
-        raise UserError(f"{root} has no layout that is known: {missing(root, images, masks)}")
+        raise UserError(f"{root} has no layout that is known: {missing(tree, images, masks)}")
     return next(iter(fitting.items()))
 
 
-def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: str = "") -> Corner | None:
+def part_folders(root: Path, parts: Parts) -> list[tuple[str, str]]:
+    """Part and name of the folders in `root` that are parts, training first."""
+    named = [(parts.of(name), name) for name in sorted(subfolders(root))]
+    return sorted(((part, name) for part, name in named if part), key=lambda pair: PARTS.index(pair[0]))
+
+
+def corner_of(place: Path, tree: Tree, images: Sequence[str], masks: Sequence[str], part: str = "") -> Corner | None:
     """The corner whose folders lie in `place`, where both do. Raises UserError for two that could be meant."""
     if (place / ROBOFLOW).is_file() and len(masks) > 1:
         return Corner(place, place / ROBOFLOW, part)
@@ -128,55 +181,54 @@ def corner_of(place: Path, images: Sequence[str], masks: Sequence[str], part: st
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
             raise UserError(f"{place} holds {names}: give data.{key}={folders[0].name}, or the one that you mean")
-    if found[1] and not found[0] and len(images) > 1 and coco_files(Corner(place, found[1][0])):
+    if found[1] and not found[0] and len(images) > 1 and coco_files(Corner(place, found[1][0]), tree):
         return Corner(place, found[1][0], part)  # as COCO itself lies: train2017/, val2017/, annotations/
     if len(masks) == 1 and (place / masks[0]).is_file():  # a file of annotations, by its name
         return Corner(found[0][0] if found[0] else place, place / masks[0], part)
     if found[0] and not found[1]:  # annotations beside the folder of images, or among them
-        beside = json_files(place, deep=False) if len(masks) > 1 else []
-        if len(beside) > 1:
-            names = " and ".join(path.name for path in beside)
-            raise UserError(f"{place} holds {names}: give data.masks={beside[0].name}, or the one that you mean")
-        return Corner(found[0][0], beside[0], part) if beside else among(found[0][0], part)
+        files = [path for path in tree.json(place) if path.parent == place] if len(masks) > 1 else []
+        if len(files) > 1:
+            names = " and ".join(path.name for path in files)
+            raise UserError(f"{place} holds {names}: give data.masks={files[0].name}, or the one that you mean")
+        among = Corner(found[0][0], found[0][0], part) if annotations_of(tree, found[0][0]) else None
+        return Corner(found[0][0], files[0], part) if files else among
     return Corner(found[0][0], found[1][0], part) if all(found) else None
 
 
-def among(folder: Path, part: str) -> Corner | None:
-    """The corner of a folder whose images lie beside a file of annotations each."""
-    return Corner(folder, folder, part) if annotated(folder) else None
+def annotations_of(tree: Tree, folder: Path) -> dict[Path, Path]:
+    """The JSON files of a folder that are called like an image beside them, and that image."""
+    stems = {composed(str(path.with_suffix(""))): path for path in tree.images(folder)}
+    named = {path: composed(str(path.with_suffix(""))) for path in tree.json(folder)}
+    return {path: stems[stem] for path, stem in named.items() if stem in stems}
 
 
-def annotated(folder: Path) -> bool:
-    """Whether an image of a folder lies beside a file of annotations of its name."""
-    return bool(annotations_of(folder, image_files(folder)))
-
-
-def annotations_of(folder: Path, images: Iterable[Path]) -> set[Path]:
-    """The JSON files of a folder that are called like an image beside them."""
-    stems = {path.with_suffix("") for path in images}
-    return {path for path in json_files(folder) if path.with_suffix("") in stems}
+def beside(tree: Tree, folder: Path) -> Beside:
+    """The masks of a folder that lie beside their images."""
+    return partners([path for path in tree.images(folder) if not among_loose(path, tree.root)])
 
 
 def subfolders(place: Path) -> set[str]:
     return {entry.name for entry in os.scandir(place) if entry.is_dir()} if place.is_dir() else set()
 
 
-def missing(root: Path, images: Sequence[str], masks: Sequence[str]) -> str:
-    """What was looked for in `root`, and what is there."""
-    inside = {name.lower() for name in subfolders(root)}
+def missing(tree: Tree, images: Sequence[str], masks: Sequence[str]) -> str:
+    """What was looked for in a folder, and what is there."""
+    inside = {name.lower() for name in subfolders(tree.root)}
     lacks = [f"no {names[0]}/" for names in (images, masks) if not {name.lower() for name in names} & inside]
-    there = ", ".join(sorted(f"{name}/" for name in subfolders(root))[:8]) or "no folder"
+    folders = sorted(f"{name}/" for name in subfolders(tree.root))[:8]
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in tree.files if path.parent == tree.root)
+    files = [f"{count} files of {kind}" for kind, count in kinds.most_common(4)]
     return (
-        f"{' and '.join(lacks) or 'no such folders'} in it (there: {there}); expected images/ and masks/, and "
-        "unlabelled/ if you like; or train/ and val/ with those two inside; or a.jpg beside a_mask.png; data.images "
-        "and data.masks name folders that are called otherwise"
+        f"{' and '.join(lacks) or 'no such folders'} in it (there: {', '.join([*folders, *files]) or 'nothing'}); "
+        "expected images/ and masks/, and unlabelled/ if you like; or train/ and val/ with those two inside; or a.jpg "
+        "beside a_mask.png; data.images and data.masks name folders that are called otherwise"
     )
 
 
 def said(root: Path, layout: str, corners: Sequence[Corner]) -> str:
     """A layout in words."""
     if layout == "suffix":
-        return "masks beside their images, told by their ending"
+        return "masks beside their images"
     return ", ".join(
         " with ".join(dict.fromkeys(place_of(path, root) for path in (c.images, c.masks))) for c in corners
     )
@@ -189,156 +241,213 @@ def place_of(path: Path, root: Path) -> str:
 # --- images and masks -----------------------------------------------------------------------------------------------
 
 
-def pair_up(root: Path, corner: Corner, found: Found) -> list[Mapping[str, Path]]:
+def pair_up(corner: Corner, found: Found, parts: Parts) -> list[Mapping[str, Path]]:
     """Add the images of a corner to what was found, each with its mask where there is one. Returns the files of each
     class of each image, where masks are one file for each class."""
-    images, masks = by_stem(root, corner, found.faults)
-    lost = [key for key in masks if key not in images]
-    groups = by_class(images, masks) if lost else None
-    if groups:
-        masks = {key: next(iter(group.values())) for key, group in groups.items()}
-    for key in lost if not groups else []:
-        message = (
-            f"mask {masks[key]} has no image: no {corner.images.joinpath(*filter(None, key))}.*; a mask is called like "
-            f"its image, perhaps with an ending such as {ENDINGS[0]}"
-        )
-        if len(lost) == len(masks):
-            raise UserError(f"{message} (none of {len(masks)} masks is)")
-        found.faults.append(Fault(UNUSABLE, "no image", name_of(masks[key], root), message))
-    if any(path.suffix == ".json" for path in masks.values()):
+    pairs = paired(corner, found.tree, parts)
+    found.said += f", {pairs.said}" if pairs.said else ""
+    for path, fault in pairs.faults.items():
+        found.refuse(path, fault.kind, fault.message)
+    for key, path in pairs.lost.items():
+        message = lost_message(key, path, corner, found.tree, parts)
+        if not pairs.masks:
+            raise UserError(f"{message} (none of {len(pairs.lost)} masks is)")
+        found.refuse(path, "no image", message)
+    if any(is_json(path) for path in pairs.masks.values()):
         found.regions = LabelMe()
-    for key, path in images.items():
-        add(found, Sample(name_of(path, root), path, masks.get(key)), key[0])
-    return list(groups.values()) if groups else []
+    bare = {key: path for key, path in pairs.images.items() if key not in pairs.masks}
+    for path, message in unread_masks(bare, corner, found.tree, parts).items():
+        found.refuse(path, "mask not read", message)
+    wrong = masks_among(list(pairs.images.values()), set(bare.values()))
+    for key, path in pairs.images.items():
+        if path in wrong:
+            found.refuse(path, "mask beside", wrong[path])
+        else:
+            add(found, Sample(label(path, found.root), path, pairs.masks.get(key)), key[0])
+    return list(pairs.groups.values())
 
 
 def add(found: Found, sample: Sample, part: str) -> None:
-    if part == "test":
-        found.left += 1
+    if part == TEST:
+        found.left.append(sample)
     else:
-        (found.val if part == "val" else found.pairs if sample.mask else found.loose).append(sample)
+        (found.val if part == VAL else found.pairs if sample.mask else found.loose).append(sample)
 
 
-def pair_listed(root: Path, corners: Sequence[Corner], found: Found) -> None:
+def key_of(path: Path, folder: Path, corner: Corner, parts: Parts) -> Key:
+    """Part and path without suffix of a file in one of a corner's folders; training is the part of what has none."""
+    part, stem = parts.split(label(path, folder), corner.part)
+    return "" if part == TRAIN else part, stem
+
+
+def paired(corner: Corner, tree: Tree, parts: Parts) -> Pairs:
+    """Images and masks of a corner by their key. Raises UserError when there are none."""
+    if corner.images == corner.masks:
+        return paired_beside(corner, tree, parts)
+    files, masks = tree.images(corner.images), tree.images(corner.masks) or tree.json(corner.masks)
+    for folder, paths in ((corner.images, files), (corner.masks, masks)):
+        if not paths:
+            raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)}; {there(tree.below(folder))})")
+    images, same = keyed(files, lambda path: key_of(path, corner.images, corner, parts), tree.root)
+    of_mask, more = keyed(masks, lambda path: key_of(path, corner.masks, corner, parts), tree.root)
+    pairs = pair_masks(images, of_mask, tree.root)
+    if pairs.lost:  # perhaps a folder is called like a part and is a class, such as VOC's train
+        as_named = {("", composed(str(path.relative_to(corner.masks).with_suffix("")))): path for path in masks}
+        again = pair_masks(images, as_named, tree.root) if as_named.keys() != of_mask.keys() else pairs
+        pairs, more = (pairs, more) if again.lost else (again, {})
+    return replace(pairs, faults={**same, **more, **pairs.faults})
+
+
+def paired_beside(corner: Corner, tree: Tree, parts: Parts) -> Pairs:
+    """Images and masks that lie in one folder, masks as images or as files of annotations, by their key."""
+    files = [path for path in tree.images(corner.images) if not among_loose(path, tree.root)]
+    among = partners(files)
+    of = among.of or annotations_of(tree, corner.images)
+    kept = [path for path in files if path not in of and path not in among.orphans]
+    images, faults = keyed(kept, lambda path: key_of(path, corner.images, corner, parts), tree.root)
+    keys = {path: key for key, path in images.items()}
+    masks: dict[Key, Path] = {}
+    for path, image in of.items():
+        key = keys.get(image)
+        if key in masks:
+            message = f"{masks[key]} and {path} are both masks of {image}: remove or rename one"
+            faults[path] = Fault(UNUSABLE, "two masks", label(path, tree.root), message)
+        elif key:
+            masks[key] = path
+    lost = {key_of(path, corner.images, corner, parts): path for path in among.orphans}
+    return Pairs(images, masks, said=among.said, lost=lost, faults=faults)
+
+
+def there(paths: Sequence[Path]) -> str:
+    """What files there are, by their suffix."""
+    kinds = Counter(path.suffix.lower() or "no suffix" for path in paths).most_common(4)
+    return f"there: {', '.join(f'{count} of {kind}' for kind, count in kinds) or 'nothing'}"
+
+
+# --- what is no mask, or no image, and looks like one ---------------------------------------------------------------
+
+
+def lost_message(key: Key, path: Path, corner: Corner, tree: Tree, parts: Parts) -> str:
+    """What is said of a mask without an image."""
+    for other in tree.unread(corner.images):
+        if not is_json(other) and key_of(other, corner.images, corner, parts) in (key, strip(key)):
+            return f"mask {path} has no image that can be read: {other} is {unreadable(other, tree)}; {CONVERT}"
+    wanted = corner.images.joinpath(*filter(None, key))
+    return (
+        f"mask {path} has no image: no {wanted}.*; a mask is called like its image, perhaps with an ending such as "
+        f"{ENDINGS[0]}, or with one that all masks have"
+    )
+
+
+def unread_masks(bare: Mapping[Key, Path], corner: Corner, tree: Tree, parts: Parts) -> dict[Path, str]:
+    """Files that are called like the mask of an image without one, and are no masks that can be read."""
+    found = {}
+    apart = corner.masks != corner.images
+    for path in tree.unread(corner.masks):
+        key = key_of(path, corner.masks, corner, parts)
+        keys = [strip(key), (key[0], key[1].partition(".")[0])] + ([key] if apart else [])
+        image = next((bare[other] for other in keys if other in bare and (apart or other != key)), None)
+        if image and not (not apart and is_json(path)):
+            why = unreadable(path, tree)
+            found[path] = f"{image} has no mask that can be read: {path} is {why}; save it as PNG, or remove it"
+    drawn = annotations_of(tree, corner.images) if apart else {}
+    beside = [path for path, image in drawn.items() if image in set(bare.values())]
+    if beside and is_labelme(beside[0]):
+        found |= {path: f"{path} holds shapes of LabelMe, and masks are read from {corner.masks}" for path in beside}
+    return found
+
+
+def unreadable(path: Path, tree: Tree) -> str:
+    """What a file is, other than an image that can be read."""
+    return f"a {tree.apart[path].why if path in tree.apart else f'{path.suffix} file'}"
+
+
+def masks_among(images: Sequence[Path], bare: set[Path]) -> dict[Path, str]:
+    """Images without a mask that are called like the mask of another image, and hold what masks do."""
+    called = {path: image for path, image in with_endings(images).items() if path in bare}
+    if not all(different(path) <= FEW for path in sampled(list(called))):
+        return {}
+    return {
+        path: f"{path} is called like the mask of {image}, and lies among images: move it to the masks, or remove it"
+        for path, image in called.items()
+    }
+
+
+def is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def is_labelme(path: Path) -> bool:
+    try:
+        LabelMe().content(Sample(path.name, path, path))
+    except UserError:
+        return False
+    return True
+
+
+# --- files of COCO's format -----------------------------------------------------------------------------------------
+
+
+def pair_listed(corners: Sequence[Corner], found: Found, parts: Parts) -> None:
     """Add the images that files of COCO's format list, those of a file for validation to the val part, and the images
-    of the same folders that none lists."""
-    files = [(read_coco(path), corner.part or part_in(path)) for corner in corners for path in coco_files(corner)]
-    parts = {file.path: part for file, part in files}
-    images = sorted({path for corner in corners for path in image_files(corner.images) if not is_loose(path, root)})
+    of the same folders that none lists. A file that speaks of no part leaves it to the folders of its images."""
+    tree = found.tree
+    files = [(read_coco(path), corner.part or part_in(path)) for corner in corners for path in coco_files(corner, tree)]
+    said_of = {file.path: part for file, part in files}
+    folder = {path: corner for corner in corners for path in tree.images(corner.images)}
+    images = sorted(path for path in folder if not among_loose(path, tree.root))
     entries = pair_coco([file for file, _ in files], images)
     found.regions = Coco([file for file, _ in files], entries)
     for path in images:
         listed = entries.get(path)
-        mask, part = (listed[0].path, parts[listed[0].path]) if listed else (None, "")
-        add(found, Sample(name_of(path, root), path, mask), part)
+        own = parts.split(label(path, folder[path].images), folder[path].part)[0]
+        mask, part = (listed[0].path, said_of[listed[0].path] or own) if listed else (None, own)
+        add(found, Sample(label(path, tree.root), path, mask), part)
 
 
 def part_in(path: Path) -> str:
     """The part that the name of a file speaks of, such as instances_val2017.json."""
-    words = re.findall(r"[a-z]+", path.stem.lower())
-    return next((PARTS[word] for word in words if word in PARTS), "")
+    return next((WORDS[word] for word in words_of(path.stem) if WORDS.get(word) in PARTS), "")
 
 
-def coco_files(corner: Corner) -> list[Path]:
+def coco_files(corner: Corner, tree: Tree) -> list[Path]:
     """The files of COCO's format that stand for a corner's masks: the one that was given, or all of a folder of JSON
     whose files are not called like images, as LabelMe's are."""
     if corner.masks.is_file():
         return [corner.masks]
-    if corner.masks == corner.images or image_files(corner.masks):
+    if corner.masks == corner.images or tree.images(corner.masks):
         return []
-    found = json_files(corner.masks)
-    if not found:
-        return []
-    stems = {path.stem for path in image_files(corner.images)}
-    return [] if any(path.stem in stems for path in found) else found
+    stems = {composed(path.stem) for path in tree.images(corner.images)}
+    listed = tree.json(corner.masks)
+    return [] if any(composed(path.stem) in stems for path in listed) else listed
 
 
-def json_files(folder: Path, deep: bool = True) -> list[Path]:
-    """Files of annotations in a folder, at any depth or right in it, sorted; hidden ones are left out."""
-    found = folder.rglob("*.json") if deep else folder.glob("*.json")
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+# --- images without masks -------------------------------------------------------------------------------------------
 
 
-Key = tuple[str, str]  # part and path without suffix
-
-
-def by_stem(root: Path, corner: Corner, faults: list[Fault]) -> tuple[dict[Key, Path], dict[Key, Path]]:
-    """Images and masks of a corner by their key; the ending of a mask's name does not count where that finds its image.
-
-    Of two files of one name the later one is a fault. Raises UserError when there are none.
-    """
-    if corner.images == corner.masks:
-        files = [path for path in image_files(corner.images) if not is_loose(path, root)]
-        endings = set(endings_of(files)) or annotations_of(corner.images, files)
-        images = keyed([path for path in files if path not in endings], corner.images, corner.part, faults)
-        return images, {strip(key): path for key, path in keyed(endings, corner.images, corner.part, faults).items()}
-    images = keyed(image_files(corner.images), corner.images, corner.part, faults)
-    masks = keyed(image_files(corner.masks) or json_files(corner.masks), corner.masks, corner.part, faults)
-    for folder, keys in ((corner.images, images), (corner.masks, masks)):
-        if not keys:
-            raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)})")
-    bare: dict[Key, Path] = {}
-    for key, path in masks.items():
-        own = key if key in images or strip(key) not in images else strip(key)
-        if own in bare:
-            message = f"{bare[own]} and {path} are both masks of {images[own]}: remove or rename one"
-            faults.append(Fault(UNUSABLE, "two masks", name_of(path, root), message))
-        bare.setdefault(own, path)
-    return images, bare
-
-
-def keyed(paths: Iterable[Path], folder: Path, part: str, faults: list[Fault]) -> dict[Key, Path]:
-    """Files by part and path without suffix. A leading folder such as train/ or val/ is the part, unless the whole
-    folder belongs to one. Of two files of one key the later one is a fault."""
-    found: dict[Key, Path] = {}
-    for path in sorted(paths):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        first, _, rest = stem.partition("/")
-        key = (PARTS[first], rest) if rest and first in PARTS else (part, stem)
-        if key in found:
-            message = f"{found[key]} and {path} have the same name without suffix: remove or rename one"
-            faults.append(Fault(UNUSABLE, "same name", path.name, message))
-        found.setdefault(key, path)
-    return found
-
-
-def strip(key: Key) -> Key:
-    """A mask's key without the ending of its name."""
-    ending = next((ending for ending in ENDINGS if key[1].endswith(ending)), "")
-    return key[0], key[1].removesuffix(ending)
-
-
-def endings_of(files: list[Path]) -> Iterator[Path]:
-    """The files that are called like another one, with an ending."""
-    stems = {path.with_suffix("") for path in files}
-    for path in files:
-        bare = strip(("", path.stem))[1]
-        if bare != path.stem and path.with_name(bare) in stems:
-            yield path
-
-
-def loose_folders(root: Path, further: Sequence[str]) -> list[Path]:
-    """Folders of images without masks: the usual ones in `root` and its train part, and those of `data.unlabelled`.
-
-    Raises UserError for one that is not there.
-    """
-    usual = [root / part / name for part in ("", "train", "training") for name in LOOSE]
-    given = [Path(name).expanduser() for name in further]
-    for folder in given:
+def add_loose(found: Found, further: Sequence[str], parts: Parts) -> None:
+    """Add the images of the folders of images without masks: the usual ones in the root and its train part, and those
+    of `data.unlabelled`. Raises UserError for one that is not there."""
+    taken = {sample.image for sample in (*found.pairs, *found.val, *found.loose, *found.left)}
+    root = found.root
+    homes = [root, *(root / name for part, name in part_folders(root, parts) if part == TRAIN)]
+    usual = [home / name for home in homes for name in sorted(subfolders(home)) if is_loose(name)]
+    for folder in [*usual, *(Path(name).expanduser() for name in further)]:
         if not folder.is_dir():
             raise UserError(f"no folder {folder} (data.unlabelled, from the working directory)")
-    return [folder for folder in usual if folder.is_dir()] + given
+        tree = found.tree
+        if not folder.is_relative_to(root):
+            inside = folder.resolve().is_relative_to(root.resolve())
+            folder = root / folder.resolve().relative_to(root.resolve()) if inside else folder
+            tree = found.tree if inside else walk(folder)
+            found.trees += [] if inside else [tree]
+        images = [path for path in tree.images(folder) if path not in taken]
+        wrong = masks_among(images, set(images))
+        for path, message in wrong.items():
+            found.refuse(path, "mask beside", message)
+        found.loose += [Sample(label(path, root), path) for path in images if path not in wrong]
+        taken |= set(images)
 
 
-def is_loose(path: Path, root: Path) -> bool:
-    return any(name in LOOSE for name in path.relative_to(root).parts)
-
-
-def name_of(path: Path, root: Path) -> str:
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files at any depth, links followed, sorted; hidden ones are left out. None when there is no such folder."""
-    paths = (Path(home, name) for home, _, names in os.walk(folder, followlinks=True) for name in names)
-    return sorted(path for path in paths if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+def among_loose(path: Path, root: Path) -> bool:
+    return any(is_loose(name) for name in label(path.parent, root).split("/"))

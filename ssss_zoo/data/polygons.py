@@ -17,6 +17,7 @@ import numpy as np
 from ssss_zoo.data.classes import VOID
 from ssss_zoo.data.files import THREADS
 from ssss_zoo.data.regions import Regions
+from ssss_zoo.data.tree import composed
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Sample
 
@@ -194,12 +195,13 @@ def pair_coco(files: Sequence[CocoFile], images: Sequence[Path]) -> dict[Path, t
     """
     by_name: dict[str, list[Path]] = {}
     for path in images:
-        by_name.setdefault(path.name, []).append(path)
+        by_name.setdefault(composed(path.name), []).append(path)
     found: dict[Path, tuple[CocoFile, dict[str, Any]]] = {}
     for file in files:
         for name, entry in file.images.items():
-            wanted = Path(name).parts
-            fitting = [path for path in by_name.get(wanted[-1], []) if path.parts[-len(wanted) :] == wanted]
+            wanted = Path(composed(name.replace("\\", "/"))).parts
+            named = by_name.get(wanted[-1], []) if wanted else []
+            fitting = [path for path in named if Path(composed(str(path))).parts[-len(wanted) :] == wanted]
             if len(fitting) != 1:
                 what = "no such image" if not fitting else f"{fitting[0]} and {fitting[1]} are called so"
                 raise UserError(f"{file.path} lists the image {name}: {what}")

@@ -7,7 +7,7 @@ one lies on top: of files in the order of the classes, of LabelMe in the order d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,45 +116,19 @@ class ClassFiles(Regions):
         with opened(sample.mask) as image:
             size = (image.size[1], image.size[0])
         names = sorted(group, key=lambda name: self.ids.get(name, IGNORE))
-        return size, ((name, read_codes(group[name], colours=False, lossy=False) > 0) for name in names)
+        return size, ((name, inside_of(group[name])) for name in names)
 
     def files(self, sample: Sample) -> list[Path]:
         return [*self.group(sample).values()]
 
 
-Key = tuple[str, str]  # part and path without suffix, as `layout` has them
-
-
-def by_class(images: Iterable[Key], masks: Mapping[Key, Path]) -> dict[Key, dict[str, Path]] | None:
-    """The files of each class by image, where every mask is called `<class>/<image>`, `<image>/<class>` or
-    `<image>_<class>`, the same way all of them; else None."""
-    known = set(images)
-    for told in (class_above, class_below, class_behind):
-        groups: dict[Key, dict[str, Path]] = {}
-        for key, path in masks.items():
-            image, name = told(key, known)
-            if not name or image not in known or name in groups.get(image, {}):
-                break
-            groups.setdefault(image, {})[name] = path
-        else:
-            return groups
-    return None
-
-
-def class_above(key: Key, known: set[Key]) -> tuple[Key, str]:
-    name, _, image = key[1].partition("/")
-    return (key[0], image), name
-
-
-def class_below(key: Key, known: set[Key]) -> tuple[Key, str]:
-    image, _, name = key[1].rpartition("/")
-    return (key[0], image), name
-
-
-def class_behind(key: Key, known: set[Key]) -> tuple[Key, str]:
-    """The longest image name that the file's begins with, up to a `_` or `-`."""
-    for end in range(len(key[1]) - 1, 0, -1):
-        image = (key[0], key[1][:end])
-        if key[1][end] in "_-" and image in known:
-            return image, key[1][end + 1 :]
-    return key, ""
+def inside_of(path: Path) -> np.ndarray:
+    """The pixels (H, W) bool of a file of one class. Raises UserError, naming it, for more than two values."""
+    codes = read_codes(path, colours=False, lossy=False)
+    inside = codes > 0
+    if inside.any() and (codes[inside] != codes.max()).any():
+        raise UserError(
+            f"{path} holds {len(np.unique(codes))} values; expected two of it, 0 and another one, since masks are one "
+            "file for each class here"
+        )
+    return inside

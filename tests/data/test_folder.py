@@ -62,6 +62,8 @@ def test_pairs_by_stem_the_rest_is_unlabelled(tmp_path):
     assert dataset.notes == [
         "8 labelled, 2 held out for validation (no val part found), 3 unlabelled, 3 classes from classes.txt",
         "layout folders: images/ with masks/; masks hold class ids",
+        "files read: 8 labelled images, 2 validation images, 3 unlabelled images, 10 masks, 1 class list; left out: "
+        "1 .md file: unlabelled/notes.md; 1 hidden: unlabelled/.hidden.png",
     ]
     dataset.check()
 
@@ -119,7 +121,7 @@ def test_without_unlabelled_images_the_labelled_serve(tmp_path):
     pairs(tmp_path, 5)
     dataset = open_folder(tmp_path)
     assert names(dataset.unlabelled) == names(dataset.labelled)
-    assert "serve as unlabelled" in dataset.notes[2]
+    assert "serve as unlabelled" in dataset.notes[3]
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
@@ -175,9 +177,9 @@ def test_split_lists_of_its_own(tmp_path):
     assert names(dataset.labelled) == ["images/00.jpg"]
     assert names(dataset.unlabelled) == ["images/01.jpg", "images/02.jpg"]
     assert names(dataset.val) == ["images/09.jpg"]
-    assert len(open_folder(tmp_path, "1/2").labelled) == 4  # no list of that name: a share
+    assert len(open_folder(tmp_path, "1/2").labelled) == 5  # of 9: no list of that name: a share
     (tmp_path / "splits/val.txt").write_text(line("00"))
-    refusal(lambda: open_folder(tmp_path, "1/4"), "images/00.jpg", "val list")
+    refusal(lambda: open_folder(tmp_path, "1/4"), "images/00.jpg", "1_4/labelled.txt (labelled)", "val.txt (val)")
 
 
 # --- classes --------------------------------------------------------------------------------------------------------

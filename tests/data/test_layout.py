@@ -1,10 +1,22 @@
 """Layouts that people have: where each finds its images, and what is said of one that cannot be read."""
 
+import io
+import os
+import re
+import tempfile
+import unicodedata
+from pathlib import Path
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from test_folder import image, mask, names, pairs, refusal
 
 from ssss_zoo.config import DataConfig
 from ssss_zoo.data.folder import Folder
+from ssss_zoo.data.tree import label
 
 
 def opened(root, **settings):
@@ -99,10 +111,292 @@ def test_unlabelled_images_elsewhere(tmp_path):
 
 def test_a_csv_names_the_labelled_images(tmp_path):
     pairs(tmp_path, 6)
-    (tmp_path / "mine.csv").write_text(
-        "image,mask,who\nimages/01.jpg,masks/01.png,me\nimages/03.jpg,masks/03.png,you\n"
-    )
+    (tmp_path / "mine.csv").write_text("image,mask\nimages/01.jpg,masks/01.png\nimages/03.jpg,masks/03.png\n")
     assert names(opened(tmp_path, split="mine.csv").labelled) == ["images/01.jpg", "images/03.jpg"]
     (tmp_path / "bare.csv").write_text("images/02.jpg;masks/02.png\n")
     assert names(opened(tmp_path, split="bare.csv").labelled) == ["images/02.jpg"]
     refusal(lambda: opened(tmp_path, split="none.csv"), "none.csv", "data.split")
+
+
+# --- one mask an image, whatever it is called -----------------------------------------------------------------------
+
+
+def photo(root, *names, size=(16, 24)):
+    """Images of many colours, no two of them alike."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(sum(name.encode())).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(root / name)
+
+
+def five(root, mask_name="masks/{}.png", image_name="images/{}.jpg"):
+    photo(root, *(image_name.format(f"a{index:02d}") for index in range(5)))
+    mask(root, *(mask_name.format(f"a{index:02d}") for index in range(5)))
+    return root
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "{}_GT",
+            "{}_labelTrainIds",
+            "{}_Mask",
+            "{}_annotation",
+            "{}_L",
+            "{}_segmentation",
+            "{}-x1",
+            "{}.seg",
+            "{} mask",
+        ),
+        *("gt_{}", "mask-{}", "trimaps/{}", "{}/label", "{}_MASK", "{}_colour_ids"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif"])
+def test_what_all_masks_are_called_besides_is_no_class(tmp_path, name, suffix):
+    dataset = opened(five(tmp_path, f"masks/{name}{suffix}"))
+    assert (len(dataset.labelled), len(dataset.val), len(dataset.class_names)) == (4, 1, 3)
+    assert all(str(sample.mask).count(sample.image.stem) == 1 for sample in dataset.labelled)
+    assert "masks hold class ids" in dataset.notes[1]
+    assert dataset.notes[-2].endswith("left out: none")
+
+
+@pytest.mark.parametrize("name", ["masks/{}_{}.png", "masks/{1}/{0}.png", "masks/{}/{}.png", "masks/{1}_{0}.png"])
+def test_several_masks_an_image_of_many_values_are_no_classes(tmp_path, name):
+    photo(tmp_path, "images/a.jpg", "images/b.jpg")
+    mask(tmp_path, *(name.format(stem, what) for stem in "ab" for what in ("ids", "colour")))
+    refusal(lambda: opened(tmp_path), "colour, ids", "4 values", "not one file for each class", "move the others")
+
+
+def test_one_mask_an_image_under_changing_names_is_no_class_file(tmp_path):
+    photo(tmp_path, "images/a.jpg", "images/b.jpg")
+    mask(tmp_path, "masks/a_car.png", "masks/b_road.png")
+    refusal(lambda: opened(tmp_path), "has no image", "none of 2 masks", "one that all masks have")
+
+
+def test_a_class_file_of_three_values_is_refused_when_it_is_read(tmp_path):
+    photo(tmp_path, *(f"images/{stem}.jpg" for stem in range(40)), size=(2, 2))
+    mask(tmp_path, *(f"masks/{stem}_{what}.png" for stem in range(40) for what in "xy"), values=[[0, 9]] * 2)
+    mask(tmp_path, "masks/7_y.png", values=[[0, 1], [2, 2]])
+    refusal(lambda: opened(tmp_path).check(), "7_y.png", "3 values")
+
+
+def test_a_class_called_like_a_part(tmp_path):
+    photo(tmp_path, "images/a.jpg", "images/b.jpg")
+    mask(tmp_path, *(f"masks/{what}/{stem}.png" for stem in "ab" for what in ("train", "car")), values=[[0, 9]] * 2)
+    assert opened(tmp_path).class_names == ("background", "car", "train")
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+THREE = [
+    *(("Train", "Val", "Test"), ("TRAINING", "VALID", "TESTING"), ("training_set", "validate", "testing_set")),
+    *(("train2017", "val2017", "test2017"), ("trainSet", "devSet", "HoldOut"), ("trn", "eval", "tst")),
+    ("train images", "validation-images", "test.images"),
+]
+
+
+@pytest.mark.parametrize(("train", "val", "test"), THREE)
+@pytest.mark.parametrize("name", ["{home}/{part}/{stem}", "{part}/{home}/{stem}", "{home}/site/{part}/{stem}"])
+def test_parts_in_any_case_and_by_other_words(tmp_path, name, train, val, test):
+    for part, count in ((train, 3), (val, 2), (test, 4)):
+        for stem in range(count):
+            photo(tmp_path, name.format(home="images", part=part, stem=f"{stem}.jpg"))
+            mask(tmp_path, name.format(home="masks", part=part, stem=f"{stem}.png"))
+    dataset = opened(tmp_path)
+    assert (len(dataset.labelled), len(dataset.val)) == (3, 2)
+    assert all(train in sample.name for sample in dataset.labelled)
+    assert all(val in sample.name for sample in dataset.val)
+    assert dataset.notes[-1] == "4 images of the test part are left alone"
+
+
+@pytest.mark.parametrize("folder", ["test_site_3", "ValBridge", "my-dev-kit", "Evaluation day 2", "crack_test"])
+def test_a_folder_that_speaks_of_a_part_is_asked_about(tmp_path, folder):
+    pairs(tmp_path, 4)
+    pairs(tmp_path, 2, f"{folder}/")
+    refusal(lambda: opened(tmp_path), folder, "it would be trained on", "data.parts=")
+    assert len(opened(tmp_path, parts={folder.upper(): "val"}).val) == 2
+    assert len(opened(tmp_path, parts={folder: "train"}).val) == 1
+    assert len(opened(tmp_path, parts={folder: "test"}).labelled) == 3
+    refusal(lambda: opened(tmp_path, parts={folder: "tset"}), f"data.parts.{folder}", "did you mean 'test'")
+
+
+@pytest.mark.parametrize("folder", ["valley", "Testarossa", "device", "trains", "contest", "2021"])
+def test_other_folders_are_no_parts(tmp_path, folder):
+    pairs(tmp_path, 4)
+    pairs(tmp_path, 2, f"{folder}/")
+    assert len(opened(tmp_path).labelled) == 5
+
+
+@pytest.mark.parametrize("folder", ["Unlabelled", "UNLABELED", "unlabeled_images", "unlabelledData", "no_labels"])
+@pytest.mark.parametrize("home", ["", "Train/"])
+def test_images_without_masks_in_any_case(tmp_path, home, folder):
+    pairs(tmp_path / home, 4)
+    image(tmp_path, f"{home}{folder}/u.jpg", f"{home}{folder}/deep/v.jfif")
+    assert len(opened(tmp_path).unlabelled) == 2
+
+
+# --- nothing is left out, or taken in, without a word ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jfif", ".jpe", ".jp2", ".tga", ".avif", ".JPG", ".pbm"])
+def test_what_pillow_reads_is_read(tmp_path, suffix):
+    pairs(tmp_path, 3)
+    file_format = {".jfif": "JPEG", ".jpe": "JPEG", ".pbm": "PPM"}.get(suffix)
+    Image.new("L" if suffix == ".pbm" else "RGB", (4, 4)).save(tmp_path / f"images/u{suffix}", file_format)
+    dataset = opened(tmp_path)
+    assert names(dataset.unlabelled) == [f"images/u{suffix}"]
+    assert dataset.read_image(dataset.unlabelled[0]).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".npy", ".CR2", ".mp4"])
+def test_pictures_that_are_not_read_are_counted_with_the_way_out(tmp_path, suffix):
+    pairs(tmp_path, 3)
+    (tmp_path / "unlabelled").mkdir()
+    for stem in "ab":
+        (tmp_path / f"unlabelled/{stem}{suffix}").touch()
+    dataset = opened(tmp_path)
+    told = f"2 {suffix.lower()} files, such as unlabelled/a{suffix} (convert them to PNG, JPEG or TIFF)"
+    assert told in dataset.notes[2]
+    (fault,) = dataset.faults
+    assert (fault.level, fault.kind) == ("warning", "left out")
+    assert f"2 {suffix.lower()} files" in fault.message
+    assert dataset.account[f"unlabelled/a{suffix}"].startswith("left out: ")
+    dataset.check()  # a warning stops no run
+
+
+@pytest.mark.parametrize(
+    "name", ["masks/03.npy", "masks/03_mask.heic", "masks/03.nii.gz", "masks/03.txt", "masks/03.json"]
+)
+def test_what_is_called_like_the_mask_of_an_image_without_one_is_a_fault(tmp_path, name):
+    pairs(tmp_path, 3)
+    image(tmp_path, "images/03.jpg")
+    (tmp_path / name).touch()
+    refusal(opened(tmp_path).check, "images/03.jpg", "no mask that can be read", name)
+
+
+@pytest.mark.parametrize("home", ["images", "unlabelled"])
+def test_a_mask_among_images_is_a_fault(tmp_path, home):
+    pairs(tmp_path, 3)
+    photo(tmp_path, f"{home}/b.jpg")
+    mask(tmp_path, f"{home}/b_Mask.png")
+    refusal(opened(tmp_path).check, f"{home}/b_Mask.png is called like the mask of", "move it to the masks")
+
+
+def test_an_image_that_is_not_read_is_told_of_where_its_mask_is(tmp_path):
+    pairs(tmp_path, 3)
+    (tmp_path / "images/01.jpg").rename(tmp_path / "images/01.heic")
+    refusal(opened(tmp_path).check, "masks/01.png", "images/01.heic is a .heic file", "convert")
+
+
+def test_one_name_in_two_spellings_of_unicode_pairs(tmp_path):
+    for stem in range(5):
+        composed, parted = (unicodedata.normalize(form, f"straße_é_{stem}") for form in ("NFC", "NFD"))
+        photo(tmp_path, f"images/{composed}.jpg", size=(2, 2))
+        mask(tmp_path, f"masks/{parted}.png")
+    dataset = opened(tmp_path)
+    assert len(dataset.labelled) == 4
+    dataset.check()
+
+
+# --- one folder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image_name", "mask_name"),
+    [("{}.bmp", "{}.png"), ("{}.jpg", "{}.png"), ("{}.JPEG", "{}.gif"), ("{}.png", "{}.tif"), ("{}.png", "{}_zz.png")],
+)
+def test_images_and_masks_of_one_name_in_one_folder(tmp_path, image_name, mask_name):
+    dataset = opened(five(tmp_path, mask_name, image_name))
+    assert (len(dataset.labelled), len(dataset.val)) == (4, 1)
+    assert all(sample.mask.name == mask_name.format(sample.image.stem) for sample in dataset.labelled)
+
+
+def test_two_suffixes_that_nothing_tells_apart_are_asked_about(tmp_path):
+    photo(tmp_path, *(f"{stem}{suffix}" for stem in "abc" for suffix in (".png", ".bmp")))
+    refusal(lambda: opened(tmp_path), "a.bmp", "a.png", "nothing in them tells", "masks/", "3 pairs")
+
+
+def test_a_mask_without_its_image_in_one_folder(tmp_path):
+    five(tmp_path, "{}.png", "{}.jpg")
+    (tmp_path / "a03.jpg").unlink()
+    refusal(opened(tmp_path).check, "a03.png", "has no image")
+
+
+def test_files_that_were_seen_are_named_where_no_layout_fits(tmp_path):
+    photo(tmp_path, "a.png", "b.png", "images/c.jpg")
+    refusal(lambda: opened(tmp_path), "there: images/, 2 files of .png")
+
+
+def test_a_wrong_layout_says_what_each_is_for(tmp_path):
+    five(tmp_path)
+    refusal(lambda: opened(tmp_path, layout="beside"), "suffix (masks beside their images, a.jpg and a_mask.png)")
+
+
+# --- the law: every file below the root has one line, and what is read is what the line says ------------------------
+
+JPEG, PNG = io.BytesIO(), io.BytesIO()
+Image.new("RGB", (2, 2)).save(JPEG, "JPEG")
+Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).save(PNG, "PNG")
+HOMES = [
+    "images",
+    "masks",
+    "unlabelled",
+    "images/val",
+    "masks/val",
+    "images/Test",
+    "images/site",
+    "masks/site",
+    "extra",
+    "",
+]
+FILES = st.tuples(
+    st.sampled_from([*HOMES, ".git", "__MACOSX"]),
+    st.sampled_from(["p.jpg", "p.png", "p_mask.png", "q.jpg", "q.gif", ".r.png", "s.heic", "notes.md", "t", "q.npy"]),
+)
+STRANGE = st.tuples(st.sampled_from(["pipe.jpg", "lost.png", "circle", "empty"]), st.sampled_from(HOMES))
+
+
+def planted(root, files, strange):
+    """Two pairs, and whatever is asked for."""
+    for name in ("images/k.jpg", "images/l.jpg", "masks/k.png", "masks/l.png", *("/".join(file) for file in files)):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((PNG if "mask" in name else JPEG).getvalue())
+    (root / "classes.txt").write_text("a\nb\n")
+    for name, home in strange:
+        path = root / home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_symlink() and not path.exists():
+            {"pipe.jpg": os.mkfifo, "lost.png": lambda p: p.symlink_to("nowhere"), "empty": os.mkdir,
+             "circle": lambda p: p.symlink_to(root)}[name](path)  # fmt: skip
+
+
+def every_path(folder):
+    """All there is below a folder, hidden folders, links and empty ones not looked into."""
+    for path in folder.iterdir():
+        closed = path.name.startswith((".", "__")) or path.is_symlink()
+        if path.is_dir() and not closed and any(path.iterdir()):
+            yield from every_path(path)
+        else:
+            yield path
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FILES, max_size=14), st.lists(STRANGE, max_size=3))
+def test_every_file_is_accounted_for_once_and_read_as_it_is_said(files, strange):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        planted(root, files, strange)
+        dataset = opened(root)
+        assert set(dataset.account) == {label(path, root) for path in every_path(root)}
+        read = [name for name, fate in dataset.account.items() if not fate.startswith("left out: ")]
+        samples = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
+        used = {label(path, root) for sample in samples for path in (sample.image, sample.mask) if path}
+        assert set(read) == used | {"classes.txt"}
+        assert sum(map(int, re.findall(r"(?:read: |out: |, |; )(\d+) ", summary_of(dataset)))) == len(dataset.account)
+
+
+def summary_of(dataset):
+    (line,) = (note for note in dataset.notes if note.startswith("files read: "))
+    return line

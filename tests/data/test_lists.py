@@ -4,7 +4,7 @@ import pytest
 
 from ssss_zoo.config import DataConfig
 from ssss_zoo.data.classes import palette, read_classes
-from ssss_zoo.data.lists import choose_split, find_root, read_list, read_split
+from ssss_zoo.data.lists import find_root, read_list, read_split
 from ssss_zoo.errors import UserError
 
 
@@ -151,14 +151,6 @@ def test_path_of_a_list_from_the_root_or_anywhere(root, tmp_path_factory):
     refusal(lambda: read_split(root, folder, "yours.txt"), "yours.txt", "data.split")
 
 
-def test_pool_given_replaces_the_train_list(root):
-    folder = write(root, mine="a")
-    pool = read_list(write(root, pool="abc") / "pool.txt", root, need_masks=False)
-    read = lambda path, need: read_list(path, root, need)  # noqa: E731
-    labelled, unlabelled = choose_split(root, folder, "splits/mine.txt", read, pool)
-    assert (names(labelled), names(unlabelled)) == ("a", "bc")
-
-
 def test_unknown_split_names_those_found(root):
     folder = write(root, val="f", train="abcde", _1_4__labeled="ab", _92__labeled="a")
     refusal(lambda: read_split(root, folder, "1/3"), "data.split=1/3", "1/4", "92", "all", "did you mean")
@@ -166,7 +158,7 @@ def test_unknown_split_names_those_found(root):
 
 def test_image_both_labelled_and_in_val_is_refused(root):
     folder = write(root, val="fb", train="abcde", _4__labeled="ab", _4__unlabeled="cde")
-    refusal(lambda: read_split(root, folder, "4"), "images/b.jpg", "labelled and in the val list", "1 images")
+    refusal(lambda: read_split(root, folder, "4"), "images/b.jpg", "4/labeled.txt", "val.txt", "1 such image)")
 
 
 def test_missing_val_list_is_named(root):
