@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssss_zoo.data.decoding import DEEP, decoded, deep_pixels, depth_of
+from ssss_zoo.data.decoding import DEEP, decoded, deep_pixels, depth_of, packing
 from ssss_zoo.data.tiff import NODATA, Picture, bands_of, is_tiff, number, outside_of, picture
 from ssss_zoo.errors import UserError
 
@@ -31,7 +31,7 @@ COLOURS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK"
 )  # by Pillow's mode: how many channels there are beside alpha
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels, alpha among them
 ALPHA = ("LA", "PA", "RGBA")
-WIDTH, LENGTH, BITS, SAMPLES, FORMAT = 256, 257, 258, 277, 339  # a TIFF's tags
+WIDTH, LENGTH, BITS, DESCRIPTION, SAMPLES, BELOW, FORMAT = 256, 257, 258, 270, 277, 330, 339  # a TIFF's tags
 ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
 BACK = {6: 8, 8: 6}  # the turn that takes another back, where it is not the same
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, ...), by EXIF's tag
@@ -192,11 +192,12 @@ def header_of(held: Image.Image | Picture, path: Path) -> Header:
     if held.mode not in COLOURS:
         raise UserError(f"{path} holds colours that are not read (Pillow's mode {held.mode}): save it as RGB")
     depth = depth_of(held, path)
-    alpha = held.mode in ALPHA or (not depth and "transparency" in held.info)
+    mode = "LA" if packing(held) == "LA;16B" else held.mode  # Pillow makes four channels of it
+    alpha = mode in ALPHA or (not depth and "transparency" in held.info)
     return Header(
         size=(held.height, held.width) if held.format != "TIFF" else (held.tag_v2[LENGTH], held.tag_v2[WIDTH]),  # type: ignore[attr-defined]
-        mode=held.mode,
-        channels=COLOURS[held.mode] + alpha,
+        mode=mode,
+        channels=COLOURS[mode] + alpha,
         alpha=alpha,
         depth=depth,
         orientation=orientation(held),
@@ -226,9 +227,10 @@ def header_of_picture(held: Picture) -> Header:
 def plain(image: Image.Image) -> bool:
     """Whether Pillow holds all of a TIFF: one page, 8 bits a channel at most, and no sample that its mode has not."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    described = str(tags.get(270, ""))
+    described = str(tags.get(DESCRIPTION, ""))
     return (
-        not tags.next  # ImageJ keeps many pages behind the entry of one
+        not tags.next
+        and BELOW not in tags  # ImageJ keeps many pages behind the entry of one:
         and not (described.startswith("ImageJ=") and "images=" in described)
         and image.mode in COLOURS
         and image.mode not in DEEP

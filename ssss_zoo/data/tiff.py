@@ -69,7 +69,7 @@ def found(file: Any, path: Path) -> Picture:
     if not whole or hidden(whole[0]):
         raise UserError(f"{path} begins with a reduced copy of its picture: save the picture alone, as a plain TIFF")
     page, series = whole[0], series_of(file, whole)
-    if series is None:
+    if len(whole) > 1 and (series is None or page.ndim != 2):
         check_alike(path, whole)
     shape = shape_of(path, series) if series is not None else (*page.shape, len(whole))
     alpha = page.photometric in (BLACK_IS_ZERO, RGB) and bool({1, 2} & set(map(int, page.extrasamples)))
