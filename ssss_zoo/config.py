@@ -41,7 +41,8 @@ class DataConfig:
     where they have no usual name. parts: which part a folder is whose name does not say so, `train`, `val` or `test` by
     the folder's name, as {site_3: val}. unlabelled: further folders of images without masks. encoding: what masks hold,
     auto, `ids`, `values` or `colours`. ignore: further values (or colours as '#ff00ff') of pixels that do not count; in
-    ids 255 never does. snap: take values or colours that no class has for the nearest that one has. channels: which
+    ids 255 never does. snap: take values or colours that no class has for the nearest that one has. resize_masks: a
+    mask of another size than its image, but of the same aspect, is resized to it (nearest neighbour). channels: which
     ones of an image's, counted from 1; empty means all. low, high: of images with more than 8 bits a channel, or of
     others that should be stretched, the values that become dark and bright, one or one for each channel; empty means
     from the images (percentiles 0.1 and 99.9 of a sample) where they are deep, and as they are where not. nodata:
@@ -62,6 +63,7 @@ class DataConfig:
     encoding: str = "auto"
     ignore: list[str] = field(default_factory=list)
     snap: bool = False
+    resize_masks: bool = False
     channels: list[int] = field(default_factory=list)
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)

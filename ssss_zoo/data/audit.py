@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.data.base import UNUSABLE, WARNING, Dataset, Fault
-from ssss_zoo.data.files import THREADS, FileDataset, value_hint, value_problem
+from ssss_zoo.data.files import THREADS, FileDataset, size_problem, value_hint, value_problem
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
@@ -102,19 +102,18 @@ def look_at(dataset: Dataset, sample: Sample, masked: bool) -> Look:
             mask = dataset.read_mask(sample)
             counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
             look.counts = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-            look.problem = wrong_mask(mask, look.size, counts, sample, len(dataset.class_names))
+            look.problem = wrong_mask(dataset, mask, look.size, counts, sample)
     except UserError as error:
         look.problem = ("unreadable", str(error))
     return look
 
 
 def wrong_mask(
-    mask: np.ndarray, size: tuple[int, int], counts: np.ndarray, sample: Sample, classes: int
+    dataset: Dataset, mask: np.ndarray, size: tuple[int, int], counts: np.ndarray, sample: Sample
 ) -> tuple[str, str] | None:
     if mask.shape != size:
-        sizes = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-        return "size", f"{sizes}: they must match pixel for pixel"
-    values = value_problem(counts, classes)
+        return "size", size_problem(dataset, sample, (mask.shape[0], mask.shape[1]), size)
+    values = value_problem(counts, len(dataset.class_names))
     return ("value", f"mask {sample.mask} {values}") if values else None
 
 

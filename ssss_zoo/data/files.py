@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from ssss_zoo.data.base import UNUSABLE, Dataset
-from ssss_zoo.data.decoding import DEEP, decoded
-from ssss_zoo.data.images import Reading, image_size, opened, read_image, read_valid
+from ssss_zoo.data.codes import AS_TOLD, VOIDED, leave_out, read_codes
+from ssss_zoo.data.images import SIDEWAYS, Reading, header, image_size, read_image, read_valid
 from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
 
-COLOURED = ("RGB", "RGBA")  # modes of masks in colour, or in grey three times over; transparency says nothing
 THREADS, CHUNK = 8, 64  # of the check; it stops after the first chunk with something wrong
 SHOWN = 5  # values named in a message
 
@@ -26,38 +26,34 @@ SHOWN = 5  # values named in a message
 # --- one mask -------------------------------------------------------------------------------------------------------
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """(H, W) uint8 as stored: palette indices and greys (one channel, or three that are equal) are class ids, 255 is
-    void.
+def read_mask(path: Path, ignored: Sequence[float] = (), reading: Reading = AS_TOLD) -> np.ndarray:
+    """(H, W) uint8 as stored: palette indices, greys and other whole numbers (one channel, or three that are equal) are
+    class ids; 255 is void, and so is what is `ignored`. reading: `exif` and `max_pixels` of it count.
 
-    Raises UserError, naming the file, for what cannot hold ids: colours, JPEG, values above 255.
+    Raises UserError, naming the file, for what cannot hold ids: colours, JPEG, values below 0 or above 255.
     """
-    with opened(path) as image:
-        mode, lossy = image.mode, image.format == "JPEG"
-        array = decoded(image, path)[..., 0] if mode == "L" else np.array(image)
-    if lossy:
+    values = read_codes(path, colours=False, lossy=False, ignored=ignored, reading=reading)
+    if values.dtype == np.uint8 and not ignored:
+        return values
+    ids = np.where(np.isin(values, [VOIDED, *ignored]), IGNORE, values)
+    beyond = ids[(ids < 0) | (ids > IGNORE)]
+    if beyond.size:
+        worst = int(beyond.max() if beyond.max() > IGNORE else beyond.min())
         raise UserError(
-            f"mask {path} is a JPEG, which smears class ids (it holds {len(np.unique(array))} values); save masks as "
-            "PNG, or of dataset=folder name the classes and give data.snap=true"
+            f"mask {path} holds value {worst}, {beyond.size:,} pixels have such; ids are 0 to 254{leave_out([worst])}, "
+            "and data.encoding=values makes a class of each value"
         )
-    grey = grey_codes(array) if mode in COLOURED else None
-    if grey is not None:
-        return grey
-    if mode == "F" or mode not in (*DEEP, "1", "L", "P"):
-        raise UserError(
-            f"mask {path} is not one channel of ids (mode {mode}): colour masks are not class ids; "
-            "write the id of its class into each pixel of an 8-bit single-channel PNG"
-        )
-    low, high = (array.min(), array.max()) if mode in DEEP else (0, 0)
-    if low < 0 or high > IGNORE:
-        raise UserError(f"mask {path} ({DEEP[mode]}) holds value {high if high > IGNORE else low}; ids are 0 to 254")
-    return array.astype(np.uint8)
+    return ids.astype(np.uint8)
 
 
-def grey_codes(colours: np.ndarray) -> np.ndarray | None:
-    """(H, W, 3 or 4) to (H, W) where red, green and blue are equal everywhere, else None."""
-    red, green, blue = (colours[..., channel] for channel in range(3))
-    return red if np.array_equal(red, green) and np.array_equal(red, blue) else None
+def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask (H, W) resized to (H, W) of `size`, nearest neighbour, where the aspect is the same; else as it is."""
+    if mask.shape == size or not same_aspect((mask.shape[0], mask.shape[1]), size):
+        return mask
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * found / wanted).astype(int) for wanted, found in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
 
 
 # --- a data set of files --------------------------------------------------------------------------------------------
@@ -119,8 +115,8 @@ def check_pairs(dataset: FileDataset) -> None:
     """Look at every labelled and validation pair (sizes, mask values), and at the header of every unlabelled image.
 
     Raises UserError, in one line, at the first problem (those of opening come before), with the number of files like
-    it; stops soon after. Adds to `dataset.notes` the classes that no labelled pixel shows, and validation images that
-    are trained on. `ssss data check` looks closer.
+    it; stops soon after. Adds to `dataset.notes` the warnings of opening, the classes that no labelled pixel shows, and
+    validation images that are trained on. `ssss data check` looks closer.
     """
     unusable = [fault for fault in dataset.faults if fault.level == UNUSABLE]
     if unusable:
@@ -128,9 +124,9 @@ def check_pairs(dataset: FileDataset) -> None:
         alike = sum(fault.kind == first.kind for fault in unusable)
         raise UserError(f"{first.message}{f' ({alike} are like it)' if alike > 1 else ''}")
     labelled = total(inspect(dataset, dataset.labelled, look_at_pair))
-    check_content(labelled, dataset.labelled, "labelled")
+    check_content(labelled, dataset, dataset.labelled, "labelled")
     if dataset.val:
-        check_content(total(inspect(dataset, dataset.val, look_at_pair)), dataset.val, "validation")
+        check_content(total(inspect(dataset, dataset.val, look_at_pair)), dataset, dataset.val, "validation")
     known = {sample.image for sample in dataset.labelled}
     inspect(dataset, [sample for sample in dataset.unlabelled if sample.image not in known], look_at_image)
     missing = [name for name, pixels in zip(dataset.class_names, labelled, strict=False) if pixels == 0]
@@ -192,10 +188,37 @@ def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
         return Finding(NOTHING, "unreadable", str(error))
     counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
     if mask.shape != size:
-        sizes = f"mask {sample.mask} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-        return Finding(counts, "size", f"{sizes}: they must match pixel for pixel")
+        return Finding(counts, "size", size_problem(dataset, sample, (mask.shape[0], mask.shape[1]), size))
     values = value_problem(counts, len(dataset.class_names))
     return Finding(counts, "value", f"mask {sample.mask} {values}") if values else Finding(counts)
+
+
+def size_problem(dataset: Dataset, sample: Sample, mask: tuple[int, int], image: tuple[int, int]) -> str:
+    """What is wrong with a mask and an image of these sizes (H, W), which differ, and what to do."""
+    sizes = f"mask {sample.mask} is {mask[1]}x{mask[0]}, its image {image[1]}x{image[0]}"
+    told = f"{sizes}: they must match pixel for pixel"
+    tags = {"image": exif_tag(sample.image), "mask": exif_tag(sample.mask)}
+    turned = [f"{what} a tag of EXIF, {tag}" for what, tag in tags.items() if tag in SIDEWAYS]
+    if mask == image[::-1] and turned:
+        obeyed = not isinstance(dataset, FileDataset) or dataset.reading.exif
+        what = "false, which obeys no tag" if obeyed else "true, which obeys it"
+        return f"{told}; the {turned[0]}, that means a quarter turn: of dataset=folder give data.exif={what}"
+    if same_aspect(mask, image):
+        return f"{told}; of dataset=folder data.resize_masks=true resizes masks of the same aspect (nearest neighbour)"
+    return f"{told}; even their aspects differ: make the mask again from this very image"
+
+
+def exif_tag(path: Path) -> int:
+    """Which way a file says that it is to be turned; 1, which is upright, where it is no image that can be read."""
+    try:
+        return header(path, sys.maxsize).orientation
+    except UserError:
+        return 1
+
+
+def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one size (H, W) is the other times a number, to a pixel of rounding of the smaller one."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
 
 
 def value_problem(counts: np.ndarray, classes: int) -> str:
@@ -225,22 +248,27 @@ def value_hint(counts: np.ndarray, classes: int) -> str:
     """What masks with these values (256,) probably are, given that `classes` were declared."""
     present = np.flatnonzero(counts[:IGNORE])
     if present[0] > 0 and present[-1] == classes:
-        return "; the ids seem to start at 1: subtract 1 from them"
+        return "; the ids seem to start at 1: subtract 1, or of dataset=folder write 'VALUE: name' in classes.txt"
     if present[-1] >= 2 * classes:
-        return "; these look like colours or grey levels: write class ids"
+        return "; these look like grey levels: write class ids, or of dataset=folder 'VALUE: name' in classes.txt"
     return "; correct the masks or name the missing classes"
 
 
-def check_content(counts: np.ndarray, samples: Sequence[Sample], part: str) -> None:
+def check_content(counts: np.ndarray, dataset: Dataset, samples: Sequence[Sample], part: str) -> None:
     """Raise UserError when the masks of a part, (256,) pixels by value in all, leave nothing to learn or measure."""
     if not samples:
         raise UserError(f"no {part} image: at least one is needed")
     present = set(np.flatnonzero(counts).tolist())
     where = f"{len(samples)} {part} masks, such as {samples[0].mask}"
-    if present == {0, IGNORE}:
+    if present == {0, IGNORE} and holds_ids(dataset):
         raise UserError(
             f"only 0 and {IGNORE} in all {where}: looks like 0/255 masks, but {IGNORE} is void: "
             f"write 1 for the object and keep {IGNORE} for pixels to ignore (of dataset=folder: data.encoding=values)"
         )
     if present <= {IGNORE}:
         raise UserError(f"nothing but void ({IGNORE}) in all {where}: there is nothing to learn from")
+
+
+def holds_ids(dataset: Dataset) -> bool:
+    """Whether a mask's own values are its ids, so that 255 in a file is void by itself."""
+    return getattr(getattr(dataset, "encoding", None), "kind", "ids") == "ids"

@@ -12,8 +12,9 @@ import numpy as np
 
 from ssss_zoo.data.base import WARNING, Fault
 from ssss_zoo.data.classes import FILES
-from ssss_zoo.data.files import FileDataset
-from ssss_zoo.data.images import Reading
+from ssss_zoo.data.codes import upright_size
+from ssss_zoo.data.files import FileDataset, fitted, same_aspect
+from ssss_zoo.data.images import Reading, image_size
 from ssss_zoo.data.layout import Found, scan
 from ssss_zoo.data.lists import Lists, find_root, first_file, list_path, named_splits, others, outside
 from ssss_zoo.data.masks import understand
@@ -25,6 +26,8 @@ from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.config import DataConfig
+    from ssss_zoo.data.encoding import Encoding
+    from ssss_zoo.data.regions import Regions
 
 HELD_OUT = 0.2  # share of the labelled images that validate where there is no val part (our choice)
 
@@ -43,7 +46,7 @@ class Folder(FileDataset):
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
     reads: ClassVar[tuple[str, ...]] = (
         *("root", "split", "cache", "hold_out", "layout", "images", "masks", "parts", "unlabelled"),
-        *("encoding", "ignore", "snap", "channels", "low", "high", "nodata", "exif", "max_pixels"),
+        *("encoding", "ignore", "snap", "resize_masks", "channels", "low", "high", "nodata", "exif", "max_pixels"),
     )
 
     def __init__(self, data: DataConfig) -> None:
@@ -54,20 +57,26 @@ class Folder(FileDataset):
         self.settled = Reading(bands=tuple(data.channels), exif=data.exif, max_pixels=data.max_pixels)
         self.take(lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
-        classes = understand(data, root, [sample for sample in samples if sample.mask], found.regions)
+        masked = [sample for sample in samples if sample.mask]
+        self.resize_masks = data.resize_masks
+        classes = understand(data, root, masked, found.regions)
         self.class_file = first_file(root, FILES)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding
         fates = account(found, chosen, lists, self.encoding.files)
         self.account = {label(path, root): str(fate) for path, fate in fates.items()}
-        self.faults = [*found.faults, *left_out(fates, chosen, root)]
+        self.faults = [*found.faults, *left_out(fates, chosen, root), *classes.faults]
         self.notes = [
             f"{len(self.labelled)} labelled, {len(self.val)} {origin}, {len(self.unlabelled)} unlabelled, "
             f"{len(self.class_names)} classes from {classes.origin}",
             f"layout {found.layout}: {found.said}; {self.encoding.said(self.class_names)}",
             *self.notes,
+            *classes.notes,
             *(f"{label(path, root)} is not used: {why}" for path, why in chosen.idle.items()),
             summary(fates, root),
         ]
+        if data.resize_masks:
+            count = sum(resized(self.encoding, sample, self.settled) for sample in masked)
+            self.notes.append(f"{count} of {len(masked)} masks are resized to their images' size (nearest neighbour)")
         if lists.unlabelled is lists.labelled:
             self.notes.append("no unlabelled image found: the labelled ones serve as unlabelled, too")
         if found.left:
@@ -76,10 +85,22 @@ class Folder(FileDataset):
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:
             raise UserError(f"{sample.name} has no mask")
-        return self.voided(self.encoding.read(sample), sample)
+        mask = self.encoding.read(sample)
+        if self.resize_masks:
+            mask = fitted(mask, image_size(sample.image, self.reading))
+        return self.voided(mask, sample)
 
     def mask_files(self, sample: Sample) -> list[Path]:
         return self.encoding.files(sample)
+
+
+def resized(encoding: Encoding | Regions, sample: Sample, reading: Reading) -> bool:
+    """Whether a mask has another size than its image, and the same aspect; a file that cannot be read is no such."""
+    try:
+        mask, image = encoding.size(sample), upright_size(sample.image, reading)
+    except UserError:
+        return False
+    return mask != image and same_aspect(mask, image)
 
 
 # --- what is used for what ------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from ssss_zoo.data.classes import VOID, ClassLine
-from ssss_zoo.data.codes import read_codes
-from ssss_zoo.data.images import opened
+from ssss_zoo.data.codes import AS_TOLD, read_codes, upright_size
+from ssss_zoo.data.images import Reading
 from ssss_zoo.errors import UserError, unknown
 from ssss_zoo.records import IGNORE, Sample
 
 BACKGROUND = ("background", "_background_", "bg")  # names of the class of what lies in no region
+SHOWN = 5  # values named in a message
 IGNORED = (*VOID, "__ignore__")  # names of regions that do not count; the last is LabelMe's
 
 
@@ -29,6 +30,7 @@ class Regions(ABC):
     said_of: str  # one line on what masks are, for the person to see
     ids: Mapping[str, int]
     rest: int  # of pixels in no region
+    reading: Reading = AS_TOLD  # how image files are read
 
     @abstractmethod
     def labels(self, samples: Sequence[Sample]) -> list[str]:
@@ -45,7 +47,7 @@ class Regions(ABC):
         return [sample.mask]
 
     def __repr__(self) -> str:  # what a check remembers its findings by
-        return f"{self.kind} {sorted(self.ids.items())} {self.rest}"
+        return f"{self.kind} {sorted(self.ids.items())} {self.rest} {self.reading}"
 
     def settle(self, samples: Sequence[Sample], lines: Sequence[ClassLine], file: Path | None) -> list[ClassLine]:
         """Fill `ids` and `rest`; returns the classes. They are those of the list in `file`, or the background and the
@@ -71,6 +73,10 @@ class Regions(ABC):
                 raise unknown(f"class of a region ({self.kind})", name, order, f"the masks; {file} must name it")
         self.ids = ids
         return known
+
+    def size(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of the mask. Raises UserError, naming the file, when it cannot be read."""
+        return self.drawn(sample)[0]
 
     def read(self, sample: Sample) -> np.ndarray:
         """(H, W) uint8 class ids, 255 where void. Raises UserError, naming the file, when it cannot be read."""
@@ -113,22 +119,23 @@ class ClassFiles(Regions):
 
     def drawn(self, sample: Sample) -> tuple[tuple[int, int], Iterator[tuple[str, np.ndarray]]]:
         group = self.group(sample)
-        with opened(sample.mask) as image:
-            size = (image.size[1], image.size[0])
         names = sorted(group, key=lambda name: self.ids.get(name, IGNORE))
-        return size, ((name, inside_of(group[name])) for name in names)
+        size = upright_size(sample.mask, self.reading)
+        return size, ((name, inside_of(group[name], self.reading)) for name in names)
 
     def files(self, sample: Sample) -> list[Path]:
         return [*self.group(sample).values()]
 
 
-def inside_of(path: Path) -> np.ndarray:
-    """The pixels (H, W) bool of a file of one class. Raises UserError, naming it, for more than two values."""
-    codes = read_codes(path, colours=False, lossy=False)
-    inside = codes > 0
-    if inside.any() and (codes[inside] != codes.max()).any():
+def inside_of(path: Path, reading: Reading) -> np.ndarray:
+    """The pixels (H, W) bool of a file of one class. Raises UserError, naming it, where it does not hold 0 and one
+    other value."""
+    codes = read_codes(path, colours=False, lossy=False, reading=reading)
+    values = np.unique(codes)
+    if len(values) > 2 or (len(values) == 2 and values[0] != 0):
+        few = ", ".join(map(str, values[:SHOWN].tolist())) + (", ..." if len(values) > SHOWN else "")
         raise UserError(
-            f"{path} holds {len(np.unique(codes))} values; expected two of it, 0 and another one, since masks are one "
-            "file for each class here"
+            f"{path} holds {len(values)} values ({few}); expected 0 and one other, since masks are one file for each "
+            "class here: write each class into a file of its own, edges not smeared"
         )
-    return inside
+    return codes > 0

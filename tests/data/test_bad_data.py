@@ -119,17 +119,27 @@ def test_mask_values_are_read_as_stored(tmp_path):
     assert mask.dtype == np.uint8
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_colour_mask_is_refused(tmp_path, mode):
-    path = save(tmp_path / "m.png", RGB if "RGB" in mode else GREY, mode)
-    refusal(lambda: read_mask(path), str(path), mode, "colour masks are not class ids")
+    path = save(tmp_path / "m.png", RGB, mode)
+    refusal(lambda: read_mask(path), str(path), "colour masks are not class ids", "data.encoding=colours")
 
 
 def test_deep_and_lossy_masks_are_refused(tmp_path):
     deep = save(tmp_path / "m.png", GREY.astype(np.uint16) * 100)
-    refusal(lambda: read_mask(deep), str(deep), "16-bit", "22000")
+    refusal(lambda: read_mask(deep), str(deep), "22000", "data.ignore=[22000]")
     refusal(lambda: read_mask(save(tmp_path / "m.jpg", GREY)), "m.jpg", "JPEG", "PNG")
-    refusal(lambda: read_mask(save(tmp_path / "m.tif", GREY.astype(np.float32))), "m.tif", "mode F")
+    refusal(lambda: read_mask(save(tmp_path / "m.webp", GREY)), "m.webp", "lossy WebP", "PNG")
+    refusal(lambda: read_mask(save(tmp_path / "m.tif", GREY, compression="jpeg")), "m.tif", "jpeg", "PNG")
+    halves = save(tmp_path / "f.tif", GREY.astype(np.float32) / 8)
+    refusal(lambda: read_mask(halves), "f.tif", "2.5", "6 of 12 pixels", "whole numbers")
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp"])
+def test_a_mask_of_several_pages_is_refused(tmp_path, suffix):
+    pages = [Image.fromarray(np.full((8, 8), number, np.uint8)) for number in (1, 90)]
+    pages[0].save(tmp_path / f"m.{suffix}", save_all=True, append_images=pages[1:], lossless=True)
+    refusal(lambda: read_mask(tmp_path / f"m.{suffix}"), f"m.{suffix}", "2 pages" if suffix == "tif" else "2 frames")
 
 
 # --- the check before the first step --------------------------------------------------------------------------------
