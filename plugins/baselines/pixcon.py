@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate as resize
 
 from ssss_zoo import contrast
 from ssss_zoo.errors import check_choice, check_range
@@ -46,8 +47,11 @@ class PixCon:
         """InfoNCE of admitted pixels against the memory of earlier steps; then they join it."""
         maps = labelled_output.features.float()
         grid = maps.shape[-2:]
-        truth = contrast.to_grid(labelled.mask, *grid)
-        guess = nn.functional.interpolate(labelled_output.logits.float(), grid, mode="bilinear").max(dim=1).indices
+        truth = resize(labelled.mask.unsqueeze(1).float(), grid, mode="nearest")[:, 0].long()
+        logits = resize(
+            labelled_output.logits.float(), grid, mode="bilinear", align_corners=True
+        )  # both as the release
+        guess = logits.max(dim=1).indices
         ids = truth if self.admit == "all" else torch.where(guess == truth, truth, contrast.NO_CLASS)
         with torch.autocast(maps.device.type, enabled=False):
             cells = contrast.as_cells(contrast.unit(self.head(maps)))

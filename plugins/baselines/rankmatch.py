@@ -4,6 +4,7 @@ view should be the weak view's. An addition: run it as `unimatch+rankmatch` or o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import permutations
 from typing import ClassVar
 
@@ -26,10 +27,12 @@ class RankMatch:
 
     weight: float = 0.1  # release
     agents: int = 64  # of each image; release
+    guard: float = 1e-10  # beside every quotient and in the logarithm; release | 0: no sure pixel is lost [ours]
 
     def __post_init__(self) -> None:
         check_range("options.rankmatch.weight", self.weight, 0, 1e6)
         check_range("options.rankmatch.agents", self.agents, TOP, 1e5)
+        check_range("options.rankmatch.guard", self.guard, 0, 1)
 
     @hookimpl
     def regularize(
@@ -40,7 +43,8 @@ class RankMatch:
             return {}
         sources = {"labelled": labelled_output} | ({"partner": far} if far else {})
         with torch.autocast(weak.features.device.type, enabled=False):
-            terms = [ranking_loss(mixed(seen, weak, sources), seen.output.features, self.agents) for seen in strong]
+            pairs = [(mixed(seen, weak, sources), seen.output.features) for seen in strong]
+            terms = [ranking_loss(*pair, self.agents, self.guard) for pair in pairs]
         return {"rankmatch": self.weight * torch.stack(terms).mean()}
 
 
@@ -63,14 +67,17 @@ def mixed(seen: Seen, weak: Output, sources: dict[str, Output]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def ranking_loss(weak: Tensor, strong: Tensor, number: int) -> Tensor:
+def ranking_loss(weak: Tensor, strong: Tensor, number: int, guard: float) -> Tensor:
     """KL(weak, strong) between the distributions over the orders of each pixel's likeliest agents; mean over pixels and
     orders. weak, strong: (B, D, h, w); agents are chosen, and the likeliest found, by the weak ones."""
     weak, strong = (maps.float().flatten(2).transpose(1, 2) for maps in (weak.detach(), strong))  # (B, N, D)
     places = choose_agents(weak, number).unsqueeze(2).expand(-1, -1, weak.shape[2])
-    scores, likeliest = (weak @ weak.gather(1, places).transpose(1, 2)).topk(TOP, dim=2)  # (B, N, 4)
-    answer = (strong @ strong.gather(1, places).transpose(1, 2)).gather(2, likeliest)
-    return F.kl_div(log_orders(answer), log_orders(scores), reduction="none", log_target=True).mean()
+    shares, answers = (
+        (maps @ maps.gather(1, places).transpose(1, 2)).log_softmax(dim=2) for maps in (weak, strong)
+    )  # (B, N, agents)
+    likeliest = shares.topk(TOP, dim=2).indices
+    told, said = (log_orders(values.gather(2, likeliest), guard) for values in (shares, answers))
+    return F.kl_div(said, told, reduction="none", log_target=True).mean()
 
 
 def choose_agents(features: Tensor, number: int) -> Tensor:
@@ -88,13 +95,23 @@ def choose_agents(features: Tensor, number: int) -> Tensor:
     return torch.stack(chosen, dim=1)
 
 
-def log_orders(scores: Tensor) -> Tensor:
+def log_orders(logs: Tensor, guard: float) -> Tensor:
     """Log of the Plackett-Luce probability of each order of the last dimension, (..., K) to (..., K!), where an entry's
-    worth is exp(score). The softmax over all agents would cancel in it, and so is left out."""
-    orders = torch.tensor(list(permutations(range(scores.shape[-1]))))
-    ordered = scores[..., orders.to(scores.device, non_blocking=True)]  # (..., K!, K)
-    left = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # all that are not yet placed
-    return (ordered - left).sum(dim=-1)
+    worth is exp(log).
+
+    guard: what the release adds to the divisor of each quotient, of the last one too (which would be 1), and to the
+    probability before its logarithm. A pixel one of whose entries is worth less than about `guard` thereby gives all
+    orders the same and teaches nothing. 0: the probability itself, whose entries may be as small as they like.
+    """
+    orders = torch.tensor(list(permutations(range(logs.shape[-1]))))
+    ordered = logs[..., orders.to(logs.device, non_blocking=True)]  # (..., K!, K)
+    if guard == 0:
+        left = ordered.flip(-1).logcumsumexp(-1).flip(-1)  # all that are not yet placed
+        return (ordered - left).sum(dim=-1)
+    worth = ordered.exp()
+    left = worth.flip(-1).cumsum(-1).flip(-1)
+    quotients = (worth / (left + guard)).unbind(dim=-1)
+    return (reduce(torch.mul, quotients) + guard).log()  # `prod` would wait for the device in its gradient
 
 
 def resize(maps: Tensor, size: torch.Size) -> Tensor:

@@ -96,7 +96,7 @@ class U2PL:
         with torch.autocast(features.device.type, enabled=False):
             own = contrast.as_cells(contrast.unit(self.head(features)))  # (N, D)
             with torch.no_grad():
-                slow = contrast.as_cells(contrast.unit(self.slow_head.train()(told.features.float())))
+                slow = contrast.as_cells(self.slow_head.train()(told.features.float()))
             sure, unsure, ids = self.sort_pixels(labelled, seen, told, progress)
             return {"u2pl_contrast": self.contrast_weight * self.loss_over_classes(own, slow, ids, sure, unsure, told)}
 
@@ -120,12 +120,13 @@ class U2PL:
         self, own: Tensor, slow: Tensor, ids: Tensor, sure: Tensor, unsure: Tensor, told: Output
     ) -> Tensor:
         """The mean over present classes of each one's loss; 0, connected to the graph, with fewer than two. Pushes this
-        step's negatives first, as the release does."""
+        step's negatives first, as the release does. own: (N, D) of length 1; slow: (N, D) as the head gives them: a
+        class's positive is the direction of their mean, in which long ones count for more (release)."""
         number = torch.arange(told.logits.shape[1], device=ids.device)
         probs = contrast.as_cells(contrast.to_grid(told.logits.float().softmax(dim=1), *told.features.shape[-2:])).T
         mine = (ids == number.unsqueeze(1)) & sure  # (C, N)
         far = contrast.draw_members(self.negative_cells(probs, ids, unsure), self.pushed)
-        self.bank.push(slow[far.cells], far.drawn)
+        self.bank.push(contrast.unit(slow)[far.cells], far.drawn)
         anchors = contrast.draw_members(mine & (probs > self.anchor_floor), self.anchors)
         positive = contrast.unit(mine.float() @ slow / mine.sum(dim=1, keepdim=True).clamp(min=1))  # (C, D)
         present = mine.any(dim=1)

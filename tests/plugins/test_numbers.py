@@ -21,7 +21,7 @@ STATED = {
     "mean_teacher": {"weight": 100, "ema_decay": 0.99},
     "pixcon": {"weight": 0.1, "temperature": 0.1, "dim": 256, "per_class": 64, "anchors": 1024, "memory": 256},
     "prevmatch": {"models": 8, "drawn": 3, "threshold": 0.9, "previous_weight": "threshold"},
-    "rankmatch": {"weight": 0.1, "agents": 64},
+    "rankmatch": {"weight": 0.1, "agents": 64, "guard": 1e-10},
     "stpp": {"reliable": 0.5, "flip": True, "rank_scale": 1, "cutout": 0.5},
     "u2pl": {
         "drop": 20, "warm_epochs": 1, "copy_epochs": 1, "ema_decay": 0.99, "contrast_weight": 0.1, "dim": 256,

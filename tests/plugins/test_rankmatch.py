@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from by_hand import BOXES, START, images, raw_batch, take_step
 from ssss_plugins.baselines import rankmatch as module
 from ssss_plugins.baselines import unimatch as base
-from ssss_plugins.baselines.rankmatch import choose_agents, is_strong, log_orders, ranking_loss
+from ssss_plugins.baselines.rankmatch import RankMatch, choose_agents, is_strong, log_orders, ranking_loss
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -21,6 +21,7 @@ from ssss_zoo.records import Batch, CutMix, Seen, View
 
 SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
 AGENTS = 6
+GUARD = 1e-10  # the release's
 
 
 def filled(boxes: Tensor) -> Tensor:
@@ -78,18 +79,18 @@ def agents_of(cells: list[Tensor], first: int, number: int) -> list[int]:
     return chosen
 
 
-def orders(q: Tensor) -> Tensor:
+def orders(q: Tensor, guard: float) -> Tensor:
     """The probability of each order of four entries, by Plackett and Luce; q: (4, ...), result (24, ...)."""
     found = []
     for order in permutations(range(4)):
         probability = torch.ones_like(q[0])
         for place in range(4):
-            probability = probability * q[order[place]] / sum(q[entry] for entry in order[place:])
+            probability = probability * q[order[place]] / (sum(q[entry] for entry in order[place:]) + guard)
         found.append(probability)
     return torch.stack(found)
 
 
-def term(weak: Tensor, strong: Tensor) -> Tensor:
+def term(weak: Tensor, strong: Tensor, guard: float) -> Tensor:
     """weak, strong: (B, D, h, w). Mean over images, cells and orders of p log(p / q)."""
     first = torch.randint(weak.shape[2] * weak.shape[3], (len(weak),), generator=seeded()).tolist()
     values = []
@@ -101,7 +102,8 @@ def term(weak: Tensor, strong: Tensor) -> Tensor:
             q = torch.stack([other[cell] @ other[place] for place in places]).softmax(dim=0)
             top = p.argsort(descending=True)[:4]
             best_p, best_q = [*best_p, p[top]], [*best_q, q[top]]
-        p, q = (orders(torch.stack(best, dim=1)) for best in (best_p, best_q))
+        p, q = (orders(torch.stack(best, dim=1), guard) for best in (best_p, best_q))
+        p, q = p + guard, q + guard
         values.append((p * (p / q).log()).mean())
     return torch.stack(values).mean()
 
@@ -110,7 +112,7 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
-def by_hand(network, batch: Batch) -> Tensor:
+def by_hand(network, batch: Batch, guard: float) -> Tensor:
     x, w, far = images(batch)
     with torch.no_grad():
         f_far = network.eval()(far).features
@@ -122,15 +124,16 @@ def by_hand(network, batch: Batch) -> Tensor:
     terms = []
     for box, features in zip(boxes, seen, strict=True):
         large = torch.where(box[:, None], resized(f_far, (16, 16)), resized(f_w, (16, 16)))
-        terms.append(term(resized(large, features.shape[-2:]), features))
+        terms.append(term(resized(large, features.shape[-2:]), features, guard))
     return 0.1 * (terms[0] + terms[1]) / 2
 
 
-def test_its_term_and_gradient_are_the_releases(rig):
+@pytest.mark.parametrize("guard", [1e-10, 0.01, 0.0])  # the release's, one that is felt on these tensors, ours
+def test_its_term_and_gradient_are_the_releases(rig, guard):
     """What UniMatch's own terms give is taken off: the same run without RankMatch."""
-    made, alone, batch = rig(), rig(method="unimatch"), raw_batch()
+    made, alone, batch = rig(f"options.rankmatch.guard={guard}"), rig(method="unimatch"), raw_batch()
     network = copy.deepcopy(made.student)
-    wanted = by_hand(network, batch)
+    wanted = by_hand(network, batch, guard)
     wanted.backward()
     losses, (gradient,) = take_step(made, batch)
     others, (its,) = take_step(alone, batch)
@@ -166,16 +169,39 @@ def features(seed: int, scale: float = 1.0, side: int = 5) -> Tensor:
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_it_is_zero_for_like_features_and_never_below(scale):
     weak = features(1, scale)
-    assert ranking_loss(weak, weak.clone(), 8).item() == 0
+    for guard in (0.0, GUARD):
+        assert ranking_loss(weak, weak.clone(), 8, guard).item() == 0
     for seed in range(2, 12):
-        loss = ranking_loss(weak, features(seed, scale), 8).item()
+        loss = ranking_loss(weak, features(seed, scale), 8, 0.0).item()
         assert loss > 0
         assert math.isfinite(loss)
+        guarded = ranking_loss(weak, features(seed, scale), 8, GUARD).item()
+        assert guarded >= 0 or guarded == pytest.approx(0, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "release", "ours"),
+    [(1, 0.023422, 0.023422), (5, 0.206595, 0.206663), (10, 0.000388, 0.416645), (20, 0, 0.833333), (50, 0, 2.083333)],
+)
+def test_the_releases_guard_switches_a_sharp_pixel_off(sharpness, release, ours):
+    """One pixel, four agents. The row comes from the release's own function; since this test the guard is the default,
+    where the order's probability had none."""
+    weak, strong = (sharpness * torch.tensor(scores) for scores in ([3.0, 2.0, 1.0, 0.0], [2.0, 3.0, 1.0, 0.0]))
+    for guard, wanted in ((RankMatch().guard, release), (0.0, ours)):
+        told, said = (log_orders(scores.double().log_softmax(dim=0), guard) for scores in (weak, strong))
+        assert (told.exp() * (told - said)).mean().item() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_pixel_that_is_switched_off_has_a_finite_gradient_and_waits_for_nothing():
+    """Float32 loses its smallest shares altogether: zeros among the factors of a product."""
+    scores = (200 * torch.tensor([3.0, 2.0, 1.0, 0.0])).requires_grad_()
+    log_orders(scores.log_softmax(dim=0), GUARD).sum().backward()
+    assert torch.isfinite(scores.grad).all()
 
 
 def test_it_teaches_the_strong_side_alone():
     weak, strong = features(1).requires_grad_(), features(2).requires_grad_()
-    ranking_loss(weak, strong, 8).backward()
+    ranking_loss(weak, strong, 8, GUARD).backward()
     assert weak.grad is None
     assert strong.grad is not None
     assert torch.isfinite(strong.grad).all()
@@ -184,11 +210,11 @@ def test_it_teaches_the_strong_side_alone():
 
 def test_probabilities_of_all_orders_sum_to_one():
     scores = torch.tensor([[0.3, -1.0, 2.0, 0.0], [500.0, -500.0, 0.0, 0.0]])
-    got = log_orders(scores)
+    got = log_orders(scores, 0.0)
     assert got.shape == (2, 24)
     assert torch.isfinite(got).all()
     assert_close(got.exp().sum(dim=1), torch.ones(2))
-    assert_close(got[0].exp(), orders(scores[0].softmax(dim=0)))
+    assert_close(got[0].exp(), orders(scores[0].softmax(dim=0), 0.0))
 
 
 def test_agents_are_as_unlike_as_can_be(monkeypatch):
@@ -210,7 +236,7 @@ def test_more_agents_than_places_are_no_harm():
     chosen = choose_agents(features(1, side=2).flatten(2).transpose(1, 2), 9)
     assert chosen.shape == (2, 9)
     assert chosen.max() < 4
-    assert math.isfinite(ranking_loss(features(1, side=2), features(2, side=2), 9).item())
+    assert math.isfinite(ranking_loss(features(1, side=2), features(2, side=2), 9, GUARD).item())
 
 
 @pytest.mark.parametrize(
@@ -236,7 +262,7 @@ def test_named_alone_it_stands_on_unimatch(tiny_config):
     assert tiny_config("method=rankmatch").plugins.names == ["unimatch", "rankmatch"]
 
 
-@pytest.mark.parametrize(("word", "part"), [("weight=-1", "weight"), ("agents=3", "agents")])
+@pytest.mark.parametrize(("word", "part"), [("weight=-1", "weight"), ("agents=3", "agents"), ("guard=-1", "guard")])
 def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
     with pytest.raises(UserError, match=f"options.rankmatch.{part}"):
         rig(f"options.rankmatch.{word}")

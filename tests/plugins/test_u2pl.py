@@ -82,7 +82,8 @@ def by_hand(made, batch, release_bugs: bool):
     cells = p[:, :, 1::2, 1::2].permute(0, 2, 3, 1).reshape(-1, 5)
     own = F.normalize(head(output.features.float()), dim=1).permute(0, 2, 3, 1).reshape(-1, 6)
     with torch.no_grad():
-        slow = F.normalize(slow_head.train()(told.features.float()), dim=1).permute(0, 2, 3, 1).reshape(-1, 6)
+        raw = slow_head.train()(told.features.float()).permute(0, 2, 3, 1).reshape(-1, 6)
+        slow = F.normalize(raw, dim=1)
     ranks = [sorted(range(5), key=lambda c, row=row: -float(row[c])) for row in cells]
     many, half, memory, mine = len(labels), len(labels) // 2, {}, {}
     for c in range(5):
@@ -99,7 +100,8 @@ def by_hand(made, batch, release_bugs: bool):
         anchors = [n for n in mine[c] if cells[n, c] > 0.2]
         if not anchors or not memory[other]:
             continue
-        keys = torch.stack([F.normalize(slow[mine[c]].mean(dim=0), dim=0), slow[memory[other][0]]])
+        positive = F.normalize(raw[mine[c]].mean(dim=0), dim=0)  # of raw vectors, as released; it was of unit ones
+        keys = torch.stack([positive, slow[memory[other][0]]])
         total = total - (keys @ own[anchors[0]] / 0.5).log_softmax(dim=0)[0] / len(present)
     l_x = F.cross_entropy(output.logits[:3], mask, ignore_index=255)
     return network, {"supervised": l_x, "consistency": l_u, "u2pl_contrast": 0.1 * total}, memory, slow
