@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssss_zoo.errors import UserError, check_choice, check_range, unknown
 from ssss_zoo.reading import merge, read_file, read_value, read_words, typed
-from ssss_zoo.recipes import dataset_layer, local_files, method_layers, recipes
+from ssss_zoo.recipes import dataset_layer, local_files, method_layers, recipes, variant
 
 
 @dataclass
@@ -110,7 +110,8 @@ class TrainConfig:
     one forward pass with the labelled images (quicker on a GPU, other BatchNorm statistics than the paper's).
     workers: loader processes per stream (none: 0 on a CPU, 4 on a GPU). threads: of torch on a CPU (none: all
     cores); it changes the last bits of results. log_every, eval_every, checkpoint_every: in steps (none: a
-    hundredth of the run, of a short one a tenth; a fifth, below 100 steps its end alone; as eval_every)."""
+    hundredth of the run, of a short one a tenth; a fifth, below 100 steps its end alone; as eval_every). eval_epochs:
+    in place of eval_every, in epochs; a release's one each, and the more often, the better is the best."""
 
     steps: int | None = None
     epochs: float | None = None
@@ -126,6 +127,7 @@ class TrainConfig:
     device: str = "auto"
     log_every: int | None = None
     eval_every: int | None = None
+    eval_epochs: float | None = None
     checkpoint_every: int | None = None
 
 
@@ -158,12 +160,19 @@ class LossConfig:
 
 @dataclass
 class AugmentConfig:
-    """Weak view: scale (share of the long side, or of `base` pixels where given, as ST++ and AugSeg have it; uniform),
-    crop, flip. Strong view, on top: colour jitter with chance `jitter` and the four ranges, grey with chance `grey`,
-    blur with chance `blur` and sigma in pixels. Defaults are UniMatch's release."""
+    """Weak view: scale (share of the long side, or of `base` pixels where given, as ST++ and AugSeg have it), crop,
+    flip. scale_law: `uniform`, or `halves`, below and above 1 equally often (U2PL). Where a crop is larger than its
+    image, pad_fill: `black`, or the network's `mean` colour (U2PL, CPS, AugSeg); pad_place: the image stands at the
+    upper left and padding at the `end`, or in the `centre` (U2PL, CPS); pad_label: what padding is in labelled masks,
+    255 to leave it out, 0 for U2PL's background. Strong view, on top: colour jitter with chance `jitter` and the four
+    ranges, grey with chance `grey`, blur with chance `blur` and sigma in pixels. Defaults are UniMatch's release."""
 
     scale: list[float] = field(default_factory=lambda: [0.5, 2.0])
+    scale_law: str = "uniform"
     base: int | None = None
+    pad_fill: str = "black"
+    pad_place: str = "end"
+    pad_label: int = 255
     flip: float = 0.5
     jitter: float = 0.8
     brightness: float = 0.5
@@ -213,7 +222,8 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """All of a run. method, dataset: names; protocol: a file of configs/protocol/, which settles data set,
+    """All of a run. method, dataset: names, `unimatch:release` for every switch as a release's figures were made, where
+    a recipe has such (`release:`); protocol: a file of configs/protocol/, which settles data set,
     split family, crop and scoring, whatever the method's own recipe says; hooks: who answers one hook, instead
     of the method; options: the methods' own. output: the run's folder (none:
     runs/<dataset>/<method>/<split>/seed<seed>). diagnose: compare pseudo-labels with the hidden labels of the
@@ -262,18 +272,20 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
     own = read_file(config_file) if config_file else {}
     method = choose("method", given, own)
     typed(Config, own)
+    method, release = variant(method)
     method, local = local_files(method)
-    fill_in_files(given, method, local)
+    fill_in_files(given, method + release, local)
     check_names(given, own, config_file)
     protocol = read_value(given.get("protocol", own.get("protocol")), str | None, "protocol")
     if protocol and "dataset" not in given and "dataset" not in own:
         given["dataset"] = protocol_settings(protocol)["dataset"]
     dataset = choose("dataset", given, own)
-    layers = [dataset_layer(dataset), *method_layers(method, dataset, local), protocol_layer(protocol, dataset)]
+    of_method = method_layers(method, dataset, local, release)
+    layers = [dataset_layer(dataset), *of_method, protocol_layer(protocol, dataset)]
     tree: dict[str, Any] = {}
     for layer in (*layers, own, given):
         typed(Config, layer)  # each layer is right by itself, whatever a later one would replace
-        one_budget(tree, layer)
+        one_of_each(tree, layer)
         merge(tree, layer)
     values = typed(Config, tree)
     count_channels(values)
@@ -303,12 +315,16 @@ def check_names(given: Mapping[str, Any], own: Mapping[str, Any], config_file: P
         )
 
 
-def one_budget(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    """`steps` of a later layer replaces `epochs` of an earlier one, and the other way round."""
+ONE_OF = (("steps", "epochs"), ("eval_every", "eval_epochs"))  # keys of `train` that say one thing in two ways
+
+
+def one_of_each(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    """`steps` of a later layer replaces `epochs` of an earlier one, and the other way round; so do the like."""
     train, later = tree.get("train", {}), layer.get("train", {})
-    for key, other in (("steps", "epochs"), ("epochs", "steps")):
-        if isinstance(later, Mapping) and later.get(key) not in (None, "null"):
-            train.pop(other, None)
+    for pair in ONE_OF:
+        for key, other in (pair, pair[::-1]):
+            if isinstance(later, Mapping) and later.get(key) not in (None, "null"):
+                train.pop(other, None)
 
 
 def choose(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -357,8 +373,10 @@ def check_budget(config: Config) -> None:
 def check(config: Config) -> None:
     """Ranges that hold whatever the method; a method checks its own options."""
     train = config.train
-    if train.steps is not None and train.epochs is not None:
-        raise UserError(f"give train.steps or train.epochs, not both; got {train.steps} and {train.epochs:g}")
+    for key, other in ONE_OF:
+        first, second = getattr(train, key), getattr(train, other)
+        if first is not None and second is not None:
+            raise UserError(f"give train.{key} or train.{other}, not both; got {first} and {second:g}")
     check_choice("train.precision", train.precision, ("32", "bf16", "fp16"))
     check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
@@ -369,10 +387,15 @@ def check(config: Config) -> None:
     check_choice("evaluate.sums", config.evaluate.sums, ("softmax", "logits"))
     check_choice("evaluate.fit", config.evaluate.fit, ("pad", "resize"))
     check_choice("evaluate.absent", config.evaluate.absent, ("exclude", "zero"))
+    check_choice("augment.scale_law", config.augment.scale_law, ("uniform", "halves"))
+    check_choice("augment.pad_fill", config.augment.pad_fill, ("black", "mean"))
+    check_choice("augment.pad_place", config.augment.pad_place, ("end", "centre"))
     check_sides("train.crop", train.crop, least=1)
     check_sides("evaluate.window", config.evaluate.window, least=0)
     check_sides("evaluate.stride", config.evaluate.stride, least=0)
     check_pair("augment.scale", config.augment.scale)
+    if config.augment.scale_law == "halves" and not config.augment.scale[0] <= 1 <= config.augment.scale[1]:
+        raise UserError(f"augment.scale_law=halves needs 1 within augment.scale; got {config.augment.scale}")
     check_pair("augment.blur_sigma", config.augment.blur_sigma)
     check_channels(config)
     check_nodata(config.data.nodata)
@@ -395,13 +418,13 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
     (0, 0.9999): "optim.momentum",
     (0, 1e6): "optim.head_multiplier",
     (0, 2**31): "seed",
-    (0, 255): "evaluate.pad_label",
+    (0, 255): "evaluate.pad_label augment.pad_label",
     (1, 1e5): "augment.base",
     (1, 1e12): "data.max_pixels",
     (1, 4096): "model.in_channels train.threads",
     (1, 1e9): "train.batch train.accumulate train.steps train.log_every train.eval_every train.checkpoint_every "
     "loss.ohem_min_kept",
-    (1e-6, 1e6): "train.epochs",
+    (1e-6, 1e6): "train.epochs train.eval_epochs",
 }
 
 

@@ -29,7 +29,7 @@ from ssss_zoo.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.place import clear
 from ssss_zoo.protocol import check_family, describe
-from ssss_zoo.records import Progress, RunInfo, Sample
+from ssss_zoo.records import IGNORE, Progress, RunInfo, Sample
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
 from ssss_zoo.tracking import History, Tracker
@@ -60,6 +60,7 @@ class Job:
         self.device, self.folder, self.screen, self.state = device, folder, screen, state
         self.students = self.make_students()
         self.first_weights = digest(self.students[0])
+        self.colour: list[float] = self.students[0].mean.flatten().tolist()  # what padding may be filled with
         check_crop(self.students[0], square(config.train.crop), config.model.name)
         self.needs = self.find_needs()
         if config.data.cache == "ram":
@@ -231,4 +232,15 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     if config.data.hold_out:
         hold_out(dataset, config.data.hold_out)
     settle(dataset, config)
+    check_padding(dataset, config)
     return dataset
+
+
+def check_padding(dataset: Dataset, config: Config) -> None:
+    """Raise UserError for a label of padding that is no class of the data set."""
+    classes = len(dataset.class_names)
+    given = {"augment.pad_label": config.augment.pad_label, "evaluate.pad_label": config.evaluate.pad_label}
+    for key, label in given.items():
+        if classes <= label < IGNORE:
+            have = f"{config.dataset} has {classes} classes, 0 to {classes - 1}"
+            raise UserError(f"{key}={label} is no class: {have}; {IGNORE} leaves padding out")

@@ -25,11 +25,12 @@ OURS = ("config.yaml", "metrics.json", "history.jsonl", "predictions.png", "run.
 
 
 def output_folder(config: Config) -> Path:
-    """`output`, else runs/<dataset>/<method>/<split>/seed<seed> with `/` of a split written `_`."""
+    """`output`, else runs/<dataset>/<method>/<split>/seed<seed>, with `/` of a split written `_`, and `:` of a method
+    `-`, which is in no method's name."""
     if config.output:
         return Path(config.output).expanduser()
     split = Path(config.data.split).stem if Path(config.data.split).suffix else config.data.split.replace("/", "_")
-    return Path("runs", config.dataset, config.method, split, f"seed{config.seed}")
+    return Path("runs", config.dataset, config.method.replace(":", "-"), split, f"seed{config.seed}")
 
 
 def open_folder(folder: Path, config: Config) -> dict[str, Any] | None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from ssss_zoo.errors import UserError
 from ssss_zoo.reading import read_file
+from ssss_zoo.text import brief
+
+RELEASE = ":release"  # behind a method: with every switch as its release's figures were made
 
 
 def recipes(kind: str) -> dict[str, Path]:
@@ -27,6 +30,18 @@ def recipes(kind: str) -> dict[str, Path]:
 def dataset_layer(dataset: str) -> dict[str, Any]:
     path = recipes("dataset").get(dataset)
     return read_file(path) if path else {}  # a data set of a plugin may do without a file
+
+
+def variant(method: str) -> tuple[str, str]:
+    """`unimatch:release` as `unimatch` and `:release`; a plain name as it is and nothing. Raises UserError for another
+    word behind the colon."""
+    name, colon, word = method.rpartition(":")
+    if not colon or "/" in word:
+        return method, ""
+    if word != RELEASE.removeprefix(":"):
+        shown = f"method={brief(method)}"
+        raise UserError(f"{shown}: a method is followed by {RELEASE} or nothing, after all that are joined by +")
+    return name, RELEASE
 
 
 def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]:
@@ -68,16 +83,40 @@ def beside_module(name: str) -> Path | None:
     return None
 
 
-def method_layers(method: str, dataset: str, local: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """For each part of `a+b`: its recipe and the recipe's part for this data set. An addition that is named first
-    stands on the `base` that its recipe names. local: files of methods of the user's own, by name."""
+def stack(method: str, local: Mapping[str, Path]) -> list[str]:
+    """The parts of `a+b`; an addition that is named first stands on the `base` that its recipe names."""
     parts = method.split("+")
     base = method_recipe(parts[0], local).get("base")
+    return [*(base.split("+") if base else []), *parts]
+
+
+def method_layers(method: str, dataset: str, local: Mapping[str, Path], release: str = "") -> list[dict[str, Any]]:
+    """For each part of `a+b`: its recipe and the recipe's part for this data set. local: files of methods of the user's
+    own, by name; release: RELEASE where the switches of the releases are wanted, which lie over all that. Raises
+    UserError where there are none."""
     layers, names = [], []
-    for part in [*(base.split("+") if base else []), *parts]:
+    for part in stack(method, local):
         layer = method_recipe(part, local)
-        special, _ = layer.pop("datasets", {}), layer.pop("base", None)
+        special, _, _ = layer.pop("datasets", {}), layer.pop("base", None), layer.pop("release", None)
         wanted = layer.pop("plugins", {}).get("names", [part])
         names += [name for name in wanted if name not in names]
         layers += [layer, special.get(dataset, {})]
-    return [*layers, {"plugins": {"names": names}}]
+    switches = release_layers(method, dataset, local)
+    if release and not switches:
+        others = [name for name in sorted(recipes("method")) if release_layers(name, dataset, {})]
+        raise UserError(
+            f"method={method}{release} dataset={dataset}: no switches of a release are known; what is known stands on "
+            f"the card (`ssss card {method}`). Such switches have: {', '.join(others)}"
+        )
+    return [*layers, *(switches if release else []), {"plugins": {"names": names}}]
+
+
+def release_layers(method: str, dataset: str, local: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """The `release` parts of a method's recipes that say something: what stands above their `datasets`, and what is for
+    this data set there."""
+    layers = []
+    for part in stack(method, local):
+        switches = dict(method_recipe(part, local).get("release", {}))
+        special = switches.pop("datasets", {})
+        layers += [switches, special.get(dataset, {})]
+    return [layer for layer in layers if layer]

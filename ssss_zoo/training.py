@@ -45,6 +45,10 @@ class Training:
         train = self.config.train
         self.log_every = train.log_every or max(1, min(10, self.steps // 10), self.steps // 100)
         self.eval_every = train.eval_every or (self.steps // 5 if self.steps >= SHORT else self.steps)
+        if train.eval_epochs:
+            pool = self.unlabelled if job.needs.unlabelled else self.labelled  # of this stage, as Job counts an epoch
+            epoch = max(1, len(pool) // (train.batch * train.accumulate))
+            self.eval_every = max(1, round(train.eval_epochs * epoch))
         self.save_every = train.checkpoint_every or self.eval_every
         self.step, self.best, self.val = 0, {}, {}  # type: int, dict[str, Any], dict[str, Any]
         self.spent = {"train": 0.0, "evaluate": 0.0, "wait": 0.0}
@@ -83,6 +87,7 @@ class Training:
             self.engine.seed,
             start=step * self.config.train.accumulate,
             pin=self.engine.device.type == "cuda",
+            colour=self.job.colour,
         )
 
     def fit(self) -> StageResult:

@@ -14,10 +14,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.config import Config, TrainConfig, as_yaml, one_budget, resolve, square
+from ssss_zoo.config import Config, TrainConfig, as_yaml, one_of_each, resolve, square
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
+from ssss_zoo.place import output_folder
 from ssss_zoo.reading import merge, nest, read_file, read_value, read_words
-from ssss_zoo.recipes import recipes
+from ssss_zoo.recipes import recipes, release_layers
+from ssss_zoo.tracking import flat
 
 ROOT = Path(__file__).parents[1]
 RECIPES = [(method, dataset) for method in recipes("method") for dataset in recipes("dataset")]
@@ -126,12 +128,22 @@ def test_steps_and_epochs_replace_each_other_whichever_comes_later(tmp_path):
 
 def test_both_budgets_at_once_are_refused():
     assert message(["train.steps=5", "train.epochs=2"]) == "give train.steps or train.epochs, not both; got 5 and 2"
+    both = ["train.eval_every=5", "train.eval_epochs=2"]
+    assert message(both) == "give train.eval_every or train.eval_epochs, not both; got 5 and 2"
+
+
+def test_a_protocol_evaluates_every_epoch_unless_words_say_otherwise():
+    said = resolve(["protocol=voc-classic"]).train
+    assert (said.eval_every, said.eval_epochs) == (None, 1)
+    said = resolve(["protocol=voc-classic", "train.eval_every=7"]).train
+    assert (said.eval_every, said.eval_epochs) == (7, None)
+    assert resolve(["protocol=cityscapes-cps"]).train.eval_epochs == 5
 
 
 def test_an_absent_budget_of_a_later_layer_takes_nothing_away():
     for nothing in ("null", None):
         tree = {"train": {"steps": "3"}}
-        one_budget(tree, {"train": {"epochs": nothing}})
+        one_of_each(tree, {"train": {"epochs": nothing}})
         assert tree == {"train": {"steps": "3"}}
 
 
@@ -477,3 +489,80 @@ def test_every_number_of_a_recipe_has_a_source(path):
         return  # a short file whose first lines speak for all of its numbers
     bare = [line for line in lines if re.search(r":\s*[\[\"]?-?\d", line) and "#" not in line]
     assert not bare, f"no source beside {bare}"
+
+
+# --- as a release's figures were made -------------------------------------------------------------------------------
+
+BENCHMARKS = ("voc", "cityscapes")
+
+
+def with_release():
+    return [(name, data) for name in sorted(recipes("method")) for data in BENCHMARKS if release_layers(name, data, {})]
+
+
+@pytest.mark.parametrize(("method", "dataset"), with_release())
+def test_release_lays_its_switches_over_the_recipe_and_nothing_else(method, dataset):
+    from ssss_zoo.plugins import build_methods
+
+    plain, released = (resolve([f"method={name}", f"dataset={dataset}"]) for name in (method, f"{method}:release"))
+    assert released.method == f"{method}:release"
+    assert list(build_methods(released)) == list(build_methods(plain)) == made_of(method)
+    before, after = (flat(dataclasses.asdict(one)) for one in (plain, released))
+    changed = {key for key in after if after[key] != before.get(key)} - {"method"}
+    told = {key for layer in release_layers(method, dataset, {}) for key in flat(layer)}
+    assert changed
+    assert changed <= told | {"train.epochs"}  # whose place steps may take
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "key", "value"),
+    [
+        ("unimatch", "voc", "partner", "twin"),
+        ("fixmatch", "cityscapes", "partner", "twin"),
+        ("corrmatch", "voc", "kl_in_box", "True"),
+        ("cps_cutmix", "cityscapes", "partner", "twin"),
+        ("prevmatch", "voc", "store", "best"),
+        ("prevmatch", "cityscapes", "image_factor", "4"),
+        ("rankmatch", "voc", "partner", "twin"),  # UniMatch's, on which it stands
+        ("u2pl", "voc", "release_bugs", "True"),
+    ],
+)
+def test_release_knows_the_switches_that_four_cards_had(method, dataset, key, value):
+    options = resolve([f"method={method}:release", f"dataset={dataset}"]).options
+    assert value in {str(of.get(key)).removesuffix(".0") for of in options.values()}
+
+
+def test_words_and_protocols_lie_over_release():
+    assert (
+        resolve(["method=unimatch:release", "options.unimatch.partner=next"]).options["unimatch"]["partner"] == "next"
+    )
+    assert resolve(["method=unimatch+rankmatch:release", "dataset=voc"]).options["unimatch"]["partner"] == "twin"
+    written = resolve(["method=unimatch:release", "dataset=voc", "train.eval_every=3"])
+    assert (written.train.eval_every, written.train.eval_epochs) == (3, None)
+
+
+def test_a_resolved_release_reads_back_to_itself(tmp_path):
+    config = resolve(["method=prevmatch:release", "dataset=cityscapes"])
+    assert resolve([], file_of(tmp_path, as_yaml(config))) == config
+
+
+def test_a_release_that_is_none_is_refused_with_those_that_are():
+    said = message(["method=farcluss:release", "dataset=voc"])
+    assert "ssss card farcluss" in said
+    assert all(name in said for name in ("unimatch", "prevmatch", "rankmatch"))
+    assert "esl" not in said
+    for word in ("unimatch:relase", "unimatch:release+pixcon", "unimatch:"):
+        assert "a method is followed by :release or nothing" in message([f"method={word}"])
+
+
+def test_a_method_of_ones_own_may_have_a_release(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("")
+    Path("mine.yaml").write_text("train: {steps: 3}\nrelease: {train: {steps: 5}}\n")
+    assert resolve(["method=./mine.py"]).train.steps == 3
+    released = resolve(["method=./mine.py:release"])
+    assert (released.method, released.train.steps, released.plugins.names) == ("mine:release", 5, ["mine"])
+
+
+def test_the_folder_of_a_release_has_no_colon():
+    assert str(output_folder(resolve(["method=unimatch:release"]))) == "runs/shapes/unimatch-release/1_32/seed0"

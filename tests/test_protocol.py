@@ -64,6 +64,7 @@ def test_a_protocol_settles_crop_and_scoring_for_every_method(name):
         check_family(config)
         found = describe(config, Listed({}))["settings"]
         first = first or found
+        assert config.train.eval_epochs == settings["train"]["eval_epochs"]  # as often as the release looks for a best
         assert found == first, f"{method} is scored otherwise"
     assert settings["train"]["crop"] == first["crop"]
     assert first["evaluate"]["mode"] == settings["evaluate"]["mode"]

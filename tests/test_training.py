@@ -6,6 +6,8 @@ import logging
 
 import pytest
 
+from ssss_zoo.runs import run
+
 
 @pytest.mark.parametrize(
     ("steps", "log", "evaluate"), [(5, 1, 5), (60, 6, 60), (99, 9, 99), (100, 10, 20), (600, 10, 120), (9000, 90, 1800)]
@@ -14,6 +16,19 @@ def test_a_short_run_is_evaluated_at_its_end_alone(tiny_run, steps, log, evaluat
     keys = ("log_every", "eval_every", "checkpoint_every")
     training = tiny_run(f"train.steps={steps}", *(f"train.{key}=null" for key in keys)).training
     assert (training.log_every, training.eval_every, training.save_every) == (log, evaluate, evaluate)
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(1, 3), (2, 6), (0.5, 2), (0.01, 1)])
+def test_an_evaluation_may_be_counted_in_epochs(tiny_run, epochs, every):
+    """Seven unlabelled images in batches of two: three steps an epoch."""
+    words = ("train.eval_every=null", "train.checkpoint_every=null", f"train.eval_epochs={epochs}")
+    training = tiny_run("train.steps=60", *words).training
+    assert (training.eval_every, training.save_every) == (every, every)
+
+
+def test_a_run_says_of_how_many_evaluations_its_best_was_chosen(tiny_config):
+    words = ("train.eval_every=null", "train.checkpoint_every=null", "train.eval_epochs=1", "train.steps=7")
+    assert run(tiny_config(*words)).metrics["best"]["of"] == 3  # after steps 3, 6 and 7
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from ssss_zoo.recipes import RELEASE
+
 ELSEWHERE = ("voc", "183", "resnet101")  # shown for data sets that nobody published on: most methods have it
 SOURCES = {
     "own": "the authors' repository",
@@ -28,8 +30,8 @@ def entries() -> tuple[Mapping[str, Any], ...]:
 
 def beside(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line for each published figure of a row's method on the comparison's data set and split, or on ELSEWHERE where
-    nobody has published there: row, miou (in percent), encoder, where, source, note, and reasons why the two do not
-    compare."""
+    nobody has published there: row, miou (in percent), encoder, where, source, note, of how many evaluations each best
+    was chosen, and reasons why the two do not compare."""
     dataset, split, encoder = figures["dataset"], figures["split"], None
     if not any(entry["dataset"] == dataset and split in entry["miou"] for entry in entries()):
         dataset, split, encoder = ELSEWHERE
@@ -46,6 +48,7 @@ def beside(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
                         "where": f"{dataset} {split}, {entry['encoder']}, crop {entry.get('crop', 'not stated')}",
                         "source": SOURCES[entry["source"]],
                         "note": entry.get("note", ""),
+                        "chosen": f"best of {entry.get('of', 'an unknown number')} there, of {best_of(row)} here",
                         "reasons": reasons(entry, split, row, figures),
                     }
                 )
@@ -53,7 +56,20 @@ def beside(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def method_of(row: Mapping[str, Any]) -> str:
-    return next(word.partition("=")[2] for word in row["words"] if word.startswith("method="))
+    method = next(word.partition("=")[2] for word in row["words"] if word.startswith("method="))
+    return method.removesuffix(RELEASE)
+
+
+def best_of(row: Mapping[str, Any]) -> str:
+    """How many evaluations a row's best was chosen from: a number, or the least and the most of its seeds; runs of
+    older versions do not say it."""
+    known = sorted({number for number in row.get("best_of", []) if number})
+    return " to ".join(map(str, known[:: max(1, len(known) - 1)])) or "an unknown number"
+
+
+def bare(encoder: str) -> str:
+    """An encoder without its stem and its weights' tag: tables of papers say `resnet101` of every kind."""
+    return encoder.partition(".")[0].removesuffix("_deep_stem")
 
 
 def reasons(entry: Mapping[str, Any], split: str, row: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
@@ -64,7 +80,7 @@ def reasons(entry: Mapping[str, Any], split: str, row: Mapping[str, Any], figure
         found.append("another data set")
     elif not row["protocol"]["name"]:
         found.append("lists, crop or scoring of no known protocol here")
-    if entry["encoder"] != settings["model.encoder"]:
+    if bare(entry["encoder"]) != bare(settings["model.encoder"]):
         found.append(f"encoder {settings['model.encoder']} here")
     if settings["model.weights"] in ("none", "None"):
         found.append("encoder not pre-trained here")

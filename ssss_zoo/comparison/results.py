@@ -133,6 +133,7 @@ def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str)
         "network": vals[0]["network"],
         "last": spread_of([run.miou(run.metrics["val"], absent) for run in runs]),
         "best": spread_of([run.miou(run.metrics["best"], absent) for run in runs]),
+        "best_of": [run.metrics["best"].get("of") for run in runs],
         "student": spread_of([run.miou(run.metrics["val"]["student"], absent) for run in runs]),
         "teacher": spread_of(
             [run.miou(run.metrics["val"]["teacher"], absent) for run in runs if "teacher" in run.metrics["val"]]

@@ -12,7 +12,7 @@ from typing import Any
 from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import UserError, check_choice, unknown
 from ssss_zoo.reading import read_file
-from ssss_zoo.recipes import local_files, recipes
+from ssss_zoo.recipes import RELEASE, local_files, recipes
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
 BASELINE = "supervised"
@@ -144,11 +144,13 @@ def split_commas(text: Any) -> list[str]:
 
 
 def row_of(spec: str) -> Row:
-    """`unimatch+pixcon:strength=0.2:train.fuse=true` as a row: a method and words; a key without a dot that is none of
-    a run's is an option of the last method named, and a file goes by its name. Raises UserError for a part that is no
-    key=value."""
+    """`unimatch+pixcon:strength=0.2:train.fuse=true` as a row: a method (`unimatch:release` with its release's
+    switches) and words; a key without a dot that is none of a run's is an option of the last method named, and a file
+    goes by its name. Raises UserError for a part that is no key=value."""
     method, *parts = str(spec).split(":")
-    words, (method, _) = [f"method={method}"], local_files(method)
+    release = RELEASE if parts[:1] == [RELEASE[1:]] else ""
+    words, (method, _) = [f"method={method}{release}"], local_files(method)
+    parts = parts[1:] if release else parts
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key:
@@ -156,7 +158,7 @@ def row_of(spec: str) -> Row:
         if "." not in key and key not in vars(Config()):
             key = f"options.{method.rpartition('+')[2]}.{key}"
         words.append(f"{key}={value}")
-    return Row(":".join([method, *parts]), tuple(words))
+    return Row(":".join([method + release, *parts]), tuple(words))
 
 
 def varied(rows: Sequence[Row], vary: Mapping[str, Sequence[str]]) -> list[Row]:

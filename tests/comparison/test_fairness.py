@@ -76,7 +76,8 @@ def test_rows_of_a_comparison_start_from_the_same_weights(tiny_compare):  # noqa
 
 @pytest.mark.parametrize("entry", entries(), ids=lambda one: f"{one['method']}-{one['dataset']}-{one['encoder']}")
 def test_published_figures_are_of_methods_splits_and_sources_that_we_know(entry):
-    assert set(entry) <= {"method", "dataset", "encoder", "crop", "source", "note", "miou"}
+    assert set(entry) <= {"method", "dataset", "encoder", "crop", "source", "note", "of", "miou"}
+    assert 20 <= entry.get("of", 20) <= 240
     assert set(entry["method"].split("+")) <= set(recipes("method"))
     assert entry["source"] in SOURCES
     assert len({family_of(entry["dataset"], split) for split in entry["miou"]}) == 1
@@ -119,6 +120,23 @@ def test_what_is_not_the_same_is_said():
         "budget of our choice here (train.steps=9)",
     ]
     assert reasons_of(figures("camvid", "1/8"), "unimatch", 321) == ["another data set"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [([5, 5, 5], "5"), ([80], "80"), ([5, 80, 7], "5 to 80"), ([None], "an unknown number"), ([], "an unknown number")],
+)
+def test_it_is_said_of_how_many_evaluations_each_best_was_chosen(numbers, said):
+    given = figures("voc", "183")
+    given["rows"][1] |= {"best_of": numbers}
+    line = next(line for line in beside(given) if line["row"] == "unimatch" and "crop 321" in line["where"])
+    assert line["chosen"] == f"best of 80 there, of {said} here"
+
+
+def test_a_row_as_its_release_has_the_methods_published_figures_and_its_encoder_any_stem():
+    given = figures("voc", "183", **{"model.encoder": "resnet101_deep_stem"})
+    given["rows"][1] |= {"name": "unimatch:release", "words": ["method=unimatch:release"]}
+    assert reasons_of(given, "unimatch:release", 321) == []
 
 
 def test_two_orders_of_the_rows_that_have_a_published_figure():

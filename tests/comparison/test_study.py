@@ -33,6 +33,24 @@ def test_methods_mixes_and_variants():
     }
 
 
+def test_a_release_is_a_row_of_its_own_and_takes_options():
+    found = rows("methods=unimatch,unimatch:release,prevmatch:release:models=3", "baseline=false")
+    assert found == {
+        "unimatch": ("method=unimatch",),
+        "unimatch:release": ("method=unimatch:release",),
+        "prevmatch:release:models=3": ("method=prevmatch:release", "options.prevmatch.models=3"),
+    }
+    study = read_study(["methods=unimatch,unimatch:release", *SHAPES])
+    folders = [cell.folder.parent.name for cell in study.cells()[:3]]
+    assert folders == ["supervised", "unimatch", "unimatch_release"]
+    assert study.cells()[2].config().options["unimatch"]["partner"] == "twin"
+
+
+def test_an_option_of_a_release_is_varied_as_the_methods_own():
+    found = rows("methods=unimatch:release", "vary.options.unimatch.threshold=0.8,0.9")
+    assert "unimatch:release:threshold=0.8" in found
+
+
 def test_the_baseline_is_added_once_and_can_be_left_out():
     assert list(rows("methods=fixmatch,supervised")) == ["fixmatch", "supervised"]
     assert list(rows("methods=fixmatch,cps", "baseline=false")) == ["fixmatch", "cps"]

@@ -8,9 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch.testing import assert_close
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.stream import GEOMETRY, ORDER, Crops, Positions, crop_image, crop_mask, draw_geometry, make_stream
+from ssss_zoo.data.stream import (
+    GEOMETRY,
+    ORDER,
+    Crops,
+    Padding,
+    Positions,
+    crop_image,
+    crop_mask,
+    draw_geometry,
+    make_stream,
+)
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Sample
 
@@ -170,6 +181,69 @@ def test_valid_is_where_the_image_is(source, crop, scale, seed, position):
     rows, columns = item["valid"].any(dim=1), item["valid"].any(dim=0)
     assert torch.equal(item["valid"], rows[:, None] & columns)  # a rectangle
     assert bool((rows.int().diff() <= 0).all() and (columns.int().diff() <= 0).all())  # at the top left
+
+
+def test_padding_by_hand():
+    """A 2 x 3 image at its own size in a crop of 5 x 6: one row above and two below, one column left and two right."""
+    dataset, colour = Memory(size=(2, 3)), (0.485, 0.456, 0.406)
+    own = dataset.labelled[:1]
+    padding = Padding(colour, centred=True, label=0)
+    item = Crops(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True, padding=padding)[0]
+    image, mask = dataset.read_image(own[0]), dataset.read_mask(own[0])
+    assert item["image"][:, 1:3, 1:4].permute(1, 2, 0).tolist() == image.tolist()
+    assert item["mask"][1:3, 1:4].tolist() == mask.tolist()
+    around = torch.ones(5, 6, dtype=torch.bool)
+    around[1:3, 1:4] = False
+    assert torch.equal(item["valid"], ~around)
+    assert item["image"][:, around].tolist() == [[124] * 24, [116] * 24, [104] * 24]  # 123.7, 116.3, 103.5
+    assert item["mask"][around].tolist() == [0] * 24
+    plain = Crops(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True)[0]
+    assert plain["image"][:, :2, :3].permute(1, 2, 0).tolist() == image.tolist()
+    assert plain["image"].sum() == int(image.sum())
+    assert plain["mask"][2:].unique().tolist() == plain["mask"][:, 3:].unique().tolist() == [255]
+
+
+@given(sizes, sizes, scales, seeds, st.booleans(), st.integers(0, 255))
+@settings(max_examples=30, deadline=None)
+def test_padding_moves_the_image_and_nothing_in_it(source, crop, scale, seed, centred, label):
+    dataset = Memory(size=source)
+    given = (dataset, dataset.labelled, crop, scale, seed, "labelled", True)
+    plain, padded = Crops(*given)[3], Crops(*given, padding=Padding((0.5,) * 3, centred, label))[3]
+    assert torch.equal(plain["image"][:, plain["valid"]], padded["image"][:, padded["valid"]])
+    assert torch.equal(plain["mask"][plain["valid"]], padded["mask"][padded["valid"]])
+    assert set(padded["image"][:, ~padded["valid"]].flatten().tolist()) <= {128}
+    assert set(padded["mask"][~padded["valid"]].tolist()) <= {label}
+    for axis in (0, 1):
+        filled = padded["valid"].any(dim=1 - axis).int().tolist()
+        before, after = filled.index(1), filled[::-1].index(1)
+        assert after - before in ((0, 1) if centred else (after,))  # the odd pixel at the end, or all of it
+
+
+def test_the_colour_of_deep_images_is_not_rounded():
+    canvas = Padding((0.485, 0.5)).canvas(2, (1, 2), torch.float32)
+    assert_close(canvas, 255 * torch.tensor([0.485, 0.5]).view(2, 1, 1).expand(2, 1, 2))
+    assert Padding().canvas(2, (1, 2), torch.uint8).tolist() == [[[0, 0]], [[0, 0]]]
+
+
+def test_halves_are_below_and_above_one_equally_often():
+    """U2PL's law has a median of 1, uniform from 0.5 to 2 one of 1.25: a third of its draws are below 1."""
+    rng = np.random.default_rng(0)
+    sides = [max(draw_geometry((10, 200), (8, 8), (0.5, 2.0), rng, law="halves").size) for _ in range(4000)]
+    assert set(sides) == set(range(100, 401))
+    assert np.mean([side < 200 for side in sides]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([side < 150 for side in sides]) == pytest.approx(0.25, abs=0.03)
+    uniform = [max(draw_geometry((10, 200), (8, 8), (0.5, 2.0), rng).size) for _ in range(4000)]
+    assert np.mean([side < 200 for side in uniform]) == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_a_feed_pads_labelled_masks_as_told_and_hidden_ones_never(tiny_run):
+    words = ["augment.pad_fill=mean", "augment.pad_place=centre", "augment.pad_label=0", "diagnose=true"]
+    batch = next(tiny_run("train.crop=[40,48]", "augment.scale=[1,1]", *words).feed)  # images are smaller
+    edges = [batch.labelled.image[:, :, side] for side in (0, -1)]
+    assert all(edge.unique().tolist() == [128] for edge in edges)  # the tiny network's mean is 0.5
+    assert batch.labelled.mask[:, 0].unique().tolist() == [0]
+    assert batch.hidden[:, 0].unique().tolist() == [255]
+    assert not batch.unlabelled.valid[:, 0].any()
 
 
 def test_void_is_valid():

@@ -14,6 +14,7 @@ from ssss_zoo.config import ModelConfig
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.deeplabv3plus import DeepLabV3Plus
 from ssss_zoo.models.dpt import DPT, head_widths, positions, taps
+from ssss_zoo.models.encoders import from_dinov2, make_transformer
 
 TINY = "test_vit"  # timm's own test model: width 64, depth 6, patch 16, grid 10
 
@@ -206,6 +207,33 @@ def test_a_file_of_dinov2s_own_fits(tmp_path: Path) -> None:
     other: Any = DPT(settings, 5).encoder
     for key, value in other.state_dict().items():
         assert_close(value, vit.state_dict()[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"register_tokens": torch.zeros(1, 4, 192)}, r"of a DINOv2 with registers: take one such as \S+_reg4_dinov2"),
+        ({"pos_embed": torch.zeros(1, 38, 192)}, "of a DINOv2 of another size or patch"),
+        ({"pos_embed": torch.zeros(1, 197, 384)}, "1 of another shape"),
+    ],
+)
+def test_a_file_of_another_dinov2_does_not_fit_and_no_hook_is_blamed(
+    tiny_run: Any, tmp_path: Path, extra: dict[str, torch.Tensor], said: str
+) -> None:
+    vit: Any = small("vit_tiny_patch16_224").encoder
+    torch.save({**vit.state_dict(), "mask_token": torch.zeros(1, 192), **extra}, tmp_path / "dinov2.pth")
+    words = ["model=dpt", "model.encoder=vit_tiny_patch16_224", f"model.weights={tmp_path / 'dinov2.pth'}"]
+    with pytest.raises(
+        UserError, match=f"dinov2.pth does not fit model.encoder=vit_tiny_patch16_224.*{said}"
+    ) as caught:
+        tiny_run(*words, "train.crop=32")
+    assert "hook" not in str(caught.value)
+
+
+def test_a_file_without_registers_does_not_fit_an_encoder_with_them() -> None:
+    settings = ModelConfig(name="dpt", encoder="vit_small_patch14_reg4_dinov2", weights="none")
+    with pytest.raises(UserError, match="of a DINOv2 without registers: take one such as vit_small_patch14_dinov2"):
+        from_dinov2({"mask_token": torch.zeros(1, 384)}, make_transformer(settings)[0], "it does not fit")
 
 
 def test_a_file_for_rgb_starts_a_network_of_five_channels(tmp_path: Path) -> None:

@@ -186,6 +186,31 @@ def test_weights_come_back_from_a_file(tmp_path: Path, suffix: str, prefix: str)
         assert_close(value, first.state_dict()[key], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("inside", [None, "model", "model_ema", "teacher", "state_dict"])
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone.", "module.encoder."])
+def test_a_releases_own_checkpoint_fits(tmp_path: Path, inside: str | None, prefix: str) -> None:
+    first, _, _ = make_encoder(ModelConfig(encoder=TINY, weights="none"))
+    state = {f"{prefix}{key}": value for key, value in first.state_dict().items()}
+    if prefix != "module.":
+        state[f"{'module.' * prefix.startswith('module.')}head.weight"] = torch.zeros(5)  # the rest of the network
+    whole = {inside: state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}}, "epoch": 3, "previous_best": 78.8}
+    torch.save(whole if inside else state, tmp_path / "best.pth")
+    second, _, _ = make_encoder(ModelConfig(encoder=TINY, weights=str(tmp_path / "best.pth")))
+    for key, value in second.state_dict().items():
+        assert_close(value, first.state_dict()[key], rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_several_networks_is_refused_by_their_names(tmp_path: Path) -> None:
+    state = make_encoder(ModelConfig(encoder=TINY, weights="none"))[0].state_dict()
+    file = tmp_path / "latest.pth"
+    torch.save({"model": state, "epoch": 3, "model_ema": state, "teacher": state}, file)
+    with pytest.raises(UserError, match="several networks: model, model_ema, teacher; ") as caught:
+        make_encoder(ModelConfig(encoder=TINY, weights=str(file)))
+    advice = str(caught.value).split('python -c "')[1].split('"`')[0]
+    subprocess.run([sys.executable, "-c", advice], cwd=tmp_path, check=True)  # what it says works
+    make_encoder(ModelConfig(encoder=TINY, weights=str(tmp_path / "weights.pth")))
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext"])
 def test_a_classifiers_file_fits_without_its_classifier(tmp_path: Path, name: str) -> None:
     import timm
