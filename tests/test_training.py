@@ -6,8 +6,6 @@ import logging
 
 import pytest
 
-from ssss_zoo.runs import run
-
 
 @pytest.mark.parametrize(
     ("steps", "log", "evaluate"), [(5, 1, 5), (60, 6, 60), (99, 9, 99), (100, 10, 20), (600, 10, 120), (9000, 90, 1800)]
@@ -24,11 +22,6 @@ def test_an_evaluation_may_be_counted_in_epochs(tiny_run, epochs, every):
     words = ("train.eval_every=null", "train.checkpoint_every=null", f"train.eval_epochs={epochs}")
     training = tiny_run("train.steps=60", *words).training
     assert (training.eval_every, training.save_every) == (every, every)
-
-
-def test_a_run_says_of_how_many_evaluations_its_best_was_chosen(tiny_config):
-    words = ("train.eval_every=null", "train.checkpoint_every=null", "train.eval_epochs=1", "train.steps=7")
-    assert run(tiny_config(*words)).metrics["best"]["of"] == 3  # after steps 3, 6 and 7
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The laws of the crop streams: what a crop shows, and that a position decides it alone."""
 
+import re
 from itertools import islice
 
 import numpy as np
@@ -244,6 +245,27 @@ def test_a_feed_pads_labelled_masks_as_told_and_hidden_ones_never(tiny_run):
     assert batch.labelled.mask[:, 0].unique().tolist() == [0]
     assert batch.hidden[:, 0].unique().tolist() == [255]
     assert not batch.unlabelled.valid[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["augment.pad_label=5"],
+            "augment.pad_label=5 is no class: tiny has 5 classes, 0 to 4; 255 leaves padding out",
+        ),
+        (["evaluate.mode=centre", "evaluate.pad_label=254"], "evaluate.pad_label=254 is no class"),
+        (["augment.pad_label=256"], "augment.pad_label must be between 0 and 255"),
+        (["augment.pad_fill=white"], "augment.pad_fill"),
+        (["augment.pad_place=center"], "did you mean 'centre'"),
+        (["augment.scale_law=halves", "augment.scale=[1.2,2]"], "halves needs 1 within augment.scale; got [1.2, 2.0]"),
+    ],
+)
+def test_what_padding_and_scales_cannot_be_is_said(tiny_config, words, said):
+    from ssss_zoo.runs import run
+
+    with pytest.raises(UserError, match=re.escape(said)):
+        run(tiny_config(*words))
 
 
 def test_void_is_valid():
