@@ -188,7 +188,8 @@ def account(
         for sample in samples:
             claims.setdefault(sample.image, image)
             for path in mask_files(sample) if sample.mask else []:
-                claims.setdefault(path, mask)
+                drawn = mask.what and path.suffix.lower() == ".json"
+                claims.setdefault(path, Fate("file of annotations") if drawn else mask)
     files = [part.path for part in chosen.parts.values()]
     unused = {path: Fate(why="unused list") for path in chosen.idle}
     classes = first_file(found.root, FILES)

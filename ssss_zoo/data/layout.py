@@ -248,8 +248,7 @@ def pair_up(corner: Corner, found: Found, parts: Parts) -> list[Mapping[str, Pat
     found.said += f", {pairs.said}" if pairs.said else ""
     for path, fault in pairs.faults.items():
         found.refuse(path, fault.kind, fault.message)
-    for key, path in pairs.lost.items():
-        message = lost_message(key, path, corner, found.tree, parts)
+    for path, message in lost_masks(pairs, corner, found.tree, parts).items():
         if not pairs.masks:
             raise UserError(f"{message} (none of {len(pairs.lost)} masks is)")
         found.refuse(path, "no image", message)
@@ -327,16 +326,27 @@ def there(paths: Sequence[Path]) -> str:
 # --- what is no mask, or no image, and looks like one ---------------------------------------------------------------
 
 
-def lost_message(key: Key, path: Path, corner: Corner, tree: Tree, parts: Parts) -> str:
-    """What is said of a mask without an image."""
-    for other in tree.unread(corner.images):
-        if not is_json(other) and key_of(other, corner.images, corner, parts) in (key, strip(key)):
-            return f"mask {path} has no image that can be read: {other} is {unreadable(other, tree)}; {CONVERT}"
-    wanted = corner.images.joinpath(*filter(None, key))
-    return (
-        f"mask {path} has no image: no {wanted}.*; a mask is called like its image, perhaps with an ending such as "
-        f"{ENDINGS[0]}, or with one that all masks have"
-    )
+def lost_masks(pairs: Pairs, corner: Corner, tree: Tree, parts: Parts) -> dict[Path, str]:
+    """What is said of each mask without an image."""
+    if not pairs.lost:
+        return {}
+    unread = {key_of(path, corner.images, corner, parts): path for path in tree.unread(corner.images)}
+    bare = {key[1].casefold(): path for key, path in pairs.images.items() if key not in pairs.masks}
+    found = {}
+    for key, path in pairs.lost.items():
+        other = next((unread[way] for way in (key, strip(key)) if way in unread and not is_json(unread[way])), None)
+        alike = next((bare[way[1].casefold()] for way in (key, strip(key)) if way[1].casefold() in bare), None)
+        wanted = corner.images.joinpath(*filter(None, key))
+        if other:
+            found[path] = f"mask {path} has no image that can be read: {other} is {unreadable(other, tree)}; {CONVERT}"
+        elif alike:
+            found[path] = f"mask {path} has no image, but {alike} differs in capitals or part only: make them alike"
+        else:
+            found[path] = (
+                f"mask {path} has no image: no {wanted}.*; a mask is called like its image, perhaps with an ending "
+                f"such as {ENDINGS[0]}, or with one that all masks have"
+            )
+    return found
 
 
 def unread_masks(bare: Mapping[Key, Path], corner: Corner, tree: Tree, parts: Parts) -> dict[Path, str]:
@@ -435,18 +445,24 @@ def add_loose(found: Found, further: Sequence[str], parts: Parts) -> None:
     for folder in [*usual, *(Path(name).expanduser() for name in further)]:
         if not folder.is_dir():
             raise UserError(f"no folder {folder} (data.unlabelled, from the working directory)")
-        tree = found.tree
-        if not folder.is_relative_to(root):
-            inside = folder.resolve().is_relative_to(root.resolve())
-            folder = root / folder.resolve().relative_to(root.resolve()) if inside else folder
-            tree = found.tree if inside else walk(folder)
-            found.trees += [] if inside else [tree]
+        within = below_root(folder, root)
+        tree = found.tree if within else walk(folder)
+        found.trees += [] if within else [tree]
+        folder = within or folder
         images = [path for path in tree.images(folder) if path not in taken]
         wrong = masks_among(images, set(images))
         for path, message in wrong.items():
             found.refuse(path, "mask beside", message)
         found.loose += [Sample(label(path, root), path) for path in images if path not in wrong]
         taken |= set(images)
+
+
+def below_root(folder: Path, root: Path) -> Path | None:
+    """A folder by its path from the root, where it lies below it, however it was written."""
+    for real in (os.path.abspath, os.path.realpath):
+        if Path(real(folder)).is_relative_to(real(root)):
+            return root / os.path.relpath(real(folder), real(root))
+    return None
 
 
 def among_loose(path: Path, root: Path) -> bool:

@@ -101,6 +101,10 @@ class Files:
         """The mask of an image that a list gives none for; empty where nothing else tells it."""
         return ""
 
+    def why(self, text: str) -> str:
+        """Why `text` names no image, where more is known."""
+        return ""
+
     def there(self, text: str) -> str:
         spelled = [text, text.replace("\\", "/")] if "\\" in text else [text]
         return next((found for word in spelled if word and (found := self.spelled(word))), "")
@@ -216,7 +220,7 @@ def missing_file(
     if not with_image:
         image = choices[0][0] if len(choices) <= 2 else choices[-1][0]
         other = exists(root / image)
-        what = f"{root / image} is no regular file" if other else f"no image {root / image}"
+        what = f"{root / image} is no regular file" if other else f"no image {root / image}{files.why(image)}"
         return UserError(f"{where}: {what}; {files.expected} {root}")
     image, mask = with_image[-1] if with_image[-1][1] else with_image[0]
     if mask.lower() in NO_MASK:

@@ -25,7 +25,7 @@ HIDDEN = "hidden"
 PIPE = "a pipe, socket or device: only regular files are read"
 BROKEN = "nothing is where it leads"
 MISSED = (CONVERT, PIPE, BROKEN)  # of files that were perhaps meant to be read
-ORDER = ("labelled image", "validation image", "unlabelled image", "mask", "list", "class list")
+ORDER = ("labelled image", "validation image", "unlabelled image", "mask", "file of annotations", "list", "class list")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ class Known(Files):
     def mask_of(self, image: str) -> str:
         return self.pairing.get(image, "")
 
+    def why(self, text: str) -> str:
+        called = [sample.name for sample in self.samples if composed(text) in spellings(sample.name, ())]
+        return f" ({' and '.join(called[:2])} are called so: write the path)" if len(called) > 1 else ""
+
 
 def spellings(name: str, homes: Sequence[str]) -> set[str]:
     """What a list may call a file: its path from the root or a folder, or its name, with and without suffix."""
@@ -171,15 +175,15 @@ def candidates(root: Path) -> Iterator[Path]:
 def roles_of(path: Path, known: Files) -> tuple[list[str], str]:
     """The parts that a list speaks of, by its column or its name; or why a list is not used; neither for other text.
 
-    Raises UserError for a list with a column of parts that cannot be read: what it says is not passed over.
+    Raises UserError for one that is a list by its name or columns and cannot be read: it is not passed over.
     """
     by_name, table = role(path.stem), path.suffix.lower() in TABLES
     try:
         rows = read_rows(path)
     except UserError as error:
-        if has_parts(path):
+        if by_name or has_parts(path):
             raise
-        return [], brief(error, 240) if by_name or table else ""
+        return [], brief(error, 240) if table else ""
     named = [
         any(known.image(word) for word, _ in ([(row.image, "")] if row.image else cut(row.text)))
         for row in rows[:PEEKED]
@@ -189,7 +193,8 @@ def roles_of(path: Path, known: Files) -> tuple[list[str], str]:
         return roles, ""
     if named and all(named):
         return [], f"its name says no part: data.split={path.name} takes its images as the labelled ones"
-    return [], "no line of it names an image that is here" if by_name or (table and any(roles)) else ""
+    lost = bool(rows) and (by_name or (table and any(roles)))
+    return [], f"it names no image that is here, but {brief(rows[0].image or rows[0].text)}" if lost else ""
 
 
 def check_lists(found: Found, parts: Mapping[str, Written]) -> None:

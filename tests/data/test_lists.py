@@ -1,5 +1,7 @@
 """Split lists in the field's format: what they give, and what is said of a wrong line."""
 
+import os
+
 import pytest
 
 from ssss_zoo.config import DataConfig
@@ -208,3 +210,26 @@ def test_wrong_class_list_is_named(tmp_path, text, words):
 
 def test_palette_is_distinct():
     assert len(set(palette(255))) == 255
+
+
+# --- what lists may name --------------------------------------------------------------------------------------------
+
+
+def test_files_outside_the_root_are_noted_once(root, tmp_path_factory):
+    folder = write(root, val="f", train="abcde", _4__labeled="ab", _4__unlabeled="cd")
+    assert list(read_split(root, folder, "4").notes) == []
+    far = tmp_path_factory.mktemp("far") / "x.jpg"
+    far.touch()
+    (folder / "4/unlabeled.txt").write_text(f"{far}\nimages/../../{root.name}/images/c.jpg\n")
+    assert list(read_split(root, folder, "4").notes) == [f"the lists name 1 file outside {root}: {far}"]
+
+
+def test_a_pipe_in_a_list_is_no_file(root):
+    os.mkfifo(root / "images/p.jpg")
+    (root / "list.txt").write_text("images/p.jpg masks/a.png")
+    refusal(lambda: read_list(root / "list.txt", root, need_masks=False), "line 1", "images/p.jpg is no regular file")
+
+
+def test_parts_in_columns_are_not_for_benchmarks(root):
+    (root / "list.csv").write_text("image,mask,split\nimages/a.jpg,masks/a.png,train")
+    refusal(lambda: read_list(root / "list.csv", root, need_masks=True), "column of parts", "dataset=folder")
