@@ -16,7 +16,7 @@ from ssss_zoo.data.codes import upright_size
 from ssss_zoo.data.files import FileDataset, fitted, same_aspect
 from ssss_zoo.data.images import Reading, image_size
 from ssss_zoo.data.layout import Found, scan
-from ssss_zoo.data.lists import Lists, find_root, first_file, list_path, named_splits, others, outside
+from ssss_zoo.data.lists import LISTS, Lists, find_root, first_file, list_path, named_splits, others, outside
 from ssss_zoo.data.masks import understand
 from ssss_zoo.data.parts import LABELLED, TEST, TRAIN, UNLABELLED, VAL
 from ssss_zoo.data.tree import MISSED, Fate, fates, label, number_of, summary
@@ -191,7 +191,8 @@ def account(
                 drawn = mask.what and path.suffix.lower() == ".json"
                 claims.setdefault(path, Fate("file of annotations") if drawn else mask)
     files = [part.path for part in chosen.parts.values()]
-    unused = {path: Fate(why="unused list") for path in chosen.idle}
+    lying = [path for path in found.tree.below(found.root / "splits") if path.suffix.lower() in LISTS]
+    unused = {path: Fate(why="unused list") for path in (*lying, *chosen.idle)}
     classes = first_file(found.root, FILES)
     told = {path: Fate("list") for path in files} | ({classes: Fate("class list")} if classes else {})
     return fates(found.trees, {**claims, **unused, **told, **found.refused})

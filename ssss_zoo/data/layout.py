@@ -22,6 +22,7 @@ from ssss_zoo.data.pairing import (
     pair_masks,
     partners,
     sampled,
+    stem_of,
     strip,
     with_endings,
 )
@@ -140,7 +141,8 @@ def check_parts(found: Found, parts: Parts) -> None:
 def chosen(tree: Tree, data: DataConfig, parts: Parts) -> tuple[str, list[Corner]]:
     """The layout that `data.layout` names or the only one that fits, and its corners."""
     root = tree.root
-    images, masks = ((name,) if name else usual for name, usual in ((data.images, IMAGES), (data.masks, MASKS)))
+    images = (os.path.normpath(data.images),) if data.images else IMAGES
+    masks = (os.path.normpath(data.masks),) if data.masks else MASKS
     fitting: dict[str, list[Corner]] = {}
     top = corner_of(root, tree, images, masks)
     if top:
@@ -177,6 +179,8 @@ def corner_of(place: Path, tree: Tree, images: Sequence[str], masks: Sequence[st
     inside = sorted(subfolders(place))
     wanted = [{name.lower() for name in names} for names in (images, masks)]
     found = [[place / name for name in inside if name.lower() in names] for names in wanted]
+    deep = [[place / name for name in names if len(names) == 1 and os.sep in name] for names in (images, masks)]
+    found = [near or [folder for folder in far if folder.is_dir()] for near, far in zip(found, deep, strict=True)]
     for folders, key in zip(found, ("images", "masks"), strict=True):
         if len(folders) > 1:
             names = " and ".join(f"{folder.name}/" for folder in folders)
@@ -286,7 +290,7 @@ def paired(corner: Corner, tree: Tree, parts: Parts) -> Pairs:
     files, masks = tree.images(corner.images), tree.images(corner.masks) or tree.json(corner.masks)
     for folder, paths in ((corner.images, files), (corner.masks, masks)):
         if not paths:
-            raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)}; {there(tree.below(folder))})")
+            raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)}; {there(tree, folder)})")
     images, same = keyed(files, lambda path: key_of(path, corner.images, corner, parts), tree.root)
     of_mask, more = keyed(masks, lambda path: key_of(path, corner.masks, corner, parts), tree.root)
     pairs = pair_masks(images, of_mask, tree.root)
@@ -317,10 +321,10 @@ def paired_beside(corner: Corner, tree: Tree, parts: Parts) -> Pairs:
     return Pairs(images, masks, said=among.said, lost=lost, faults=faults)
 
 
-def there(paths: Sequence[Path]) -> str:
-    """What files there are, by their suffix."""
-    kinds = Counter(path.suffix.lower() or "no suffix" for path in paths).most_common(4)
-    return f"there: {', '.join(f'{count} of {kind}' for kind, count in kinds) or 'nothing'}"
+def there(tree: Tree, folder: Path) -> str:
+    """What files there are in a folder without images."""
+    kinds = Counter(unreadable(path, tree) for path in tree.unread(folder)).most_common(4)
+    return f"there: {', '.join(f'{count} times {kind}' for kind, count in kinds) or 'nothing'}"
 
 
 # --- what is no mask, or no image, and looks like one ---------------------------------------------------------------
@@ -350,21 +354,36 @@ def lost_masks(pairs: Pairs, corner: Corner, tree: Tree, parts: Parts) -> dict[P
 
 
 def unread_masks(bare: Mapping[Key, Path], corner: Corner, tree: Tree, parts: Parts) -> dict[Path, str]:
-    """Files that are called like the mask of an image without one, and are no masks that can be read."""
-    found = {}
-    apart = corner.masks != corner.images
-    for path in tree.unread(corner.masks):
+    """Files in the folder of masks, or beside the images, that are called like the mask of an image without one, and
+    are no masks that can be read."""
+    found = unread_beside(tree, corner.images, set(bare.values()), drawn=corner.masks != corner.images)
+    for path in tree.unread(corner.masks) if corner.masks != corner.images else []:
         key = key_of(path, corner.masks, corner, parts)
-        keys = [strip(key), (key[0], key[1].partition(".")[0])] + ([key] if apart else [])
-        image = next((bare[other] for other in keys if other in bare and (apart or other != key)), None)
-        if image and not (not apart and is_json(path)):
-            why = unreadable(path, tree)
-            found[path] = f"{image} has no mask that can be read: {path} is {why}; save it as PNG, or remove it"
-    drawn = annotations_of(tree, corner.images) if apart else {}
-    beside = [path for path, image in drawn.items() if image in set(bare.values())]
-    if beside and is_labelme(beside[0]):
-        found |= {path: f"{path} holds shapes of LabelMe, and masks are read from {corner.masks}" for path in beside}
+        ways = (key, strip(key), (key[0], key[1].partition(".")[0]))
+        image = next((bare[way] for way in ways if way in bare), None)
+        if image:
+            found[path] = no_mask(image, path, tree)
     return found
+
+
+def unread_beside(tree: Tree, folder: Path, bare: set[Path], drawn: bool) -> dict[Path, str]:
+    """Files in a folder of images that are called like the mask of one of `bare`, and are no masks that can be read.
+    drawn: whether files of annotations are such."""
+    stems = {stem_of(image): image for image in bare}
+    named = {path: strip(("", stem_of(path)))[1] for path in tree.unread(folder)}
+    found = {
+        path: no_mask(stems[stem], path, tree)
+        for path, stem in named.items()
+        if stem in stems and stem != stem_of(path)
+    }
+    beside = [path for path, image in annotations_of(tree, folder).items() if image in bare] if drawn else []
+    if beside and is_labelme(beside[0]):
+        found |= {path: f"{path} holds shapes of LabelMe, and masks are read from other files" for path in beside}
+    return found
+
+
+def no_mask(image: Path, path: Path, tree: Tree) -> str:
+    return f"{image} has no mask that can be read: {path} is {unreadable(path, tree)}; save it as PNG, or remove it"
 
 
 def unreadable(path: Path, tree: Tree) -> str:
@@ -453,6 +472,8 @@ def add_loose(found: Found, further: Sequence[str], parts: Parts) -> None:
         wrong = masks_among(images, set(images))
         for path, message in wrong.items():
             found.refuse(path, "mask beside", message)
+        for path, message in unread_beside(tree, folder, set(images), drawn=True).items():
+            found.refuse(path, "mask not read", message)
         found.loose += [Sample(label(path, root), path) for path in images if path not in wrong]
         taken |= set(images)
 

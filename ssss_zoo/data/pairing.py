@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,7 +80,24 @@ def pair_masks(images: Mapping[Key, Path], masks: Mapping[Key, Path], root: Path
         return Pairs(images, shared, said=said, lost=lost)
     groups = by_class(images, masks)
     first = {key: next(iter(group.values())) for key, group in groups.items()}
+    shorter = {} if groups else without_tail(images)
+    if shorter:  # images have an ending, too, such as a_sat.jpg beside a_mask.png
+        pairs = pair_masks({short: images[key] for short, key in shorter.items()}, masks, root)
+        found = {shorter[short]: path for short, path in pairs.masks.items()}
+        files = [(images[key].name, path.name) for key, path in found.items()]
+        said = f"images and masks have an ending each, as {' and '.join(files[0])}" if files else ""
+        return replace(pairs, images=images, masks=found, said=said)
     return Pairs(images, first, groups, lost={} if groups else masks)
+
+
+def without_tail(keys: Iterable[Key]) -> dict[Key, Key]:
+    """Keys by what is left of them without the ending that all have; nothing where they have none in common, or are
+    too few to tell."""
+    parted = {key: re.fullmatch(r"(.*[^/])([_-][^_/-]+)", key[1]) for key in keys}
+    tails = {match[2] if match else "" for match in parted.values()}
+    if len(parted) < 2 or len(tails) != 1 or "" in tails:
+        return {}
+    return {(key[0], match[1]): key for key, match in parted.items() if match}
 
 
 def named_alike(images: Mapping[Key, Path], masks: Mapping[Key, Path], own: Mapping[Key, Key], root: Path) -> Pairs:
@@ -230,7 +248,10 @@ def with_endings(files: Sequence[Path]) -> dict[Path, Path]:
     stems = {path: stem_of(path) for path in files}
     known = {stem: path for path, stem in reversed(stems.items())}
     bare = {path: strip(("", stem))[1] for path, stem in stems.items()}
-    return {path: known[stem] for path, stem in bare.items() if stem in known and stem != stems[path]}
+    found = {path: known[stem] for path, stem in bare.items() if stem in known and stem != stems[path]}
+    others = {("", stem): path for path, stem in stems.items() if bare[path] == stem}
+    shorter = {short[1]: others[key] for short, key in without_tail(others).items()} if not found else {}
+    return found or {path: shorter[stem] for path, stem in bare.items() if stem in shorter and stem != stems[path]}
 
 
 def stem_of(path: Path) -> str:

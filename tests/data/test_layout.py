@@ -41,6 +41,23 @@ def test_folders_of_other_names_are_given(tmp_path):
     assert len(opened(tmp_path, images="photos", masks="truth").labelled) == 4
 
 
+@pytest.mark.parametrize("written", ["photos/", "./photos", "deep/photos"])
+def test_folders_are_given_in_any_spelling(tmp_path, written):
+    image(tmp_path, *(f"{written}/{index}.jpg" for index in range(5)))
+    mask(tmp_path, *(f"truth/{index}.png" for index in range(5)))
+    assert len(opened(tmp_path, images=written, masks="./truth/").labelled) == 4
+
+
+@pytest.mark.parametrize("written", ["root/more", "root/../root/more", "{0}/root/more", "{0}/root/../pool"])
+def test_unlabelled_folders_are_found_however_they_are_written(tmp_path, monkeypatch, written):
+    monkeypatch.chdir(tmp_path)
+    pairs(tmp_path / "root", 4)
+    image(tmp_path, "root/more/a.png", "pool/a.png")
+    dataset = opened("root", unlabelled=[written.format(tmp_path)])
+    assert len(dataset.unlabelled) == 1
+    assert list(dataset.account.values()).count("unlabelled image") == 1
+
+
 def test_masks_may_have_an_ending(tmp_path):
     image(tmp_path, *(f"images/{index}.jpg" for index in range(5)))
     mask(tmp_path, *(f"masks/{index}_mask.png" for index in range(4)), "masks/4.png")
@@ -277,6 +294,26 @@ def test_what_is_called_like_the_mask_of_an_image_without_one_is_a_fault(tmp_pat
     refusal(opened(tmp_path).check, "images/03.jpg", "no mask that can be read", name)
 
 
+@pytest.mark.parametrize("name", ["b_mask.npy", "b-label.heic", "b.json"])
+@pytest.mark.parametrize("home", ["images", "unlabelled"])
+def test_a_mask_that_is_not_read_beside_an_image_without_one_is_a_fault(tmp_path, home, name):
+    pairs(tmp_path, 3)
+    photo(tmp_path, f"{home}/b.jpg")
+    (tmp_path / home / name).write_text('{"shapes": [], "imageHeight": 2, "imageWidth": 2}')
+    refusal(opened(tmp_path).check, f"{home}/{name}")
+
+
+def test_other_files_beside_an_image_are_no_masks(tmp_path):
+    pairs(tmp_path, 3)
+    for name in ("b.jpg", "b.xml", "b.json", "b.txt", "b.jpg.aux.xml", "b_notes.md"):
+        (
+            photo(tmp_path, f"unlabelled/{name}")
+            if name == "b.jpg"
+            else (tmp_path / "unlabelled" / name).write_text("{}")
+        )
+    assert opened(tmp_path).faults == []
+
+
 @pytest.mark.parametrize("home", ["images", "unlabelled"])
 def test_a_mask_among_images_is_a_fault(tmp_path, home):
     pairs(tmp_path, 3)
@@ -312,6 +349,22 @@ def test_images_and_masks_of_one_name_in_one_folder(tmp_path, image_name, mask_n
     dataset = opened(five(tmp_path, mask_name, image_name))
     assert (len(dataset.labelled), len(dataset.val)) == (4, 1)
     assert all(sample.mask.name == mask_name.format(sample.image.stem) for sample in dataset.labelled)
+
+
+@pytest.mark.parametrize(
+    ("image_name", "mask_name"),
+    [
+        ("images/{}_sat.jpg", "masks/{}_mask.png"),
+        ("images/{}_leftImg8bit.png", "masks/{}_gtFine_labelIds.png"),
+        ("images/{}_image.jpg", "masks/{}_truth.png"),
+        ("{}_sat.jpg", "{}_mask.png"),
+        ("{}-photo.jpg", "{}_gt.png"),
+    ],
+)
+def test_images_and_masks_may_have_an_ending_each(tmp_path, image_name, mask_name):
+    dataset = opened(five(tmp_path, mask_name, image_name))
+    assert (len(dataset.labelled), len(dataset.val)) == (4, 1)
+    assert all(sample.mask.name[:3] == sample.image.name[:3] for sample in dataset.labelled)
 
 
 def test_two_suffixes_that_nothing_tells_apart_are_asked_about(tmp_path):
