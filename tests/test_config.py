@@ -519,12 +519,12 @@ def test_release_lays_its_switches_over_the_recipe_and_nothing_else(method, data
     [
         ("unimatch", "voc", "partner", "twin"),
         ("fixmatch", "cityscapes", "partner", "twin"),
-        ("corrmatch", "voc", "kl_in_box", "True"),
+        ("corrmatch", "voc", "kl_in_box", "true"),
         ("cps_cutmix", "cityscapes", "partner", "twin"),
         ("prevmatch", "voc", "store", "best"),
         ("prevmatch", "cityscapes", "image_factor", "4"),
         ("rankmatch", "voc", "partner", "twin"),  # UniMatch's, on which it stands
-        ("u2pl", "voc", "release_bugs", "True"),
+        ("u2pl", "voc", "release_bugs", "true"),
     ],
 )
 def test_release_knows_the_switches_that_four_cards_had(method, dataset, key, value):
