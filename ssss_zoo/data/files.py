@@ -92,6 +92,17 @@ class FileDataset(Dataset):
         )  # fmt: skip
         self.notes = [*self.notes, *lists.notes]
 
+    def areas(self, samples: Sequence[Sample]) -> list[int]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self.area, samples))
+
+    def area(self, sample: Sample) -> int:
+        try:
+            height, width = image_size(sample.image, self.reading)
+        except UserError:
+            return 1  # whoever reads it says what is wrong with it
+        return height * width
+
     def check(self) -> None:
         check_pairs(self)
 
