@@ -20,6 +20,16 @@ class UserError(Exception):
     """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback."""
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a leading `~` or `~name` as the folder that it stands for. Raises UserError where this machine
+    knows of none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        who = str(path).partition("/")[0]
+        raise UserError(f"{path}: {who} is the home folder of nobody known here; write the whole path") from None
+
+
 class Interrupted(Exception):
     """The person pressed Ctrl-C: the run saved its state first. The command line exits with 130."""
 

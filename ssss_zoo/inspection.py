@@ -17,7 +17,7 @@ from torch import Tensor
 from ssss_zoo import checkpoint
 from ssss_zoo.config import Config, resolve
 from ssss_zoo.engine import seed_draws
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.job import open_dataset
 from ssss_zoo.pictures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
 from ssss_zoo.plugins import build_methods, load, spoken
@@ -48,10 +48,10 @@ def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
     given = list(words)
     own = OWN | {key: value for key, _, value in (word.partition("=") for word in given) if key in OWN}
     rest = [word for word in given if word.partition("=")[0] not in OWN]
-    file = Path(own["file"]).expanduser()
+    file = expanded(own["file"])
     if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
         raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
-    config = run_config(Path(own["run"]).expanduser(), rest) if own["run"] else resolve(rest)
+    config = run_config(expanded(own["run"]), rest) if own["run"] else resolve(rest)
     after, images = (whole_number(key, own[key], least) for key, least in (("after", 0), ("images", 1)))
     return inspect_step(config, own["run"] or None, after, images), file
 
@@ -70,10 +70,10 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
     dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     training = make_training(make_job(config, methods, dataset, Path("nowhere")), Stage(), 0, 0)
     if run:
-        place = checkpoint.find_folder(Path(run).expanduser() / "last")
+        place = checkpoint.find_folder(expanded(run) / "last")
         if place is None:
             raise UserError(f"run={run} holds no checkpoint yet")
-        training.restore_folder(place, checkpoint.load_state(place))
+        training.restore(place, checkpoint.load_state(place))
     begin = min(training.step, training.steps - 1)
     feed = training.open_feed(begin)
     for step in range(begin, begin + after):

@@ -13,14 +13,13 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 import pluggy
 
 from ssss_zoo import specs
 from ssss_zoo.config import Config, build
-from ssss_zoo.errors import UserError, nearest, unknown
+from ssss_zoo.errors import UserError, expanded, nearest, unknown
 from ssss_zoo.reading import typed
 
 PROJECT = "ssss_zoo"
@@ -67,7 +66,7 @@ def local_methods(paths: Sequence[str]) -> dict[str, type]:
 
 def methods_of_file(path: str) -> dict[str, type]:
     """Raises UserError for a file that is not there, fails, or holds no method."""
-    file = Path(path).expanduser().resolve()
+    file = expanded(path).resolve()
     if not file.is_file():
         raise UserError(f"plugins.path={path}: no such file; it takes the path of one Python file")
     spec = importlib.util.spec_from_file_location(f"{LOCAL}{file.stem}", file)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.reading import read_file
 from ssss_zoo.text import brief
 
@@ -49,7 +49,7 @@ def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]
     Raises UserError for a file that is not there, or whose name is no name for a method."""
     names, found = [], {}
     for part in method.split("+"):
-        file = Path(part).expanduser()
+        file = expanded(part)
         if file.suffix != ".py":
             names.append(part)
             continue

@@ -11,7 +11,7 @@ from torch import nn
 from ssss_zoo import checkpoint
 from ssss_zoo.config import Config, resolve, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.errors import UserError, check_choice
+from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.job import open_dataset
 from ssss_zoo.machine import choose_device
@@ -31,7 +31,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     if "run" not in asked:
         raise UserError("give the run's folder: ssss evaluate run=DIR")
     check_choice("weights", asked["weights"], ("last", "best"))
-    folder = Path(asked["run"]).expanduser()
+    folder = expanded(asked["run"])
     config = run_config(folder, given)
     place = checkpoint.find_folder(folder / asked["weights"])
     if place is None:

@@ -409,3 +409,16 @@ def test_images_without_masks_cannot_be_scored(ssss):
     done = ssss("run=run", "on=unlabelled", command="evaluate")
     assert done.code == 2
     assert done.line == "on=unlabelled: some of these images have no mask, so there is nothing to compare with"
+
+
+@pytest.mark.parametrize("words", [
+    ("data", "check", "dataset=folder", "data.root=~nobodyx/a"),
+    ("run", "method=fixmatch", "dataset=shapes", "output=~nobodyx/a"),
+    ("run", "method=~nobodyx/m.py", "dataset=shapes"),
+    ("evaluate", "run=~nobodyx/a"),
+    ("data", "preview", "dataset=shapes", "file=~nobodyx/a.png"),
+    ("compare", "study=~nobodyx/s.yaml", "dataset=shapes"),
+], ids=" ".join)  # fmt: skip
+def test_the_home_of_nobody_is_one_line(words, capsys):
+    assert command_line(words) == 2
+    assert "~nobodyx is the home folder of nobody known here; write the whole path" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ssss_zoo.comparison.study import split_commas
 from ssss_zoo.config import resolve
-from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.errors import Interrupted, UserError, expanded
 from ssss_zoo.listing import hooks
 from ssss_zoo.reading import read_file
 from ssss_zoo.recipes import recipes
@@ -64,7 +64,7 @@ def search(words: Iterable[str], tell: Callable[[str], None] = lambda line: None
     if not any(word.startswith("data.hold_out=") for word in common):
         common.append(f"data.hold_out={HOLD_OUT}")
     trials = number(own.get("trials", str(TRIALS)))
-    folder = Path(own.get("output") or usual_folder(common)).expanduser()
+    folder = expanded(own.get("output") or usual_folder(common))
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name="search",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config import Config, resolve
-from ssss_zoo.errors import UserError, check_choice, unknown
+from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.reading import read_file
 from ssss_zoo.recipes import RELEASE, local_files, recipes
 
@@ -111,7 +111,7 @@ def read_study(words: Iterable[str]) -> Study:
         tuple(rows),
         seeds_of(own.get("seeds", "")),
         tuple(common),
-        Path(str(own["output"])).expanduser() if own.get("output") else Path(),
+        expanded(str(own["output"])) if own.get("output") else Path(),
         str(own.get("budget", "steps")),
         str(own.get("launcher", "local")),
         jobs_of(own.get("jobs")),
@@ -124,9 +124,9 @@ def read_study(words: Iterable[str]) -> Study:
 def study_file(name: str) -> dict[str, Any]:
     """A file of configs/study/ by its name, or any by its path. Raises UserError where there is none."""
     known = recipes("study")
-    if name not in known and not Path(name).expanduser().is_file():
+    if name not in known and not expanded(name).is_file():
         raise unknown("study", name, known, f"study={name} (or the path of a file)")
-    return read_file(known.get(name, Path(name).expanduser()))
+    return read_file(known.get(name, expanded(name)))
 
 
 def split_commas(text: Any) -> list[str]:

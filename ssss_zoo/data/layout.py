@@ -30,7 +30,7 @@ from ssss_zoo.data.parts import PARTS, TEST, TRAIN, VAL, WORDS, Parts, is_loose,
 from ssss_zoo.data.polygons import Coco, LabelMe, pair_coco, read_coco
 from ssss_zoo.data.regions import ClassFiles, Regions
 from ssss_zoo.data.tree import CONVERT, Fate, Tree, composed, label, walk
-from ssss_zoo.errors import UserError, nearest
+from ssss_zoo.errors import UserError, expanded, nearest
 from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
@@ -201,8 +201,8 @@ def corner_of(place: Path, tree: Tree, images: Sequence[str], masks: Sequence[st
 
 def annotations_of(tree: Tree, folder: Path) -> dict[Path, Path]:
     """The JSON files of a folder that are called like an image beside them, and that image."""
+    stems = {composed(str(path.with_suffix(""))): path for path in tree.images(folder)}
     named = {path: composed(str(path.with_suffix(""))) for path in tree.json(folder)}
-    stems = {composed(str(path.with_suffix(""))): path for path in tree.images(folder)} if named else {}
     return {path: stems[stem] for path, stem in named.items() if stem in stems}
 
 
@@ -461,7 +461,7 @@ def add_loose(found: Found, further: Sequence[str], parts: Parts) -> None:
     root = found.root
     homes = [root, *(root / name for part, name in part_folders(root, parts) if part == TRAIN)]
     usual = [home / name for home in homes for name in sorted(subfolders(home)) if is_loose(name)]
-    for folder in [*usual, *(Path(name).expanduser() for name in further)]:
+    for folder in [*usual, *(expanded(name) for name in further)]:
         if not folder.is_dir():
             raise UserError(f"no folder {folder} (data.unlabelled, from the working directory)")
         within = below_root(folder, root)

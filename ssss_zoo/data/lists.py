@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ssss_zoo.data.tables import NO_MASK, TABLES, Row, read_rows
 from ssss_zoo.data.tree import composed, number_of
-from ssss_zoo.errors import UserError, unknown
+from ssss_zoo.errors import UserError, expanded, unknown
 from ssss_zoo.records import Sample
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def find_root(data: DataConfig, dataset: str, content: str) -> Path:
     """`data.root`, else `$SSSS_DATA/<dataset>`. Raises UserError, naming its `content`, when it is absent."""
     store = os.environ.get("SSSS_DATA")
     if data.root:
-        root, origin = Path(data.root).expanduser(), "data.root"
+        root, origin = expanded(data.root), "data.root"
     elif store:
-        root, origin = Path(store).expanduser() / dataset, f"$SSSS_DATA/{dataset}"
+        root, origin = expanded(store) / dataset, f"$SSSS_DATA/{dataset}"
     else:
         raise UserError(
             f"where is the data set {dataset}? give data.root=PATH, the folder of {content}, or put them at "
@@ -302,7 +302,7 @@ def first_file(folder: Path, names: Sequence[str]) -> Path | None:
 def list_path(root: Path, split: str) -> Path | None:
     """`split` as the path of a list, where it is one. Raises UserError for a `.txt`, `.csv` and the like that is not
     there."""
-    for path in (Path(split).expanduser(), root / split):
+    for path in (expanded(split), root / split):
         if path.is_file():
             return path
     if split.lower().endswith(LISTS):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.errors import UserError, check_choice, check_range, nearest
+from ssss_zoo.errors import UserError, check_choice, check_range, expanded, nearest
 
 if TYPE_CHECKING:
     from ssss_zoo.config import ModelConfig
@@ -93,7 +93,7 @@ def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], 
         if settings.weights == "imagenet":
             load_weights(encoder, lite0_weights(), settings)
         elif settings.weights != "none":
-            load_weights(encoder, read_weights(Path(settings.weights).expanduser()), settings)
+            load_weights(encoder, read_weights(expanded(settings.weights)), settings)
     own = encoder.pretrained_cfg
     if settings.freeze_norm:
         freeze_norm(encoder, settings)
