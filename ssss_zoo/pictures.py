@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,17 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.classes import Colour
 from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.records import IGNORE, Sample
 
 GAP, LINE, WIDEST = 6, 16, 480  # pixels: between panels, of a text line, of a panel
 BAR, BARS = 14, 360  # pixels: height and greatest length of a bar
-HEADS = ("ground truth", "prediction", "wrong (red), void (grey)")  # beside the image, which has its name
+HEADS = ("ground truth", "prediction", "wrong (red), void (checked)")  # beside the image, which has its name
+WRONG, DARK = (230, 40, 40), 0.35  # colour of what is predicted wrongly; share of its light that the rest keeps
+SWATCH = 12  # pixels: side of a colour in the legend
+CHECK = 4  # pixels: side of a square of the pattern that void is drawn with
+VOID = "void, not counted"  # in the legend
 Panel = tuple[str, Image.Image]  # a head and what is below it
 
 
@@ -43,13 +49,14 @@ def panels(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset:
 
     image: (H, W, 3) uint8; truth, predicted: (H, W) ids.
     """
-    wrong = (image * 0.35).astype(np.uint8)
-    wrong[(predicted != truth) & (truth != IGNORE)] = (230, 40, 40)
-    wrong[truth == IGNORE] = (128, 128, 128)
-    pictures = [Image.fromarray(p) for p in (image, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
     scale = max(1, 320 // image.shape[1]) if image.shape[1] <= WIDEST else WIDEST / image.shape[1]
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    return [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
+    image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST))
+    truth, predicted = resized(truth, size), resized(predicted, size)
+    wrong = (image * DARK).astype(np.uint8)
+    wrong[predicted != truth] = WRONG
+    wrong = checked(wrong, truth == IGNORE, dataset)
+    return [Image.fromarray(p) for p in (image, coloured(truth, dataset), coloured(predicted, dataset), wrong)]
 
 
 def photo(image: np.ndarray) -> np.ndarray:
@@ -59,10 +66,37 @@ def photo(image: np.ndarray) -> np.ndarray:
 
 
 def coloured(ids: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """(H, W) class ids as (H, W, 3) colours; void is grey."""
-    table = np.full((256, 3), 128, np.uint8)
+    """(H, W) class ids as (H, W, 3) colours; void is checked, see `checked`. For a picture of another size the ids are
+    to be resized first, by `resized`."""
+    table = np.zeros((256, 3), np.uint8)
     table[: len(dataset.colours)] = dataset.colours
-    return table[ids]
+    return checked(table[ids], ids == IGNORE, dataset)
+
+
+def checked(picture: np.ndarray, void: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The picture (H, W, 3) with squares of two colours that no class has where `void` (H, W) is true."""
+    down, along = np.indices(void.shape)
+    squares = np.array(void_colours(tuple(dataset.colours)), np.uint8)[(down // CHECK + along // CHECK) % 2]
+    return np.where(void[..., None], squares, picture)
+
+
+@cache
+def void_colours(colours: tuple[Colour, ...]) -> tuple[Colour, Colour]:
+    """The two colours of void: of a grid of colours the one that is farthest from every class and from `WRONG`, and the
+    one that is farthest from these and from the first."""
+    grid = np.stack(np.meshgrid(*[np.arange(0, 256, 51)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    taken = [*colours, WRONG]
+    found: list[Colour] = []
+    for _ in range(2):
+        far = np.abs(grid[:, None] - np.array([*taken, *found])[None]).sum(axis=2).min(axis=1)
+        red, green, blue = (int(part) for part in grid[far.argmax()])
+        found.append((red, green, blue))
+    return found[0], found[1]
+
+
+def resized(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) class ids at another size (width, height): of each new pixel the nearest one's."""
+    return np.asarray(Image.fromarray(ids.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
 
 def sheet(rows: Sequence[Sequence[Panel]], dataset: Dataset) -> Image.Image:
@@ -70,7 +104,7 @@ def sheet(rows: Sequence[Sequence[Panel]], dataset: Dataset) -> Image.Image:
     width = max(sum(picture.width + GAP for _, picture in row) for row in rows) + GAP
     width = max(width, 480)
     per_line = max(1, width // 150)
-    legend = -(-len(dataset.class_names) // per_line) * LINE + GAP
+    legend = -(-(len(dataset.class_names) + 1) // per_line) * LINE + GAP
     heights = [max(picture.height for _, picture in row) for row in rows]
     height = LINE + sum(tall + LINE + GAP for tall in heights) + legend
     canvas = Image.new("RGB", (width, height), "white")
@@ -85,10 +119,12 @@ def sheet(rows: Sequence[Sequence[Panel]], dataset: Dataset) -> Image.Image:
             draw.rectangle(frame, outline="lightgrey")  # where white ends
             left += picture.width + GAP
         top += tall + LINE + GAP
-    for index, name in enumerate(dataset.class_names):
+    for index, name in enumerate((*dataset.class_names, VOID)):
         left, line = GAP + (index % per_line) * 150, top + (index // per_line) * LINE
-        draw.rectangle((left, line + 2, left + 10, line + 12), fill=dataset.colours[index], outline="black")
-        draw.text((left + 15, line + 1), name[:20], fill="black")
+        ids = np.full((SWATCH, SWATCH), index if index < len(dataset.class_names) else IGNORE, np.uint8)
+        canvas.paste(Image.fromarray(coloured(ids, dataset)), (left, line + 2))
+        draw.rectangle((left, line + 2, left + SWATCH - 1, line + SWATCH + 1), outline="black")
+        draw.text((left + SWATCH + 4, line + 1), name[:20], fill="black")
     return canvas
 
 

@@ -13,7 +13,7 @@ from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.stream import Crops
 from ssss_zoo.engine import seed_draws
-from ssss_zoo.pictures import WIDEST, bars, coloured, photo, sheet, spread, stacked
+from ssss_zoo.pictures import WIDEST, bars, coloured, photo, resized, sheet, spread, stacked
 from ssss_zoo.records import IGNORE
 
 HEADS = ("mask over it", "mask", "weak view", "its mask", "strong view")
@@ -34,9 +34,10 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
         item = crops[position]
         weak = item["image"]
         strong = (Strong(config.augment)(weak[None].float() / 255)[0] * 255).round().to(torch.uint8)
-        shown = [photo(image), overlay(image, mask, dataset), coloured(mask, dataset)]
-        shown += [photo(chw(weak)), coloured(item["mask"].numpy(), dataset), photo(chw(strong))]
-        rows.append(list(zip((samples[index].name, *HEADS), map(fitted, shown), strict=True)))
+        whole, part = fitted(photo(image)), fitted(photo(chw(weak)))
+        large, small = masked(mask, whole, dataset), masked(item["mask"].numpy(), part, dataset)
+        shown = [whole, Image.blend(whole, large, SHADE), large, part, small, fitted(photo(chw(strong)))]
+        rows.append(list(zip((samples[index].name, *HEADS), shown, strict=True)))
         pixels += np.bincount(mask.ravel(), minlength=IGNORE + 1)
     stacked([sheet(rows, dataset), histogram(pixels, dataset)]).save(file)
 
@@ -45,10 +46,9 @@ def chw(image: torch.Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """The image under its mask's colours; void stays as it is."""
-    mixed = (1 - SHADE) * photo(image) + SHADE * coloured(mask, dataset)
-    return np.where((mask == IGNORE)[..., None], photo(image), mixed.round().astype(np.uint8))
+def masked(mask: np.ndarray, picture: Image.Image, dataset: Dataset) -> Image.Image:
+    """A mask (H, W) in the colours of its classes, as large as the picture of its image."""
+    return Image.fromarray(coloured(resized(mask, picture.size), dataset))
 
 
 def fitted(picture: np.ndarray) -> Image.Image:

@@ -1,6 +1,8 @@
-"""`predictions.png`: true colours, what is wrong in red, void in grey, any size, any number of channels."""
+"""`predictions.png`: true colours, what is wrong in red, void checked, any size, any number of channels."""
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from ssss_zoo.config import EvaluateConfig
+from ssss_zoo.data.classes import palette
 from ssss_zoo.evaluation import Evaluator
-from ssss_zoo.pictures import GAP, LINE, WIDEST, coloured, cut, panels, predictions, spread
+from ssss_zoo.pictures import CHECK, GAP, LINE, WIDEST, WRONG, coloured, cut, panels, predictions, spread, void_colours
 from ssss_zoo.records import IGNORE, Output, Sample
 
 
@@ -55,9 +58,33 @@ def drawn(tmp_path, dataset: Drawn, count: int = 2) -> Image.Image:
         return picture
 
 
-def test_class_ids_take_their_colours_and_void_is_grey():
-    ids = np.array([[0, 1], [IGNORE, 0]])
-    assert coloured(ids, Drawn()).tolist() == [[[200, 0, 7], [200, 1, 7]], [[128, 128, 128], [200, 0, 7]]]
+def test_class_ids_take_their_colours_and_void_is_checked():
+    ids = np.full((2 * CHECK, 2 * CHECK), IGNORE)
+    ids[0, :2] = 0, 1
+    shown = coloured(ids, Drawn())
+    first, second = void_colours(Drawn().colours)
+    assert shown[0, :2].tolist() == [[200, 0, 7], [200, 1, 7]]
+    assert shown[1, 0].tolist() == shown[-1, -1].tolist() == list(first)
+    assert shown[1, CHECK].tolist() == shown[CHECK, 1].tolist() == list(second)
+
+
+PALETTES = {
+    "two greys": ((128, 128, 128), (100, 100, 100)),
+    "black and white": ((0, 0, 0), (255, 255, 255)),
+    "all corners": tuple(product((0, 255), repeat=3)),
+    "VOC": palette(21),
+    "as many as can be": palette(254),
+    "what void had for two greys": void_colours(((128, 128, 128), (100, 100, 100))),
+}
+
+
+@pytest.mark.parametrize("name", PALETTES)
+def test_no_class_has_a_colour_of_void_and_no_error_has_one(name):
+    found = void_colours(PALETTES[name])
+    taken = np.array([*PALETTES[name], WRONG])
+    for colour in found:
+        assert np.abs(taken - colour).sum(axis=1).min() >= 40
+    assert np.abs(np.subtract(*found)).sum() >= 40
 
 
 def test_the_four_panels_of_a_row():
@@ -69,9 +96,12 @@ def test_the_four_panels_of_a_row():
     corners = [panel[scale // 2 :: scale, scale // 2 :: scale] for panel in four]  # one pixel of each enlarged one
     assert (corners[0] == 100).all()
     assert corners[1][1, 0].tolist() == [200, 1, 7]
-    assert corners[1][1, 1].tolist() == [128, 128, 128]
     assert corners[2][0, 1].tolist() == [200, 1, 7]
-    assert corners[3].tolist() == [[[35, 35, 35], [230, 40, 40]], [[35, 35, 35], [128, 128, 128]]]
+    assert corners[3][0].tolist() == [[35, 35, 35], [230, 40, 40]]
+    assert corners[3][1, 0].tolist() == [35, 35, 35]
+    for panel in (four[1], four[3]):  # whole squares at whatever size
+        void = panel[scale:, scale:].reshape(-1, 3)
+        assert {tuple(colour) for colour in void.tolist()} == set(void_colours(Drawn().colours))
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 1000), (300, 481), (2000, 3), (1, 1), (480, 480), (100, 4096)])
@@ -96,7 +126,7 @@ def test_the_sheet_shows_every_row_and_every_class(tmp_path):
     assert picture.mode == "RGB"
     assert picture.height > one.height
     colours = {colour for _, colour in picture.getcolors(2**20)}
-    assert {(200, 0, 7), (200, 1, 7), (200, 2, 7), (128, 128, 128), (230, 40, 40)} <= colours
+    assert {(200, 0, 7), (200, 1, 7), (200, 2, 7), *void_colours(Drawn(classes=3).colours), WRONG} <= colours
     assert picture.width >= 480
 
 

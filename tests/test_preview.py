@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from ssss_zoo.cli import command_line
-from ssss_zoo.preview import fitted, histogram, overlay
+from ssss_zoo.pictures import void_colours
+from ssss_zoo.preview import fitted, histogram, masked
 
 
 class Drawn:
@@ -13,10 +14,13 @@ class Drawn:
     colours = ((0, 0, 255), (255, 0, 0))
 
 
-def test_an_overlay_blends_the_colours_and_leaves_void():
-    image = np.full((1, 3, 3), 100, np.uint8)
-    mixed = overlay(image, np.array([[0, 1, 255]]), Drawn())
-    assert mixed[0].tolist() == [[45, 45, 185], [185, 45, 45], [100, 100, 100]]  # 0.45 * 100 + 0.55 * colour
+def test_a_mask_is_as_large_as_its_picture_and_void_is_checked_at_that_size():
+    picture = fitted(np.full((1, 3, 3), 100, np.uint8))
+    shown = np.asarray(masked(np.array([[0, 1, 255]]), picture, Drawn()))
+    assert shown.shape == (80, 240, 3)
+    assert (shown[:, :80] == (0, 0, 255)).all()
+    assert (shown[:, 80:160] == (255, 0, 0)).all()
+    assert {tuple(colour) for colour in shown[:, 160:].reshape(-1, 3).tolist()} == set(void_colours(Drawn.colours))
 
 
 def test_a_histogram_has_bars_in_proportion():
