@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -16,14 +17,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ssss_zoo.config import Config, resolve, square
-from ssss_zoo.data.audit import Memory, Report, audit, parts_of
+from ssss_zoo.data.audit import Report, audit, parts_of
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
 from ssss_zoo.data.download import size
 from ssss_zoo.data.files import THREADS
 from ssss_zoo.data.lists import find_root
+from ssss_zoo.data.looks import Memory
 from ssss_zoo.data.prepare import ARCHIVES, carry_out, plan, said
-from ssss_zoo.data.splitting import labelled_order, list_sizes, write_lists
-from ssss_zoo.errors import UserError
+from ssss_zoo.data.splitting import VAL, labelled_order, list_sizes, write_lists
+from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.job import open_dataset
 from ssss_zoo.plugins import load
 from ssss_zoo.records import IGNORE
@@ -66,7 +68,7 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
         raise UserError(
             f"where to? give data.root=DIR, or set $SSSS_DATA (then it goes to $SSSS_DATA/{config.dataset})"
         )
-    root = Path(config.data.root or Path(store or "", config.dataset)).expanduser()
+    root = expanded(config.data.root or Path(store or "", config.dataset))
     todo = plan(benchmark, root)
     if not todo.done:
         console = Console(stderr=True)
@@ -111,14 +113,17 @@ def split_words(words: Iterable[str]) -> list[str]:
     memory.save()
     order = labelled_order(shown, config.seed)
     loose = parts_of(dataset)["unlabelled"]
-    write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
+    written = write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
     lines = []
     for name, count in counts.items():
         seen = set().union(*(shown[index] for index in order[:count]))
         lacks = [label for index, label in enumerate(dataset.class_names) if index not in seen]
         classes = f"without {', '.join(lacks)}" if lacks else "every class shown"
         lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(loose)} unlabelled, {classes}")
-    return lines
+    if written[-1].name == VAL:
+        held = f"the {len(dataset.val)} images" if len(dataset.val) > 1 else "the one image"
+        lines.append(f"{VAL} is new, too: {held} that validate so far do so with every list of this folder from now on")
+    return [*lines, "written: " + ", ".join(str(file) for file in written)]
 
 
 def preview_words(words: Iterable[str]) -> Path:
@@ -132,7 +137,7 @@ def preview_words(words: Iterable[str]) -> Path:
     if not own["count"].isdigit() or int(own["count"]) < 1:
         raise UserError(f"count must be a number of images, at least 1; got '{own['count']}'")
     config, dataset = opened(word for word in given if word.partition("=")[0] not in own)
-    file = Path(own["file"]).expanduser()
+    file = expanded(own["file"])
     if file.suffix.lower() not in (".png", ".jpg") or not file.absolute().parent.is_dir():
         raise UserError(f"file={file}: expected a .png or .jpg in a folder that exists")
     preview(dataset, config, int(own["count"]), file)
@@ -142,17 +147,9 @@ def preview_words(words: Iterable[str]) -> Path:
 def show_report(report: Report) -> None:
     """Findings by kind, shares of the classes, and what sizes allow."""
     console = Console()
-    found = report.figures
     console.print(class_table(report))
-    crop, batch = found["crop"], found["batch"]
-    console.print(
-        f"images {found['height'][0]} to {found['height'][2]} high, {found['width'][0]} to {found['width'][2]} wide; "
-        f"the largest crop that no image is too small for: {crop['largest_unpadded'][0]}x{crop['largest_unpadded'][1]} "
-        f"(planned {crop['planned'][0]}x{crop['planned'][1]}: {crop['padded_images']} images would be padded at full "
-        f"scale); a batch of more than {batch['largest_without_repeats']} repeats labelled images (planned "
-        f"{batch['planned']})",
-        soft_wrap=True,
-    )
+    if report.figures["height"][2]:
+        console.print(said_of_sizes(report.figures), soft_wrap=True)
     for kind, count in Counter((fault.level, fault.kind) for fault in report.faults).items():
         alike = [fault for fault in report.faults if (fault.level, fault.kind) == kind]
         console.print(f"[bold]{kind[0]}[/] {kind[1]} ({count}):", highlight=False)
@@ -161,8 +158,21 @@ def show_report(report: Report) -> None:
         if count > SHOWN:
             console.print(f"  and {count - SHOWN} more (--json has them)")
     worst = "nothing wrong" if not report.faults else "unusable" if report.code == 2 else "usable, with warnings"
-    console.print(
-        f"{worst}: {len(report.faults)} findings, {sum(f.level == UNUSABLE for f in report.faults)} of them stop a run"
+    stopping = sum(fault.level == UNUSABLE for fault in report.faults)
+    stops = f"{stopping} of them {'stops' if stopping == 1 else 'stop'} a run"
+    console.print(f"{worst}: {len(report.faults)} {'finding' if len(report.faults) == 1 else 'findings'}, {stops}")
+
+
+def said_of_sizes(found: dict[str, Any]) -> str:
+    """How large the images are, and what that means for the crop and the batch that are planned."""
+    crop, batch = found["crop"], found["batch"]
+    heights, widths = (" to ".join(map(str, sorted({found[way][0], found[way][2]}))) for way in ("height", "width"))
+    large, planned = ("x".join(map(str, crop[key])) for key in ("largest_unpadded", "planned"))
+    padded = crop["padded_images"]
+    return (
+        f"images {heights} high, {widths} wide; the largest crop that no image is too small for: {large} (planned "
+        f"{planned}: {padded} {'image' if padded == 1 else 'images'} would be padded at full scale); a batch of more "
+        f"than {batch['largest_without_repeats']} repeats labelled images (planned {batch['planned']})"
     )
 
 
@@ -171,13 +181,15 @@ def line(fault: Fault) -> str:
 
 
 def class_table(report: Report) -> Table:
-    """Share of pixels and number of images by class, labelled and val."""
-    table = Table(title=", ".join(f"{count} {part}" for part, count in report.figures["images"].items()))
+    """Share of pixels and number of images by class, labelled and val; a dash where no mask of a part is usable."""
+    found = report.figures
+    table = Table(title=", ".join(f"{count} {part}" for part, count in found["images"].items()), title_justify="left")
     for head in ("class", "labelled, %", "images", "val, %", "images"):
         table.add_column(head, justify="left" if head == "class" else "right")
-    for name, parts in report.figures["classes"].items():
-        cells = [
-            word for p in ("labelled", "val") for word in (f"{100 * parts[p]['share']:.2f}", str(parts[p]["images"]))
-        ]
+    for name, parts in found["classes"].items():
+        cells = []
+        for part in ("labelled", "val"):
+            known = found["usable_masks"][part] > 0
+            cells += [f"{100 * parts[part]['share']:.2f}", str(parts[part]["images"])] if known else ["-", "-"]
         table.add_row(escape(name), *cells)
     return table

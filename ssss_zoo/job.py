@@ -17,6 +17,7 @@ from ssss_zoo import checkpoint
 from ssss_zoo.augment import Strong
 from ssss_zoo.config import Config, DataConfig, as_yaml, square
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.contents import apart, said_of_copies, without_copies
 from ssss_zoo.data.download import size
 from ssss_zoo.data.feed import Needs
 from ssss_zoo.data.memory import InMemory
@@ -27,12 +28,11 @@ from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.losses import supervised_loss
 from ssss_zoo.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.models.contract import Network, check_crop
-from ssss_zoo.place import clear, clear_leftovers
+from ssss_zoo.place import clear
 from ssss_zoo.protocol import check_family, describe
 from ssss_zoo.records import IGNORE, Progress, RunInfo, Sample
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
-from ssss_zoo.stopping import Stop
 from ssss_zoo.tracking import History, Tracker
 
 LAST = 10**9  # a step so late that every warm-up is over, whatever it counts in
@@ -75,7 +75,6 @@ class Job:
         )
         self.protocol = describe(config, dataset)
         self.on_eval: Callable[[int, float], None] | None = None
-        self.stop = Stop()
         self.mlflow_run: str | None = (state or {}).get("mlflow_run")
         self.tracker: Tracker | None = None
 
@@ -175,12 +174,9 @@ class Job:
             return
         if self.config.overwrite:
             clear(self.folder)
-        clear_leftovers(self.folder)
         checkpoint.write_text(self.folder / "config.yaml", as_yaml(replace(self.config, resume=False, overwrite=False)))
         self.screen.keep(self.folder / "run.log")
-        state = self.state or {}
-        step, evaluates = state.get("global_step", 0), state.get("evaluation_due", False)
-        self.history = History(self.folder / "history.jsonl", step, evaluates)
+        self.history = History(self.folder / "history.jsonl", (self.state or {}).get("global_step", 0))
         self.tracker = Tracker(self.config, self.tags(), self.mlflow_run)
         self.mlflow_run = self.tracker.run_id
 
@@ -215,12 +211,16 @@ def hold_out(dataset: Dataset, share: float) -> None:
     if not 0 < number < len(labelled):
         raise UserError(f"data.hold_out={share:g} takes {number} of {len(labelled)} labelled images; 1 to all but one")
     order = sorted(labelled, key=lambda sample: hashlib.sha256(f"hold out {sample.name}".encode()).digest())
-    chosen = {sample.name for sample in order[:number]}
+    chosen = {sample.name for sample in apart(order, number, 1)}
     dataset.val = [sample for sample in labelled if sample.name in chosen]
     dataset.labelled = [sample for sample in labelled if sample.name not in chosen]
-    dataset.unlabelled = [sample for sample in dataset.unlabelled if sample.name not in chosen]
+    rest = [sample for sample in dataset.unlabelled if sample.name not in chosen]
+    dataset.unlabelled = without_copies(rest, dataset.val, dataset.labelled)
     dataset.list_files = {}  # these lists are nobody's
-    dataset.notes = [*dataset.notes, f"{number} labelled images are held out and validated on, in place of val"]
+    number, copies = len(chosen), len(rest) - len(dataset.unlabelled)
+    held = "labelled image is" if number == 1 else "labelled images are"
+    told = [f"{number} {held} held out and validated on, in place of val", *said_of_copies(copies)]
+    dataset.notes = [*dataset.notes, *told]
 
 
 def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:

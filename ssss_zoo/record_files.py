@@ -92,7 +92,6 @@ class Metrics(TypedDict):
     step: int
     val: dict[str, Any]
     best: dict[str, Any]
-    skipped_steps: NotRequired[int]
     time: Time
     environment: dict[str, Any]
     data: Data
@@ -103,8 +102,7 @@ class Metrics(TypedDict):
 
 
 class HistoryLine(TypedDict):
-    """A line of history.jsonl: of a logged step (losses, lr), of an evaluation (val), or of a step that was left out
-    (skipped: the losses that were not finite)."""
+    """A line of history.jsonl: of a logged step (losses, lr), or of an evaluation (val)."""
 
     step: int
     stage: str
@@ -112,7 +110,6 @@ class HistoryLine(TypedDict):
     lr: NotRequired[float]
     pseudo_labels: NotRequired[dict[str, Any]]
     val: NotRequired[Val]
-    skipped: NotRequired[str]
 
 
 class State(TypedDict):
@@ -145,9 +142,6 @@ class TrainingState(State):
     mlflow_run: str | None
     config: dict[str, str]
     threads: int
-    evaluations: NotRequired[int]
-    evaluation_due: NotRequired[bool]
-    skipped: NotRequired[list[int]]
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssss_zoo.data.base import UNUSABLE, WARNING, Dataset, Fault
-from ssss_zoo.data.files import THREADS, FileDataset, size_problem, value_hint, value_problem
-from ssss_zoo.errors import UserError
+from ssss_zoo.data.copies import find_copies
+from ssss_zoo.data.files import THREADS, value_hint
+from ssss_zoo.data.looks import Look, Memory
 from ssss_zoo.records import IGNORE, Sample
 
-SIDE = 16  # of the small picture whose steps of brightness, SIDE * SIDE bits, tell near-duplicates
-NEAR = (
-    20  # bits of the 256 that may differ in a near-duplicate: measured on CamVid, a copy as JPEG, at half the size or
+BLANK = (
+    4  # steps of grey, of 255, between the darkest and the brightest cell of a picture that shows nothing (our choice)
 )
-# darker differs in at most 14, pictures of train and val in at least 70
-FLAT = 16  # bits set at least: a picture without steps is like every other one
-
-
-@dataclass
-class Look:
-    """What one sample gave. size: (H, W); counts: pixels by class id, void at 255; digest: of the pixels; bits: its
-    steps of brightness as hexadecimal digits; problem: (kind, message) where it cannot be used."""
-
-    size: tuple[int, int] | None = None
-    counts: dict[int, int] = field(default_factory=dict)
-    digest: str = ""
-    bits: str = ""
-    problem: tuple[str, str] | None = None
 
 
 @dataclass
@@ -74,7 +55,7 @@ def audit(
         *dataset.faults,
         *of_files(parts, looks, len(dataset.class_names)),
         *of_content(dataset, looks),
-        *of_copies(parts, looks),
+        *of_pictures(parts, looks),
     ]
     faults.sort(key=lambda fault: fault.level != UNUSABLE)
     return Report(faults, figures(dataset, parts, looks, crop, batch))
@@ -85,95 +66,6 @@ def parts_of(dataset: Dataset) -> dict[str, list[Sample]]:
     known = {sample.name for sample in dataset.labelled}
     loose = [sample for sample in dataset.unlabelled if sample.name not in known]
     return {"labelled": list(dataset.labelled), "val": list(dataset.val), "unlabelled": loose}
-
-
-# --- one sample -----------------------------------------------------------------------------------------------------
-
-
-def look_at(dataset: Dataset, sample: Sample, masked: bool) -> Look:
-    """Decode a sample, and its mask where it is `masked`."""
-    look = Look()
-    try:
-        image = dataset.read_image(sample)
-        look.size = (image.shape[0], image.shape[1])
-        look.digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).hexdigest()
-        look.bits = steps(image).hex()
-        if masked:
-            mask = dataset.read_mask(sample)
-            counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
-            look.counts = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-            look.problem = wrong_mask(dataset, mask, look.size, counts, sample)
-    except UserError as error:
-        look.problem = ("unreadable", str(error))
-    return look
-
-
-def wrong_mask(
-    dataset: Dataset, mask: np.ndarray, size: tuple[int, int], counts: np.ndarray, sample: Sample
-) -> tuple[str, str] | None:
-    if mask.shape != size:
-        return "size", size_problem(dataset, sample, (mask.shape[0], mask.shape[1]), size)
-    values = value_problem(counts, len(dataset.class_names))
-    return ("value", f"mask {sample.mask} {values}") if values else None
-
-
-def steps(image: np.ndarray) -> bytes:
-    """Where brightness rises from left to right in a small grey copy of an image (H, W, channels): SIDE * SIDE bits."""
-    grey = image[..., :3].mean(axis=2).astype(np.uint8)
-    small = np.asarray(Image.fromarray(grey).resize((SIDE + 1, SIDE), Image.Resampling.BOX), np.int16)
-    return np.packbits(small[:, 1:] > small[:, :-1] + 2).tobytes()
-
-
-class Memory:
-    """What earlier checks found, by the files' paths, sizes and times, as long as classes and encoding are the same."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        told = repr((dataset.class_names, dataset.channels, getattr(dataset, "encoding", None)))
-        name = hashlib.sha256(told.encode()).hexdigest()[:16]
-        self.dataset, self.file = dataset, Path(home).expanduser() / "ssss-zoo" / "checked" / f"{name}.json"
-        try:
-            self.known: dict[str, Any] = json.loads(self.file.read_text())
-        except (OSError, ValueError):
-            self.known = {}
-
-    def look(self, sample: Sample, masked: bool) -> Look:
-        key = stamp(self.dataset, sample, masked)
-        if key in self.known:
-            return as_look(self.known[key])
-        look = look_at(self.dataset, sample, masked)
-        if key:
-            self.known[key] = asdict(look)
-        return look
-
-    def save(self) -> None:
-        """Keep it for next time; a disk that refuses costs nothing but that."""
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            new = self.file.with_suffix(f".{os.getpid()}")
-            new.write_text(json.dumps(self.known))
-            new.replace(self.file)
-        except OSError:
-            return
-
-
-def stamp(dataset: Dataset, sample: Sample, masked: bool) -> str:
-    """What identifies the content of a sample's files without reading them; empty for one made in memory."""
-    files = [sample.image]
-    if masked and isinstance(dataset, FileDataset):
-        files += dataset.mask_files(sample)
-    if not all(isinstance(file, Path) and file.is_file() for file in files):
-        return ""
-    found = [(str(file.resolve()), file.stat()) for file in files]
-    return "|".join(f"{path}:{stat.st_size}:{stat.st_mtime_ns}" for path, stat in found)
-
-
-def as_look(kept: dict[str, Any]) -> Look:
-    size, problem = kept["size"], kept["problem"]
-    counts = {int(value): count for value, count in kept["counts"].items()}
-    return Look(
-        tuple(size) if size else None, counts, kept["digest"], kept["bits"], tuple(problem) if problem else None
-    )
 
 
 # --- what is wrong --------------------------------------------------------------------------------------------------
@@ -194,64 +86,79 @@ def of_files(parts: dict[str, list[Sample]], looks: dict[str, list[Look]], class
 
 
 def of_content(dataset: Dataset, looks: dict[str, list[Look]]) -> Iterator[Fault]:
-    """Parts without images, and classes that nobody shows."""
+    """Parts without images, and classes that nobody shows; of masks that cannot be used nothing is concluded."""
     for part in ("labelled", "val"):
         if not looks[part]:
             level = UNUSABLE if part == "labelled" else WARNING
             yield Fault(level, "empty", part, f"no {part} image")
             continue
-        pixels = counted(looks[part])
+        good = [look for look in looks[part] if look.counts and not look.problem]
+        pixels = counted(good)
         present = set(np.flatnonzero(pixels).tolist())
+        which = f"all {part} masks" if len(good) == len(looks[part]) else f"the {len(good)} usable {part} masks"
         if present == {0, IGNORE}:
-            message = f"only 0 and {IGNORE} in all {part} masks: {IGNORE} is void; looks like 0/255 masks"
+            message = f"only 0 and {IGNORE} in {which}: {IGNORE} is void; looks like 0/255 masks"
             mend = "; of dataset=folder: data.encoding=values makes a class of each"
             yield Fault(UNUSABLE, "binary", part, message + mend)
-        elif present <= {IGNORE}:
-            yield Fault(UNUSABLE, "void", part, f"nothing but void in all {part} masks")
+        elif present == {IGNORE}:
+            yield Fault(UNUSABLE, "void", part, f"nothing but void in {which}")
         lacks = [name for index, name in enumerate(dataset.class_names) if pixels[index] == 0]
-        if lacks:
+        if lacks and len(good) == len(looks[part]):
             yield Fault(WARNING, "class", part, f"no {part} pixel of {', '.join(lacks)}")
 
 
-def of_copies(parts: dict[str, list[Sample]], looks: dict[str, list[Look]]) -> Iterator[Fault]:
-    """The same picture twice: pixel for pixel anywhere, and much the same in val and in what is trained on."""
-    yield from exact_copies(parts, looks)
-    yield from near_copies(parts, looks)
+def of_pictures(parts: dict[str, list[Sample]], looks: dict[str, list[Look]]) -> Iterator[Fault]:
+    """Pictures that show nothing, and the same picture twice: pixel for pixel anywhere, and much the same in val and in
+    what is trained on."""
+    seen = {
+        part: [pair for pair in zip(samples, looks[part], strict=True) if pair[1].digest]
+        for part, samples in parts.items()
+    }
+    for part, pairs in seen.items():
+        for sample, look in pairs:
+            if blank(look):
+                yield Fault(WARNING, "blank", sample.name, f"{sample.name} of {part} {said_of_blank(look)}")
+    telling = {part: [pair for pair in pairs if not blank(pair[1])] for part, pairs in seen.items()}
+    yield from exact_copies(telling)
+    yield from near_copies(telling)
 
 
-def exact_copies(parts: dict[str, list[Sample]], looks: dict[str, list[Look]]) -> Iterator[Fault]:
-    seen: dict[str, tuple[str, str]] = {}
-    for part, samples in parts.items():
-        for sample, look in zip(samples, looks[part], strict=True):
-            if look.digest in seen:
-                other_part, other = seen[look.digest]
+def blank(look: Look) -> bool:
+    return look.levels[1] - look.levels[0] < BLANK
+
+
+def said_of_blank(look: Look) -> str:
+    low, high = look.levels
+    where = f"brightness {low:g}" if low == high else f"brightness {low:g} to {high:g}"
+    what = "black" if high < BLANK else "nearly the same everywhere"
+    return f"is {what} ({where} of 255): there is nothing in it to learn from"
+
+
+Seen = dict[str, list[tuple[Sample, Look]]]  # by part
+
+
+def exact_copies(seen: Seen) -> Iterator[Fault]:
+    first: dict[str, tuple[str, str]] = {}
+    for part, pairs in seen.items():
+        for sample, look in pairs:
+            if look.digest in first:
+                other_part, other = first[look.digest]
                 kind = "leak" if "val" in (part, other_part) and part != other_part else "copy"
                 where = f"{part} is pixel for pixel {other} of {other_part}"
                 yield Fault(WARNING, kind, sample.name, f"{sample.name} of {where}")
-            elif look.digest:
-                seen[look.digest] = (part, sample.name)
+            else:
+                first[look.digest] = (part, sample.name)
 
 
-def near_copies(parts: dict[str, list[Sample]], looks: dict[str, list[Look]]) -> Iterator[Fault]:
-    """Of val and what is trained on: copies within a part do no harm that matters."""
-    val = [(sample, look) for sample, look in zip(parts["val"], looks["val"], strict=True) if telling(look)]
-    bits = np.stack([unpacked(look) for _, look in val]) if val else np.zeros((0, SIDE * SIDE), np.uint8)
-    for part in ("labelled", "unlabelled"):
-        for sample, look in zip(parts[part], looks[part], strict=True):
-            far = (bits ^ unpacked(look)).sum(axis=1) if telling(look) else np.full(len(val), SIDE * SIDE)
-            for twin, other in (val[index] for index in np.flatnonzero(far <= NEAR)):
-                if other.digest != look.digest:
-                    message = f"{sample.name} of {part} looks like {twin.name} of val"
-                    yield Fault(WARNING, "near-copy", sample.name, message)
-
-
-def telling(look: Look) -> bool:
-    """Whether a picture has enough steps of brightness to be told from another."""
-    return bool(look.bits) and unpacked(look).sum() >= FLAT
-
-
-def unpacked(look: Look) -> np.ndarray:
-    return np.unpackbits(np.frombuffer(bytes.fromhex(look.bits), np.uint8))
+def near_copies(seen: Seen) -> Iterator[Fault]:
+    """Of val and what is trained on, the likeliest first: copies within a part do no harm that matters."""
+    others = [(part, *pair) for part in ("labelled", "unlabelled") for pair in seen[part]]
+    pairs = find_copies([look.picture for _, look in seen["val"]], [look.picture for _, _, look in others])
+    for pair in pairs:
+        (twin, other), (part, sample, look) = seen["val"][pair.first], others[pair.second]
+        if other.digest != look.digest:
+            alike = f"{sample.name} of {part} looks like {twin.name} of val"
+            yield Fault(WARNING, "near-copy", sample.name, f"{alike} (likeness {pair.likeness:.2f} of 1)")
 
 
 # --- what is in it --------------------------------------------------------------------------------------------------
@@ -271,17 +178,19 @@ def figures(
 ) -> dict[str, Any]:
     """Numbers of images, shares of classes, sizes, and what crop and batch may be."""
     sizes = np.array([look.size for of_part in looks.values() for look in of_part if look.size] or [(0, 0)])
-    pixels = {part: counted(looks[part])[:IGNORE] for part in ("labelled", "val")}
+    good = {part: [look for look in looks[part] if not look.problem] for part in ("labelled", "val")}
+    pixels = {part: counted(good[part])[:IGNORE] for part in good}
     small = int((sizes < crop).any(axis=1).sum())
     return {
         "images": {part: len(samples) for part, samples in parts.items()},
+        "usable_masks": {part: len(found) for part, found in good.items()},
         "classes": {
             name: {
                 part: {
                     "share": float(pixels[part][index] / max(pixels[part].sum(), 1)),
-                    "images": sum(index in look.counts for look in looks[part]),
+                    "images": sum(index in look.counts for look in good[part]),
                 }
-                for part in ("labelled", "val")
+                for part in good
             }
             for index, name in enumerate(dataset.class_names)
         },

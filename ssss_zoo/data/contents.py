@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from ssss_zoo.records import Sample
 from ssss_zoo.text import brief
 
 if TYPE_CHECKING:
@@ -55,6 +57,56 @@ def digests(named: Mapping[str, Sequence[Any]], whole: bool) -> dict[str, str]:
         found = pool.map(lambda some: [digest(path, whole) for path in some], batched(sorted(paths)))
         known = dict(zip(sorted(paths), chain.from_iterable(found), strict=True))
     return {name: "+".join(known[str(file)] for file in files if is_path(file)) for name, files in named.items()}
+
+
+def twins(samples: Iterable[Sample]) -> dict[str, str]:
+    """By name, the digest of every sample whose image file has the bytes of another's. Files are read where sizes are
+    equal, whole."""
+    files = {sample.name: sample.image for sample in samples if is_path(sample.image)}
+    sizes = {name: os.path.getsize(file) for name, file in files.items() if os.path.isfile(file)}
+    often = Counter(sizes.values())
+    found = digests({name: [files[name]] for name, size in sizes.items() if often[size] > 1}, whole=True)
+    alike = Counter(found.values())
+    return {name: digest for name, digest in found.items() if alike[digest] > 1}
+
+
+def apart(order: Sequence[Sample], number: int, least: int) -> list[Sample]:
+    """The first `number` samples of an order, such that copies of an image stay on one side: those that would not fit
+    are passed over for later ones. Where all have copies it is up to twice as many (our choice), or copies are parted.
+    least: how many must be left."""
+    alike = twins(order)
+    groups: dict[str, list[Sample]] = {}
+    for sample in order:
+        groups.setdefault(alike.get(sample.name, sample.name), []).append(sample)
+    chosen: list[Sample] = []
+    for group in groups.values():
+        if len(chosen) + len(group) <= number:
+            chosen += group
+    smallest = min(groups.values(), key=len)
+    if not chosen and len(smallest) <= min(2 * number, len(order) - least):
+        return smallest
+    return chosen or list(order[:number])
+
+
+def without_copies(samples: Sequence[Sample], of: Sequence[Sample], but: Sequence[Sample] = ()) -> list[Sample]:
+    """The samples that are no copies of others, file for file; all where `but` has such copies: they cannot be kept
+    apart."""
+    alike = twins({sample.name: sample for sample in (*samples, *of, *but)}.values())
+    known = {alike[sample.name] for sample in of if sample.name in alike}
+    if any(alike.get(sample.name) in known for sample in but):
+        return list(samples)
+    return [sample for sample in samples if alike.get(sample.name) not in known]
+
+
+def said_of_copies(count: int) -> list[str]:
+    """A note on unlabelled images that are left out since they are copies of what validates; none where there are
+    none."""
+    if not count:
+        return []
+    what = (
+        "unlabelled image is a copy of one that is" if count == 1 else "unlabelled images are copies of some that are"
+    )
+    return [f"{count} {what} held out for validation, and left out"]
 
 
 def is_path(file: Any) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from ssss_zoo.data.base import WARNING, Fault
 from ssss_zoo.data.classes import FILES
 from ssss_zoo.data.codes import upright_size
+from ssss_zoo.data.contents import apart, said_of_copies, without_copies
 from ssss_zoo.data.files import FileDataset, fitted, same_aspect
 from ssss_zoo.data.images import Reading, image_size
 from ssss_zoo.data.layout import Found, scan
@@ -118,7 +119,10 @@ def arranged(found: Found, parts: Mapping[str, Written], split: str) -> tuple[Li
     val = listed.get(VAL, found.val)
     away = [*val, *listed.get(TEST, [])]
     train = listed.get(LABELLED) or [sample for sample in listed.get(TRAIN, found.pairs) if sample.mask]
-    pairs, spare = others(train, away), others(found.pairs, [*train, *away])
+    pairs = others(train, away)
+    spare = others(found.pairs, [*train, *away])
+    spare = without_copies(spare, pairs) or spare
+    held = not val
     if val:
         origin = f"for validation ({label(parts[VAL].path, found.root) if VAL in parts else 'val part'})"
     else:
@@ -134,8 +138,10 @@ def arranged(found: Found, parts: Mapping[str, Written], split: str) -> tuple[Li
     labelled = [sample for sample in pairs if sample.image in chosen]
     within = listed.get(UNLABELLED) or (listed[TRAIN] if {TRAIN, LABELLED} <= set(listed) else None)
     pool = [*others(pairs, labelled), *within] if within else pool_of(found, pairs, listed.get(TRAIN, []))
-    unlabelled = others(once(pool), [*labelled, *val, *away])
-    return Lists(labelled, unlabelled or labelled, val, notes=list_notes(found.root, parts)), origin
+    every = others(once(pool), [*labelled, *val, *away])
+    unlabelled = without_copies(every, val, labelled) if held else every
+    notes = [*list_notes(found.root, parts), *said_of_copies(len(every) - len(unlabelled))]
+    return Lists(labelled, unlabelled or labelled, val, notes=notes), origin
 
 
 def pool_of(found: Found, pairs: Sequence[Sample], train: Sequence[Sample]) -> list[Sample]:
@@ -231,14 +237,15 @@ def share_of(split: str) -> Callable[[int], int]:
 
 
 def hold_out(pairs: Sequence[Sample], keep: int) -> tuple[list[Sample], list[Sample]]:
-    """A fixed share of `pairs` to validate on, and the rest. Raises UserError when fewer than `keep` would be left."""
+    """A fixed share of `pairs` to validate on, and the rest; copies of an image on one side. Raises UserError where
+    fewer than `keep` would be left."""
     if len(pairs) < 1 + keep:
         raise UserError(
             f"{len(pairs)} labelled images to hold some out for validation, at least {1 + keep} needed: "
             "label more, or add images/val and masks/val"
         )
     number = max(int(len(pairs) * HELD_OUT + 0.5), 1)
-    chosen = {sample.image for sample in shuffled(pairs, "val")[:number]}
+    chosen = {sample.image for sample in apart(shuffled(pairs, "val"), number, keep)}
     return [s for s in pairs if s.image in chosen], [s for s in pairs if s.image not in chosen]
 
 

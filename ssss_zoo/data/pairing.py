@@ -61,9 +61,7 @@ def keyed(
 def strip(key: Key) -> Key:
     """A mask's key without the ending of its name, in any case."""
     lower = key[1].lower()
-    if not lower.endswith(ENDINGS):
-        return key
-    ending = next(ending for ending in ENDINGS if lower.endswith(ending))
+    ending = next((ending for ending in ENDINGS if lower.endswith(ending)), "")
     return key[0], key[1][: len(key[1]) - len(ending)]
 
 

@@ -12,6 +12,8 @@ from ssss_zoo.data.folder import share_of
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import Sample
 
+VAL = "val.txt"  # of all lists below `splits/`
+
 
 def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
     """Every image once; a list is the first n of them, so that smaller ones lie within larger ones.
@@ -65,8 +67,8 @@ def write_lists(
         for name, samples in parts.items():
             written.append(homes[size] / name)
             write_list(written[-1], root, samples)
-    if val and not (root / "splits" / "val.txt").is_file():
-        written.append(root / "splits" / "val.txt")
+    if val and not (root / "splits" / VAL).is_file():
+        written.append(root / "splits" / VAL)
         write_list(written[-1], root, val)
     return written
 

@@ -1,6 +1,7 @@
 """`ssss data check`: every kind of damage is found and named, none is reported on the clean copy."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from PIL import Image
 
 from ssss_zoo.cli import command_line
 from ssss_zoo.config import DataConfig
-from ssss_zoo.data import audit as module
+from ssss_zoo.data import looks as module
 from ssss_zoo.data.audit import audit
 from ssss_zoo.data.folder import Folder
+from ssss_zoo.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +24,12 @@ def picture(seed, size=(48, 64)):
     """A picture like no other: soft blocks."""
     small = np.random.default_rng(seed).integers(0, 256, (17, 17, 3), np.uint8)
     return Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)
+
+
+def noisy(level, most):
+    """A picture of one level, give or take a few steps."""
+    steps = np.random.default_rng(0).integers(-most, most + 1, (48, 64, 3)) // 2
+    return Image.fromarray((level + steps).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture
@@ -130,6 +138,26 @@ DAMAGE = {
         lambda r: Image.fromarray((np.asarray(picture(9)) * 0.8).astype(np.uint8)).save(r / "unlabelled/x.png"),
         *(1, "near-copy", "looks like images/val/9.png"),
     ),
+    "a val image again, cropped": (
+        lambda r: picture(9, (96, 128)).crop((6, 4, 120, 92)).save(r / "unlabelled/x.png"),
+        *(1, "near-copy", "looks like images/val/9.png"),
+    ),
+    "a black image": (
+        lambda r: Image.new("RGB", (64, 48)).save(r / "images/train/5.png"),
+        *(1, "blank", "images/train/5.png of labelled is black (brightness 0 of 255)"),
+    ),
+    "a nearly black JPEG": (
+        lambda r: noisy(2, 2).save(r / "unlabelled/12.png"),
+        *(1, "blank", "unlabelled/12.png of unlabelled is black"),
+    ),
+    "a white image of val": (
+        lambda r: Image.new("RGB", (64, 48), "white").save(r / "images/val/9.png"),
+        *(1, "blank", "images/val/9.png of val is nearly the same everywhere (brightness 255 of 255)"),
+    ),
+    "a lens cap": (
+        lambda r: noisy(120, 1).save(r / "images/train/5.png"),
+        *(1, "blank", "nearly the same everywhere"),
+    ),
     "0/255 masks": (
         lambda r: [paint(path, np.where(MASK == 1, 255, 0)) for path in (r / "masks").rglob("*.png")],
         *(2, "binary", "data.encoding=values"),
@@ -200,3 +228,159 @@ def test_the_command_prints_and_exits_with_the_code(root, capsys):
     assert "usable" in capsys.readouterr().out
     assert command_line(["data", "check", "dataset=folder", "data.root=nowhere"]) == 2
     assert capsys.readouterr().err.startswith("ssss: no folder nowhere")
+
+
+@pytest.mark.parametrize("pixel", [0, 255], ids=["black", "white"])
+def test_a_small_bright_thing_on_plain_ground_is_something(root, pixel):
+    image = np.full((48, 64, 3), 255 - pixel, np.uint8)
+    image[20:24, 30:34] = pixel
+    Image.fromarray(image).save(root / "images/train/5.png")
+    assert report(root).faults == []
+
+
+def test_blank_pictures_are_named_and_not_called_copies(root):
+    for name in ("images/train/5.png", "images/val/9.png", "unlabelled/12.png"):
+        Image.new("RGB", (64, 48)).save(root / name)
+    assert [fault.kind for fault in report(root).faults] == ["blank"] * 3
+
+
+# --- conclusions ----------------------------------------------------------------------------------------------------
+
+SPOILT = {
+    "all labelled masks unreadable": (lambda r: [cut_short(p) for p in (r / "masks/train").iterdir()], {"unreadable"}),
+    "one of them": (lambda r: cut_short(r / "masks/train/3.png"), {"unreadable"}),
+    "all val masks of another size": (
+        lambda r: [paint(path, MASK[:40]) for path in (r / "masks/val").iterdir()],
+        {"size"},
+    ),
+    "a class in unreadable masks alone": (
+        lambda r: [
+            cut_short(path) if path.stem < "3" else paint(path, np.where(MASK == 2, 0, MASK))
+            for path in (r / "masks/train").iterdir()
+        ],
+        {"unreadable"},
+    ),
+    "all images unreadable": (lambda r: [cut_short(p) for p in r.rglob("images/*/*.png")], {"unreadable"}),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_nothing_is_concluded_from_what_cannot_be_read(root, case, capsys):
+    spoil, kinds = SPOILT[case]
+    spoil(root)
+    assert {fault.kind for fault in report(root).faults} == kinds
+    assert command_line(["data", "check", "dataset=folder", f"data.root={root}"]) == 2
+    shown = capsys.readouterr().out
+    assert "no labelled pixel" not in shown
+    assert "nothing but void" not in shown
+    assert "images 0" not in shown
+    if case.startswith("all labelled"):
+        assert "0.00" not in shown
+
+
+def test_void_in_the_usable_masks_is_said_of_these(root):
+    for number in range(8):
+        paint(root / f"masks/train/{number}.png", MASK * 0 + 255)
+    cut_short(root / "masks/train/3.png")
+    said = [fault.message for fault in report(root).faults if fault.kind == "void" and fault.name == "labelled"]
+    assert said == ["nothing but void in the 7 usable labelled masks"]
+
+
+# --- the memory -----------------------------------------------------------------------------------------------------
+
+
+def opened(root, **settings):
+    return Folder(DataConfig(root=str(root), **settings))
+
+
+def deep(root):
+    """Images of five bands, which no check without `data.channels` takes."""
+    import tifffile
+
+    for file in (root / "images").rglob("*.png"):
+        pixels = np.random.default_rng(int(file.stem)).integers(0, 256, (48, 64, 5), np.uint8)
+        tifffile.imwrite(file.with_suffix(".tif"), pixels, photometric="minisblack", planarconfig="contig")
+        file.unlink()
+    for file in (root / "unlabelled").iterdir():
+        file.unlink()
+
+
+@pytest.mark.parametrize("first", [[], [1, 2, 3]])
+def test_settings_of_reading_have_memories_of_their_own(root, first):
+    deep(root)
+    for channels in (first, [] if first else [1, 2, 3], first, [3, 2, 1]):
+        assert report(root, channels=channels).code == (0 if channels else 2)
+
+
+def change_version(monkeypatch, root):
+    monkeypatch.setattr(module, "version_of", lambda name: "0")
+
+
+def change_code(monkeypatch, root):
+    monkeypatch.setattr(module, "code_of_reading", lambda: [__file__])
+
+
+def change_field(monkeypatch, root):
+    monkeypatch.setattr(Folder, "__init__", with_field(Folder.__init__))
+
+
+def with_field(begin):
+    def beginning(self, data):
+        begin(self, data)
+        self.sharpen = True
+
+    return beginning
+
+
+def change_times(monkeypatch, root):
+    import os
+
+    for file in root.rglob("*.png"):
+        os.utime(file, (1, 1))
+
+
+@pytest.mark.parametrize("change", [change_version, change_code, change_field, change_times])
+def test_whatever_reading_depends_on_is_another_memory(root, monkeypatch, change):
+    first = report(root)
+    change(monkeypatch, root)
+    read = []
+    look_at = module.look_at
+    monkeypatch.setattr(module, "look_at", lambda *given: read.append(given) or look_at(*given))
+    assert report(root) == first
+    assert len(read) == 16
+
+
+def test_what_could_not_be_read_is_looked_at_again(root, monkeypatch):
+    with monkeypatch.context() as failing:
+        failing.setattr(Folder, "read_image", lambda self, sample: (_ for _ in ()).throw(UserError("no memory left")))
+        assert report(root).code == 2
+    assert report(root).code == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"a": 1}', '{"%s": {}}', "\x00"])
+def test_a_damaged_memory_is_none(root, content):
+    first = report(root)
+    memory = module.Memory(opened(root))
+    keys = list(memory.known)
+    memory.file.write_text(content.replace("%s", keys[0]))
+    assert report(root) == first
+
+
+def test_without_a_home_nothing_is_remembered(root, monkeypatch, tmp_path_factory):
+    import platformdirs
+
+    def homeless(*given, **more):
+        raise RuntimeError("could not determine the home directory")
+
+    for found in (homeless, lambda *given, **more: Path("~/.cache/ssss-zoo")):
+        monkeypatch.setattr(platformdirs, "user_cache_path", found)
+        monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+        assert report(root).code == 0
+        assert list(Path().iterdir()) == []
+
+
+def test_a_few_memories_are_kept(root):
+    for number in range(module.KEPT + 3):
+        (root / "classes.txt").write_text(f"sky\nroad\ncar{number}\n")
+        report(root)
+    assert len(list(module.Memory(opened(root)).file.parent.iterdir())) == module.KEPT

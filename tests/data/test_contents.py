@@ -5,15 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssss_zoo.config import DataConfig
+from ssss_zoo.config import DataConfig, resolve
 from ssss_zoo.data import contents as module
-from ssss_zoo.data.contents import GONE, contents, differences, digest, pieces
+from ssss_zoo.data.contents import GONE, apart, contents, differences, digest, pieces
 from ssss_zoo.data.folder import Folder
 from ssss_zoo.data.memory import InMemory
+from ssss_zoo.job import open_dataset
+from ssss_zoo.records import Sample
 
 
 @pytest.fixture
@@ -157,3 +159,72 @@ def test_a_large_mask_is_read_whole_and_a_large_image_in_pieces(tmp_path):
         digests[place] = digest(str(file), True), digest(str(file), False)
     assert len({whole for whole, _ in digests.values()}) == 4
     assert len({quick for _, quick in digests.values()}) == 3
+
+
+# --- copies and what is held out ------------------------------------------------------------------------------------
+
+
+def samples_of(folder, contents):
+    """A sample for each content, a letter, in files of their own."""
+    found = []
+    for number, letter in enumerate(contents):
+        file = folder / f"{number}.png"
+        file.write_bytes(letter.encode())
+        found.append(Sample(file.name, file))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("contents", "number", "chosen"),
+    [
+        ("abcdef", 2, "ab"),
+        ("aabcde", 2, "aa"),
+        ("abacde", 1, "b"),
+        ("abacde", 2, "aa"),
+        ("abbcde", 2, "ac"),
+        ("aaaabc", 2, "bc"),
+        ("aabbcc", 1, "aa"),
+        ("aaaaaa", 2, "aa"),
+        ("aaabbb", 1, "a"),
+        ("ab", 1, "a"),
+        ("aa", 1, "a"),
+    ],
+)
+def test_copies_stay_on_one_side_where_they_can(tmp_path, contents, number, chosen):
+    found = apart(samples_of(tmp_path, contents), number, 1)
+    assert "".join(sample.image.read_text() for sample in found) == chosen
+
+
+@given(contents=st.text("abcdefgh", min_size=2, max_size=20), share=st.floats(0.05, 0.5))
+@settings(max_examples=60, deadline=None)
+def test_some_are_held_out_and_some_are_left(tmp_path_factory, contents, share):
+    order = samples_of(tmp_path_factory.mktemp("copies"), contents)
+    number = max(1, int(share * len(order)))
+    found = apart(order, number, 1)
+    assert 1 <= len(found) <= 2 * number
+    assert len(found) < len(order)
+    assert len({sample.name for sample in found}) == len(found)
+    if len(set(contents)) == len(contents):
+        assert found == order[:number]
+
+
+@pytest.mark.parametrize("hold_out", [0.0, 0.3])
+def test_no_copy_of_what_validates_is_trained_on(root, hold_out):
+    """By the folder where there is no val part, and by `data.hold_out`."""
+    for number in range(6):
+        shutil.copy(root / f"images/train/{number}.png", root / f"images/train/{number}b.png")
+        shutil.copy(root / f"masks/train/{number}.png", root / f"masks/train/{number}b.png")
+        shutil.copy(root / f"images/train/{number}.png", root / f"unlabelled/{number}c.png")
+    if not hold_out:
+        shutil.rmtree(root / "images/val")
+        shutil.rmtree(root / "masks/val")
+    words = ["dataset=folder", f"data.root={root}", f"data.hold_out={hold_out}"]
+    data = open_dataset(Folder, resolve(words))
+    val, trained = (
+        {sample.image.read_bytes() for sample in samples} for samples in (data.val, [*data.labelled, *data.unlabelled])
+    )
+    assert len(data.val) in (2, 4)
+    assert not val & trained
+    copies = len(data.val) // 2
+    what = "image is a copy of one that is" if copies == 1 else "images are copies of some that are"
+    assert f"{copies} unlabelled {what} held out for validation, and left out" in data.notes

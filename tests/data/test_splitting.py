@@ -66,6 +66,17 @@ def test_lists_are_written_nested_covering_and_readable(root, capsys):
     assert command_line([*words, "sizes=2,1/4,1/2"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "data.split=2: 2 labelled, 17 unlabelled, every class shown"
+    assert (
+        said[3]
+        == "val.txt is new, too: the 4 images that validate so far do so with every list of this folder from now on"
+    )
+    files = {
+        root / "splits" / home / f"{part}.txt" for home in ("2", "1_4", "1_2") for part in ("labeled", "unlabeled")
+    }
+    assert set(said[4].removeprefix("written: ").split(", ")) == {
+        str(file) for file in files | {root / "splits/val.txt"}
+    }
+    assert files | {root / "splits/val.txt"} == {file for file in (root / "splits").rglob("*") if file.is_file()}
     val = names(Folder(DataConfig(root=str(root))).val)
     chosen = {}
     for size, count in (("2", 2), ("1/4", 4), ("1/2", 8)):
@@ -86,7 +97,19 @@ def test_lists_are_written_nested_covering_and_readable(root, capsys):
 
 def test_a_class_that_a_list_lacks_is_named(root, capsys):
     assert command_line(["data", "split", "dataset=folder", f"data.root={root}", "sizes=3"]) == 0
-    assert capsys.readouterr().out == "data.split=3: 3 labelled, 16 unlabelled, without car\n"
+    assert capsys.readouterr().out.startswith("data.split=3: 3 labelled, 16 unlabelled, without car\n")
+
+
+def test_a_list_against_the_val_list_that_was_written_is_told_where_that_came_from(root, capsys):
+    words = ["data", "split", "dataset=folder", f"data.root={root}", "sizes=3"]
+    assert command_line(words) == 0
+    (root / "mine.txt").write_text((root / "splits/val.txt").read_text())
+    refusal(
+        lambda: Folder(DataConfig(root=str(root), split="mine.txt")),
+        "mine.txt", "splits/val.txt (val), which `ssss data split` writes where there is none", "4 such images",
+    )  # fmt: skip
+    assert command_line([*words, "overwrite=true"]) == 0
+    assert "val.txt" not in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_data_set_in_memory_has_no_folder(capsys):
