@@ -132,11 +132,20 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
     data.root=DIR data.split=1/8     where the data lies, which labelled list
     train.steps=1000 train.batch=4 train.crop=[160,208] optim.lr=0.01 seed=0
     output=DIR resume=true overwrite=true diagnose=true
+    replay=FILE                      make a step again whose loss was not finite (not_finite/ in the run's folder)
     `ssss config` prints every key with its value.
     """
     from ssss_zoo.config import resolve
 
-    config = resolve([*words, *(["trace=true"] if trace else [])], config_file)
+    given = [*words, *(["trace=true"] if trace else [])]
+    record = next((word.partition("=")[2] for word in given if word.startswith("replay=")), None)
+    if record is not None:
+        from ssss_zoo.replay import replay
+
+        for line in replay(Path(record), [word for word in given if not word.startswith("replay=")]):
+            click.echo(line)
+        return
+    config = resolve(given, config_file)
     from ssss_zoo.runs import run as run_config
 
     result = run_config(config)

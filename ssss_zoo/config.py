@@ -111,7 +111,9 @@ class TrainConfig:
     workers: loader processes per stream (none: 0 on a CPU, 4 on a GPU). threads: of torch on a CPU (none: all
     cores); it changes the last bits of results. log_every, eval_every, checkpoint_every: in steps (none: a
     hundredth of the run, of a short one a tenth; a fifth, below 100 steps its end alone; as eval_every). eval_epochs:
-    in place of eval_every, in epochs; a release's one each, and the more often, the better is the best."""
+    in place of eval_every, in epochs; a release's one each, and the more often, the better is the best.
+    checkpoint_minutes: a checkpoint at least so often, whatever the steps. on_nan: what a loss that is not finite does:
+    `stop` the run, or `skip` the step as if it had never been; the step is kept in the run's folder (not_finite/)."""
 
     steps: int | None = None
     epochs: float | None = None
@@ -129,6 +131,8 @@ class TrainConfig:
     eval_every: int | None = None
     eval_epochs: float | None = None
     checkpoint_every: int | None = None
+    checkpoint_minutes: float = 10.0
+    on_nan: str = "stop"
 
 
 @dataclass
@@ -378,6 +382,7 @@ def check(config: Config) -> None:
         if first is not None and second is not None:
             raise UserError(f"give train.{key} or train.{other}, not both; got {first} and {second:g}")
     check_choice("train.precision", train.precision, ("32", "bf16", "fp16"))
+    check_choice("train.on_nan", train.on_nan, ("stop", "skip"))
     check_choice("optim.name", config.optim.name, ("sgd", "adamw"))
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
     check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
@@ -424,7 +429,7 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
     (1, 4096): "model.in_channels train.threads",
     (1, 1e9): "train.batch train.accumulate train.steps train.log_every train.eval_every train.checkpoint_every "
     "loss.ohem_min_kept",
-    (1e-6, 1e6): "train.epochs train.eval_epochs",
+    (1e-6, 1e6): "train.epochs train.eval_epochs train.checkpoint_minutes",
 }
 
 

@@ -73,7 +73,7 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
         place = checkpoint.find_folder(expanded(run) / "last")
         if place is None:
             raise UserError(f"run={run} holds no checkpoint yet")
-        training.restore(place, checkpoint.load_state(place))
+        training.restore_folder(place, checkpoint.load_state(place))
     begin = min(training.step, training.steps - 1)
     feed = training.open_feed(begin)
     for step in range(begin, begin + after):

@@ -28,11 +28,12 @@ from ssss_zoo.evaluation import Evaluator
 from ssss_zoo.losses import supervised_loss
 from ssss_zoo.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.models.contract import Network, check_crop
-from ssss_zoo.place import clear
+from ssss_zoo.place import clear, clear_leftovers
 from ssss_zoo.protocol import check_family, describe
 from ssss_zoo.records import IGNORE, Progress, RunInfo, Sample
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
+from ssss_zoo.stopping import Stop
 from ssss_zoo.tracking import History, Tracker
 
 LAST = 10**9  # a step so late that every warm-up is over, whatever it counts in
@@ -75,6 +76,7 @@ class Job:
         )
         self.protocol = describe(config, dataset)
         self.on_eval: Callable[[int, float], None] | None = None
+        self.stop = Stop()
         self.mlflow_run: str | None = (state or {}).get("mlflow_run")
         self.tracker: Tracker | None = None
 
@@ -174,9 +176,12 @@ class Job:
             return
         if self.config.overwrite:
             clear(self.folder)
+        clear_leftovers(self.folder)
         checkpoint.write_text(self.folder / "config.yaml", as_yaml(replace(self.config, resume=False, overwrite=False)))
         self.screen.keep(self.folder / "run.log")
-        self.history = History(self.folder / "history.jsonl", (self.state or {}).get("global_step", 0))
+        state = self.state or {}
+        step, evaluates = state.get("global_step", 0), state.get("evaluation_due", False)
+        self.history = History(self.folder / "history.jsonl", step, evaluates)
         self.tracker = Tracker(self.config, self.tags(), self.mlflow_run)
         self.mlflow_run = self.tracker.run_id
 

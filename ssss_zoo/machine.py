@@ -39,6 +39,26 @@ def choose_device(config: Config) -> torch.device:
     return device
 
 
+PROCESSES = {  # variables that launchers set: how many processes were started, and what did it
+    "WORLD_SIZE": "torchrun",
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpiexec",
+}
+
+
+def check_one_process() -> None:
+    """Raise UserError where a launcher started this command several times at once."""
+    for name, launcher in PROCESSES.items():
+        number = os.environ.get(name, "1")
+        if number.isdigit() and int(number) > 1:
+            raise UserError(
+                f"{launcher} started {number} processes of this command ({name}={number}), and one process trains a "
+                "run: start it once, without launcher; `ssss compare ... jobs=2` trains several runs at a time, each "
+                "on a GPU of its own"
+            )
+
+
 def keep_memory() -> None:
     """Let glibc keep freed memory instead of handing it back to the kernel after each step: an eighth less CPU time a
     step as measured, at the same peak. Does nothing where there is no glibc."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ log = logging.getLogger("ssss_zoo")
 FREE = {
     "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "tracking.parent",
     "data.root", "train.workers", "train.threads", "train.device", "train.log_every", "train.checkpoint_every",
+    "train.checkpoint_minutes", "train.on_nan",
     "evaluate.predictions",
 }  # fmt: skip
 OURS = ("config.yaml", "metrics.json", "history.jsonl", "predictions.png", "run.log")
@@ -35,8 +35,6 @@ def output_folder(config: Config) -> Path:
 
 def open_folder(folder: Path, config: Config) -> dict[str, Any] | None:
     """The state to resume from, or None for a fresh run. Raises UserError rather than lose what lies there."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"output={folder} is a file; it takes the path of a folder")
     if config.overwrite and config.resume:
         raise UserError("give resume=true to go on or overwrite=true to start anew, not both")
     metrics = folder / "metrics.json"
@@ -61,31 +59,24 @@ def open_folder(folder: Path, config: Config) -> dict[str, Any] | None:
     return state | {"from": str(last)}
 
 
-def make_folder(folder: Path) -> list[Path]:
-    """Make the folder; returns what had to be made, deepest first. Raises UserError where that is not allowed."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={folder} cannot be made: {error.strerror}") from None
-    return missing
-
-
-def remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):  # not empty: somebody else's by now
-            folder.rmdir()
-
-
 def clear(folder: Path) -> None:
     """Remove what a run of ours wrote into `folder`, and nothing else."""
     for name in ("last", "best", "rehearsal"):
         for suffix in ("", ".new", ".old"):
             shutil.rmtree(folder / f"{name}{suffix}", ignore_errors=True)
-    for name in ("stages", "pseudo_labels"):
+    for name in ("stages", "pseudo_labels", "not_finite"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in OURS:
         (folder / name).unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a kill left half-written beside a whole checkpoint, and what a rehearsal wrote."""
+    shutil.rmtree(folder / "rehearsal", ignore_errors=True)
+    for name in ("last", "best"):
+        if checkpoint.find_folder(folder / name) == folder / name:
+            for suffix in (".new", ".old"):
+                shutil.rmtree(folder / f"{name}{suffix}", ignore_errors=True)
 
 
 def flat_config(config: Config) -> dict[str, str]:

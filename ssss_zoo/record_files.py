@@ -92,6 +92,7 @@ class Metrics(TypedDict):
     step: int
     val: dict[str, Any]
     best: dict[str, Any]
+    skipped_steps: NotRequired[int]
     time: Time
     environment: dict[str, Any]
     data: Data
@@ -102,7 +103,8 @@ class Metrics(TypedDict):
 
 
 class HistoryLine(TypedDict):
-    """A line of history.jsonl: of a logged step (losses, lr), or of an evaluation (val)."""
+    """A line of history.jsonl: of a logged step (losses, lr), of an evaluation (val), or of a step that was left out
+    (skipped: the losses that were not finite)."""
 
     step: int
     stage: str
@@ -110,6 +112,7 @@ class HistoryLine(TypedDict):
     lr: NotRequired[float]
     pseudo_labels: NotRequired[dict[str, Any]]
     val: NotRequired[Val]
+    skipped: NotRequired[str]
 
 
 class State(TypedDict):
@@ -142,6 +145,9 @@ class TrainingState(State):
     mlflow_run: str | None
     config: dict[str, str]
     threads: int
+    evaluations: NotRequired[int]
+    evaluation_due: NotRequired[bool]
+    skipped: NotRequired[list[int]]
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

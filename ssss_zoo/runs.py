@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssss_zoo import checkpoint
 from ssss_zoo.config import Config, check_budget, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.known import UNKNOWN
@@ -19,13 +21,15 @@ from ssss_zoo.engine import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health, labelled_histogram
 from ssss_zoo.job import Job, open_dataset
-from ssss_zoo.machine import choose_device
+from ssss_zoo.lock import owned
+from ssss_zoo.machine import check_one_process, choose_device
 from ssss_zoo.pictures import predictions, spread
-from ssss_zoo.place import make_folder, open_folder, output_folder, remove_empty
+from ssss_zoo.place import open_folder, output_folder
 from ssss_zoo.plugins import build_methods, load, make_manager, spoken, stands_in
-from ssss_zoo.records import Stage
+from ssss_zoo.records import Stage, StageResult
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
+from ssss_zoo.stopping import Stop
 from ssss_zoo.training import Training
 
 log = logging.getLogger("ssss_zoo")
@@ -41,19 +45,33 @@ class RunResult:
 
 def run(config: Config, on_eval: Callable[[int, float], None] | None = None) -> RunResult:
     """Train, evaluate, log and save one run. on_eval: told step and mIoU after each evaluation; what it raises ends the
-    run. Raises UserError for what a person can fix; Interrupted after Ctrl-C."""
-    methods = build_methods(config)  # a wrong name or option fails here, before a file is written
-    dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
-    check_budget(config)
-    folder = output_folder(config)
-    dataset = open_dataset(dataset_class, config)
-    state = open_folder(folder, config)
-    dataset.check()
-    with Screen() as screen:
-        job = make_job(config, methods, dataset, folder, state, screen)
-        job.on_eval = on_eval
-        greet(job, methods)
-        return carry_out(job)
+    run. Raises UserError for what a person can fix, Busy where another process works in the folder; Interrupted after
+    a signal that asks to stop."""
+    check_one_process()
+    stop = Stop()
+    with stop.hearing(), interrupted():
+        methods = build_methods(config)  # a wrong name or option fails here, before a file is written
+        dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
+        check_budget(config)
+        folder = output_folder(config)
+        with owned(folder):
+            dataset = open_dataset(dataset_class, config)
+            state = open_folder(folder, config)
+            dataset.check()
+            with Screen() as screen:
+                job = make_job(config, methods, dataset, folder, state, screen)
+                job.on_eval, job.stop = on_eval, stop
+                greet(job, methods)
+                return carry_out(job)
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """Where a signal ends a run at once, outside of its steps, Interrupted says so."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"{error}" if str(error) else "stopped") from None
 
 
 def make_job(
@@ -85,54 +103,57 @@ def tell_of_what_is_not_kept(methods: Mapping[str, Any], job: Job) -> None:
 
 
 def carry_out(job: Job) -> RunResult:
-    """Train to the end. What fails before the first step (the rehearsal included) leaves the folder as it was."""
-    made = make_folder(job.folder)
-    status = "FAILED"
+    """Train to the end. What fails before the first step (the rehearsal included) leaves the folder as it was. That the
+    run is finished is written last: whoever reads it finds everything."""
+    status, metrics = "FAILED", None
     try:
         training = all_stages(job)
-        metrics = training.finish()
         picture(job, training)
-        status = "FINISHED"
+        status, metrics = "FINISHED", training.metrics("finished")
     except (Interrupted, KeyboardInterrupt):
         status = "KILLED"
         raise
     finally:
         files = [job.folder / name for name in ("config.yaml", "metrics.json", "predictions.png", "run.log")]
         if job.tracker:
-            job.tracker.finish(status, [file for file in files if file.exists()])
-        else:
-            remove_empty(made)
+            job.tracker.finish(status, [file for file in files if file.exists()], metrics)
+    checkpoint.write_json(job.folder / "metrics.json", metrics)
     return RunResult(job.folder, metrics)
 
 
 def all_stages(job: Job) -> Training:
     """Train every stage that the methods plan; finished ones of a resumed run are read back, not trained again."""
-    plan = job.relay.ask("plan_stages", info=job.info)
-    finished = (job.state or {}).get("stage", 0)
-    stage, index, offset = a_stage(next(plan, None)), 0, 0
-    spent: dict[str, float] | None = None
+    plan, training = reached(job)
+    training.begin(job.state)
     while True:
-        training = make_training(job, stage, index, offset)
-        training.spent = spent or training.spent  # a resumed stage takes what its checkpoint says
-        place = job.folder / "stages" / str(index)
-        if index < finished:
-            result = training.read_result(place)
-        else:
-            training.begin(job.state if index == finished else None)
-            job.start()
-            result = training.fit()
-        offset, begin = offset + training.steps, time.perf_counter()
+        job.start()
+        result, begin = training.fit(), time.perf_counter()
         try:
-            following = a_stage(plan.send(result))
+            stage = a_stage(plan.send(result))
         except StopIteration:
             return training
-        if index >= finished:
-            spent = training.spent_so_far()
-            spent["train"] += time.perf_counter() - begin  # ranking, relabelling
-        if index >= finished:
-            training.save_result(place, result)
-            training.stop_if_asked()
-        stage, index = following, index + 1
+        spent = training.spent_so_far()
+        spent["train"] += time.perf_counter() - begin  # ranking, relabelling
+        training.save_result(stage_folder(job, training.index), result)
+        training.stop_if_asked()
+        training = make_training(job, stage, training.index + 1, training.offset + training.steps)
+        training.spent = spent
+        training.begin(None)
+
+
+def reached(job: Job) -> tuple[Generator[Stage, StageResult, None], Training]:
+    """The methods' plan, and the training of the stage that the run's state stands in, not begun; what earlier stages
+    came to is read back."""
+    plan = job.relay.ask("plan_stages", info=job.info)
+    training = make_training(job, a_stage(next(plan, None)), 0, 0)
+    for index in range((job.state or {}).get("stage", 0)):
+        result = training.read_result(stage_folder(job, index))
+        training = make_training(job, a_stage(plan.send(result)), index + 1, training.offset + training.steps)
+    return plan, training
+
+
+def stage_folder(job: Job, index: int) -> Path:
+    return job.folder / "stages" / str(index)
 
 
 def a_stage(given: Any) -> Stage:

@@ -85,11 +85,16 @@ class Screen:
             self.bar.update(self.task, description=text)
 
     def report(
-        self, step: int, steps: int, losses: Mapping[str, float], health: Mapping[str, Any] | None, rate: float
+        self,
+        step: int,
+        steps: int,
+        losses: Mapping[str, float],
+        health: Mapping[str, Any] | None,
+        rate: float,
+        left: float,
     ) -> None:
-        """A log step: losses by name, share of pixels used and their mean weight, steps/s, time left. health: as
+        """A log step: losses by name, share of pixels used and their mean weight, steps/s, seconds left. health: as
         `Health.read` gives it."""
-        left = (steps - step) / rate if rate else float("inf")
         parts = [f"{name} {value:.4f}" for name, value in losses.items()]
         if health:
             weight = health["weight"] / max(health["used"], 1e-9)  # of those that are used
@@ -117,6 +122,11 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def percent(value: float | None) -> str:

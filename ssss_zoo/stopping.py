@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -75,7 +76,7 @@ def tell_terminal(line: str) -> None:
 @contextmanager
 def unheard() -> Iterator[None]:
     """Processes that are started within never hear the signals that ask to stop, which go to a whole group: who
-    started them ends them. The signals themselves come when it is over."""
+    started them ends them (see `end_with_parent`). The signals themselves come when it is over."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -84,3 +85,15 @@ def unheard() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """In a process that was started `unheard`: end at the SIGTERM of the process that started it, and at no other."""
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=wait_for_parent, daemon=True).start()
+
+
+def wait_for_parent() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

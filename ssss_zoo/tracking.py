@@ -25,11 +25,13 @@ UNFIT = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
 
 
 class History:
-    """`history.jsonl`: a line a logged step. Opened at `step`, it forgets what came after that step."""
+    """`history.jsonl`: a line a logged step. Opened at `step`, it forgets what came after that step, and with
+    `evaluates`, where the evaluation of that step is still to come, an earlier one of it as well."""
 
-    def __init__(self, file: Path, step: int) -> None:
+    def __init__(self, file: Path, step: int, evaluates: bool = False) -> None:
         self.file = file
         kept = [line for line in read_lines(file) if line["step"] <= step]
+        kept = [line for line in kept if not (evaluates and line["step"] == step and "val" in line)]
         write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -109,13 +111,15 @@ class Tracker:
             metrics = [Metric(key, value, now, step) for key, value in finite.items()]
             self.client.log_batch(self.run_id, metrics=metrics)
 
-    def finish(self, status: str, artifacts: list[Path]) -> None:
-        """status: FINISHED, FAILED or KILLED."""
+    def finish(self, status: str, artifacts: list[Path], metrics: Mapping[str, Any] | None = None) -> None:
+        """status: FINISHED, FAILED or KILLED; metrics: what metrics.json is about to hold, in place of what it does."""
         if self.client is None:
             return
         with self.forgiven("lost at the end"):
             for path in artifacts:
                 self.client.log_artifact(self.run_id, str(path))
+            if metrics is not None:
+                self.client.log_text(self.run_id, json.dumps(metrics, indent=1), "metrics.json")
             self.client.set_terminated(self.run_id, status)
 
     @contextmanager

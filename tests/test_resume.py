@@ -141,7 +141,7 @@ def test_stopping_again_and_again_changes_nothing(name, ran, broken_off, tmp_pat
 
     monkeypatch.setattr(Engine, "step", stepped)
     broken_off("parts", *words)
-    for _ in range(4):
+    for _ in range(5):  # the last step's evaluation is still to come
         broken_off("parts", *words, "resume=true")
     assert_same(whole, ran("parts", *words, "resume=true"))
 
@@ -440,7 +440,7 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_anew(ran, tiny_config,
     whole = ran("whole", "method=fixmatch")
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "step", stepped)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupted):
             run(tiny_config(f"output={tmp_path / 'parts'}", "method=fixmatch"))
     with pytest.raises(UserError, match="unfinished"):
         ran("parts", "method=fixmatch")
@@ -457,7 +457,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_
     with pytest.raises(UserError, match=r"not finite at step 5: .*extra=nan.*images: labelled\d"):
         ran("run", "method=bad")
     state = checkpoint.load_state(tmp_path / "run" / "last")
-    assert state["step"] == 3
+    assert state["step"] == 4
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run/last/student.safetensors").values())
 
 
@@ -565,9 +565,17 @@ def test_a_signal_lets_the_step_end_saves_and_says_where(tiny_config, tmp_path, 
     assert (metrics["status"], metrics["step"]) == ("stopped", 2)
 
 
-def test_a_signal_in_the_last_step_ends_a_finished_run(tiny_config, stop):
+def test_a_signal_in_the_last_step_leaves_the_evaluation_to_the_resumed_run(ran, broken_off, stop):
+    whole = ran("whole", "method=fixmatch")
     stop(5)
-    assert run(tiny_config()).metrics["status"] == "finished"
+    folder = broken_off("parts", "method=fixmatch")
+    assert json.loads((folder / "metrics.json").read_text())["step"] == 6
+    assert_same(whole, ran("parts", "method=fixmatch", "resume=true"))
+
+
+def test_a_signal_in_the_last_step_of_a_run_without_evaluation_ends_a_finished_run(tiny_shelf, ran, stop):
+    stop(5)
+    assert json.loads((ran("run", "data.split=val=0") / "metrics.json").read_text())["status"] == "finished"
 
 
 def test_the_rehearsal_leaves_no_trace(tiny_config, tmp_path, monkeypatch):

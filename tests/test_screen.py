@@ -21,7 +21,7 @@ from ssss_zoo.screen import Screen, duration
 )
 def test_a_log_step_names_losses_pixels_and_their_mean_weight(health, told, caplog):
     caplog.set_level(logging.INFO, logger="ssss_zoo")
-    Screen().report(5, 10, {"consistency": 0.25}, health, 2.0)
+    Screen().report(5, 10, {"consistency": 0.25}, health, 2.0, 2.5)
     assert told in caplog.text
 
 

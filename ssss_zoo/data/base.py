@@ -78,6 +78,10 @@ class Dataset(ABC):
         """(H, W) bool, false where an image has no data; None where it has some everywhere. Masks are void there."""
         return None
 
+    def areas(self, samples: Sequence[Sample]) -> list[int]:
+        """Pixels of each sample's image, found without decoding; 1 each where that cannot be said."""
+        return [1] * len(samples)
+
     def check(self) -> None:  # noqa: B027 - a data set made in memory has nothing to check
         """Look at every labelled and validation pair before the first step; raise UserError at what is wrong."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ssss_zoo.data.base import UNUSABLE, Dataset
 from ssss_zoo.data.codes import AS_TOLD, VOIDED, leave_out, read_codes
@@ -50,10 +51,7 @@ def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) resized to (H, W) of `size`, nearest neighbour, where the aspect is the same; else as it is."""
     if mask.shape == size or not same_aspect((mask.shape[0], mask.shape[1]), size):
         return mask
-    rows, columns = (
-        ((np.arange(wanted) + 0.5) * found / wanted).astype(int) for wanted, found in zip(size, mask.shape, strict=True)
-    )
-    return mask[rows[:, None], columns]
+    return np.array(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 # --- a data set of files --------------------------------------------------------------------------------------------
@@ -93,6 +91,17 @@ class FileDataset(Dataset):
             lists.labelled, lists.unlabelled, lists.val, lists.files,
         )  # fmt: skip
         self.notes = [*self.notes, *lists.notes]
+
+    def areas(self, samples: Sequence[Sample]) -> list[int]:
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self.area, samples))
+
+    def area(self, sample: Sample) -> int:
+        try:
+            height, width = image_size(sample.image, self.reading)
+        except UserError:
+            return 1  # whoever reads it says what is wrong with it
+        return height * width
 
     def check(self) -> None:
         check_pairs(self)
@@ -198,11 +207,11 @@ def size_problem(dataset: Dataset, sample: Sample, mask: tuple[int, int], image:
     sizes = f"mask {sample.mask} is {mask[1]}x{mask[0]}, its image {image[1]}x{image[0]}"
     told = f"{sizes}: they must match pixel for pixel"
     tags = {"image": exif_tag(sample.image), "mask": exif_tag(sample.mask)}
-    turned = [f"{what} a tag of EXIF, {tag}" for what, tag in tags.items() if tag in SIDEWAYS]
+    turned = [f"the {what} has EXIF's tag {tag}, a quarter turn" for what, tag in tags.items() if tag in SIDEWAYS]
     if mask == image[::-1] and turned:
         obeyed = not isinstance(dataset, FileDataset) or dataset.reading.exif
         what = "false, which obeys no tag" if obeyed else "true, which obeys it"
-        return f"{told}; the {turned[0]}, that means a quarter turn: of dataset=folder give data.exif={what}"
+        return f"{told}; {turned[0]}: of dataset=folder give data.exif={what}"
     if same_aspect(mask, image):
         return f"{told}; of dataset=folder data.resize_masks=true resizes masks of the same aspect (nearest neighbour)"
     return f"{told}; even their aspects differ: make the mask again from this very image"

@@ -201,8 +201,8 @@ def corner_of(place: Path, tree: Tree, images: Sequence[str], masks: Sequence[st
 
 def annotations_of(tree: Tree, folder: Path) -> dict[Path, Path]:
     """The JSON files of a folder that are called like an image beside them, and that image."""
-    stems = {composed(str(path.with_suffix(""))): path for path in tree.images(folder)}
     named = {path: composed(str(path.with_suffix(""))) for path in tree.json(folder)}
+    stems = {composed(str(path.with_suffix(""))): path for path in tree.images(folder)} if named else {}
     return {path: stems[stem] for path, stem in named.items() if stem in stems}
 
 

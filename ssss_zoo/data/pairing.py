@@ -61,7 +61,9 @@ def keyed(
 def strip(key: Key) -> Key:
     """A mask's key without the ending of its name, in any case."""
     lower = key[1].lower()
-    ending = next((ending for ending in ENDINGS if lower.endswith(ending)), "")
+    if not lower.endswith(ENDINGS):
+        return key
+    ending = next(ending for ending in ENDINGS if lower.endswith(ending))
     return key[0], key[1][: len(key[1]) - len(ending)]
 
 

@@ -23,7 +23,7 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.memory import InMemory
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE, Sample
-from ssss_zoo.stopping import unheard
+from ssss_zoo.stopping import end_with_parent, unheard
 
 ORDER, GEOMETRY = 0, 1  # what a generator is for: no draw of one kind repeats the other's
 SIDE = Image.Resampling.BILINEAR  # Pillow's filter widens when shrinking, that is, it antialiases
@@ -250,9 +250,10 @@ def collate(items: list[Any]) -> Any:
 
 
 def one_thread(worker: int) -> None:
-    """Set up a loader process: the processes share the cores among themselves."""
+    """Set up a loader process: the processes share the cores among themselves, and end when they are told to."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -> Iterator[dict[str, torch.Tensor]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ssss_zoo.data.images import SUFFIXES
@@ -51,23 +52,33 @@ class Tree:
 
     def below(self, folder: Path) -> list[Path]:
         """The files at any depth of a folder, sorted."""
-        if folder == self.root:
-            return list(self.files)
-        start = f"{folder}{os.sep}"
-        return [path for path in self.files if str(path).startswith(start)]
+        return self.of(folder, self.files)
 
     def images(self, folder: Path) -> list[Path]:
         """Those whose suffix says that they are images that can be read."""
-        return [path for path in self.below(folder) if is_image(path)]
+        return self.of(folder, self.pictures)
+
+    @cached_property
+    def pictures(self) -> list[Path]:
+        return [path for path in self.files if is_image(path)]
+
+    def of(self, folder: Path, files: Sequence[Path]) -> list[Path]:
+        start = f"{folder}{os.sep}"
+        return [path for path in files if str(path).startswith(start)] if folder != self.root else list(files)
 
     def json(self, folder: Path) -> list[Path]:
-        return [path for path in self.below(folder) if path.suffix.lower() == ".json"]
+        """Files of annotations."""
+        return self.of(folder, [path for path in self.others if path.suffix.lower() == ".json"])
 
     def unread(self, folder: Path) -> list[Path]:
         """What lies in a folder and is no image that can be read: other suffixes, pipes, broken links."""
         start = f"{folder}{os.sep}"
         apart = [path for path, fate in self.apart.items() if fate.why != HIDDEN and str(path).startswith(start)]
-        return [*(path for path in self.below(folder) if not is_image(path)), *apart]
+        return [*self.of(folder, self.others), *apart]
+
+    @cached_property
+    def others(self) -> list[Path]:
+        return [path for path in self.files if not is_image(path)]
 
 
 def is_image(path: Path) -> bool:

@@ -225,7 +225,7 @@ class MethodContract:
         stepped = Training.one_step
 
         def stopping(training: Training) -> None:
-            training.stop_asked = training.offset + training.step == 6
+            training.job.stop.asked = "SIGINT" if training.offset + training.step == 6 else ""
             stepped(training)
 
         with monkeypatch.context() as patched:

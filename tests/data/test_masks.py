@@ -11,9 +11,11 @@ from PIL import Image
 from test_folder import refusal
 
 from ssss_zoo.config import DataConfig
+from ssss_zoo.data.audit import audit
 from ssss_zoo.data.classes import bit_colour, read_class_list
 from ssss_zoo.data.codes import read_codes
 from ssss_zoo.data.encoding import Encoding
+from ssss_zoo.data.folder import Folder
 from ssss_zoo.data.images import TURNS
 from ssss_zoo.data.masks import understand
 from ssss_zoo.errors import UserError
@@ -602,3 +604,83 @@ def test_ids_written_in_any_way_are_read_as_they_are(tmp_path_factory, way, ids)
     path, words, lines = written(tmp_path_factory.mktemp("law") / "a", ids, way)
     found = classes(path.parent, [path], *words, lines=lines)
     assert found.encoding.read(Sample("", None, path)).tolist() == ids.tolist()
+
+
+# --- a folder as a whole --------------------------------------------------------------------------------------------
+
+
+def folder(root, masks, images, tags=(None, None), lines=("a", "b", "c"), **words):
+    """A data set of `masks` and images of the size (H, W) `images`. tags: EXIF's, of images and of masks."""
+    for name in ("images", "masks"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "classes.txt").write_text("\n".join(lines))
+    for index, mask in enumerate(masks):
+        photo = np.random.default_rng(index).integers(0, 255, (*images, 3), np.uint8)
+        for name, pixels, tag in (("images", photo, tags[0]), ("masks", mask, tags[1])):
+            exif = Image.Exif()
+            exif.update({0x0112: tag} if tag else {})
+            save(root / name / f"{index}.png", pixels, exif=exif)
+    return Folder(DataConfig(root=str(root), **words))
+
+
+@pytest.mark.parametrize("size", [(192, 256), (48, 64), (96, 128), (240, 320), (97, 128), (71, 95)])
+def test_masks_of_another_size_and_the_same_aspect_are_resized_where_asked(tmp_path, size):
+    drawn = squares(3)
+    found = folder(tmp_path, drawn, size)
+    if size != (96, 128):
+        refusal(found.check, f"is 128x96, its image {size[1]}x{size[0]}", "data.resize_masks=true")
+    fitting = folder(tmp_path, drawn, size, resize_masks=True)
+    fitting.check()
+    count = 0 if size == (96, 128) else 8
+    assert any(note.startswith(f"{count} of 8 masks are resized") for note in fitting.notes)
+    sample = next(sample for sample in (*fitting.labelled, *fitting.val) if sample.image.stem == "0")
+    rows, columns = (
+        ((np.arange(wanted) + 0.5) * held / wanted + 1e-9).astype(int)  # the pixel under the centre of each
+        for wanted, held in zip(size, (96, 128), strict=True)
+    )
+    off = fitting.read_mask(sample) != drawn[0][rows[:, None], columns]
+    assert off.mean() < 0.01  # a centre may lie between two pixels
+    assert [fault.kind for fault in audit(fitting, (64, 64), 2).faults if fault.level == "unusable"] == []
+
+
+@pytest.mark.parametrize("size", [(96, 100), (128, 96), (192, 250)])
+def test_masks_of_another_aspect_are_never_resized(tmp_path, size):
+    found = folder(tmp_path, squares(3), size, resize_masks=True)
+    refusal(found.check, f"its image {size[1]}x{size[0]}", "aspects differ")
+    assert {fault.kind for fault in audit(found, (64, 64), 2).faults if fault.level == "unusable"} == {"size"}
+
+
+@pytest.mark.parametrize(("tags", "turned"), [((6, None), "image"), ((None, 8), "mask")])
+def test_a_size_turned_by_exif_is_told_with_the_tag(tmp_path, tags, turned):
+    found = folder(tmp_path, squares(3), (96, 128), tags)
+    refusal(found.check, f"the {turned} has EXIF's tag", str(tags[0] or tags[1]), "data.exif=false")
+    assert any("data.exif=false" in fault.message for fault in audit(found, (64, 64), 2).faults)
+    folder(tmp_path, squares(3), (96, 128), tags, exif=False).check()
+    both = folder(tmp_path, squares(3), (96, 128), (6, 6))
+    both.check()
+    assert both.read_mask(both.labelled[0]).shape == (128, 96)
+
+
+@pytest.mark.parametrize("suspect", [True, False])
+def test_a_run_stops_at_what_is_unusable_and_goes_on_with_warnings(tmp_path, suspect):
+    smeared = [resized(mask, Image.Resampling.BILINEAR) for mask in squares(3)]
+    found = folder(tmp_path, smeared, (77, 102))
+    if suspect:
+        (tmp_path / "classes.txt").unlink()
+        found = Folder(DataConfig(root=str(tmp_path)))
+        refusal(found.check, "smeared")
+    else:
+        found.check()
+        assert any("smeared" in note for note in found.notes)
+    assert audit(found, (64, 64), 2).code == (2 if suspect else 1)
+
+
+def test_only_void_and_the_first_class_is_no_0_255_mask_where_values_are_declared(tmp_path):
+    masks = np.full((6, 32, 32), 9, np.uint8)
+    masks[:, :8] = 200
+    folder(tmp_path, masks, (32, 32), lines=["9: a", "77: b", "200: void"]).check()
+    refusal(
+        folder(tmp_path, (masks == 200) * np.uint8(255), (32, 32), lines=["a", "b"]).check,
+        "0/255",
+        "data.encoding=values",
+    )
