@@ -11,9 +11,16 @@ from PIL import Image
 
 DEEP = {"I;16": "16-bit", "I;16B": "16-bit", "I;16L": "16-bit", "I": "32-bit", "F": "floating-point"}
 QUICK = {"JPEG": "jpeg8_decode", "PNG": "png_decode"}  # imagecodecs' function, by Pillow's format
-WHOLE = {"PNG": "png_decode", "JPEG2000": "jpeg2k_decode"}  # the same, for what Pillow cuts to 8 bits
+WHOLE = {
+    "PNG": "png_decode",
+    "JPEG2000": "jpeg2k_decode",
+    "AVIF": "avif_decode",
+}  # the same, for what Pillow cuts to 8 bits
 END = b"\xff\xd9"  # of a whole JPEG
-SIZ = b"\xff\x4f\xff\x51"  # where a JPEG 2000 tells its sizes; the bits of its first channel come 42 bytes later
+BITS = {  # a mark in a file, the bytes from it to the bits of the first channel, and what 8 bits are there
+    "JPEG2000": (b"\xff\x4f\xff\x51", 42, 7),
+    "AVIF": (b"pixi", 9, 8),
+}
 BEGIN = 1 << 16  # bytes of a file in which that lies
 
 
@@ -44,11 +51,12 @@ def depth_of(image: Image.Image, path: Path) -> str:
         return "16-bit"
     if image.format == "PPM" and largest(image) > 255:
         return "16-bit"
-    if image.format == "JPEG2000":
+    if image.format in BITS:
+        mark, distance, eight = BITS[image.format]
         with open(path, "rb") as file:
             begin = file.read(BEGIN)
-        place = begin.find(SIZ) + 42
-        return "16-bit" if place >= 42 and (begin[place] & 0x7F) + 1 > 8 else ""
+        place = begin.find(mark)
+        return "16-bit" if place >= 0 and (begin[place + distance] & 0x7F) > eight else ""
     return ""
 
 

@@ -108,16 +108,18 @@ def said_of_content(headers: Headers) -> list[str]:
     lines = []
     if many := count(lambda found: found.pages > 1):
         pages = sorted({found.pages for found in headers.values() if found.pages > 1})
-        lines.append(f"{number_of(many)} hold a band in each of {' or '.join(map(str, pages))} pages")
+        lines.append(f"{hold(many)} a band in each of {' or '.join(map(str, pages))} pages")
     if many := count(lambda found: found.further > 0):
-        lines.append(
-            f"{number_of(many)} hold further pictures (MPO: previews, depth, a second eye): the first one is read"
-        )
+        lines.append(f"{hold(many)} further pictures (MPO: previews, depth, a second eye): the first one is read")
     if many := count(lambda found: found.mode == "CMYK"):
-        lines.append(f"{number_of(many)} hold CMYK and become RGB without a colour profile")
+        lines.append(f"{hold(many)} CMYK and become RGB without a colour profile")
     if many := count(lambda found: found.masked):
-        lines.append(f"{number_of(many)} hold a page that says where there is a picture: the rest is void in masks")
+        lines.append(f"{hold(many)} a page that says where there is a picture: the rest is void in masks")
     return lines
+
+
+def hold(count: int) -> str:
+    return f"{number_of(count)} hold{'s' if count == 1 else ''}"
 
 
 def number_of(count: int) -> str:

@@ -178,6 +178,16 @@ def test_no_bit_of_16_is_lost(tmp_path, name, write, channels):
     refusal(lambda: read_image(path, Reading(channels)), name, "-bit image", "data.low")
 
 
+def test_10_bits_of_an_avif_are_not_cut(tmp_path):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    pixels, path = DEEP[..., :3] >> 6, tmp_path / "a.avif"
+    path.write_bytes(imagecodecs.avif_encode(np.ascontiguousarray(pixels), level=100, bitspersample=10))
+    np.testing.assert_allclose(read_image(path, Reading(3, (), (0,), (1023,))), pixels / 1023 * 255, atol=1)
+    refusal(lambda: read_image(path, Reading()), "16-bit image", "data.low")
+    Image.fromarray(EIGHT[..., :3]).save(path, quality=100)
+    assert read_image(path, Reading()).dtype == np.uint8
+
+
 @pytest.mark.parametrize("channels", [2, 4])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_alpha_is_left_out_or_read_as_asked(tmp_path, channels, bits):
