@@ -19,6 +19,7 @@ from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.inspection import inspect_words
 from ssss_zoo.plugins import build_methods, make_manager
+from ssss_zoo.reading import told_where
 from ssss_zoo.rescore import evaluate_run
 from ssss_zoo.runs import RunResult
 from ssss_zoo.runs import run as run_config
@@ -35,7 +36,9 @@ def run(
 ) -> RunResult:
     """`ssss run`: train, evaluate, log and save; returns the folder and what metrics.json holds. on_eval: told step and
     mIoU in [0, 1] after each evaluation. Raises UserError for what a person can fix, Interrupted after Ctrl-C."""
-    return run_config(resolve(as_words(words, keys), Path(config_file) if config_file else None), on_eval)
+    config = resolve(as_words(words, keys), Path(config_file) if config_file else None)
+    with told_where(config.places):
+        return run_config(config, on_eval)
 
 
 def compare(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:

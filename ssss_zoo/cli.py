@@ -17,6 +17,7 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads slow a shared machine tenfold; before torch loads
 
+FEW = 0.005  # share of pixels used at the end of a run below which a word is said (our choice)
 KINDS = ["methods", "hooks", "datasets", "models", "protocols"]  # of `ssss list`
 WORDS = click.argument("words", nargs=-1, metavar="[key=value ...]")
 
@@ -42,6 +43,13 @@ class Command(click.Group):
                 raise
             click.echo(f"ssss: {MEMORY}", err=True)
             context.exit(2)
+
+
+def say(line: object, err: bool = False) -> None:
+    """A line on the screen. Names of files and classes in it are other people's: text, whatever they hold."""
+    from ssss_zoo.text import visible
+
+    click.echo(visible(str(line)), err=err)
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,12 +85,12 @@ def compare(words: tuple[str, ...]) -> None:
     from ssss_zoo.comparison.main import compare as run_study
     from ssss_zoo.comparison.tables import notes, on_screen
 
-    result = run_study(words, tell=lambda line: click.echo(line, err=True))
+    result = run_study(words, tell=lambda line: say(line, err=True))
     console = Console()
     console.print(on_screen(result.figures))
     for note in notes(result.figures):
         console.print(note, soft_wrap=True, markup=False, highlight=False)
-    click.echo(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
+    say(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
     sys.exit(2 if result.figures["failed"] else 0)
 
 
@@ -102,9 +110,9 @@ def search(words: tuple[str, ...]) -> None:
 
     from ssss_zoo.comparison.search import search as run_search
 
-    found = run_search(words, tell=lambda line: click.echo(line, err=True))
+    found = run_search(words, tell=lambda line: say(line, err=True))
     Console().print(found.table())
-    click.echo(f"the winner, trained on all labelled images: {found.command}")
+    say(f"the winner, trained on all labelled images: {found.command}")
 
 
 @main.command()
@@ -113,7 +121,7 @@ def report(folder: Path) -> None:
     """Make report.html of a comparison again, from the files in its FOLDER alone."""
     from ssss_zoo.comparison.report import write_report
 
-    click.echo(write_report(folder))
+    say(write_report(folder))
 
 
 @main.command()
@@ -143,12 +151,14 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
         from ssss_zoo.replay import replay
 
         for line in replay(Path(record), [word for word in given if not word.startswith("replay=")]):
-            click.echo(line)
+            say(line)
         return
     config = resolve(given, config_file)
+    from ssss_zoo.reading import told_where
     from ssss_zoo.runs import run as run_config
 
-    result = run_config(config)
+    with told_where(config.places):
+        result = run_config(config)
     show_result(result.folder, result.metrics)
 
 
@@ -179,7 +189,7 @@ def list_(kind: str | None, as_json: bool) -> None:
     for name, items in found.items():
         click.echo(f"{name}:")
         for item in items:
-            click.echo(f"  {item['name']:<14} {item['about']}")
+            say(f"  {item['name']:<14} {item['about']}")
 
 
 @main.command()
@@ -199,11 +209,11 @@ def new(name: str, single: bool, source: Path | None, output: Path) -> None:
 
     written = write(name, single, output, source)
     for file in written:
-        click.echo(file)
+        say(file)
     if single:
-        click.echo(f"next: ssss run method={written[0]} dataset=shapes train.steps=60, and pytest {written[1]}")
+        say(f"next: ssss run method={written[0]} dataset=shapes train.steps=60, and pytest {written[1]}")
     else:
-        click.echo(f"next: cd {output / name} && pip install -e '.[test]' && pytest")
+        say(f"next: cd {output / name} && pip install -e '.[test]' && pytest")
 
 
 @main.command()
@@ -221,7 +231,7 @@ def inspect(words: tuple[str, ...]) -> None:
 
     picture, file = inspect_words(words)
     picture.save(file)
-    click.echo(file)
+    say(file)
 
 
 @main.command()
@@ -232,8 +242,10 @@ def card(method: str) -> None:
     from rich.markdown import Markdown
 
     from ssss_zoo.listing import card as read_card
+    from ssss_zoo.text import visible
 
-    Console().print(Markdown(read_card(method)))
+    lines = read_card(method).expandtabs().splitlines()
+    Console().print(Markdown("\n".join(map(visible, lines))))
 
 
 @main.command()
@@ -249,13 +261,15 @@ def evaluate(words: tuple[str, ...], as_json: bool) -> None:
     evaluate.mode=sliding data.root=DIR ...   any evaluate.*, data.* or train.device key
     """
     from ssss_zoo.rescore import evaluate_run
+    from ssss_zoo.text import count
 
     figures = evaluate_run(words)
     if as_json:
         click.echo(json.dumps(figures, indent=1))
     else:
         show_figures(
-            f"{figures['run']}, {figures['weights']} weights, on {figures['on']} ({figures['images']} images)", figures
+            f"{figures['run']}, {figures['weights']} weights, on {figures['on']} ({count(figures['images'], 'image')})",
+            figures,
         )
 
 
@@ -277,7 +291,7 @@ def prepare(words: tuple[str, ...], yes: bool) -> None:
     from ssss_zoo.dataset_tools import prepare_words
 
     for line in prepare_words(words, agreed=yes):
-        click.echo(line)
+        say(line)
 
 
 @data.command()
@@ -313,7 +327,7 @@ def split(words: tuple[str, ...]) -> None:
     from ssss_zoo.dataset_tools import split_words
 
     for line in split_words(words):
-        click.echo(line)
+        say(line)
 
 
 @data.command()
@@ -328,7 +342,7 @@ def preview(words: tuple[str, ...]) -> None:
     """
     from ssss_zoo.dataset_tools import preview_words
 
-    click.echo(preview_words(words))
+    say(preview_words(words))
 
 
 def show_figures(title: str, figures: dict[str, Any]) -> None:
@@ -345,12 +359,20 @@ def networks_of(figures: dict[str, Any]) -> dict[str, Any]:
 
 def show_result(folder: Path, metrics: dict[str, Any]) -> None:
     """The end of a run: its figures, where everything lies, what to type next."""
+    from ssss_zoo.screen import share
+
     if metrics["val"]:
         show_figures(f"{metrics['method']} on {metrics['dataset']}, step {metrics['step']}", metrics["val"])
         best = metrics["best"]
-        click.echo(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
+        say(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
         for line in beside(folder, metrics):
-            click.echo(line)
+            say(line)
+    used = (metrics["pseudo_labels"] or {}).get("used")
+    if used is not None and used < FEW:
+        say(
+            f"pixels used {share(used)} at the last log step: the unlabelled images taught next to nothing; train "
+            "longer, or lower the method's threshold if it has one (its card and `ssss config` tell)"
+        )
     spent = metrics["time"]
     click.echo(
         f"trained {spent['train_seconds']:.0f} s ({spent['steps_per_second']:.2f} steps/s, waited "
@@ -358,8 +380,8 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
         f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB"
     )
     files = ("metrics.json", "history.jsonl", "predictions.png", "last", "best", "config.yaml", "run.log")
-    click.echo(f"in {folder}: {', '.join(name for name in files if (folder / name).exists())}")
-    click.echo(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
+    say(f"in {folder}: {', '.join(name for name in files if (folder / name).exists())}")
+    say(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
 
 
 def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:

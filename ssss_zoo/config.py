@@ -7,23 +7,37 @@ is for, so that a split called `1_8` stays one (YAML 1.1 would make it 18).
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 
 from ssss_zoo.errors import UserError, check_choice, check_range, unknown
-from ssss_zoo.reading import merge, read_file, read_value, read_words, typed
-from ssss_zoo.recipes import dataset_layer, local_files, method_layers, recipes, variant
+from ssss_zoo.reading import merge, places, read_file, read_value, read_words, section, told_where, typed
+from ssss_zoo.recipes import (
+    dataset_layer,
+    method_layers,
+    name_files,
+    not_trusted,
+    paths_of,
+    recipes,
+    strangers,
+    variant,
+)
+from ssss_zoo.text import brief
 
 
 @dataclass
 class PluginsConfig:
     """Which methods speak. names: in the order in which they are asked (set by the method file, or by `method=a+b`);
-    path: Python files with methods of your own, one class each (`method=./mine.py` fills in both)."""
+    path: Python files with methods of your own, one class each (`method=./mine.py` fills in both). Such files are run
+    only where the command line names them; `plugins.trust=true`, said there, also runs those that a --config file or a
+    run's config.yaml names."""
 
     names: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
@@ -254,38 +268,36 @@ class Config:
     diagnose: bool = False
     trace: bool = False
 
+    def __post_init__(self) -> None:
+        self.places: dict[str, str] = {}  # where the value of a key stands, of those that a file gave
+
 
 # --- layers ---------------------------------------------------------------------------------------------------------
 
 
-def fill_in_files(given: dict[str, Any], method: str, local: Mapping[str, Path]) -> None:
-    """Write names where `method` and `hooks.<hook>` name a person's own files, and the files into `plugins.path`."""
-    hooks = given["hooks"] if isinstance(given.get("hooks"), Mapping) else {}  # what is no section is refused later
-    asked = {hook: local_files(str(names), f"hooks.{hook}") for hook, names in hooks.items()}
-    files = dict(local) | {name: file for _, found in asked.values() for name, file in found.items()}
-    if files:
-        own = given.get("plugins", {}).get("path", [])
-        paths = [*map(str, files.values()), *([own] if isinstance(own, str) else own)]
-        named = {hook: names for hook, (names, found) in asked.items() if found}
-        merge(given, {"method": method, "hooks": named, "plugins": {"path": paths}})
-
-
-def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
-    """The configuration of a run from the words of the command line and a file of the user's own."""
+def resolve(words: Iterable[str], config_file: Path | None = None, methods: bool = True) -> Config:
+    """The configuration of a run from the words of the command line and a file of the user's own. Raises UserError for
+    what it cannot be, and for Python files that only the file names, unless the words say plugins.trust=true. methods:
+    False where none will be built: such files are left out then."""
     given = read_words(words)
+    trusted = take_trust(given)
     own = read_file(config_file) if config_file else {}
-    method = choose("method", given, own)
+    if "trust" in section(own, "plugins"):
+        raise UserError(f"{config_file}: plugins.trust counts on the command line alone; take it out of the file")
     typed(Config, own)
-    method, release = variant(method)
-    method, local = local_files(method)
-    fill_in_files(given, method + release, local)
+    (given, files), (own, theirs) = name_files(given), name_files(own)
+    keep_strangers_out(given, own, config_file, trusted, methods)
+    method, release = variant(choose("method", given, own))
+    dataset = choose("dataset", given, own)
     check_names(given, own, config_file)
     protocol = read_value(given.get("protocol", own.get("protocol")), str | None, "protocol")
     if protocol and "dataset" not in given and "dataset" not in own:
-        given["dataset"] = protocol_settings(protocol)["dataset"]
-    dataset = choose("dataset", given, own)
-    of_method = method_layers(method, dataset, local, release)
-    layers = [dataset_layer(dataset), *of_method, protocol_layer(protocol, dataset)]
+        given["dataset"] = dataset = protocol_settings(protocol)["dataset"]
+    layers = [
+        dataset_layer(dataset),
+        *method_layers(method, dataset, theirs | files, release),
+        protocol_layer(protocol, dataset),
+    ]
     tree: dict[str, Any] = {}
     for layer in (*layers, own, given):
         typed(Config, layer)  # each layer is right by itself, whatever a later one would replace
@@ -293,9 +305,33 @@ def resolve(words: Iterable[str], config_file: Path | None = None) -> Config:
         merge(tree, layer)
     values = typed(Config, tree)
     count_channels(values)
-    config = build(Config, values)
-    check(config)
+    config: Config = build(Config, values)
+    config.places = places(tree)
+    with told_where(config.places):
+        check(config)
     return config
+
+
+def take_trust(given: dict[str, Any]) -> bool:
+    """Take `plugins.trust` out of the words: it is said anew each time, and never written down."""
+    plugins = section(given, "plugins")
+    if "trust" not in plugins:
+        return False
+    given["plugins"] = {key: value for key, value in plugins.items() if key != "trust"}
+    return bool(read_value(plugins["trust"], bool, "plugins.trust"))
+
+
+def keep_strangers_out(
+    given: dict[str, Any], own: dict[str, Any], config_file: Path | None, trusted: bool, methods: bool
+) -> None:
+    """Write into `given` which Python files may be run: those that the words name, and the file's own where the person
+    trusts it. Raises UserError for others, where methods are built at all."""
+    unknown_files = [] if trusted else strangers(own, given)
+    if unknown_files and methods:
+        raise not_trusted(unknown_files[0], config_file)
+    allowed = [path for path in dict.fromkeys([*paths_of(given), *paths_of(own)]) if path not in unknown_files]
+    if "path" in own.get("plugins", {}):
+        given["plugins"] = section(given, "plugins") | {"path": allowed}
 
 
 def count_channels(values: dict[str, Any]) -> None:
@@ -334,7 +370,7 @@ def one_of_each(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
 def choose(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     value = given.get(key, own.get(key, getattr(Config, key)))
     if not isinstance(value, str) or not value:
-        raise UserError(f"{key} takes a name; got '{value}'")
+        raise UserError(f"{key} takes a name; got '{brief(value)}'")
     return value
 
 
@@ -360,12 +396,23 @@ def protocol_layer(name: str | None, dataset: str) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in ("dataset", "family")}
 
 
-def build(schema: type, values: Mapping[str, Any]) -> Any:
-    """An instance of the dataclass `schema`, defaults filled in; OmegaConf checks the types once more."""
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), dict(values)))
-    except OmegaConfBaseException as error:
-        raise UserError(" ".join(str(error).split())) from None
+def build(schema: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """An instance of the dataclass `schema` from values that `typed` has read, defaults filled in. Raises UserError for
+    a field that has no default and was not given. prefix: of its keys, in that message."""
+    hints = typing.get_type_hints(schema)
+    missing = [
+        f.name
+        for f in dataclasses.fields(schema)
+        if f.init and f.name not in values and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if missing:
+        raise UserError(f"{prefix}{missing[0]} has no default: give {prefix}{missing[0]}=value")
+    return schema(
+        **{
+            key: build(hints[key], value, f"{prefix}{key}.") if dataclasses.is_dataclass(hints[key]) else value
+            for key, value in values.items()
+        }
+    )
 
 
 def check_budget(config: Config) -> None:
@@ -398,10 +445,10 @@ def check(config: Config) -> None:
     check_sides("train.crop", train.crop, least=1)
     check_sides("evaluate.window", config.evaluate.window, least=0)
     check_sides("evaluate.stride", config.evaluate.stride, least=0)
-    check_pair("augment.scale", config.augment.scale)
+    check_pair("augment.scale", config.augment.scale, 0.01, 20)
     if config.augment.scale_law == "halves" and not config.augment.scale[0] <= 1 <= config.augment.scale[1]:
         raise UserError(f"augment.scale_law=halves needs 1 within augment.scale; got {config.augment.scale}")
-    check_pair("augment.blur_sigma", config.augment.blur_sigma)
+    check_pair("augment.blur_sigma", config.augment.blur_sigma, 0.001, 50)
     check_channels(config)
     check_nodata(config.data.nodata)
     for (low, high), keys in RANGES.items():
@@ -413,13 +460,13 @@ def check(config: Config) -> None:
                 check_range(key, value, low, high)
 
 
-RANGES = {  # lowest and highest value: the keys that lie within them, where they are given at all
+RANGES = {  # lowest and highest value: the keys that lie within them, where they are given at all (our choice)
     (0, 1): "augment.flip augment.jitter augment.grey augment.blur augment.brightness augment.contrast "
-    "augment.saturation loss.ohem_threshold model.dropout",
+    "augment.saturation loss.ohem_threshold optim.weight_decay",
+    (0, 0.95): "model.dropout evaluate.overlap",
     (0, 0.5): "augment.hue",
     (0, 0.9): "data.hold_out",
-    (0, 0.95): "evaluate.overlap",
-    (0, 1e3): "optim.lr optim.weight_decay optim.power evaluate.predictions train.workers",
+    (0, 1e3): "optim.lr optim.power evaluate.predictions train.workers",
     (0, 0.9999): "optim.momentum",
     (0, 1e6): "optim.head_multiplier",
     (0, 2**31): "seed",
@@ -436,13 +483,28 @@ RANGES = {  # lowest and highest value: the keys that lie within them, where the
 def check_sides(key: str, sides: list[int], least: int) -> None:
     """Raise UserError unless there are at least `least` sides and at most 2, each of 1 pixel or more."""
     if not least <= len(sides) <= 2 or min(sides, default=1) < 1:
-        raise UserError(f"{key} takes one side or [height, width] in pixels; got {sides}")
+        raise UserError(f"{key} takes one side or [height, width] in pixels; got {brief(sides)}")
 
 
-def check_pair(key: str, pair: list[float]) -> None:
-    """Raise UserError unless it is [smallest, largest], both above 0."""
+def check_pair(key: str, pair: list[float], low: float, high: float) -> None:
+    """Raise UserError unless it is [smallest, largest], both within [low, high] (our choice of these)."""
     if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
-        raise UserError(f"{key} takes [smallest, largest] with 0 < smallest <= largest; got {pair}")
+        raise UserError(f"{key} takes [smallest, largest] with 0 < smallest <= largest; got {brief(pair)}")
+    for value in pair:
+        check_range(key, value, low, high)
+
+
+SMALL = 32  # pixels of a crop's side below which a step sees next to nothing (our choice: the literature's 321 to 801)
+
+
+def oddities(config: Config) -> list[str]:
+    """What is allowed and hardly meant, a line each."""
+    lines = []
+    if min(config.train.crop) < SMALL:
+        lines.append(f"train.crop={brief(config.train.crop)} pixels: so small a crop shows a network next to nothing")
+    if config.optim.lr == 0:
+        lines.append("optim.lr=0: no weight will move")
+    return lines
 
 
 def check_channels(config: Config) -> None:
@@ -474,7 +536,17 @@ def check_nodata(words: list[str]) -> None:
 
 def as_yaml(config: Config) -> str:
     """The configuration as YAML that `--config` reads back to the same one."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return yaml.dump(asdict(config), Dumper=Writer, sort_keys=False, allow_unicode=True, width=sys.maxsize)
+
+
+class Writer(yaml.SafeDumper):
+    """Writes text as text, whatever it looks like, and a part that is there twice in full both times."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+Writer.add_multi_representer(str, lambda writer, text: writer.represent_str(str(text)))
 
 
 def square(sides: list[int]) -> tuple[int, int]:

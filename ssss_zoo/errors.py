@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
+from ssss_zoo.text import LONGEST, brief
+
 LESS = (
     "a smaller train.batch with train.accumulate, a smaller train.crop or train.precision=bf16 needs less, and "
     "evaluate.mode=sliding where large images are evaluated"
@@ -16,8 +18,20 @@ MEMORY = f"out of memory; {LESS}"
 ROOM = "make room, then go on: a run with resume=true, a comparison by the same command"
 
 
+NOT_FINITE = (
+    "lower optim.lr or take train.precision=32; a checkpoint from before is in the run's folder if there was one"
+)
+
+
 class UserError(Exception):
-    """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback."""
+    """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback. place: the
+    file and line that the mistake stands in; `` where no file gave it, None where nobody has looked yet."""
+
+    place: str | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.place}: {message}" if self.place else message
 
 
 def expanded(path: str | Path) -> Path:
@@ -60,6 +74,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the word that is closest to `word`, or nothing when none is close."""
+    if len(word) > LONGEST:
+        return ""  # nothing is close, and to find that out takes long
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -67,19 +83,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def unknown(kind: str, word: str, known: Iterable[str], where: str = "") -> UserError:
     """The error for a name that nothing answers to. `where` is the setting it came from, such as `method=a+b`."""
     names = sorted(known)
-    place = f" in {where}" if where else ""
-    return UserError(f"unknown {kind} '{word}'{place}{nearest(word, names)}  known: {', '.join(names)}")
+    place = f" in {brief(where)}" if where else ""
+    return UserError(f"unknown {kind} '{brief(word)}'{place}{nearest(word, names)}  known: {', '.join(names)}")
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     """Raise UserError when the option `key` holds none of `choices`."""
     names = list(choices)
     if value not in names:
-        raise UserError(f"{key} must be one of {', '.join(names)}; got '{value}'{nearest(value, names)}")
+        raise UserError(f"{key} must be one of {', '.join(names)}; got '{brief(value)}'{nearest(value, names)}")
 
 
 def check_range(key: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise UserError when the option `key` lies outside [low, high] (NaN included)."""
     if not low <= value <= high:
         bound = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-        raise UserError(f"{key} must be {bound}; got {value:g}")
+        raise UserError(f"{key} must be {bound}; got {brief(value) if isinstance(value, int) else f'{value:g}'}")

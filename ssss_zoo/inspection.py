@@ -3,6 +3,7 @@ much, who answered which hook: where a bug of a method is seen first."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from ssss_zoo.plugins import build_methods, load, spoken
 from ssss_zoo.records import Batch, PseudoLabel, Seen, Stage
 from ssss_zoo.rescore import run_config
 from ssss_zoo.runs import make_job, make_training
+from ssss_zoo.text import brief
 from ssss_zoo.training import Training
 
 OWN = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # words that are not configuration
@@ -51,14 +53,14 @@ def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
     file = expanded(own["file"])
     if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
         raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
-    config = run_config(expanded(own["run"]), rest) if own["run"] else resolve(rest)
+    config = run_config(expanded(own["run"]), rest, methods=True) if own["run"] else resolve(rest)
     after, images = (whole_number(key, own[key], least) for key, least in (("after", 0), ("images", 1)))
     return inspect_step(config, own["run"] or None, after, images), file
 
 
 def whole_number(key: str, text: str, least: int) -> int:
-    if not text.isdigit() or int(text) < least:
-        raise UserError(f"{key} takes a whole number from {least} on, got '{text}'")
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+        raise UserError(f"{key} takes a whole number from {least} to 999999999, got '{brief(text)}'")
     return int(text)
 
 

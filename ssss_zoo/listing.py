@@ -8,7 +8,7 @@ from typing import Any
 
 from ssss_zoo import specs
 from ssss_zoo.errors import UserError
-from ssss_zoo.plugins import CHOSEN, HOOKS, implements, installed, load, package_of
+from ssss_zoo.plugins import CHOSEN, HOOKS, implements, installed, load, packages_of
 from ssss_zoo.recipes import recipes
 
 
@@ -28,12 +28,12 @@ def first_comment(path: Path) -> str:
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:
-    item: dict[str, Any] = {"name": name, "package": package_of(installed(kind)[name])}
+    item: dict[str, Any] = {"name": name, "package": " and ".join(packages_of(kind, name))}
     try:
         thing = load(kind, name)
     except UserError as error:
         return item | {"about": f"BROKEN: {error}", "hooks": []}
-    first_line = (thing.__doc__ or "no description").strip().splitlines()[0]
+    first_line = next(iter((thing.__doc__ or "").strip().splitlines()), "no description")
     source = getattr(thing, "paper", "") or getattr(thing, "source", "") or first_line
     if kind != "methods":
         return item | {"about": source}
@@ -51,7 +51,7 @@ def card(name: str) -> str:
     package, _, module = installed("methods")[name].module.rpartition(".")
     file = files(package).joinpath(f"{module}.md") if package else None
     if file is None or not file.is_file():
-        raise UserError(f"method '{name}' of package {package_of(installed('methods')[name])} comes without a card")
+        raise UserError(f"method '{name}' of package {packages_of('methods', name)[0]} comes without a card")
     return file.read_text()
 
 

@@ -73,7 +73,7 @@ def keep_memory() -> None:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What the figures depend on besides the configuration."""
-    packages = ("ssss-zoo", "torch", "timm", "kornia", "torchmetrics", "pluggy", "omegaconf", "mlflow-skinny")
+    packages = ("ssss-zoo", "torch", "timm", "kornia", "torchmetrics", "pluggy", "mlflow-skinny")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),

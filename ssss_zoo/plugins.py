@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -19,8 +19,10 @@ import pluggy
 
 from ssss_zoo import specs
 from ssss_zoo.config import Config, build
-from ssss_zoo.errors import UserError, expanded, nearest, unknown
-from ssss_zoo.reading import typed
+from ssss_zoo.errors import UserError, nearest, unknown
+from ssss_zoo.reading import told_where, typed
+from ssss_zoo.recipes import is_file, whole
+from ssss_zoo.text import brief
 
 PROJECT = "ssss_zoo"
 MARK = f"{PROJECT}_impl"  # where pluggy leaves its mark on an implementation
@@ -38,16 +40,27 @@ def installed(kind: str) -> dict[str, EntryPoint]:
 
 def load(kind: str, name: str, where: str = "") -> Any:
     """Import what the entry point `name` of `ssss_zoo.<kind>` names. Raises UserError when unknown or broken."""
-    points = installed(kind)
+    points, what = installed(kind), kind.removesuffix("s").replace("dataset", "data set")
     if name not in points:
-        raise unknown(kind.removesuffix("s").replace("dataset", "data set"), name, points, where)
+        raise unknown(what, name, points, where)
+    packages = packages_of(kind, name)
+    if len(packages) > 1:
+        raise UserError(
+            f"{what} '{name}' is registered by several packages, {' and '.join(packages)}: uninstall all but one, or "
+            "rename it in yours"
+        )
     try:
         return points[name].load()
     except (Exception, SystemExit) as error:  # somebody else's module may fail in any way at import
-        package = package_of(points[name])
         raise UserError(
-            f"{kind.removesuffix('s')} '{name}' of package {package} cannot be loaded: {type(error).__name__}: {error}"
+            f"{what} '{name}' of package {packages[0]} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
+
+
+def packages_of(kind: str, name: str) -> list[str]:
+    """The packages that register the name, one where all is well; a package that names two things so is there twice."""
+    points = [point for point in entry_points(group=f"{PROJECT}.{kind}") if point.name == name]
+    return [package for package, _ in sorted({(package_of(point), point.value) for point in points})]
 
 
 def package_of(point: EntryPoint) -> str:
@@ -58,17 +71,27 @@ PLAIN = (str, int, float, bool)  # what an option may be, or a list of
 LOCAL = "ssss_local_"  # what the module of a person's own file is called, and its name
 
 
-def local_methods(paths: Sequence[str]) -> dict[str, type]:
+def local_methods(paths: Sequence[str], wanted: Iterable[str] = ()) -> dict[str, type]:
     """The method classes in a user's own Python files: by their `name` or their class name in small letters, and the
-    only one of a file by the file's name as well."""
-    return {name: method for path in paths for name, method in methods_of_file(path).items()}
+    only one of a file by the file's name as well. Raises UserError as `methods_of_file`, and for a name among `wanted`
+    that stands for classes of two files, neither called like it."""
+    found: dict[str, type] = {}
+    owners: dict[str, Path] = {}
+    for file, path in {whole(path): path for path in paths}.items():
+        for name, method in methods_of_file(path).items():
+            owner = owners.setdefault(name, file)
+            if owner != file and name in wanted and name not in (owner.stem, file.stem):
+                raise UserError(f"{owner} and {file} both hold a method '{name}': rename one")
+            if owner == file or name == file.stem:
+                found[name] = method
+    return found
 
 
 def methods_of_file(path: str) -> dict[str, type]:
     """Raises UserError for a file that is not there, fails, or holds no method."""
-    file = expanded(path).resolve()
-    if not file.is_file():
-        raise UserError(f"plugins.path={path}: no such file; it takes the path of one Python file")
+    file = whole(path)
+    if not is_file(file):
+        raise UserError(f"plugins.path={brief(path)}: no such file; it takes the path of one Python file")
     spec = importlib.util.spec_from_file_location(f"{LOCAL}{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"plugins.path={path}: not a Python file; its name must end in .py")
@@ -108,17 +131,20 @@ def providers(config: Config) -> dict[str, list[str]]:
     for hook, names in config.hooks.items():
         if hook not in CHOSEN:
             raise unknown("hook", hook, CHOSEN, f"hooks.{hook}={names}")
-        answer[hook] = [] if names in ("none", "null", "") else str(names).split("+")
+        answer[hook] = [] if names in ("none", "null", "") else names.split("+")
+        twice = next((name for name in answer[hook] if answer[hook].count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"hooks.{hook}={brief(names)} names '{brief(twice)}' twice; each method answers once")
     return answer
 
 
 def method_classes(config: Config) -> dict[str, type]:
     """The classes of all methods the run needs: those of `method`, then those that only answer a single hook."""
-    local = local_methods(config.plugins.path)
     wanted = {name: f"method={config.method}" for name in config.plugins.names}
     for hook, names in providers(config).items():
         for name in names:
             wanted.setdefault(name, f"hooks.{hook}={'+'.join(names)}")
+    local = local_methods(config.plugins.path, wanted)
     return {name: find_method(name, place, local) for name, place in wanted.items()}
 
 
@@ -160,19 +186,22 @@ def check_options(name: str, method: type) -> None:
 
 def build_methods(config: Config) -> dict[str, Any]:
     """Every method the run needs, built from `options.<method>`; writes the typed options back into `config`."""
-    classes = method_classes(config)
-    for name in config.options:
-        if name not in classes:
-            raise unknown("method", name, classes, f"options.{name} (only the methods of this run take options)")
-    methods = {}
-    for name, method in classes.items():
-        given = config.options.get(name, {})
-        if not isinstance(given, Mapping):
-            raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{given}'")
-        values = typed(method, given, f"options.{name}.")
-        methods[name] = build(method, values)
-        config.options[name] = {f.name: getattr(methods[name], f.name) for f in dataclasses.fields(method) if f.init}
-    return methods
+    with told_where(config.places):
+        classes = method_classes(config)
+        for name in config.options:
+            if name not in classes:
+                raise unknown("method", name, classes, f"options.{name} (only the methods of this run take options)")
+        return {name: build_method(name, method, config) for name, method in classes.items()}
+
+
+def build_method(name: str, method: type, config: Config) -> Any:
+    """One method, built from its options, which are written back as they were read."""
+    given = config.options.get(name, {})
+    if not isinstance(given, Mapping):
+        raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{brief(given)}'")
+    built = build(method, typed(method, given, f"options.{name}."), f"options.{name}.")
+    config.options[name] = {f.name: getattr(built, f.name) for f in dataclasses.fields(method) if f.init}
+    return built
 
 
 class Speaker:
@@ -189,8 +218,9 @@ def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None
     """The run's manager: for each hook the chosen methods, leftmost asked first, the defaults last."""
     from ssss_zoo import defaults
 
-    named = providers(config)
-    check_providers(named, methods)
+    with told_where(config.places):
+        named = providers(config)
+        check_providers(named, methods)
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(specs)
     everybody = {"default": defaults.Defaults(), **methods}

@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import reduce
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.errors import Interrupted, UserError, out_of_memory
+from ssss_zoo.errors import NOT_FINITE, Interrupted, UserError, out_of_memory
 from ssss_zoo.mixing import IN_BATCH, chain
 from ssss_zoo.records import CutMix, Progress, PseudoLabel, Seen, View, Views
 
@@ -32,6 +33,7 @@ class Relay:
         self.hook: Any = None  # the plugin manager's relay, set by `connect`
         self.watching, self.trace = True, trace
         self.arguments: dict[str, Any] = {}
+        self.step = 0  # the one that the last hook with a `progress` was asked in
 
     def connect(self, hook: Any) -> None:
         self.hook = hook
@@ -39,13 +41,16 @@ class Relay:
     def ask(self, hook: str, **arguments: Any) -> Any:
         """Every answer (a list), or the first one where the spec says so."""
         self.arguments = arguments
+        if isinstance(progress := arguments.get("progress"), Progress):
+            self.step = progress.step + 1
         caller = getattr(self.hook, hook)
         answer = caller(**arguments)
         if self.watching:
             wrappers = [one.plugin_name.partition(" ")[0] for one in caller.get_hookimpls() if one.wrapper]
             if wrappers:  # each answer was checked as it was given; what wrappers made of them was not
-                for one in answer if isinstance(answer, list) else [answer]:
-                    check_answer("+".join(wrappers), hook, one, arguments)
+                with self.own_faults(hook):
+                    for one in answer if isinstance(answer, list) else [answer]:
+                        check_answer("+".join(wrappers), hook, one, arguments)
         return answer
 
     def views(self, size: tuple[int, int, int], progress: Progress) -> Views:
@@ -83,17 +88,33 @@ class Relay:
         function = named_faults(plugin, hook, function)
 
         def watched(*arguments: Any) -> Any:
-            if not self.watching:
-                return function(*arguments)
-            start, before = time.perf_counter(), versions(self.arguments)
-            answer = function(*arguments)
-            check_answer(plugin, hook, answer, self.arguments)
-            check_untouched(plugin, hook, before)
-            if self.trace:
-                self.trace(trace_line(plugin, hook, self.arguments, answer, time.perf_counter() - start))
-            return answer
+            with self.own_faults(hook):
+                if not self.watching:
+                    return function(*arguments)
+                start, before = time.perf_counter(), versions(self.arguments)
+                answer = function(*arguments)
+                check_answer(plugin, hook, answer, self.arguments)
+                check_untouched(plugin, hook, before)
+                if self.trace:
+                    self.trace(trace_line(plugin, hook, self.arguments, answer, time.perf_counter() - start))
+                return answer
 
         return watched
+
+    @contextmanager
+    def own_faults(self, hook: str) -> Iterator[None]:
+        """Faults of a hook that was given numbers that are not finite become one of the networks that made those."""
+        given = self.arguments
+        try:
+            yield
+        except UserError as error:
+            broken = [name for name, tensor in tensors_in(given) if not is_finite(tensor)]
+            if not broken:
+                raise
+            raise UserError(
+                f"the network's outputs are not finite at step {self.step}: so hook {hook} was given {broken[0]}; "
+                f"{NOT_FINITE}"
+            ) from error
 
 
 def named_faults(plugin: str, hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,6 +136,10 @@ def named_faults(plugin: str, hook: str, function: Callable[..., Any]) -> Callab
             raise UserError(f"hook {hook} of '{plugin}' fails in {where}: {what}") from error
 
     return named
+
+
+def is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
 
 
 def product(factors: list[Tensor]) -> Tensor:

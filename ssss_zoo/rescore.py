@@ -57,12 +57,13 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     } | figures
 
 
-def run_config(folder: Path, words: Sequence[str]) -> Config:
-    """The run's own configuration with the words laid over it. Raises UserError when the folder holds no run."""
+def run_config(folder: Path, words: Sequence[str], methods: bool = False) -> Config:
+    """The run's own configuration with the words laid over it. methods: whether they will be built, as in `resolve`.
+    Raises UserError when the folder holds no run."""
     file = folder / "config.yaml"
     if not file.is_file():
         raise UserError(f"run={folder} holds no run (no config.yaml); give the folder that `ssss run` wrote")
-    return resolve(words, file)
+    return resolve(words, file, methods)
 
 
 def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn.Module:

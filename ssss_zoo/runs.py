@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo import checkpoint
-from ssss_zoo.config import Config, check_budget, square
+from ssss_zoo.config import Config, check_budget, oddities, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.known import UNKNOWN
 from ssss_zoo.engine import Engine
@@ -30,6 +30,7 @@ from ssss_zoo.records import Stage, StageResult
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
 from ssss_zoo.stopping import Stop
+from ssss_zoo.text import count
 from ssss_zoo.training import Training
 
 log = logging.getLogger("ssss_zoo")
@@ -197,13 +198,16 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
     config, dataset = job.config, job.dataset
     batch = config.train.batch * config.train.accumulate
     streams = f"{batch} labelled" + (f" and {batch} unlabelled" if job.needs.unlabelled else "")
-    counts = f"{len(dataset.labelled)} labelled, {len(dataset.unlabelled)} unlabelled, {len(dataset.val)} validation"
+    counts = f"{len(dataset.labelled)} labelled, {len(dataset.unlabelled)} unlabelled"
     log.info(
-        f"{config.method} on {config.dataset}, split {config.data.split}: {counts} images, "
+        f"{config.method} on {config.dataset}, split {config.data.split}: {counts}, "
+        f"{count(len(dataset.val), 'validation image')}, "
         f"{len(dataset.class_names)} classes"
     )
     for note in dataset.notes:
         log.info(note)
+    for line in oddities(config):
+        log.warning(line)
     protocol = job.protocol
     strange = [part for part, entry in protocol["lists"].items() if entry["list"] == UNKNOWN]
     told = f"; split lists that are none of the field's: {', '.join(strange)}" if strange else ""

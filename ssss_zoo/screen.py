@@ -30,7 +30,8 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        self.console.print(prefix + record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True)
+        text = "\n".join(map(visible, record.getMessage().split("\n")))
+        self.console.print(prefix + text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class Screen:
@@ -59,7 +60,7 @@ class Screen:
 
     def keep(self, file: Path) -> None:
         """Write all lines so far, and those to come, to the end of `file`."""
-        to_file = logging.FileHandler(file)
+        to_file = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.removeHandler(self.waiting)
         self.waiting.setTarget(to_file)
@@ -70,7 +71,11 @@ class Screen:
     def begin(self, steps: int, done: int) -> None:
         self.began, self.first = time.perf_counter(), done
         if self.console.is_terminal:
-            columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(24), TextColumn("{task.description}"))
+            columns = (
+                TextColumn("{task.completed}/{task.total}"),
+                BarColumn(24),
+                TextColumn("{task.description}", markup=False),
+            )
             self.bar = Progress(*columns, console=self.console, transient=True)
             self.task = self.bar.add_task("starting", total=steps, completed=done)
             self.bar.start()
@@ -98,9 +103,9 @@ class Screen:
         parts = [f"{name} {value:.4f}" for name, value in losses.items()]
         if health:
             weight = health["weight"] / max(health["used"], 1e-9)  # of those that are used
-            parts.append(f"pixels used {health['used']:.0%}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
+            parts.append(f"pixels used {share(health['used'])}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
         parts += [f"{rate:.2f} steps/s", f"{duration(left)} left"]
-        text = "  ".join(parts)
+        text = visible("  ".join(parts))
         if self.bar:
             self.bar.update(self.task, completed=step, description=text)
             self.handlers[0].emit(
@@ -129,19 +134,31 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def share(value: float) -> str:
+    """A share in percent that says 0 and 100 only where it is just that."""
+    if 0 < value < 0.01:
+        return f"{value:.2%}" if value >= 0.0001 else "below 0.01%"
+    return f"{value:.0%}" if value in (0, 1) or value < 0.995 else f"{min(value, 0.9999):.2%}"
+
+
 def percent(value: float | None) -> str:
     return "absent" if value is None else f"{100 * value:.2f}"
 
 
+def plain(text: object) -> Text:
+    """Other people's words as a cell of a table: no markup of rich, and nothing that steers the terminal."""
+    return Text(visible(str(text)))
+
+
 def iou_table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
     """IoU per class and mIoU in percent, a column a network. Names of classes and files are shown as they are."""
-    table = Table(title=Text(visible(title)), title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     table.add_column("IoU, %")
     for network in figures:
-        table.add_column(network, justify="right")
+        table.add_column(plain(network), justify="right")
     first = next(iter(figures.values()))
     for name in first["iou"]:
-        table.add_row(Text(visible(name)), *(percent(part["iou"][name]) for part in figures.values()))
+        table.add_row(plain(name), *(percent(part["iou"][name]) for part in figures.values()))
     table.add_section()
     table.add_row(mean_over(first), *(percent(part["miou"]) for part in figures.values()), style="bold")
     return table

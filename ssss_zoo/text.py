@@ -24,3 +24,8 @@ def brief(value: object, most: int = LONGEST) -> str:
     text = visible(str(value))
     kept = most - 1
     return text if len(text) <= most else f"{text[: kept - kept // 4]}…{text[len(text) - kept // 4 :]}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import typing
 from contextlib import suppress
@@ -344,6 +345,79 @@ def test_a_yaml_file_cannot_make_objects(tmp_path):
     message([], path)
 
 
+DEEP = 5000
+ODD_FILES = {  # content of a file -> what its one line says after the file's name
+    "a: 1\na: 2\n": "is not valid YAML: line 2: 'a' is there twice, first in line 1",
+    "seed: 1\ntrain: {steps: 3, steps: 4}": "is not valid YAML: line 2: 'steps' is there twice, first in line 2",
+    "a: &x [1, 2]\nb: *x\n": "is not valid YAML: line 2: '*x' stands for another part of the text; write that",
+    "base: &x {a: 1}\ntrain: {<<: *x}\n": "is not valid YAML: line 2: '*x' stands for another part",
+    "? [a]\n: 1\n": "is not valid YAML: line 1: a key must be a word",
+    "a: 1\n---\nb: 2\n": "is not valid YAML: line 2: but found another document",
+    "train: " + "[" * DEEP: "is not valid YAML: more than 20 parts within each other",
+    "train: " + "{a: " * DEEP + "1" + "}" * DEEP: "is not valid YAML: more than 20 parts within each other",
+    "a: 'x\0'": "is not valid YAML: its character 6 is U+0000, which no YAML may hold",
+    "train:\n  steps: x\n": ", line 2: train.steps takes a whole number; got 'x'",
+    "train:\n  stpes: 1\n": ", line 2: unknown key 'train.stpes'; did you mean 'train.steps'?",
+    "seed: 1\ntrain:\n  steps: 0\n": ", line 3: train.steps must be between 1 and 1e+09; got 0",
+    "train:\n  crop: [1, 2, 3]\n": ", line 2: train.crop takes one side or [height, width] in pixels; got [1, 2, 3]",
+    "train: 5\n": ", line 1: train is a section, it takes train.<key>=value; got '5'",
+    "train: []\n": ", line 1: train is a section, it takes train.<key>=value; got '[]'",
+    "seed: 1\noptim:\n  name: sdg\n": ", line 3: optim.name must be one of sgd, adamw; got 'sdg'",
+    'output: "x\\0y"\n': ", line 1: output takes text without NUL characters",
+    "a: " + "x" * (1 << 20): ": it has more than 1,048,576 bytes; a configuration is a short text",
+}
+
+
+@pytest.mark.parametrize(("text", "said"), ODD_FILES.items(), ids=range(len(ODD_FILES)))
+def test_a_mistake_in_a_file_is_told_in_one_short_line_with_its_place(text, said, tmp_path):
+    told = message([], file_of(tmp_path, text)).removeprefix("cannot read the configuration ")
+    assert told.startswith(f"{tmp_path / 'own.yaml'}{' ' if said.startswith('is') else ''}{said}")
+    assert len(told) < 600
+
+
+def test_a_mistake_of_the_words_is_not_told_as_the_files(tmp_path):
+    own = file_of(tmp_path, "method: fixmatch\ntrain:\n  steps: 3\noptions: {fixmatch: {threshold: 0.5}}\n")
+    assert message(["train.steps=0"], own).startswith("train.steps must be")
+    assert message(["train.steps=x"], own).startswith("train.steps takes")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_mark_of_utf_8_and_the_line_ends_of_windows_change_nothing(ending, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_bytes(b"\xef\xbb\xbf" + ending.join(["seed: 3", "train:", "  steps: 7", ""]).encode())
+    assert (resolve([], own).seed, resolve([], own).train.steps) == (3, 7)
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
+        assert message([], path) == f"cannot read the configuration {path}: it is no regular file"
+
+
+ODD_WORDS = [
+    *("", "=x", "a..b=1", ".a=1", "a.=1", "a b=1", "a" * 40_000, ".".join("a" * DEEP) + "=1", "\udcff=1", "-a=1"),
+    *(f"train.steps={value}" for value in ("9" * DEEP, "9" * 18, "x" * 40_000, "１２", "²", "1_0", "\udcff", "nan")),
+    *(f"optim.lr={value}" for value in ("1e999", "nan", "-inf", "1_0", "１", "0x10", "9" * DEEP, "x" * 40_000)),
+    *(f"train.crop={value}" for value in ("[" * DEEP, "[" * DEEP + "]" * DEEP, "[&a 1,*a]", "{a: 1, a: 2}", "[\0]")),
+    *(f"{key}={'{a: ' * DEEP}1{'}' * DEEP}" for key in ("options", "hooks", "train", "options.fixmatch.threshold")),
+    "options.fixmatch.threshold=[&a [1,1],&b [*a,*a],&c [*b,*b]]",
+    "method=" + "x" * 40_000 + ".py",
+    "method=~nobody-of-that-name/x.py",
+    "model.dropout=1",
+    "optim.weight_decay=1000",
+    "augment.blur_sigma=[1e-6,1e6]",
+    "augment.scale=[1,1e6]",
+    "seed=" + "9" * 400,
+    "plugins.trust=maybe",
+    "output=a\0b",
+]
+
+
+@pytest.mark.parametrize("word", ODD_WORDS, ids=range(len(ODD_WORDS)))
+def test_an_odd_word_is_one_short_line(word):
+    assert len(message([word])) < 600
+
+
 # --- small parts ----------------------------------------------------------------------------------------------------
 
 
@@ -403,8 +477,8 @@ def test_ranges_and_choices_include_their_ends_and_exclude_nan():
 
 # --- what is written reads back -------------------------------------------------------------------------------------
 
-PLAIN = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="$"), max_size=12).filter(
-    lambda text: text.strip()[:1] not in ("[", "{") and text != "???"
+PLAIN = st.text(st.one_of(st.sampled_from("${}:.?*&~!"), st.characters(exclude_categories=["Cc"])), max_size=12).filter(
+    lambda text: text.strip()[:1] not in ("[", "{")
 )
 WORDS = st.one_of(
     st.builds("data.split={}".format, PLAIN),
@@ -439,10 +513,24 @@ def test_a_resolved_configuration_reads_back_to_itself(words, tmp_path):
     assert resolve([], written) == config
 
 
-def test_a_dollar_in_a_path_is_kept_or_refused():
-    assert resolve(["data.root=a$b"]).data.root == "a$b"
-    with suppress(UserError):
-        assert resolve(["data.root=${HOME}/x"]).data.root == "${HOME}/x"
+@pytest.mark.parametrize(
+    "text", ["a$b", "${HOME}/x", "http://h/${oc.env:HOME}", "${nope}", "${", "$${a}", "\\${a}", "???", "${oc.decode:1}"]
+)
+def test_a_dollar_is_text_in_words_and_files_and_what_is_written(text, tmp_path):
+    """Nothing is looked up, least of all in the environment."""
+    keys = ("data.root", "output", "tracking.uri", "model.encoder", "method", "dataset", "options.own.key")
+    for key in keys:
+        config = resolve(["train.steps=1", f"{key}={text}"])
+        assert value_of(config, key) == text
+        own = file_of(tmp_path, yaml.safe_dump(nest(key, text) | {"train": {"steps": 1}}))
+        assert value_of(resolve([], own), key) == text
+        assert value_of(yaml.safe_load(as_yaml(config)), key) == text
+
+
+def value_of(found: Any, key: str) -> Any:
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    return found
 
 
 def test_an_addition_stands_on_its_base_only_where_it_is_named_first():

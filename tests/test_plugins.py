@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo import plugins
-from ssss_zoo.config import Config, resolve
+from ssss_zoo.config import Config, as_yaml, resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.listing import listing
 from ssss_zoo.plugins import (
@@ -314,6 +314,116 @@ def test_a_file_that_cannot_be_a_method(tmp_path, name, said):
     file_of(tmp_path, MINE, "my-idea.py")
     with pytest.raises(UserError, match=said):
         configured(f"method={tmp_path / name}")
+
+
+# --- whose Python is run --------------------------------------------------------------------------------------------
+
+TRAP = """from pathlib import Path
+Path(__file__).with_name("ran").touch()
+""" + MINE[MINE.index("import dataclasses") :]
+NAMED_BY_A_FILE = {  # a file of a stranger's -> the words of the person who looks at it
+    "plugins: {path: [TRAP]}": [],
+    "plugins: {path: 'TRAP,TRAP'}": ["method=fixmatch"],
+    "method: TRAP": [],
+    "method: fixmatch+TRAP": [],
+    "hooks: {pixel_weight: TRAP}": ["method=fixmatch"],
+    "plugins: {path: [TRAP], names: [trap]}\nmethod: trap": [],
+}
+
+
+@pytest.fixture
+def trap(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/trap.py").write_text(TRAP)
+    return tmp_path / "theirs/trap.py"
+
+
+@pytest.mark.parametrize(("text", "words"), NAMED_BY_A_FILE.items(), ids=range(len(NAMED_BY_A_FILE)))
+def test_python_that_a_file_names_is_run_only_where_the_person_says_so(text, words, trap, tmp_path):
+    own = tmp_path / "config.yaml"
+    own.write_text(text.replace("TRAP", str(trap)))
+
+    def built(*more: str) -> dict[str, Any]:
+        return build_methods(resolve([*words, "train.steps=1", *more], own))
+
+    for more in ([], ["plugins.trust=false"]):
+        with pytest.raises(
+            UserError, match=r"config\.yaml names a Python file, .*trap\.py, which would be run: .*trust=true"
+        ):
+            built(*more)
+    assert not trap.with_name("ran").exists()
+    for more in (["plugins.trust=true"], [f"plugins.path={trap}"]):
+        trap.with_name("ran").unlink(missing_ok=True)
+        built(*more)
+        assert trap.with_name("ran").exists()
+
+
+def test_no_file_can_trust_itself(trap, tmp_path):
+    own = tmp_path / "config.yaml"
+    own.write_text(f"plugins: {{path: [{trap}], trust: true}}\n")
+    with pytest.raises(UserError, match=r"config\.yaml: plugins\.trust counts on the command line alone"):
+        resolve([], own)
+
+
+@pytest.mark.parametrize("part", ["plugins: {path: [TRAP]}", "datasets: {shapes: {plugins: {path: [TRAP]}}}"])
+def test_no_recipe_names_a_file(part, trap, tmp_path):
+    file_of(tmp_path, MINE)
+    (tmp_path / "mine.yaml").write_text(part.replace("TRAP", str(trap)))
+    with pytest.raises(UserError, match="names plugins where none have a place"):
+        configured(f"method={tmp_path / 'mine.py'}")
+    assert not trap.with_name("ran").exists()
+
+
+@pytest.mark.parametrize("part", ["datasets: 5", "datasets: {shapes: 5}", "base: [a, b]", "plugins: {names: {a: b}}"])
+def test_a_recipe_of_ones_own_that_says_nonsense_is_one_line(part, tmp_path):
+    file_of(tmp_path, MINE)
+    (tmp_path / "mine.yaml").write_text(part)
+    with pytest.raises(UserError, match="takes"):
+        configured(f"method={tmp_path / 'mine.py'}")
+
+
+def test_what_a_run_wrote_of_a_file_is_read_by_the_same_words_and_by_evaluate(tmp_path):
+    file_of(tmp_path, MINE)
+    mine = f"method={tmp_path / 'mine.py'}"
+    first = configured(mine, "train.steps=1")
+    (tmp_path / "config.yaml").write_text(as_yaml(first))
+    assert resolve([mine], tmp_path / "config.yaml") == first
+    assert resolve([mine, "plugins.trust=true"], tmp_path / "config.yaml") == first
+    alone = resolve([], tmp_path / "config.yaml", methods=False)
+    assert (alone.method, alone.plugins.path) == ("mine", [])  # nothing of it can be run by mistake
+
+
+def test_one_name_for_two_files_is_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        file_of(tmp_path / folder, MINE)
+    one, two = tmp_path / "a/mine.py", tmp_path / "b/mine.py"
+    for words in ([f"method={one}+{two}"], [f"method={one}", f"hooks.pixel_weight={two}"]):
+        with pytest.raises(UserError, match=r"mine\.py.*rename one"):
+            configured(*words)
+    for folder in ("a", "b"):
+        (tmp_path / folder / "mine.py").rename(tmp_path / folder / f"{folder}.py")
+    path = f"plugins.path={tmp_path / 'a/a.py'},{tmp_path / 'b/b.py'}"
+    assert "both hold a method 'mine': rename one" in message("method=mine", "train.steps=1", path)
+    assert build_methods(configured("method=a+b", "train.steps=1", path))
+
+
+def test_a_method_that_answers_one_hook_twice_is_refused():
+    for hook in ("pixel_weight", "regularize"):
+        assert message(f"hooks.{hook}=farcluss+farcluss") == (
+            f"hooks.{hook}=farcluss+farcluss names 'farcluss' twice; each method answers once"
+        )
+
+
+@pytest.mark.parametrize(("kind", "name"), [("methods", "fixmatch"), ("datasets", "shapes"), ("models", "dpt")])
+def test_a_name_that_two_packages_register_is_refused_where_it_is_used(kind, name, add_entry_points):
+    add_entry_points(EntryPoint(name, "their_package.idea:Mine", f"ssss_zoo.{kind}"))
+    with pytest.raises(UserError, match=rf"'{name}' is registered by several packages, ssss-zoo and their_package"):
+        load(kind, name)
+    item = next(item for item in listing(kind) if item["name"] == name)
+    assert "their_package" in item["package"]
+    assert item["about"].startswith("BROKEN: ")
+    assert load("methods", "unimatch")  # nobody else is hurt
 
 
 def test_a_file_of_several_methods_names_them(tmp_path):

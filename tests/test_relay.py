@@ -301,6 +301,39 @@ def test_what_is_no_fault_of_a_hook_passes_it(error):
     assert caught.value is error
 
 
+NAN = torch.full((B, C, H, W), float("nan"))
+BROKEN = {
+    "probs": {"probs": NAN},
+    "output.features": {"output": Output(torch.zeros(B, C, H, W), NAN), "probs": NAN.nan_to_num()},
+    "label.confidence": {"label": some_label(confidence=BAD), "probs": NAN.nan_to_num()},
+    "views[0].output.logits": {"views": (a_seen(output=Output(NAN, NAN)),)},
+}
+
+
+@pytest.mark.parametrize(("name", "arguments"), BROKEN.items())
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_hook_is_not_blamed_for_numbers_that_came_to_it_broken(name, arguments, fails):
+    """Neither for its answer, nor for what it raises at them."""
+
+    def weigh():
+        return 1 // 0 if fails else BAD
+
+    relay = connected()
+    relay.arguments, relay.step = arguments | {"probs": arguments.get("probs", NAN.nan_to_num())}, 3
+    with pytest.raises(UserError) as caught:
+        relay.watch("mine", "pixel_weight", weigh)()
+    assert str(caught.value) == (
+        f"the network's outputs are not finite at step 3: so hook pixel_weight was given {name}; lower optim.lr or "
+        "take train.precision=32; a checkpoint from before is in the run's folder if there was one"
+    )
+
+
+def test_the_step_is_the_one_that_was_asked_last():
+    relay = connected(Defaults())
+    relay.ask("make_views", size=(B, H, W), progress=PROGRESS)
+    assert relay.step == PROGRESS.step + 1
+
+
 RIGHT = [
     ("setup", {"a": nn.Identity()}),
     ("setup", {}),

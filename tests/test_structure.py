@@ -22,7 +22,9 @@ METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__
 EVERYTHING = [*CORE.values(), *METHODS]
 
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
-    "errors text stopping",
+    "text stopping",
+    "errors",
+    "yaml_text",
     "reading lock",
     "recipes",
     "config records contrast record_files",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssss_zoo.text import brief, visible
+from ssss_zoo.text import brief, count, visible
 
 
 @pytest.mark.parametrize("plain", ["", "sky [blue]", "straße", "道路", "a$\\frac$b", "[/b]", "a//b"])
@@ -43,3 +43,8 @@ def test_a_long_value_keeps_its_beginning_and_its_end():
 @given(st.text(st.characters()), st.integers(8, 100))
 def test_no_value_is_longer_than_asked_for(text, most):
     assert len(brief(text, most)) <= most
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (4500, "4,500 images")])
+def test_one_is_no_plural(number, told):
+    assert count(number, "image") == told

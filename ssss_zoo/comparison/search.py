@@ -4,6 +4,7 @@ images alone."""
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from ssss_zoo.listing import hooks
 from ssss_zoo.reading import read_file
 from ssss_zoo.recipes import recipes
 from ssss_zoo.runs import run
+from ssss_zoo.screen import plain
+from ssss_zoo.text import brief
 
 TRIALS = 20  # our choice
 HOLD_OUT = 0.25  # of the labelled images (our choice)
@@ -46,10 +49,10 @@ class Found:
         table.add_column("mIoU, %", justify="right")
         table.add_column("words", overflow="fold")
         for words, value in self.trials[:BEST]:
-            table.add_row(f"{100 * value:.2f}", " ".join(words))
+            table.add_row(f"{100 * value:.2f}", plain(" ".join(words)))
         if self.single:
             table.add_section()
-            table.add_row(f"{100 * self.single[1]:.2f}", f"{' '.join(self.single[0])}  (best without a mix)")
+            table.add_row(f"{100 * self.single[1]:.2f}", plain(f"{' '.join(self.single[0])}  (best without a mix)"))
         return table
 
 
@@ -215,8 +218,8 @@ def usual_folder(common: Sequence[str]) -> Path:
 
 
 def number(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"trials takes a number of runs, at least 1; got '{text}'")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise UserError(f"trials takes a number of runs, 1 to 999,999,999; got '{brief(text)}'")
     return int(text)
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config import Config, resolve
+from ssss_zoo.config import Config, resolve, take_trust
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
-from ssss_zoo.reading import read_file
-from ssss_zoo.recipes import RELEASE, local_files, recipes
+from ssss_zoo.reading import read_file, read_words
+from ssss_zoo.recipes import RELEASE, files_in, local_files, not_trusted, recipes
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
 BASELINE = "supervised"
@@ -94,6 +94,7 @@ def read_study(words: Iterable[str]) -> Study:
     pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in given]
     own = {key: value for key, value in pairs if key in OWN}
     file = study_file(own["study"]) if "study" in own else {}
+    check_files(file, given)
     own = {key: file[key] for key in OWN if key in file} | own
     vary = dict(file.get("vary", {})) | {key.removeprefix("vary."): v for key, v in pairs if key.startswith("vary.")}
     common = [*flat_words({k: v for k, v in file.items() if k not in (*OWN, "vary", "rows")})]
@@ -119,6 +120,16 @@ def read_study(words: Iterable[str]) -> Study:
     )
     check_rows(study.rows)
     return study if own.get("output") else replace(study, folder=usual_folder(study))
+
+
+def check_files(file: Mapping[str, Any], words: Sequence[str]) -> None:
+    """Raise UserError for a Python file that a study file alone names: it would be run, and is perhaps a stranger's."""
+    if take_trust(read_words(word for word in words if word.startswith("plugins.trust="))):
+        return
+    named = set(files_in([word for word in words if not word.startswith("study=")]).values())
+    foreign = [text for text, path in files_in(file).items() if path not in named]
+    if foreign:
+        raise not_trusted(foreign[0], next(word for word in words if word.startswith("study=")))
 
 
 def study_file(name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import lzma
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -15,10 +16,13 @@ from typing import IO
 
 from ssss_zoo.data.download import full_disk, size
 from ssss_zoo.errors import UserError
+from ssss_zoo.text import brief
 
 SPARE = 1 << 24  # bytes beyond what was announced that are still believed (our choice)
 LINK = 0o120000  # of the file type in a ZIP's attributes
+ENCRYPTED = 1  # of a ZIP member's flags
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
+DAMAGED = (ValueError, KeyError, IndexError, OverflowError, struct.error)  # what readers raise at bytes they trusted
 
 Member = tuple[str, int, Callable[[], IO[bytes] | None]]  # path in the archive, bytes, how to open it
 
@@ -43,11 +47,11 @@ def unpack(
                 continue
             source = opened()
             if source is None:
-                raise refused(archive, f"{name} is a link or a device")
+                raise refused(archive, f"{brief(name)} is a link or a device")
             copy(source, into / target, count, archive)
             written += 1
             on_file(name)
-    except BROKEN as error:
+    except (*BROKEN, *DAMAGED) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise full_disk(into / archive.name) from None
         raise UserError(f"{archive} is broken: {' '.join(str(error).split()) or type(error).__name__}") from None
@@ -60,6 +64,8 @@ def members(archive: Path) -> Iterator[Member]:
         with zipfile.ZipFile(archive) as file:
             for entry in file.infolist():
                 if not entry.is_dir():
+                    if entry.flag_bits & ENCRYPTED:
+                        raise refused(archive, f"{brief(entry.filename)} is encrypted")
                     link = (entry.external_attr >> 16) & 0o170000 == LINK
                     yield entry.filename, entry.file_size, partial(file.open, entry) if not link else nothing
         return
@@ -77,8 +83,10 @@ def place(name: str, keep: Mapping[str, str], archive: Path) -> str | None:
     """Where a member goes, relative to the folder; None for one that is not kept. Raises UserError for a path that
     leads outside, kept or not: such an archive is not to be trusted at all."""
     path = PurePosixPath(name)
+    if not path.parts:
+        raise refused(archive, f"a file in it has no name (it is called '{name}')")
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0] or "\0" in name:
-        raise refused(archive, f"{name} leads outside of the folder")
+        raise refused(archive, f"{brief(name)} leads outside of the folder")
     name = name.removeprefix("./")
     prefix = next((prefix for prefix in keep if name.startswith(prefix)), None)
     return None if prefix is None else keep[prefix] + name.removeprefix(prefix)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssss_zoo.comparison.check import check_study
-from ssss_zoo.comparison.study import read_study, row_of, split_commas
+from ssss_zoo.comparison.study import check_files, read_study, row_of, split_commas, study_file
 from ssss_zoo.errors import UserError
 from ssss_zoo.plugins import build_methods
 from ssss_zoo.recipes import recipes
@@ -93,6 +93,21 @@ def test_a_study_of_a_file(tmp_path):
     assert study.seeds == (4, 5)
     config = study.cells()[1].config()
     assert (config.train.steps, list(config.train.crop), config.augment.flip) == (11, [32, 48], 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rows: {a: 'fixmatch+IDEA'}", "methods: [fixmatch, IDEA]", "plugins: {path: [IDEA]}", "vary: {method: IDEA}"],
+)
+def test_python_that_a_study_file_names_must_be_named_by_the_person(text, tmp_path):
+    idea, file = tmp_path / "idea.py", tmp_path / "study.yaml"
+    idea.write_text("")
+    file.write_text(f"methods: [fixmatch, unimatch]\n{text.replace('IDEA', str(idea))}\n".replace(
+        "methods: [fixmatch, unimatch]\nmethods", "methods"))  # fmt: skip
+    words = [f"study={file}", *SHAPES]
+    assert message(*words).startswith(f"study={file} names a Python file, {idea}, which would be run")
+    for more in ("plugins.trust=true", f"plugins.path={idea}", f"methods=fixmatch,{idea}"):
+        check_files(study_file(str(file)), [*words, more])
 
 
 @pytest.mark.parametrize("name", sorted(recipes("study")))

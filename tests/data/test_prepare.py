@@ -7,6 +7,7 @@ import json
 import shutil
 import tarfile
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,7 @@ from ssss_zoo.data.coco import COCO
 from ssss_zoo.data.download import Resuming, fetch, size
 from ssss_zoo.data.known import KnownList, family_of, known_lists, origin
 from ssss_zoo.data.voc import VOC
+from ssss_zoo.errors import UserError
 
 BODY = np.random.default_rng(0).bytes(300_000)
 
@@ -176,6 +178,37 @@ def test_links_of_a_zip_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(entry, "/etc/passwd")
     refusal(lambda: unpack(tmp_path / "a.zip", tmp_path / "to", {"": ""}, 100), "in/link is a link")
+
+
+def test_an_encrypted_member_is_refused(packed, tmp_path):
+    archive = packed({"in/a": b"secret"})
+    content = bytearray(archive.read_bytes())
+    if not zipfile.is_zipfile(archive):
+        pytest.skip("a TAR cannot be encrypted")
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + flags] |= 1
+    archive.write_bytes(content)
+    refusal(lambda: unpack(archive, tmp_path / "to", {"in/": ""}, 100), "is not unpacked: in/a is encrypted")
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "./."])
+def test_a_member_without_a_name_is_refused(packed, tmp_path, name):
+    archive = packed({name: b"x"})
+    refusal(lambda: unpack(archive, tmp_path / "to", {"": ""}, 100), "has no name")
+
+
+def test_an_archive_of_any_damage_is_unpacked_or_refused(packed, tmp_path):
+    archive = packed({"in/a": b"x" * 50, "in/b/c": bytes(range(200))})
+    whole = archive.read_bytes()
+    for seed in range(150):
+        random = np.random.default_rng(seed)
+        content = bytearray(whole)
+        for place in random.integers(0, len(content), random.integers(1, 6)):
+            content[place] ^= int(random.integers(1, 256))
+        archive.write_bytes(content)
+        with suppress(UserError):
+            unpack(archive, tmp_path / "to", {"in/": ""}, 10**6)
 
 
 def test_a_bomb_is_refused_before_it_is_written(packed, tmp_path):
