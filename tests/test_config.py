@@ -518,7 +518,7 @@ def test_a_resolved_configuration_reads_back_to_itself(words, tmp_path):
 )
 def test_a_dollar_is_text_in_words_and_files_and_what_is_written(text, tmp_path):
     """Nothing is looked up, least of all in the environment."""
-    keys = ("data.root", "output", "tracking.uri", "model.encoder", "method", "dataset", "options.own.key")
+    keys = ("data.root", "output", "tracking.uri", "model.encoder", "dataset", "options.own.key")
     for key in keys:
         config = resolve(["train.steps=1", f"{key}={text}"])
         assert value_of(config, key) == text
