@@ -63,7 +63,7 @@ def members(archive: Path) -> Iterator[Member]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for entry in file.infolist():
-                if not entry.is_dir():
+                if not entry.filename.endswith("/"):  # is_dir fails at an empty name
                     if entry.flag_bits & ENCRYPTED:
                         raise refused(archive, f"{brief(entry.filename)} is encrypted")
                     link = (entry.external_attr >> 16) & 0o170000 == LINK
