@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.reading import read_file, read_value, section
 from ssss_zoo.text import brief
 from ssss_zoo.yaml_text import told_at
@@ -68,10 +68,10 @@ def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]
 
 
 def whole(text: str) -> Path:
-    """A path from the root on; as it stands where it can be none: of an unknown `~user`, or with a NUL character."""
+    """A path from the root on; as it stands where it can be none, with a NUL character. Raises as `expanded` does."""
     try:
-        return Path(text).expanduser().resolve()
-    except (OSError, ValueError, RuntimeError):
+        return expanded(text).resolve()
+    except (OSError, ValueError):
         return Path(text)
 
 
