@@ -138,7 +138,8 @@ def read_value(value: Any, kind: Any, key: str) -> Any:
             raise UserError(f"{key} takes {key}.<name>=value; got '{brief(value)}'")
         return {str(name): read_value(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
     if origin is list:
-        parts = value if isinstance(value, list) else [part for part in str(value).split(",") if part]
+        parts = [value] if isinstance(value, Mapping) else value  # a mapping is no list, and refused as a value
+        parts = parts if isinstance(parts, list) else [part for part in str(value).split(",") if part]
         return [read_scalar(part, arguments[0], key) for part in parts]
     return value if kind is Any else read_scalar(value, kind, key)
 
