@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import random
 import re
 import typing
 from contextlib import suppress
@@ -416,6 +417,26 @@ ODD_WORDS = [
 @pytest.mark.parametrize("word", ODD_WORDS, ids=range(len(ODD_WORDS)))
 def test_an_odd_word_is_one_short_line(word):
     assert len(message([word])) < 600
+
+
+def test_command_lines_made_of_odd_parts_resolve_or_are_one_line():
+    draw = random.Random(0)
+    values = [word.partition("=")[2] for word in ODD_WORDS] + ["", "none", "${a}", "{a: 1}", "a+a", "[[]]", "x\ny", "~"]
+    keys = [
+        *numeric_keys(),
+        "method",
+        "dataset",
+        "model",
+        "hooks.x",
+        "options.a.b",
+        "plugins.path",
+        "data.ignore",
+        "seed",
+    ]
+    for _ in range(150):
+        words = [f"{draw.choice(keys)}={draw.choice(values)}" for _ in range(draw.randint(1, 3))]
+        with suppress(UserError):
+            as_yaml(resolve(["train.steps=1", *words]))
 
 
 # --- small parts ----------------------------------------------------------------------------------------------------
