@@ -35,6 +35,12 @@ KINDS = {
 # --- what the files of a run hold -----------------------------------------------------------------------------------
 
 
+class Numbered(TypedDict):
+    """Any record."""
+
+    format: NotRequired[int]
+
+
 class Scores(TypedDict):
     """Figures of one network, in [0, 1]; the IoU of a class that is nowhere is None."""
 
@@ -80,10 +86,9 @@ class Protocol(TypedDict):
     lists: dict[str, Any]
 
 
-class Metrics(TypedDict):
+class Metrics(Numbered):
     """metrics.json. val, best: as `Val`, or empty where nothing was evaluated yet (see `read_metrics`)."""
 
-    format: NotRequired[int]
     status: str
     method: str
     dataset: str
@@ -107,7 +112,7 @@ class HistoryLine(TypedDict):
     (skipped: the losses that were not finite)."""
 
     step: int
-    stage: str
+    stage: NotRequired[str]
     losses: NotRequired[dict[str, float]]
     lr: NotRequired[float]
     pseudo_labels: NotRequired[dict[str, Any]]
@@ -115,13 +120,20 @@ class HistoryLine(TypedDict):
     skipped: NotRequired[str]
 
 
-class State(TypedDict):
-    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages."""
+class Digests(Numbered):
+    """digests.json of a checkpoint: SHA-256 by the name of the file."""
 
-    format: NotRequired[int]
+    sha256: dict[str, str]
+
+
+class State(Numbered):
+    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: what the
+    network's outputs stand for, in their order."""
+
     step: int
     global_step: int
     reported: str
+    classes: NotRequired[list[str]]
 
 
 class OptimizerState(TypedDict):
@@ -132,7 +144,8 @@ class OptimizerState(TypedDict):
 
 
 class TrainingState(State):
-    """state.pt of a checkpoint to go on from. config: text by key of the configuration, `a.b.c`."""
+    """state.pt of a checkpoint to go on from. config: text by key of the configuration, `a.b.c`. contents: what the
+    data held, see `data/contents`."""
 
     stage: int
     optimizer: OptimizerState
@@ -148,6 +161,7 @@ class TrainingState(State):
     evaluations: NotRequired[int]
     evaluation_due: NotRequired[bool]
     skipped: NotRequired[list[int]]
+    contents: NotRequired[dict[str, dict[str, str]]]
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

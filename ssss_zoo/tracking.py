@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any
 
 from ssss_zoo.checkpoint import write_text
 from ssss_zoo.config import Config
-from ssss_zoo.errors import cannot_write
+from ssss_zoo.errors import UserError, cannot_write
+from ssss_zoo.record_files import HistoryLine, check_types, parse
 
 log = logging.getLogger("ssss_zoo")
-
-
+DAMAGED = ".damaged"  # behind the name of a history that is kept aside
 UNFIT = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
+LONGEST = 250  # characters of a name, by MLflow's rule
 
 
 class History:
@@ -30,7 +32,10 @@ class History:
 
     def __init__(self, file: Path, step: int, evaluates: bool = False) -> None:
         self.file = file
-        kept = [line for line in read_lines(file) if line["step"] <= step]
+        lines, damaged = sort_lines(file)
+        if damaged:
+            keep_aside(file, damaged)
+        kept = [line for line in lines if line["step"] <= step]
         kept = [line for line in kept if not (evaluates and line["step"] == step and "val" in line)]
         write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -44,14 +49,49 @@ class History:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a history; a last line that a kill cut short is left out."""
-    lines = []
-    for text in file.read_text().splitlines() if file.exists() else ():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+    """The whole lines of a history, each as `HistoryLine`; a warning tells of damaged ones. Raises UserError where it
+    cannot be read."""
+    lines, damaged = sort_lines(file)
+    if damaged:
+        log.warning(f"{file}: {told_of(damaged)}, left out")
     return lines
+
+
+def sort_lines(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole lines of a history, and the numbers of damaged ones, from 1. A last line that a kill cut short belongs
+    to neither. Raises UserError where the file cannot be read."""
+    lines: list[dict[str, Any]] = []
+    damaged: list[int] = []
+    texts = read_bytes(file).split(b"\n") if file.exists() else []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(dict(check_types(parse(text.decode("utf-8"), file, ""), HistoryLine, file, "")))
+        except (UserError, UnicodeDecodeError):
+            if text and number < len(texts):  # what follows the last end of a line is empty, or was cut short
+                damaged.append(number)
+    return lines, damaged
+
+
+def read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+
+
+def told_of(damaged: Sequence[int]) -> str:
+    return f"line {damaged[0]} is damaged" if len(damaged) == 1 else f"{len(damaged)} lines are damaged"
+
+
+def keep_aside(file: Path, damaged: Sequence[int]) -> None:
+    """Add the file as it is to what was kept of it before. Raises UserError when the disk refuses."""
+    aside = file.with_name(file.name + DAMAGED)
+    try:
+        with aside.open("ab") as handle:
+            handle.write(file.read_bytes())
+    except OSError as error:
+        raise cannot_write(aside, error) from error
+    log.warning(f"{file}: {told_of(damaged)}, left out; the file as it was is kept as {aside.name}")
 
 
 class Tracker:
@@ -60,6 +100,7 @@ class Tracker:
     def __init__(self, config: Config, tags: Mapping[str, str], run_id: str | None) -> None:
         self.run_id = run_id
         self.client: Any = None
+        self.stored: dict[str, int] = {}  # the last step that the store has of each figure
         if config.tracking.uri == "off":
             return
         with self.forgiven("cannot start"):
@@ -67,6 +108,8 @@ class Tracker:
             self.client = open_store(self.uri)
             if run_id is None or not self.knows(run_id):
                 self.run_id = self.start(config, tags)
+            else:
+                self.stored = self.last_steps(run_id)
 
     def knows(self, run_id: str) -> bool:
         try:
@@ -74,6 +117,11 @@ class Tracker:
         except Exception:  # another store than the one the run began in
             return False
         return True
+
+    def last_steps(self, run_id: str) -> dict[str, int]:
+        """Of a run that was killed, the store may know steps after the checkpoint; they are made again, to the bit."""
+        names = self.client.get_run(run_id).data.metrics
+        return {name: max(point.step for point in self.client.get_metric_history(run_id, name)) for name in names}
 
     def start(self, config: Config, tags: Mapping[str, str]) -> str:
         from mlflow.entities import Param
@@ -98,7 +146,7 @@ class Tracker:
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """All figures of a step in one call; what MLflow does not take in a name becomes `_`."""
+        """All figures of a step in one call, each under its `store_name`, but for those that the store has already."""
         if self.client is None:
             return
         import time
@@ -107,8 +155,9 @@ class Tracker:
 
         now = int(time.time() * 1000)
         with self.forgiven("lost"):
-            finite = {UNFIT.sub("_", key): float(value) for key, value in figures.items() if math.isfinite(value)}
-            metrics = [Metric(key, value, now, step) for key, value in finite.items()]
+            finite = {store_name(key): float(value) for key, value in figures.items() if math.isfinite(value)}
+            new = {key: value for key, value in finite.items() if step > self.stored.get(key, -1)}
+            metrics = [Metric(key, value, now, step) for key, value in new.items()]
             self.client.log_batch(self.run_id, metrics=metrics)
 
     def finish(self, status: str, artifacts: list[Path], metrics: Mapping[str, Any] | None = None) -> None:
@@ -134,6 +183,17 @@ class Tracker:
                 type(error).__name__,
                 " ".join(str(error).split())[:200],
             )
+
+
+def store_name(name: str) -> str:
+    """`name` where MLflow takes it. Else `_` stands for what it does not take in a name: other characters, and parts
+    between slashes that are empty, `.` or `..`; digits of a digest behind it tell two such names apart."""
+    parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in UNFIT.sub("_", name).split("/")]
+    fit = "/".join(parts)
+    if fit == name and len(name) <= LONGEST:
+        return name
+    mark = "_" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return fit[: LONGEST - len(mark)] + mark
 
 
 def default_uri() -> str:

@@ -250,11 +250,12 @@ def test_a_damaged_checkpoint_is_one_line(stopped, ssss):
     (stopped / "last" / "state.pt").write_bytes(b"rubbish")
     done = ssss("resume=true")
     assert done.code == 2
-    assert "is not a checkpoint of ours" in done.line
+    assert done.line.startswith("run/last/state.pt is not as it was written: it is damaged, or was changed since; ")
 
 
 def test_weights_of_another_network_are_one_line_and_stay(stopped, ssss):
-    checkpoint.save_file({"weight": torch.zeros(2)}, stopped / "last" / "student.safetensors")
+    state = checkpoint.load_state(stopped / "last")
+    checkpoint.save_folder(stopped / "last", {"student": {"weight": torch.zeros(2)}, "methods": {}}, state)
     done = ssss("resume=true")
     assert done.code == 2
     assert "student.safetensors holds another network or method" in done.line

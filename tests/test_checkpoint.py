@@ -16,8 +16,18 @@ import torch
 from torch import nn
 
 from ssss_zoo import checkpoint
-from ssss_zoo.checkpoint import find_folder, load_state, load_weights, save_folder, write_json, write_text
+from ssss_zoo.checkpoint import (
+    find_folder,
+    load_state,
+    load_typed,
+    load_weights,
+    network_names,
+    save_folder,
+    write_json,
+    write_text,
+)
 from ssss_zoo.errors import UserError
+from ssss_zoo.record_files import FORMAT, State
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -27,7 +37,7 @@ class Killed(BaseException):
 
 
 def save(folder: Path, value: float) -> None:
-    save_folder(folder, {"student": {"w": torch.full((3,), value)}, "methods": {}}, {"step": int(value)})
+    save_folder(folder, {"student": {"w": torch.full((3,), float(value))}, "methods": {}}, {"step": int(value)})
 
 
 def value(folder: Path) -> float:
@@ -60,9 +70,9 @@ def test_what_is_saved_is_read_back(tmp_path):
     state = {"step": 3, "best": {"miou": 0.5, "iou": {"sky": None}}, "optimizer": torch.optim.SGD(
         nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9).state_dict()}  # fmt: skip
     save_folder(tmp_path / "runs" / "last", weights, state)
-    assert load_state(tmp_path / "runs" / "last") == state
+    assert load_state(tmp_path / "runs" / "last") == {"format": FORMAT, **state}
     assert names(tmp_path / "runs") == ["last"]
-    assert names(tmp_path / "runs" / "last") == ["state.pt", "student.safetensors"]
+    assert names(tmp_path / "runs" / "last") == ["digests.json", "state.pt", "student.safetensors"]
 
 
 def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
@@ -71,7 +81,7 @@ def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path):
     save(tmp_path / "last", 2)
     assert value(tmp_path / "last") == 2
     assert names(tmp_path) == ["last"]
-    assert names(tmp_path / "last") == ["methods.safetensors", "state.pt", "student.safetensors"]
+    assert names(tmp_path / "last") == ["digests.json", "methods.safetensors", "state.pt", "student.safetensors"]
 
 
 def test_weights_of_any_layout_and_with_gradient_are_saved(tmp_path):
@@ -129,7 +139,7 @@ def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(what, tmp
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "last", what], capture_output=True, text=True)
     assert done.stdout.startswith("refused: cannot write"), done.stderr[-300:]
-    assert load_state(tmp_path / "last") == {"step": 1}
+    assert load_state(tmp_path / "last")["step"] == 1
     assert names(tmp_path) == ["last"]
 
 
@@ -223,6 +233,7 @@ def test_a_malicious_state_is_refused_and_does_nothing(how, tmp_path, monkeypatc
         load_state(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'state.pt'} is not a checkpoint of ours: ")
     assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch's advice would run it
     assert not (tmp_path / "was-here").exists()
 
 
@@ -244,10 +255,13 @@ def test_missing_weights_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("saved", "counts", "example"),
     [
-        (nn.Linear(2, 3, bias=False), "1 tensors missing, 0 unknown, 0 of another shape", "bias"),
+        (nn.Linear(2, 3, bias=False), "1 tensors missing, 0 unknown, 0 of another shape, 0 of another type", "bias"),
         (nn.ParameterDict({"weight": torch.zeros(3, 2), "bias": torch.zeros(3), "extra": torch.zeros(1)}),
-         "0 tensors missing, 1 unknown, 0 of another shape", "extra"),
-        (nn.Linear(2, 4), "0 tensors missing, 0 unknown, 2 of another shape", ""),
+         "0 tensors missing, 1 unknown, 0 of another shape, 0 of another type", "extra"),
+        (nn.Linear(2, 4), "0 tensors missing, 0 unknown, 2 of another shape, 0 of another type", ""),
+        (nn.Linear(2, 3).half(), "0 tensors missing, 0 unknown, 0 of another shape, 2 of another type", "weight"),
+        (nn.ParameterDict({"weight": torch.ones(3, 2), "bias": nn.Parameter(torch.ones(3).long(), False)}),
+         "0 tensors missing, 0 unknown, 0 of another shape, 1 of another type", "bias"),
     ],
 )  # fmt: skip
 def test_weights_of_another_network_say_what_differs_and_change_nothing(saved, counts, example, tmp_path):
@@ -259,6 +273,111 @@ def test_weights_of_another_network_say_what_differs_and_change_nothing(saved, c
     assert "student.safetensors holds another network or method: " + counts in str(caught.value)
     assert f"such as '{example}" in str(caught.value)
     assert torch.equal(module.weight, before)
+
+
+# --- damage ---------------------------------------------------------------------------------------------------------
+
+
+def flipped(file: Path, place: float) -> None:
+    """One bit of a file flipped, at a share of its length."""
+    content = bytearray(file.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 8
+    file.write_bytes(content)
+
+
+def read_all(folder: Path) -> None:
+    load_state(folder)
+    load_weights(folder, "student", nn.Linear(2, 3))
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("name", ["state.pt", "student.safetensors"])
+def test_a_single_bit_is_noticed_wherever_it_lies(name, place, tmp_path):
+    save_folder(tmp_path / "last", {"student": nn.Linear(2, 3).state_dict()}, {"step": 3, "kept": torch.rand(100)})
+    read_all(tmp_path / "last")
+    flipped(tmp_path / "last" / name, place)
+    with pytest.raises(UserError) as caught:
+        read_all(tmp_path / "last")
+    assert str(caught.value).startswith(f"{tmp_path / 'last' / name} is not as it was written: it is damaged, or ")
+    assert str(caught.value).endswith("; bring a whole copy of it back, or start the run anew with overwrite=true")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"[]", b'{"sha256": {"state.pt": 1}}', b'{"format": 9}', b"\xff"]
+)
+def test_digests_that_are_gone_or_damaged_are_named(content, tmp_path):
+    save_folder(tmp_path / "last", {"student": nn.Linear(2, 3).state_dict()}, {})
+    file = tmp_path / "last" / "digests.json"
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_all(tmp_path / "last")
+    assert str(caught.value).startswith(str(file))
+
+
+def test_files_that_are_gone_are_named(tmp_path):
+    save_folder(tmp_path / "last", {"student": {}, "teacher": {}}, {})
+    assert network_names(tmp_path / "last") == ["student", "teacher"]
+    (tmp_path / "last" / "student.safetensors").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*student.safetensors: No such file or directory; bring a whole"):
+        read_all(tmp_path / "last")
+    (tmp_path / "last" / "digests.json").unlink()  # as an older version left it
+    with pytest.raises(UserError, match=r"student.safetensors is not there; bring a whole"):
+        network_names(tmp_path / "last")
+
+
+def test_a_half_written_neighbour_is_known_by_its_weights_too(tmp_path):
+    save(tmp_path / "last.new", 2)
+    save(tmp_path / "last.old", 1)
+    flipped(tmp_path / "last.new" / "student.safetensors", 0.999)
+    assert find_folder(tmp_path / "last") == tmp_path / "last.old"
+
+
+def older(folder: Path) -> None:
+    """Make of a checkpoint what a version without formats would have left."""
+    (folder / "digests.json").unlink()
+    torch.save({key: value for key, value in torch.load(folder / "state.pt").items() if key != "format"},
+               folder / "state.pt")  # fmt: skip
+
+
+def test_a_checkpoint_from_before_digests_is_read(tmp_path):
+    save(tmp_path / "last", 1)
+    older(tmp_path / "last")
+    assert value(tmp_path / "last") == 1
+
+
+@pytest.mark.parametrize(("number", "expected"), [(FORMAT + 1, "written by a newer ssss-zoo"), ("1", "whole number")])
+def test_a_state_of_another_format_is_refused(number, expected, tmp_path):
+    save_folder(tmp_path / "last", {}, {"format": number})
+    with pytest.raises(UserError, match=rf"state.pt .*{expected}"):
+        load_state(tmp_path / "last")
+
+
+@pytest.mark.parametrize("state", [[], None, 3, "text", torch.zeros(2)])
+def test_a_state_that_is_no_mapping_is_refused(state, tmp_path):
+    torch.save(state, tmp_path / "state.pt")
+    with pytest.raises(UserError, match=r"state.pt is damaged: it holds"):
+        load_state(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"step": 1.5}, {"step": True}, {"reported": None}, {"classes": "sky"}])
+def test_a_state_is_read_by_its_types(wrong, tmp_path):
+    whole = {"step": 1, "global_step": 1, "reported": "student"}
+    save_folder(tmp_path / "last", {}, whole)
+    assert load_typed(tmp_path / "last", State)["global_step"] == 1
+    save_folder(tmp_path / "last", {}, (whole | wrong) if wrong else {})
+    with pytest.raises(UserError, match=r"state.pt is damaged, or of another version: '(step|reported|classes)"):
+        load_typed(tmp_path / "last", State)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_network_that_is_not_finite_is_refused_and_what_methods_keep_may_be(value, tmp_path):
+    weights = {"weight": torch.full((3, 2), value), "bias": torch.zeros(3)}
+    save_folder(tmp_path / "last", {"student": weights, "methods": weights}, {})
+    load_weights(tmp_path / "last", "methods", nn.Linear(2, 3))
+    with pytest.raises(
+        UserError, match=r"student.safetensors holds numbers that are not finite in 1 of 2 tensors, such"
+    ):
+        load_weights(tmp_path / "last", "student", nn.Linear(2, 3))
 
 
 # --- small files ----------------------------------------------------------------------------------------------------

@@ -24,10 +24,10 @@ EVERYTHING = [*CORE.values(), *METHODS]
 LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
     "text stopping",
     "errors",
-    "yaml_text",
+    "yaml_text record_files",
     "reading lock",
     "recipes",
-    "config records contrast record_files",
+    "config records contrast",
     "losses metrics teacher augment boxes checkpoint screen machine [data] [models]",
     "mixing intensity",
     "specs relay evaluation health tracking protocol",

@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.tracking import History, Tracker, flat, open_store, read_lines
+from ssss_zoo.tracking import History, Tracker, flat, open_store, read_lines, store_name
 
 TAGS = {"method": "fixmatch", "seed": "0"}
 
@@ -64,6 +66,48 @@ def test_a_last_line_that_a_kill_cut_short_is_dropped_and_the_next_one_is_whole(
     history.write({"step": 3})
     assert steps(file) == [1, 2, 3]
     assert file.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+
+
+DAMAGED = {
+    "cut in half": b'{"step": 2, "los',
+    "two in one": b'{"step": 2, "lo{"step": 2}',
+    "not UTF-8": b'{"step": 2, "stage": "\xff"}',
+    "a list": b"[2]",
+    "null": b"null",
+    "a number": b"2",
+    "no step": b'{"stage": "train"}',
+    "a step that is text": b'{"step": "2"}',
+    "losses that are none": b'{"step": 2, "losses": {"total": null}}',
+    "not a number": b'{"step": 2, "lr": NaN}',
+    "figures without mIoU": b'{"step": 2, "val": {"step": 2}}',
+    "nested": b"[" * 50_000,
+    "zeros": b"\0" * 40,
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_line_costs_no_other_and_the_file_is_kept_aside(line, tmp_path, warnings):
+    file = tmp_path / "history.jsonl"
+    file.write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n{"step": 4}\n{"step": 5, "cut')
+    before = file.read_bytes()
+    assert steps(file) == [1, 3, 4]
+    assert warnings() == [f"{file}: line 2 is damaged, left out"]
+    History(file, 3)
+    assert file.read_text() == '{"step": 1}\n{"step": 3}\n'
+    assert (tmp_path / "history.jsonl.damaged").read_bytes() == before
+    assert warnings()[1:] == [
+        f"{file}: line 2 is damaged, left out; the file as it was is kept as history.jsonl.damaged"
+    ]
+    file.write_bytes(line + b"\n" + line + b"\n")
+    History(file, 3)
+    assert (tmp_path / "history.jsonl.damaged").read_bytes() == before + line + b"\n" + line + b"\n"
+    assert "2 lines are damaged" in warnings()[-1]
+
+
+def test_a_history_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "history.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"cannot read .*history.jsonl: Is a directory"):
+        read_lines(tmp_path / "history.jsonl")
 
 
 def test_a_history_that_was_never_written_is_empty(tmp_path):
@@ -204,7 +248,46 @@ def test_a_configuration_of_more_than_a_hundred_keys_is_tracked(store, warnings)
     assert params["options.farcluss.top_k"] == "3"
 
 
-@pytest.mark.parametrize("name", ["val/iou/person (adult)", "val/iou/wall & roof", "val/iou/été", "val/iou/a,b"])
+def test_steps_that_the_store_has_already_are_not_stored_twice(store, warnings):
+    """A killed run is resumed at its checkpoint, and makes the steps since again."""
+    first = Tracker(config(store), TAGS, None)
+    for step in (1, 2, 3):
+        first.log({"loss": 1.0 / step, "val/iou/a&b": 0.5}, step)
+    second = Tracker(config(store), TAGS, first.run_id)
+    for step in (2, 3, 4):
+        second.log({"loss": 1.0 / step, "val/iou/a&b": 0.5, "new": 2.0}, step)
+    client = open_store(store)
+    rows = {name: [m.step for m in client.get_metric_history(first.run_id, name)]
+            for name in ("loss", store_name("val/iou/a&b"), "new")}  # fmt: skip
+    assert rows == {"loss": [1, 2, 3, 4], store_name("val/iou/a&b"): [1, 2, 3, 4], "new": [2, 3, 4]}
+    assert warnings() == []
+
+
+PLAIN = ["lr", "loss/total", "val/iou/person", "val/iou/traffic light", "val/iou/été", "a:b", "...x", "a/b/c", "_", "-"]
+ODD = ["val/iou/person (adult)", "val/iou/wall & roof", "val/iou/a,b", "val/iou/a;b", "val/iou/a//b", "val/iou/../x",
+       "val/iou/..", "val/iou/.", "val/iou/c/", "/", "", "..", "/etc", "val/iou/[/b]", "val/iou/\n", "val/iou/\ud800",
+       "val/iou/e\u0301", "val/iou/" + "x" * 300, "val/iou/" + "x" * 299 + "y"]  # fmt: skip
+
+
+def test_a_name_that_mlflow_takes_stays_and_others_keep_apart():
+    assert [store_name(name) for name in PLAIN] == PLAIN
+    assert store_name("val/iou/a//b").startswith("val/iou/a/_/b_")
+    names = [store_name(name) for name in PLAIN + ODD]
+    assert len({*names}) == len(names)
+
+
+@given(st.lists(st.text(alphabet="ab./_:- &é\n"), unique=True, max_size=6))
+def test_any_names_are_taken_and_stay_apart(names):
+    from mlflow.utils.validation import _validate_metric_name
+
+    kept = [store_name(name) for name in names]
+    for name in kept:
+        _validate_metric_name(name)
+        assert len(name) <= 250
+    assert len({*kept}) == len(names)
+
+
+@pytest.mark.parametrize("name", ODD)
 def test_a_class_may_be_called_anything(name, store, warnings):
     tracker = Tracker(config(store), TAGS, None)
     tracker.log({name: 0.5, "lr": 0.1}, 1)
