@@ -29,6 +29,7 @@ from ssss_zoo.recipes import (
     strangers,
     variant,
 )
+from ssss_zoo.record_files import check_format
 from ssss_zoo.text import brief
 
 
@@ -48,7 +49,7 @@ class DataConfig:
     """root: where the data set lies (else `$SSSS_DATA/<dataset>`); split: which labelled list; cache: `ram`
     keeps every image and mask of the run decoded in memory, `none` reads files each time; hold_out: this share
     of the labelled images is not trained on but validated on, in place of val (for choices that val must not
-    know of).
+    know of). changed: what resume=true does where files have changed since the run began, `refuse` or `allow` it.
 
     The rest is read by dataset=folder alone. layout: auto, `folders` (images/ and masks/), `parts` (train/images,
     train/masks, val/...) or `suffix` (a.jpg and a_mask.png side by side). images, masks: what those folders are called
@@ -69,6 +70,7 @@ class DataConfig:
     split: str = "all"
     cache: str = "none"
     hold_out: float = 0.0
+    changed: str = "refuse"
     layout: str = "auto"
     images: str | None = None
     masks: str | None = None
@@ -281,7 +283,7 @@ def resolve(words: Iterable[str], config_file: Path | None = None, methods: bool
     False where none will be built: such files are left out then."""
     given = read_words(words)
     trusted = take_trust(given)
-    own = read_file(config_file) if config_file else {}
+    own = read_own(config_file) if config_file else {}
     if "trust" in section(own, "plugins"):
         raise UserError(f"{config_file}: plugins.trust counts on the command line alone; take it out of the file")
     typed(Config, own)
@@ -332,6 +334,14 @@ def keep_strangers_out(
     allowed = [path for path in dict.fromkeys([*paths_of(given), *paths_of(own)]) if path not in unknown_files]
     if "path" in own.get("plugins", {}):
         given["plugins"] = section(given, "plugins") | {"path": allowed}
+
+
+def read_own(file: Path) -> dict[str, Any]:
+    """A configuration file of the user's own, or of a run, which says its `format`. Raises UserError as `read_file`
+    does, and for one of a newer version."""
+    own = read_file(file)
+    check_format(read_value(own.pop("format", "0"), int, "format"), file)
+    return own
 
 
 def count_channels(values: dict[str, Any]) -> None:
@@ -434,6 +444,7 @@ def check(config: Config) -> None:
     check_choice("loss.supervised", config.loss.supervised, ("ce", "ohem"))
     check_choice("loss.class_weight", config.loss.class_weight, ("expected", "per_class"))
     check_choice("data.cache", config.data.cache, ("none", "ram"))
+    check_choice("data.changed", config.data.changed, ("refuse", "allow"))
     check_choice("evaluate.mode", config.evaluate.mode, ("whole", "sliding", "centre"))
     check_choice("evaluate.edge", config.evaluate.edge, ("shift", "cut"))
     check_choice("evaluate.sums", config.evaluate.sums, ("softmax", "logits"))

@@ -52,15 +52,24 @@ class Evaluator:
     def __call__(
         self, networks: Mapping[str, nn.Module], samples: Sequence[Sample], tick: Tick | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Figures of each network by name, see `metrics.summary`. One host synchronisation in all."""
+        """Figures of each network by name, see `metrics.summary`. One host synchronisation in all. Raises UserError
+        where predictions are not finite: they would count as some class."""
+        finite = {name: torch.ones((), dtype=torch.bool, device=self.device) for name in networks}
         matrices = {name: confusion_matrix(len(self.dataset.class_names), self.device) for name in networks}
         first = next(iter(networks.values()))
         for done, (image, mask) in enumerate(self.pairs(samples, first), start=1):
             for name, network in networks.items():
-                prediction = self.logits(network, image).max(dim=1).indices
-                matrices[name].update(prediction, mask)
+                likeliest = self.logits(network, image).max(dim=1)  # NaN where any class has it
+                matrices[name].update(likeliest.indices, mask)
+                finite[name] &= likeliest.values.isfinite().all()
             if tick:
                 tick(done, len(samples))
+        broken = [name for name, all_finite in finite.items() if not all_finite]
+        if broken:
+            raise UserError(
+                f"what the {broken[0]} predicts is not finite: its training blew up; train with a lower optim.lr, or "
+                "take an earlier checkpoint"
+            )
         names, absent = self.dataset.class_names, self.settings.absent
         return {name: summary(matrix.compute().cpu(), names, absent) for name, matrix in matrices.items()}
 

@@ -22,8 +22,9 @@ from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.job import open_dataset
 from ssss_zoo.pictures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
 from ssss_zoo.plugins import build_methods, load, spoken
+from ssss_zoo.record_files import TrainingState
 from ssss_zoo.records import Batch, PseudoLabel, Seen, Stage
-from ssss_zoo.rescore import run_config
+from ssss_zoo.rescore import find_checkpoint, run_config
 from ssss_zoo.runs import make_job, make_training
 from ssss_zoo.text import brief
 from ssss_zoo.training import Training
@@ -72,10 +73,8 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
     dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     training = make_training(make_job(config, methods, dataset, Path("nowhere")), Stage(), 0, 0)
     if run:
-        place = checkpoint.find_folder(expanded(run) / "last")
-        if place is None:
-            raise UserError(f"run={run} holds no checkpoint yet")
-        training.restore_folder(place, checkpoint.load_state(place))
+        place = find_checkpoint(expanded(run), "last")
+        training.restore_folder(place, checkpoint.load_typed(place, TrainingState))
     begin = min(training.step, training.steps - 1)
     feed = training.open_feed(begin)
     for step in range(begin, begin + after):

@@ -30,6 +30,7 @@ from ssss_zoo.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.place import clear, clear_leftovers
 from ssss_zoo.protocol import check_family, describe
+from ssss_zoo.record_files import FORMAT
 from ssss_zoo.records import IGNORE, Progress, RunInfo, Sample
 from ssss_zoo.relay import Relay
 from ssss_zoo.screen import Screen
@@ -177,7 +178,8 @@ class Job:
         if self.config.overwrite:
             clear(self.folder)
         clear_leftovers(self.folder)
-        checkpoint.write_text(self.folder / "config.yaml", as_yaml(replace(self.config, resume=False, overwrite=False)))
+        config = as_yaml(replace(self.config, resume=False, overwrite=False))
+        checkpoint.write_text(self.folder / "config.yaml", f"format: {FORMAT}\n{config}")
         self.screen.keep(self.folder / "run.log")
         state = self.state or {}
         step, evaluates = state.get("global_step", 0), state.get("evaluation_due", False)

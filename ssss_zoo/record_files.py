@@ -222,11 +222,16 @@ def check_record(value: object, schema: type[T], file: Path, remedy: str) -> T:
     number = value.get("format", 0)
     if type(number) is not int or number < 0:
         raise UserError(f"{file} is damaged: 'format' should be a whole number, got {brief(repr(number))}; {remedy}")
+    check_format(number, file)
+    return check_types(value, schema, file, remedy)
+
+
+def check_format(number: int, file: Path) -> None:
+    """Raises UserError for a file of a later form than this version knows."""
     if number > FORMAT:
         raise UserError(
             f"{file} was written by a newer ssss-zoo (format {number}, this one reads up to {FORMAT}): upgrade"
         )
-    return check_types(value, schema, file, remedy)
 
 
 def check_types(value: object, schema: type[T], file: Path, remedy: str, under: str = "") -> T:

@@ -57,7 +57,7 @@ def run(config: Config, on_eval: Callable[[int, float], None] | None = None) -> 
         folder = output_folder(config)
         with owned(folder):
             dataset = open_dataset(dataset_class, config)
-            state = open_folder(folder, config)
+            state = open_folder(folder, config, dataset)
             dataset.check()
             with Screen() as screen:
                 job = make_job(config, methods, dataset, folder, state, screen)

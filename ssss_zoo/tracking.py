@@ -35,6 +35,8 @@ class History:
         lines, damaged = sort_lines(file)
         if damaged:
             keep_aside(file, damaged)
+        if step > 0 and not file.exists():
+            log.warning(f"{file} is gone: it begins anew after step {step}")
         kept = [line for line in lines if line["step"] <= step]
         kept = [line for line in kept if not (evaluates and line["step"] == step and "val" in line)]
         write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
@@ -187,9 +189,9 @@ class Tracker:
 
 def store_name(name: str) -> str:
     """`name` where MLflow takes it. Else `_` stands for what it does not take in a name: other characters, and parts
-    between slashes that are empty, `.` or `..`; digits of a digest behind it tell two such names apart."""
+    between slashes that are empty, `.` or `..`, and `..` in front; digits of a digest tell two such names apart."""
     parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in UNFIT.sub("_", name).split("/")]
-    fit = "/".join(parts)
+    fit = re.sub(r"^\.\.", "__", "/".join(parts))
     if fit == name and len(name) <= LONGEST:
         return name
     mark = "_" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]

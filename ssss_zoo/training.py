@@ -467,6 +467,9 @@ class Training:
         if not training:
             weights = {name: of for name, of in weights.items() if name != METHODS}
             state = {key: state[key] for key in ("format", "step", "global_step", "reported")}
+        else:
+            state["contents"] = self.job.dataset.contents
+        state["classes"] = list(self.job.dataset.class_names)
         checkpoint.save_folder(folder, weights, state)
 
     def take_snapshot(self) -> Snapshot:

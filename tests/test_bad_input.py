@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ssss_zoo import checkpoint
 from ssss_zoo.cli import command_line
+from ssss_zoo.config import as_yaml, resolve
 from ssss_zoo.testing.tiny import make_method, words
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -399,7 +400,7 @@ def test_a_mistake_in_evaluating_is_one_line_and_changes_nothing(more, expected,
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(ssss, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text("dataset: tiny\nmodel: tiny\ntrain: {steps: 1}\n")
+    (tmp_path / "run" / "config.yaml").write_text(as_yaml(resolve(words())))
     done = ssss("run=run", command="evaluate")
     assert done.code == 2
     assert done.line == "run holds no last checkpoint; it has not come to one yet"

@@ -46,6 +46,7 @@ class Dataset(ABC):
         "split",
         "cache",
         "hold_out",
+        "changed",
     )  # keys of `data` that it has a use for; others are refused
     channels: int = 3  # what read_image gives; the run sets it to `model.in_channels` before anything is read
 

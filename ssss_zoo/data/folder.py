@@ -46,7 +46,7 @@ class Folder(FileDataset):
 
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
     reads: ClassVar[tuple[str, ...]] = (
-        *("root", "split", "cache", "hold_out", "layout", "images", "masks", "parts", "unlabelled"),
+        *("root", "split", "cache", "hold_out", "changed", "layout", "images", "masks", "parts", "unlabelled"),
         *("encoding", "ignore", "snap", "resize_masks", "channels", "low", "high", "nodata", "exif", "max_pixels"),
     )
 
