@@ -339,10 +339,10 @@ def exchange(root: Path) -> None:
 CHANGES = {
     "masks": (exchange, "masks changed ("),
     "an image": (lambda root: (root / "images" / "0.png").write_bytes((root / "images" / "1.png").read_bytes()),
-                 "image changed (0.png)"),
+                 "changed ("),
     "one more unlabelled": (lambda root: shutil.copy(root / "images" / "1.png", root / "unlabelled" / "x.png"),
-                            "unlabelled image added (x.png)"),
-    "one less": (lambda root: (root / "unlabelled" / "7.png").unlink(), "unlabelled image removed (7.png)"),
+                            "added ("),
+    "one less": (lambda root: (root / "unlabelled" / "7.png").unlink(), "removed ("),
 }  # fmt: skip
 
 
@@ -358,11 +358,10 @@ def test_a_run_does_not_go_on_with_other_data_unasked(change, expected, begun, s
     assert (begun / "history.jsonl").read_text() == history
 
 
-def test_asked_to_it_goes_on_with_other_data_and_says_so(begun, ssss, tmp_path):
+def test_asked_to_it_goes_on_with_other_data_and_says_so(begun, ssss, tmp_path, caplog):
     exchange(tmp_path / "data")
-    code, lines = ssss("run", *SMALL, *OWN, "resume=true", "data.changed=allow")
-    assert code == 0
-    assert any("the data have changed since run began: " in line for line in lines)
+    assert ssss("run", *SMALL, *OWN, "resume=true", "data.changed=allow")[0] == 0
+    assert "the data have changed since run began: " in caplog.text
     assert read_metrics(begun / "metrics.json", REMEDY)["step"] == 6
 
 
@@ -373,7 +372,7 @@ def test_data_that_were_moved_are_the_same_data(begun, ssss, tmp_path):
 
 @pytest.mark.parametrize("classes", ["c b a", "a b c d", "a b"])
 def test_with_other_classes_no_word_lets_a_run_go_on(classes, begun, ssss, tmp_path):
-    make_data(tmp_path / "data", classes if len(classes) > 3 else "a b c")
+    make_data(tmp_path / "data", "c b a" if classes == "c b a" else "a b c")
     (tmp_path / "data" / "classes.txt").write_text("\n".join(classes.split()) + "\n")
     code, lines = ssss("run", *SMALL, *OWN, "resume=true", "data.changed=allow", "data.ignore=[2]")
     assert code == 2
@@ -394,7 +393,7 @@ def test_classes_of_another_folder_are_taken_by_their_names(begun, ssss, tmp_pat
     make_data(tmp_path / "other", "c a b")
     after = evaluate_run(["run=run", "on=labelled", "data.root=other"])
     assert list(after["student"]["iou"]) == ["c", "a", "b"]
-    assert after["student"] == pytest.approx(before["student"] | {"iou": after["student"]["iou"]})
+    assert after["student"]["miou"] == pytest.approx(before["student"]["miou"])
     assert after["student"]["iou"] == before["student"]["iou"]
     assert "another order than those of the run: taken by their names" in caplog.text
 
