@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ FREE = {
 }  # fmt: skip
 OURS = ("config.yaml", "metrics.json", "history.jsonl", f"history.jsonl{DAMAGED}", "predictions.png", "run.log")
 KEPT = ("config.yaml", "metrics.json", "history.jsonl", "last", "best")  # by which a run is known
+ESTIMATED = ("data.low", "data.high", "model.mean", "model.std")  # from the images, which are asked about before them
 NO_METRICS = "remove it to go on from the checkpoint beside it (resume=true), or start anew with overwrite=true"
 
 
@@ -60,9 +62,15 @@ def open_folder(folder: Path, config: Config, dataset: Dataset) -> dict[str, Any
         log.warning("%s holds no checkpoint to resume from: starting from the first step", folder)
         return None
     state = checkpoint.load_typed(last, TrainingState)
+    old, new = state["config"], flat_config(config)
+    compare(without(ESTIMATED, old), without(ESTIMATED, new), folder)
     compare_data(state.get("contents"), dataset, config.data.changed, folder)
-    compare(state["config"], flat_config(config), folder)
+    compare(old, new, folder)
     return {**state, "from": str(last)}
+
+
+def without(keys: Iterable[str], settings: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if key not in set(keys)}
 
 
 def finished(folder: Path) -> str:
@@ -135,7 +143,7 @@ def compare_data(old: Contents | None, dataset: Dataset, changed: str, folder: P
 
 def compare(old: dict[str, str], new: dict[str, str], folder: Path) -> None:
     """Refuse to go on with another configuration than the checkpoint's, naming the first key that differs. A key that
-    the checkpoint's version did not have counts as its default; a method's new option is told of."""
+    the checkpoint's version did not have counts as its default, a method's new option as it is given."""
     usual = flat_config(Config())
     added = {key for key in new.keys() - old.keys() if key.startswith("options.")}
     before = {key: value for key, value in usual.items() if key not in old} | old
@@ -149,5 +157,3 @@ def compare(old: dict[str, str], new: dict[str, str], folder: Path) -> None:
             f"{folder} was started with {key}={before.get(key, 'nothing')}, now {key}={new.get(key, 'nothing')}{more}; "
             "resume with the same configuration, or choose another output="
         )
-    for key in sorted(added):
-        log.warning(f"{folder} is of a version without {key}: going on with {key}={new[key]}")

@@ -339,7 +339,7 @@ def exchange(root: Path) -> None:
 CHANGES = {
     "masks": (exchange, "masks changed ("),
     "an image": (lambda root: (root / "images" / "0.png").write_bytes((root / "images" / "1.png").read_bytes()),
-                 "changed ("),
+                 " image"),
     "one more unlabelled": (lambda root: shutil.copy(root / "images" / "1.png", root / "unlabelled" / "x.png"),
                             "added ("),
     "one less": (lambda root: (root / "unlabelled" / "7.png").unlink(), "removed ("),
