@@ -84,12 +84,13 @@ def compare(words: tuple[str, ...]) -> None:
 
     from ssss_zoo.comparison.main import compare as run_study
     from ssss_zoo.comparison.tables import notes, on_screen
+    from ssss_zoo.text import visible
 
     result = run_study(words, tell=lambda line: say(line, err=True))
     console = Console()
     console.print(on_screen(result.figures))
     for note in notes(result.figures):
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        console.print(visible(note), soft_wrap=True, markup=False, highlight=False)
     say(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
     sys.exit(2 if result.figures["failed"] else 0)
 

@@ -32,6 +32,10 @@ KINDS = {
 }
 
 
+class Newer(UserError):
+    """A record of a form that only a newer version reads."""
+
+
 # --- what the files of a run hold -----------------------------------------------------------------------------------
 
 
@@ -229,9 +233,7 @@ def check_record(value: object, schema: type[T], file: Path, remedy: str) -> T:
 def check_format(number: int, file: Path) -> None:
     """Raises UserError for a file of a later form than this version knows."""
     if number > FORMAT:
-        raise UserError(
-            f"{file} was written by a newer ssss-zoo (format {number}, this one reads up to {FORMAT}): upgrade"
-        )
+        raise Newer(f"{file} was written by a newer ssss-zoo (format {number}, this one reads up to {FORMAT}): upgrade")
 
 
 def check_types(value: object, schema: type[T], file: Path, remedy: str, under: str = "") -> T:

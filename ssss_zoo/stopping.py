@@ -21,8 +21,8 @@ class Stop:
     """Hears the signals that ask a run to stop, from `hearing` on. asked: the name of the first one, or "".
 
     Where nothing could be lost it ends the run at once, by KeyboardInterrupt; within `patient` it only takes note, and
-    who works there looks at `asked` where everything can be saved. A second Ctrl-C, AGAIN seconds later, always ends at
-    once.
+    who works there looks at `asked` where everything can be saved. Another signal changes nothing, for who gives one to
+    a group often gives two, but for a second Ctrl-C, AGAIN seconds later, which always ends at once.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Stop:
         if first:
             self.asked, self.since = signal.Signals(number).name, now
         impatient = number == signal.SIGINT and now - self.since > AGAIN
-        if impatient or not self.waits:
+        if impatient or (first and not self.waits):
             raise KeyboardInterrupt(f"stopped by {self.asked}")
         if first:
             tell_terminal("stopping as soon as this step is done and saved; Ctrl-C again stops at once")

@@ -7,11 +7,15 @@ import io
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+from ssss_zoo.text import brief
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
 WIDEST = 16  # inches of a chart
+LONGEST = 40  # characters of a name (our choice)
 
 
 def style(index: int) -> dict[str, Any]:
@@ -33,11 +37,18 @@ def figures(width: float, height: float, count: int) -> tuple[Any, list[Any]]:
 
     matplotlib.rcParams["svg.fonttype"] = "none"
     matplotlib.rcParams["svg.hashsalt"] = "ssss-zoo"  # the same figure gives the same file
+    matplotlib.rcParams["text.parse_math"] = False  # names are text, `$` and all
     made = Figure(figsize=(width, height), layout="constrained")
     axes = [made.add_subplot(1, count, number + 1) for number in range(count)]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
     return made, axes
+
+
+def chart_name(name: str) -> str:
+    """A name as a chart shows it: text, of a length, and never with `_` first, which a legend leaves out."""
+    short = brief(name, LONGEST)
+    return f" {short}" if short.startswith("_") else short
 
 
 def add_legend(made: Any, axes: Any = None) -> None:
@@ -49,7 +60,9 @@ def add_legend(made: Any, axes: Any = None) -> None:
 def as_svg(made: Any, title: str) -> str:
     """The figure as an element that a reader's software can name."""
     sink = io.StringIO()
-    made.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
+    with catch_warnings():
+        filterwarnings("ignore", "Glyph")  # the browser's font has what matplotlib's lacks: text stays text
+        made.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
     text = sink.getvalue()
     return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
@@ -63,7 +76,7 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) -> str:
             continue
         values = [[100 * seed[step] for seed in seeds] for step in steps]
         means = [fmean(of_step) for of_step in values]
-        axes.plot(steps, means, label=name, markersize=5, **style(index))
+        axes.plot(steps, means, label=chart_name(name), markersize=5, **style(index))
         if len(seeds) > 1:
             apart = [stdev(of_step) for of_step in values]
             low, high = ([mean + sign * gap for mean, gap in zip(means, apart, strict=True)] for sign in (-1, 1))
@@ -83,8 +96,8 @@ def class_bars(rows: Sequence[Mapping[str, Any]], classes: Sequence[str]) -> str
         heights = [100 * (spread["mean"] or 0) for spread in spreads]
         gaps = [100 * (spread["std"] or 0) for spread in spreads]
         looks = {"color": style(index)["color"], "error_kw": {"linewidth": 0.8, "alpha": 0.6}}
-        axes.bar(places, heights, wide, yerr=gaps if any(gaps) else None, label=row["name"], **looks)
-    axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right")
+        axes.bar(places, heights, wide, yerr=gaps if any(gaps) else None, label=chart_name(row["name"]), **looks)
+    axes.set_xticks(range(len(classes)), list(map(chart_name, classes)), rotation=40, ha="right")
     axes.set_ylabel("IoU, %")
     add_legend(made)
     return as_svg(made, "IoU of each class, the most frequent first")
@@ -99,7 +112,7 @@ def labels_over_time(rows: Sequence[Mapping[str, Any]]) -> str:
         for axes, key in ((used, "used"), (right, "accuracy")):
             known = [(point["step"], 100 * point[key]) for point in points if point[key] is not None]
             if known:
-                axes.plot(*zip(*known, strict=True), label=row["name"], **marks)
+                axes.plot(*zip(*known, strict=True), label=chart_name(row["name"]), **marks)
     used.set(xlabel="step", ylabel="pixels used, %", ylim=(-2, 102))
     right.set(xlabel="step", ylabel="of those right, %", ylim=(-2, 102))
     add_legend(made, used)
@@ -116,7 +129,7 @@ def cost(rows: Sequence[Mapping[str, Any]]) -> str:
             100 * row["last"]["mean"],
             xerr=row["train_seconds"]["std"],
             yerr=100 * (row["last"]["std"] or 0),
-            label=row["name"],
+            label=chart_name(row["name"]),
             markersize=8,
             capsize=2,
             **marks,

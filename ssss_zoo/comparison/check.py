@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
-from ssss_zoo.comparison.cell import is_done
+from ssss_zoo.comparison.kept import finished_metrics, is_done
 from ssss_zoo.comparison.study import Cell, Study
 from ssss_zoo.config import Config, check_budget
 from ssss_zoo.errors import UserError
 from ssss_zoo.job import open_dataset
 from ssss_zoo.plugins import build_methods, load
+from ssss_zoo.record_files import Metrics
 from ssss_zoo.runs import make_job
+from ssss_zoo.text import brief
 
 
 def check_study(study: Study) -> None:
     """Read every row's words, open the data, make every row's networks and methods, on the CPU. Raises UserError that
-    names each row that cannot run, and why."""
-    wrong, checked = [], False
+    names each row that cannot run, and why, and where rows are scored on other images or classes."""
+    wrong, checked, scored = list[str](), False, dict[str, Judges]()
     for row in study.rows:
         cells = [cell for cell in study.cells() if cell.row is row]
+        done = [metrics for cell in cells if (metrics := finished_metrics(cell.folder))]
+        scored |= {f"{row.name}, as it was trained": Judges.of_run(metrics) for metrics in done}
         if all(is_done(cell.folder) for cell in cells):
             continue
         try:
@@ -28,6 +33,7 @@ def check_study(study: Study) -> None:
             check_budget(config)
             dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
             make_job(on_cpu(config), methods, dataset, cells[0].folder)
+            scored[row.name] = Judges(len(dataset.val), tuple(dataset.class_names))
         except UserError as error:
             wrong.append(f"{row.name}: {error}")
             continue
@@ -36,6 +42,34 @@ def check_study(study: Study) -> None:
             checked = True
     if wrong:
         raise UserError("; ".join(wrong))
+    check_judges(scored)
+
+
+class Judges(NamedTuple):
+    """What a row is scored on: how many validation images, which classes."""
+
+    images: int
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of_run(cls, metrics: Metrics) -> Judges:
+        return cls(metrics["data"]["val"], tuple(metrics["val"]["iou"]))
+
+    def __str__(self) -> str:
+        return f"{self.images} validation images of {len(self.classes)} classes ({brief(', '.join(self.classes))})"
+
+
+def check_judges(scored: Mapping[str, Judges]) -> None:
+    """Raise UserError where there is nothing to be scored on, or not the same for all: figures would not compare."""
+    first, *others = scored or {"": Judges(1, ())}
+    for name in others:
+        if scored[name] != scored[first]:
+            raise UserError(
+                f"{first} is scored on {scored[first]}, {name} on {scored[name]}: figures on other images or classes "
+                "do not compare; give all rows the same, or put back what the data set held"
+            )
+    if scored and not scored[first].images:
+        raise UserError("a comparison needs validation images: name some, or have some held out (data.hold_out=0.2)")
 
 
 def on_cpu(config: Config) -> Config:

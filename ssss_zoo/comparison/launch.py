@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from ssss_zoo.comparison.cell import FAILED, read_state, run_cell
+from ssss_zoo.comparison.cell import ASKED, BUSY, CODES, FAILED, STOPPED, begin, end_input, run_cell
+from ssss_zoo.comparison.kept import read_state
 from ssss_zoo.comparison.study import Cell
 from ssss_zoo.errors import LESS, UserError
+from ssss_zoo.lock import owner
 
 POLL = 0.3  # seconds between looks at the processes
 QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue (our choice: sites ask not to be asked often)
@@ -36,29 +37,28 @@ def local(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
     """One process a cell, `jobs` at a time: as many as there are GPUs, each on its own; on a CPU one at a time, or
     `jobs` that share the cores."""
     places = list(devices(jobs))
-    waiting, running = list(cells), dict[int, tuple[Cell, subprocess.Popen[bytes], Path]]()
+    waiting, running = list(cells), dict[int, tuple[Cell, subprocess.Popen[bytes]]]()
     try:
         while waiting or running:
             for place in range(len(places)):
                 if place not in running and waiting:
                     cell = waiting.pop(0)
-                    running[place] = (cell, *start(cell, places[place]))
-            for place, (cell, process, file) in list(running.items()):
+                    running[place] = (cell, start(cell, places[place]))
+            for place, (cell, process) in list(running.items()):
                 try:
                     code = process.wait(POLL / len(running))
                 except subprocess.TimeoutExpired:
                     continue
-                file.unlink(missing_ok=True)
                 del running[place]
-                on_end(cell, ended(cell, code))
-                if code == 130:  # it was told to stop: so were we
+                state = ended(cell, code)
+                on_end(cell, state)
+                if state["status"] == STOPPED:  # it was told to stop: so were we
                     raise KeyboardInterrupt
     finally:
-        for cell, process, file in running.values():
-            process.terminate()  # each saves its step and stops
-            process.wait()
-            file.unlink(missing_ok=True)
-            on_end(cell, ended(cell, process.returncode))
+        for _, process in running.values():
+            end_input(process)  # each saves its step and stops
+        for cell, process in running.values():
+            on_end(cell, ended(cell, process.wait()))
 
 
 def devices(jobs: int | None) -> Iterator[dict[str, str]]:
@@ -85,28 +85,23 @@ def visible(index: int) -> str:
     return names[index] if names != [""] else str(index)
 
 
-def start(cell: Cell, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Path]:
-    """A process for the cell, and the file that tells it what to do. Its words go to the cell's console.log."""
+def start(cell: Cell, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A process for the cell. Its words go to the cell's console.log."""
     cell.folder.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", suffix=".json", delete=False) as file:
-        json.dump({"words": cell.words, "folder": str(cell.folder)}, file)
     with (cell.folder / "console.log").open("ab") as console:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ssss_zoo.comparison.cell", file.name],
-            env=os.environ | environment,
-            stdout=console,
-            stderr=console,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C comes to us alone, and we tell it
-        )
-    return process, Path(file.name)
+        return begin(cell.words, cell.folder, environment, console)
 
 
 def ended(cell: Cell, code: int) -> dict[str, Any]:
-    """How a cell ended, by what it wrote; a process that was killed wrote nothing."""
+    """How a cell ended, by its code and what it wrote; a process that was killed wrote nothing."""
+    if code == CODES[BUSY]:
+        host, pid = owner(cell.folder)
+        return {"status": BUSY, "host": host, "pid": pid}
+    if code == CODES[STOPPED] or code in ASKED:
+        return {"status": STOPPED}
     state = read_state(cell.folder)
-    if code in (0, 2, 130) and state:
-        return state
+    if state and code == CODES[state["status"]]:
+        return dict(state)
     killed = (
         f"killed by signal {-code}; if the system did it, memory ran out: {LESS}"
         if code < 0
@@ -131,7 +126,7 @@ def slurm(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
         executor = submitit.AutoExecutor(folder=study.folder / "slurm", cluster=CLUSTER)
         limits = {"slurm_array_parallelism": jobs} if jobs and CLUSTER == "slurm" else {}
         executor.update_parameters(name="ssss", **limits, **{key: number(value) for key, value in study.cluster})
-        with executor.batch():
+        with safe_path(), executor.batch():
             running = {executor.submit(elsewhere, os.getcwd(), cell.words, cell.folder): cell for cell in cells}
     except Exception as error:  # submitit raises whatever sbatch and its own checks say
         raise UserError(f"launcher=slurm: {' '.join(str(error).split())}") from None
@@ -151,6 +146,20 @@ def slurm(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
             job.cancel()
 
 
+@contextmanager
+def safe_path() -> Iterator[None]:
+    """Within, Python starts without the working folder on its path, whatever command starts it: submitit's is `-m`."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def in_queue(job: Any) -> bool:
     """Whether SLURM still has the job; submitit alone never learns of a killed one where SLURM keeps no accounts."""
     if CLUSTER != "slurm":
@@ -165,24 +174,26 @@ def ray(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
     package("ray", "ray")
     import ray as library
 
-    library.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
-    have = library.cluster_resources()
-    gpus = 1 if have.get("GPU") else 0
-    cores = max(1, int(have.get("CPU", 1) // jobs)) if jobs else 1
-    task = library.remote(elsewhere).options(num_cpus=cores, num_gpus=gpus, max_retries=1)
-    running = {task.remote(os.getcwd(), cell.words, cell.folder): cell for cell in cells}
-    try:
-        while running:
-            done, _ = library.wait(list(running), num_returns=1)
-            cell = running.pop(done[0])
-            try:
-                state = library.get(done[0])
-            except library.exceptions.RayError as error:
-                state = crashed(error)
-            on_end(cell, state)
-    finally:
-        for reference in running:
-            library.cancel(reference)
+    with TemporaryDirectory() as nowhere:
+        with chdir(nowhere):  # its workers import from the folder that this is called in
+            library.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
+        have = library.cluster_resources()
+        gpus = 1 if have.get("GPU") else 0
+        cores = max(1, int(have.get("CPU", 1) // jobs)) if jobs else 1
+        task = library.remote(elsewhere).options(num_cpus=cores, num_gpus=gpus, max_retries=1)
+        running = {task.remote(os.getcwd(), cell.words, cell.folder): cell for cell in cells}
+        try:
+            while running:
+                done, _ = library.wait(list(running), num_returns=1)
+                cell = running.pop(done[0])
+                try:
+                    state = library.get(done[0])
+                except library.exceptions.RayError as error:
+                    state = crashed(error)
+                on_end(cell, state)
+        finally:
+            for reference in running:
+                library.cancel(reference)
 
 
 CLUSTER = "slurm"  # submitit's name of it; its `local` does without SLURM

@@ -3,6 +3,7 @@ comparison's folder, so that the report can be made again without the data set."
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.checkpoint import write_json
+from ssss_zoo.comparison.kept import INDEX, PICTURES
 from ssss_zoo.comparison.results import Run, all_pixels, mious
+from ssss_zoo.comparison.scores import shown_file
 from ssss_zoo.comparison.study import Study
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.diary import FOLDER as DRAWN
@@ -20,12 +23,14 @@ from ssss_zoo.job import open_dataset
 from ssss_zoo.pictures import coloured
 from ssss_zoo.pictures import photo as as_photo
 from ssss_zoo.plugins import load
+from ssss_zoo.record_files import FORMAT
 from ssss_zoo.records import IGNORE
+from ssss_zoo.text import brief
 
-FOLDER, INDEX = "pictures", "pictures.json"
 WIDE = 240  # pixels (our choice)
 WORST = 4  # images (our choice)
 STAGES = 4  # pictures of a row's pseudo-labels, at even distances (our choice)
+log = logging.getLogger("ssss_zoo")
 WRONG, VOID = (213, 94, 0), (150, 150, 150)
 
 
@@ -49,15 +54,16 @@ def write_pictures(study: Study, runs: Mapping[str, Sequence[Run]]) -> None:
                 "name": dataset.val[index].name,
                 "worst": index in worst,
                 "miou": {name: float(values[index]) for name, values in each.items()},
-                "files": one_image(study.folder / FOLDER, dataset, index, firsts),
+                "files": one_image(study.folder / PICTURES, dataset, index, firsts),
             }
         )
     written = {
+        "format": FORMAT,
         "colours": [list(colour) for colour in dataset.colours],
         "images": entries,
-        "diary": diary(study.folder / FOLDER, firsts),
+        "diary": diary(study.folder / PICTURES, firsts),
     }
-    write_json(study.folder / FOLDER / INDEX, written)
+    write_json(study.folder / PICTURES / INDEX, written)
 
 
 def per_image(runs: Mapping[str, Run]) -> dict[str, np.ndarray]:
@@ -78,8 +84,8 @@ def one_image(folder: Path, dataset: Dataset, index: int, runs: Mapping[str, Run
     files["image"] = saved(photo, folder / f"{index}.jpg")
     files["truth"] = saved(coloured(truth, dataset), folder / f"{index}-truth.png")
     for number, (name, run) in enumerate(runs.items()):
-        predicted = np.array(Image.open(run.folder / "shown" / f"{index}.png"))
-        if predicted.shape != truth.shape:  # a centre crop: its place in the image is not kept
+        predicted = read_picture(shown_file(run.folder, index))
+        if predicted is None or predicted.shape != truth.shape:  # a centre crop: its place in the image is not kept
             continue
         files["rows"][name] = {
             "predicted": saved(coloured(predicted, dataset), folder / f"{index}-{number}.png"),
@@ -93,20 +99,29 @@ def diary(folder: Path, runs: Mapping[str, Run]) -> dict[str, Any]:
     at most STAGES of them; nothing of rows without pseudo-labels."""
     files: dict[str, Any] = {"image": None, "rows": {}}
     for number, (name, run) in enumerate(runs.items()):
-        drawn = sorted((run.folder / DRAWN).glob("*.png"), key=lambda file: int(file.stem))
-        picks = sorted({round(at) for at in np.linspace(0, len(drawn) - 1, min(STAGES, len(drawn)))})
-        if not drawn:
+        drawn = {int(file.stem): file for file in (run.folder / DRAWN).glob("*.png") if file.stem.isdecimal()}
+        steps = [sorted(drawn)[round(at)] for at in np.linspace(0, len(drawn) - 1, min(STAGES, len(drawn)))]
+        seen = {step: read_picture(drawn[step]) for step in dict.fromkeys(steps)}
+        image = read_picture(run.folder / DRAWN / PHOTO) if drawn else None
+        if image is None:
             continue
-        if files["image"] is None:
-            files["image"] = saved(np.array(Image.open(run.folder / DRAWN / PHOTO)), folder / "unlabelled.jpg")
+        files["image"] = files["image"] or saved(image, folder / "unlabelled.jpg")
         files["rows"][name] = [
-            {
-                "step": int(drawn[at].stem),
-                "file": saved(np.array(Image.open(drawn[at])), folder / f"unlabelled-{number}-{drawn[at].name}", 2),
-            }
-            for at in picks
+            {"step": step, "file": saved(pixels, folder / f"unlabelled-{number}-{step}.png", 2)}
+            for step, pixels in seen.items()
+            if pixels is not None
         ]
     return files
+
+
+def read_picture(file: Path) -> np.ndarray | None:
+    """Its pixels; None, and a warning, where it is damaged."""
+    try:
+        with Image.open(file) as picture:
+            return np.array(picture)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own are of these
+        log.warning(f"{file} is left out of the report's pictures ({brief(error)})")
+        return None
 
 
 def errors(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:

@@ -10,36 +10,43 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.checkpoint import write_text
-from ssss_zoo.comparison.cell import SCORES
 from ssss_zoo.comparison.charts import class_bars, cost, labels_over_time, learning_curves
-from ssss_zoo.comparison.pictures import FOLDER, INDEX
+from ssss_zoo.comparison.kept import INDEX, PICTURES, Drawings, Pictures, read_figures, read_pictures_index
 from ssss_zoo.comparison.published import beside, orders
 from ssss_zoo.comparison.results import BASELINE
+from ssss_zoo.comparison.scores import ANEW, read_scores
 from ssss_zoo.comparison.tables import HEADS, gain, line, notes, percent, ranked, title
 from ssss_zoo.errors import UserError
+from ssss_zoo.text import brief, visible
 from ssss_zoo.tracking import read_lines
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 def write_report(folder: Path) -> Path:
-    """Make report.html in the folder of a comparison; returns it. Raises UserError where there is no compare.json."""
+    """Make report.html in the folder of a comparison; returns it. Raises UserError where there is none, or what it is
+    made of is damaged."""
     from jinja2 import Environment
 
-    try:
-        figures = json.loads((folder / "compare.json").read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{folder} holds no comparison (no compare.json); give the folder of `ssss compare`") from None
+    figures = read_figures(folder)
     template = files("ssss_zoo.comparison").joinpath("report.html.j2").read_text("utf-8")
-    page = Environment(autoescape=True).from_string(template)
+    page = Environment(autoescape=True, finalize=shown).from_string(template)
     write_text(folder / "report.html", page.render(content(figures, folder)))
     return folder / "report.html"
 
 
+def shown(value: Any) -> Any:
+    """Text of other people's with its control characters as escapes; what is HTML already stays."""
+    return visible(value) if type(value) is str else value
+
+
 def content(figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """What the template asks for."""
+    from markupsafe import escape
+
     rows = ranked(figures)
-    pictures, published = read_pictures(folder), beside(figures)
+    index, published = read_pictures_index(folder), beside(figures)
+    pictures = read_pictures(folder, index) if index else []
     return {
         "title": f"Methods side by side on {title(figures)}",
         "headline": headline(figures),
@@ -48,16 +55,16 @@ def content(figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "table": [line(row) for row in rows],
         "charts": charts(figures, folder),
         "pictures": pictures,
-        "legend": legend(figures, folder) if pictures else [],
+        "legend": legend(figures, index["colours"]) if index else [],
         "rows": rows,
-        "classes": class_tables(figures, rows),
-        "diary": read_diary(folder),
+        "classes": class_tables(figures, rows, folder),
+        "diary": read_diary(folder, index["diary"]) if index else None,
         "published": published,
         "ours": {row["name"]: {key: percent(row[key]) for key in ("last", "best")} for row in rows if row["seeds"]},
         "orders": orders(figures, published),
         "settings": figures["settings_differ"],
         "words": " ".join(figures["words"]),
-        "environment": json.dumps(figures["environment"], indent=1),
+        "environment": escape(json.dumps(figures["environment"], indent=1)),
     }
 
 
@@ -84,9 +91,9 @@ def charts(figures: Mapping[str, Any], folder: Path) -> list[tuple[str, str, Any
     rows = [row for row in ranked(figures) if row["seeds"]]
     if not rows:
         return []
-    often = by_frequency(rows[0], figures["classes"])
+    often = by_frequency(rows[0], figures["classes"], folder)
     labels = "Of the unlabelled images of the logged steps; how many are right is known where hidden labels are."
-    curves = {row["name"]: [curve(Path(place)) for place in row["folders"].values()] for row in rows}
+    curves = {row["name"]: [curve(run_folder(folder, place)) for place in row["folders"].values()] for row in rows}
     return [
         ("Learning curves", "Mean and standard deviation over seeds.", Markup(learning_curves(curves))),
         ("Classes", "The most frequent class of val first.", Markup(class_bars(rows, often))),
@@ -99,27 +106,34 @@ def has_labels(row: Mapping[str, Any]) -> bool:
     return bool(row["pseudo_labels_over_time"])
 
 
+def run_folder(folder: Path, place: str) -> Path:
+    """Where a run of a comparison lies. Earlier versions wrote the whole path, which moves do not keep up with."""
+    return folder.joinpath(*(part for part in Path(place).parts[-3:] if part != ".."))
+
+
 def curve(folder: Path) -> dict[int, float]:
     """mIoU by step of a run, of the network that it reports."""
     return {line["step"]: line["val"]["miou"] for line in read_lines(folder / "history.jsonl") if "val" in line}
 
 
-def by_frequency(row: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-    """The classes, those with the most true pixels in val first."""
-    from ssss_zoo.comparison.scores import read_scores
-
-    true = read_scores(Path(next(iter(row["folders"].values()))) / SCORES).counts[:, 1].sum(axis=0)
+def by_frequency(row: Mapping[str, Any], classes: Sequence[str], folder: Path) -> list[str]:
+    """The classes, those with the most true pixels in val first. Raises UserError where the scores are damaged."""
+    run = run_folder(folder, next(iter(row["folders"].values())))
+    try:
+        true = read_scores(run, classes=len(classes)).counts[:, 1].sum(axis=0)
+    except UserError as error:
+        raise UserError(f"{error}; {ANEW}") from None
     return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -int(true[index]))]
 
 
 def class_tables(
-    figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder: Path
 ) -> list[tuple[str, list[str], list[list[str]]]]:
     """Tables with a class a column, the most frequent first: title, heads, and a line a row."""
     known = [row for row in rows if row["seeds"]]
     if not known:
         return []
-    often = by_frequency(known[0], figures["classes"])
+    often = by_frequency(known[0], figures["classes"], folder)
     ious = [[row["name"], *(percent(row["iou"][name]) for name in often)] for row in known]
     tables = [("IoU of each class, %", ious)]
     labels = [
@@ -141,20 +155,15 @@ def share_and_accuracy(of_class: Mapping[str, float | None]) -> str:
     return text if right is None else f"{text}, {100 * right:.0f}"
 
 
-def legend(figures: Mapping[str, Any], folder: Path) -> list[tuple[str, str]]:
+def legend(figures: Mapping[str, Any], colours: Sequence[Sequence[int]]) -> list[tuple[str, str]]:
     """Name and CSS colour of each class."""
-    colours = json.loads((folder / FOLDER / INDEX).read_text())["colours"]
     return [
-        (name, f"rgb({', '.join(map(str, colour))})") for name, colour in zip(figures["classes"], colours, strict=True)
+        (name, f"rgb({', '.join(map(str, colour))})") for name, colour in zip(figures["classes"], colours, strict=False)
     ]
 
 
-def read_pictures(folder: Path) -> list[dict[str, Any]]:
+def read_pictures(folder: Path, index: Pictures) -> list[dict[str, Any]]:
     """The pictures of the folder as the template wants them, embedded."""
-    try:
-        entries = json.loads((folder / FOLDER / INDEX).read_text())["images"]
-    except (OSError, ValueError, KeyError):
-        return []
     return [
         {
             "name": entry["name"],
@@ -162,31 +171,33 @@ def read_pictures(folder: Path) -> list[dict[str, Any]]:
             "image": embedded(folder, entry["files"]["image"]),
             "truth": embedded(folder, entry["files"]["truth"]),
             "rows": [
-                {"name": name, "miou": f"{100 * entry['miou'][name]:.1f}"}
-                | {kind: embedded(folder, file) for kind, file in of_row.items()}
-                for name, of_row in entry["files"]["rows"].items()
+                {"name": name, "miou": f"{100 * entry['miou'][name]:.1f}" if name in entry["miou"] else "-"}
+                | {
+                    kind: embedded(folder, file)
+                    for kind, file in (("predicted", of["predicted"]), ("wrong", of["wrong"]))
+                }
+                for name, of in entry["files"]["rows"].items()
             ],
         }
-        for entry in entries
+        for entry in index["images"]
     ]
 
 
-def read_diary(folder: Path) -> dict[str, Any] | None:
+def read_diary(folder: Path, drawings: Drawings) -> dict[str, Any] | None:
     """The unlabelled image and each row's pseudo-labels of it, embedded; None where no method makes any."""
-    try:
-        files = json.loads((folder / FOLDER / INDEX).read_text())["diary"]
-    except (OSError, ValueError, KeyError):
-        return None
-    if not files["rows"]:
+    if not drawings["rows"] or drawings["image"] is None:
         return None
     rows = [
         (name, [{"step": entry["step"], "src": embedded(folder, entry["file"])} for entry in of_row])
-        for name, of_row in files["rows"].items()
+        for name, of_row in drawings["rows"].items()
     ]
-    return {"image": embedded(folder, files["image"]), "rows": rows}
+    return {"image": embedded(folder, drawings["image"]), "rows": rows}
 
 
 def embedded(folder: Path, name: str) -> str:
-    """A picture as a data URL."""
-    file = folder / FOLDER / name
-    return f"data:{TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    """A picture of the comparison's own as a data URL. Raises UserError where it is not there, or not such a one."""
+    file = folder / PICTURES / name
+    kind = TYPES.get(file.suffix)
+    if kind is None or Path(name).name != name or not file.is_file():
+        raise UserError(f"{folder / PICTURES / INDEX} names '{brief(name)}', which is no picture beside it; {ANEW}")
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"

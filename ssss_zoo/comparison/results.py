@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ssss_zoo.comparison.cell import FAILED, SCORES, is_done, read_state
+from ssss_zoo.comparison.cell import FAILED
 from ssss_zoo.comparison.fairness import first_weights_differ, settings_differ, settings_of
-from ssss_zoo.comparison.scores import Scores, read_scores
+from ssss_zoo.comparison.kept import finished_metrics, finished_scores, is_done, read_state
+from ssss_zoo.comparison.scores import Scores
 from ssss_zoo.comparison.study import BASELINE, Row, Study
 from ssss_zoo.metrics import counting, mean_iou
+from ssss_zoo.record_files import FORMAT, Metrics
 from ssss_zoo.tracking import read_lines
 
 DRAWS = 2000  # of the bootstrap (our choice)
@@ -31,7 +32,7 @@ class Run:
 
     seed: int
     folder: Path
-    metrics: dict[str, Any]
+    metrics: Metrics
     scores: Scores
     history: list[dict[str, Any]]
 
@@ -40,6 +41,12 @@ class Run:
         """Pixels of each class in the truth."""
         pixels: list[int] = self.scores.counts[:, 1].sum(axis=0).tolist()
         return pixels
+
+    def counted(self, absent: str) -> list[str]:
+        """The classes that means are over."""
+        names = self.metrics["val"]["iou"]
+        there = counting([0.0] * len(names), self.true, absent)
+        return [name for name, iou in zip(names, there, strict=True) if iou is not None]
 
     def miou(self, figures: Mapping[str, Any], absent: str) -> float:
         """Of a network, from its IoUs: so that a run of an earlier version is averaged as all others are."""
@@ -50,12 +57,11 @@ def finished_runs(study: Study) -> dict[str, list[Run]]:
     """The finished and scored cells of each row, by its name."""
     found: dict[str, list[Run]] = {row.name: [] for row in study.rows}
     for cell in study.cells():
-        if is_done(cell.folder):
-            metrics = json.loads((cell.folder / "metrics.json").read_text())
+        metrics = finished_metrics(cell.folder)
+        scores = finished_scores(cell.folder, metrics) if metrics else None
+        if metrics and scores:
             history = read_lines(cell.folder / "history.jsonl")
-            found[cell.row.name].append(
-                Run(cell.seed, cell.folder, metrics, read_scores(cell.folder / SCORES), history)
-            )
+            found[cell.row.name].append(Run(cell.seed, cell.folder, metrics, scores, history))
     return found
 
 
@@ -66,7 +72,6 @@ def gather(study: Study) -> dict[str, Any]:
     first = next((of_row[0] for of_row in runs.values() if of_row), None)
     names = list(first.metrics["val"]["iou"]) if first else []
     absent = first.metrics["absent_classes"] if first else "exclude"
-    counted = counting([0.0] * len(names), first.true, absent) if first else []
     rare = rare_classes(first.scores, names) if first else []
     rows = [row_figures(row, runs[row.name], rare, absent) for row in study.rows]
     compared = [row for row in rows if row["seeds"]]
@@ -77,13 +82,14 @@ def gather(study: Study) -> dict[str, Any]:
     settings = {row["name"]: row["settings"] for row in compared}
     digests = {row["name"]: row["protocol"]["digest"] for row in compared}
     return {
+        "format": FORMAT,
         "headline": "mIoU of the last step, of the network that a method reports (its teacher where it has one)",
         "dataset": first.metrics["dataset"] if first else None,
         "split": first.metrics["split"] if first else None,
         "classes": names,
         "rare_classes": rare,
         "absent_classes": absent,
-        "classes_in_mean": [name for name, iou in zip(names, counted, strict=True) if iou is not None],
+        "classes_in_mean": first.counted(absent) if first else [],
         "budget": study.budget,
         "seeds": list(study.seeds),
         "words": list(study.words),
@@ -117,7 +123,7 @@ def failures(study: Study) -> list[dict[str, Any]]:
     for cell in study.cells():
         state = read_state(cell.folder)
         if state and state["status"] == FAILED:
-            found.append({"row": cell.row.name, "seed": cell.seed, "reason": state["reason"]})
+            found.append({"row": cell.row.name, "seed": cell.seed, "reason": state.get("reason", "")})
     return found
 
 
@@ -153,7 +159,7 @@ def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str)
         "protocol": {key: runs[0].metrics["protocol"][key] for key in ("name", "digest", "settings", "lists")},
         "data": runs[0].metrics["data"],
         "settings": settings_of(runs[0].folder),
-        "folders": {str(run.seed): str(run.folder) for run in runs},
+        "folders": {str(run.seed): "/".join(run.folder.parts[-3:]) for run in runs},
     }
 
 

@@ -19,9 +19,12 @@ from ssss_zoo.job import open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.pictures import spread
 from ssss_zoo.plugins import load
+from ssss_zoo.record_files import read_metrics
 from ssss_zoo.records import IGNORE
 from ssss_zoo.rescore import load_network
 
+SCORES = "scores.npz"
+ANEW = "the same `ssss compare` command makes it anew"
 BINS = 15  # of confidence (Guo et al., ICML 2017, section 5)
 BORDER = 0.02  # of the diagonal: how far from a contour counts as border (Cheng et al., CVPR 2021, section 4)
 SHOWN = 500  # validation images at most whose prediction is kept, evenly spread (our choice)
@@ -45,12 +48,19 @@ class Scores:
         return float(np.abs(confidence - right).sum() / max(pixels.sum(), 1))
 
 
-def score(config: Config, folder: Path, file: Path) -> None:
-    """Look at the last weights of the run in `folder`, of the network that it reports; writes shown/, then `file`."""
+def score(config: Config, folder: Path) -> None:
+    """Look at the last weights of the run in `folder`, of the network that it reports; writes shown/, then SCORES.
+    Raises UserError where weights or validation images are not the run's any more."""
     place = checkpoint.find_folder(folder / "last")
     if place is None:
         raise UserError(f"{folder} holds no checkpoint to score")
     dataset = open_dataset(load("datasets", config.dataset), config)
+    images = read_metrics(folder / "metrics.json", ANEW)["data"]["val"]
+    if len(dataset.val) != images:
+        raise UserError(
+            f"{folder} was trained with {images} validation images, and there are {len(dataset.val)} now: put "
+            "back what was there, or choose another output="
+        )
     device = choose_device(config)
     network = load_network(config, dataset, place, checkpoint.load_state(place)["reported"]).to(device)
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
@@ -67,17 +77,40 @@ def score(config: Config, folder: Path, file: Path) -> None:
         border.append(border_hits(truth, predicted, classes))
         bins += calibration(confidence, predicted, truth)
         if dataset.val[index].name in chosen:
-            save(predicted, folder / "shown" / f"{index}.png")
+            save(predicted, shown_file(folder, index))
             shown.append(index)
-    new = file.with_name(f".{file.name}")
+    file = folder / SCORES
+    new = file.with_name(f".{SCORES}")
     with new.open("wb") as sink:
         np.savez_compressed(sink, counts=stacked(counts), border=stacked(border), bins=bins.cpu().numpy(), shown=shown)
     new.replace(file)
 
 
-def read_scores(file: Path) -> Scores:
-    with np.load(file) as kept:
-        return Scores(kept["counts"], kept["border"], kept["bins"], kept["shown"])
+def read_scores(folder: Path, images: int | None = None, classes: int | None = None) -> Scores:
+    """Those of a run that is scored, with the files of what is shown. images, classes: how many the run knows. Raises
+    UserError for a file that is not whole, or is of another run."""
+    file = folder / SCORES
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            scores = Scores(kept["counts"], kept["border"], kept["bins"], kept["shown"])
+    except Exception as error:  # a damaged archive fails in many ways
+        raise UserError(f"{file} is not there, or damaged: {type(error).__name__}") from None
+    count, _, of = shape = scores.counts.shape if scores.counts.ndim == 3 else (0, 0, 0)
+    shapes = (shape, scores.border.shape, scores.bins.shape, scores.shown.ndim)
+    whole = all(array.dtype.kind in "iuf" for array in (scores.counts, scores.border, scores.bins, scores.shown))
+    if not whole or shapes != ((count, 3, of), (count, 2, of), (BINS, 3), 1) or not count or not of:
+        raise UserError(f"{file} is damaged: it holds arrays of other shapes or types")
+    if (images or count, classes or of) != (count, of):
+        raise UserError(f"{file} is of another run: of {count} images and {of} classes")
+    lost = [index for index in scores.shown.tolist() if not shown_file(folder, index).is_file()]
+    if lost:
+        raise UserError(f"{shown_file(folder, lost[0])} is not there")
+    return scores
+
+
+def shown_file(folder: Path, index: int) -> Path:
+    """The prediction on a validation image: class ids as grey values."""
+    return folder / "shown" / f"{index}.png"
 
 
 def stacked(tensors: list[Tensor]) -> np.ndarray:

@@ -21,6 +21,7 @@ from ssss_zoo.reading import read_file
 from ssss_zoo.recipes import recipes
 from ssss_zoo.runs import run
 from ssss_zoo.screen import plain
+from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
 
 TRIALS = 20  # our choice
@@ -85,8 +86,9 @@ def search(words: Iterable[str], tell: Callable[[str], None] = lambda line: None
     tell(f"{max(left, 0)} of {trials} trials to do, in {folder}")
     objective = Objective(space, common, folder, tell)
     try:
-        study.optimize(objective, n_trials=max(left, 0), catch=(UserError,))
-    except KeyboardInterrupt:
+        with Stop().hearing():
+            study.optimize(objective, n_trials=max(left, 0), catch=(UserError,))
+    except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"stopped; the same command goes on with the search in {folder}") from None
     return found_in(study, common)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,12 @@ from ssss_zoo.config import Config, resolve, take_trust
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.reading import read_file, read_words
 from ssss_zoo.recipes import RELEASE, files_in, local_files, not_trusted, recipes
+from ssss_zoo.text import brief
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
 BASELINE = "supervised"
 BUDGETS = ("steps", "time")
+LONGEST = 200  # bytes of a folder's name: file systems take 255
 SEEDS = (0, 1, 2)  # of a study that names none (our choice: a spread needs three)
 
 
@@ -29,8 +32,10 @@ class Row:
 
     @property
     def slug(self) -> str:
-        """A folder's name."""
-        return re.sub(r"[^\w.+-]+", "_", self.name).strip("_")
+        """A folder's name; of a very long one the beginning, and a digest of all."""
+        name = re.sub(r"[^\w.+-]+", "_", self.name).strip("_")
+        digest = hashlib.sha256(self.name.encode(errors="replace")).hexdigest()[:8]
+        return name if len(name.encode(errors="replace")) <= LONGEST else f"{name[: LONGEST // 4]}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,31 @@ def check_files(file: Mapping[str, Any], words: Sequence[str]) -> None:
 
 
 def study_file(name: str) -> dict[str, Any]:
-    """A file of configs/study/ by its name, or any by its path. Raises UserError where there is none."""
+    """A file of configs/study/ by its name, or any by its path. Raises UserError where there is none, or its keys hold
+    what they cannot."""
     known = recipes("study")
     if name not in known and not expanded(name).is_file():
         raise unknown("study", name, known, f"study={name} (or the path of a file)")
-    return read_file(known.get(name, expanded(name)))
+    file = known.get(name, expanded(name))
+    study = read_file(file)
+    for key, value in study.items():
+        check_kind(file, key, value)
+    return study
+
+
+def check_kind(file: Path, key: str, value: Any) -> None:
+    """Raise UserError where a key of a study file holds another kind of thing than it takes."""
+    is_text = lambda item: isinstance(item, str)  # noqa: E731
+    is_several = lambda item: is_text(item) or (isinstance(item, list) and all(map(is_text, item)))  # noqa: E731
+    of_each = lambda fits: isinstance(value, dict) and all(map(fits, value.values()))  # noqa: E731
+    takes, fits = {
+        "rows": ("a name and a method each, as `rows: {soft: farcluss}`", of_each(lambda item: is_text(item) and item)),
+        "vary": ("a key and its values each, as `vary: {train.crop: [96, 128]}`", of_each(is_several)),
+        "methods": ("values between commas, or a list of them", is_several(value)),
+        "seeds": ("values between commas, or a list of them", is_several(value)),
+    }.get(key, ("one value", key not in OWN or is_text(value)))
+    if not fits:
+        raise UserError(f"{file}: {key} takes {takes}; got {brief(value)}")
 
 
 def split_commas(text: Any) -> list[str]:
@@ -231,13 +256,26 @@ def refuse_words_of_rows(words: Sequence[str]) -> None:
 
 
 def check_rows(rows: Sequence[Row]) -> None:
-    """Raise UserError for fewer than two rows, and for two that are the same."""
+    """Raise UserError for fewer than two rows, for two that are the same, and for a name that makes no folder."""
     if len(rows) < 2:
         raise UserError("a comparison takes two methods or more, as methods=fixmatch,unimatch")
     for index, row in enumerate(rows):
+        if not row.slug.strip("."):
+            raise UserError(
+                f"the row '{brief(row.name)}' needs a letter or digit in its name: its folder is called by it"
+            )
         for other in rows[:index]:
-            if row.slug == other.slug or row.words == other.words:
-                raise UserError(f"methods: '{row.name}' is there twice")
+            if row.words == other.words and row.name == other.name:
+                raise UserError(f"methods: '{brief(row.name)}' is there twice")
+            if row.words == other.words:
+                raise UserError(
+                    f"the rows '{brief(other.name)}' and '{brief(row.name)}' are the same; take one of them"
+                )
+            if row.slug == other.slug:
+                raise UserError(
+                    f"the rows '{brief(other.name)}' and '{brief(row.name)}' would share the folder {row.slug}: call "
+                    "one of them otherwise"
+                )
 
 
 def usual_folder(study: Study) -> Path:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from ssss_zoo.checkpoint import write_text
 from ssss_zoo.comparison.fairness import what_differs
 from ssss_zoo.comparison.results import ENOUGH
 from ssss_zoo.data.known import UNKNOWN
+from ssss_zoo.text import visible
+
+MEANT = re.compile(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]")  # of Markdown; `_` within a word is itself
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first letters that make a spreadsheet reckon
+LATEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "_&%#{}$"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}", "*": "{*}"}
+)
 
 SHARES = {  # columns in percent: key of a row and what it is called
     "last": "mIoU, last",
@@ -147,17 +158,32 @@ def title(figures: Mapping[str, Any]) -> str:
 def as_markdown(figures: Mapping[str, Any]) -> str:
     rows = ranked(figures)
     classes = [
-        ["class", *(row["name"] for row in rows if row["seeds"])],
-        *([name, *(percent(row["iou"][name]) for row in rows if row["seeds"])] for name in figures["classes"]),
+        ["class", *(as_plain(row["name"]) for row in rows if row["seeds"])],
+        *(
+            [as_plain(name), *(percent(row["iou"][name]) for row in rows if row["seeds"])]
+            for name in figures["classes"]
+        ),
     ]
-    parts = [f"# {title(figures)}", markdown_table([HEADS, *map(line, rows)])]
-    parts += ["IoU of each class, %", markdown_table(classes), "\n".join(f"- {note}" for note in notes(figures))]
+    body = [[as_plain(name), *cells] for name, *cells in map(line, rows)]
+    parts = [f"# {as_plain(title(figures))}", markdown_table([HEADS, *body])]
+    parts += ["IoU of each class, %", markdown_table(classes), "\n".join(f"- {as_plain(n)}" for n in notes(figures))]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def as_plain(text: str) -> str:
+    """Text that Markdown shows as it stands: on one line, with a backslash before each letter that would mean
+    something."""
+    return MEANT.sub(r"\\\g<0>", visible(text))
+
+
+def as_cell(text: str) -> str:
+    """A name that no spreadsheet takes for a formula."""
+    return f"'{visible(text)}" if text.startswith(FORMULA) else visible(text)
 
 
 def as_csv(figures: Mapping[str, Any]) -> str:
@@ -169,16 +195,16 @@ def as_csv(figures: Mapping[str, Any]) -> str:
     gains = [f"{key}_{part}" for key in GAINS for part in ("mean", "low", "high")]
     costs = ["train_seconds", "steps_per_second", "peak_memory_bytes"]
     writer.writerow(
-        ["method", "seeds", *heads, *gains, *costs, *(f"iou_{name}" for name in classes), "protocol_digest"]
+        ["method", "seeds", *heads, *gains, *costs, *(f"iou_{visible(name)}" for name in classes), "protocol_digest"]
     )
     for row in ranked(figures):
         if not row["seeds"]:
-            writer.writerow([row["name"], 0])
+            writer.writerow([as_cell(row["name"]), 0])
             continue
         shares = [in_percent(row[key][part]) for key in SHARES for part in ("mean", "std")]
         writer.writerow(
             [
-                row["name"],
+                as_cell(row["name"]),
                 len(row["seeds"]),
                 *shares,
                 *(in_percent((row[key] or {}).get(part)) for key in GAINS for part in ("mean", "low", "high")),
@@ -208,23 +234,22 @@ def as_latex(figures: Mapping[str, Any]) -> str:
             plain(row["train_seconds"]),
         ]
         lines.append(" & ".join(cells) + r" \\")
-    comments = [f"% {note}" for note in notes(figures)]
-    return "\n".join([f"% {title(figures)}", *comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    comments = [f"% {visible(note)}" for note in notes(figures)]
+    return "\n".join([f"% {visible(title(figures))}", *comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def escaped(text: str) -> str:
-    for letter in r"\_&%#{}$":
-        text = text.replace(letter, {"\\": r"\textbackslash "}.get(letter, f"\\{letter}"))
-    return text
+    """Text that LaTeX sets as it stands, at the beginning of a table's line too."""
+    return visible(text).translate(LATEX)
 
 
 def on_screen(figures: Mapping[str, Any]) -> Table:
     """The columns that decide, for a terminal."""
-    table = Table(title=title(figures), title_justify="left")
+    table = Table(title=Text(visible(title(figures))), title_justify="left")
     heads = ["method", SHARES["last"], "over supervised", "train s", "MiB"]
     for head in heads:
         table.add_column(head, justify="left" if head == "method" else "right", overflow="fold")
     for row in ranked(figures):
         cells = dict(zip(HEADS, line(row), strict=True))
-        table.add_row(*(cells[head] for head in heads))
+        table.add_row(*(Text(visible(cells[head])) for head in heads))
     return table

@@ -2,7 +2,15 @@
 
 import csv
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +18,7 @@ import pytest
 from ssss_zoo import runs as run_module
 from ssss_zoo.cli import command_line
 from ssss_zoo.comparison import budget, launch
+from ssss_zoo.comparison import cell as cell_module
 from ssss_zoo.comparison.cell import run_cell
 from ssss_zoo.comparison.check import check_study
 from ssss_zoo.comparison.main import compare
@@ -21,8 +30,8 @@ from ssss_zoo.testing.tiny import words as tiny_words
 
 @pytest.fixture
 def tiny_compare(tiny_shelf, tmp_path, monkeypatch):
-    """Words -> the result of a comparison of tiny runs, cells in this process; `ran` notes the cells."""
-    ran = []
+    """Words -> the result of a comparison of tiny runs, cells in this process; `ran`: the cells, `said`: the lines."""
+    ran, said = [], []
 
     def inline(cells, jobs, on_end):
         for cell in cells:
@@ -33,9 +42,9 @@ def tiny_compare(tiny_shelf, tmp_path, monkeypatch):
     common = [word for word in tiny_words("train.steps=2") if not word.startswith(("method=", "seed=", "output="))]
 
     def make(*more):
-        return compare([*common, f"output={tmp_path / 'cmp'}", *more])
+        return compare([*common, f"output={tmp_path / 'cmp'}", *more], said.append)
 
-    make.ran, make.folder = ran, tmp_path / "cmp"
+    make.ran, make.said, make.folder = ran, said, tmp_path / "cmp"
     return make
 
 
@@ -194,8 +203,17 @@ def test_cells_share_gpus_and_cores(monkeypatch):
     assert {place["OMP_NUM_THREADS"] for place in launch.devices(64)} == {"1"}
 
 
+def shadows(folder, monkeypatch):
+    """A working folder of modules that nobody must import."""
+    folder.mkdir()
+    for name in ("queue", "numpy", "yaml", "random", "token", "statistics", "torch", "ssss_zoo"):
+        (folder / f"{name}.py").write_text("raise ImportError('of the working folder')")
+    monkeypatch.chdir(folder)
+
+
 def test_slurm_jobs_by_submitit(tmp_path, monkeypatch):
     """submitit's own stand-in for SLURM, a process a job; the same code submits to a real one."""
+    shadows(tmp_path / "here", monkeypatch)
     monkeypatch.setattr(launch, "CLUSTER", "local")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ["methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}", "slurm.timeout_min=5"]
@@ -228,6 +246,7 @@ SMALL = [
 
 def test_cells_are_processes_of_their_own(tmp_path, capfd, monkeypatch):
     """The command line as a person has it; a cell that is killed is told of, and run again by the same command."""
+    shadows(tmp_path / "here", monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = ["compare", "methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"]
     real = launch.start
@@ -244,10 +263,10 @@ def test_cells_are_processes_of_their_own(tmp_path, capfd, monkeypatch):
     assert [row["seeds"] for row in figures["rows"]] == [[0], [0]]
 
 
-def kill_fixmatch(started, cell):
+def kill_fixmatch(process, cell):
     if cell.row.name == "fixmatch":
-        started[0].kill()
-    return started
+        process.kill()
+    return process
 
 
 def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, tmp_path):
@@ -329,3 +348,113 @@ def test_half_precision_of_a_gpu_passes_the_look_at_the_rows(tmp_path):
     check_study(
         read_study(["methods=fixmatch", "seeds=0", *SMALL, "train.precision=fp16", f"output={tmp_path / 'cmp'}"])
     )
+
+
+# --- one at a time --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held_elsewhere(folder, said):
+    """Another process that works in the folder until somebody says that it is waited for; gives its number."""
+    code = f"""import sys, pathlib; from ssss_zoo.lock import owned
+with owned(pathlib.Path({str(folder)!r})):
+    print(flush=True); sys.stdin.read()"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        Thread(target=close_when_waited_for, args=(process, said), daemon=True).start()
+        yield process.pid
+
+
+def close_when_waited_for(process, said):
+    while not any("waiting" in line for line in said):
+        time.sleep(0.05)
+    process.stdin.close()
+
+
+def test_a_cell_that_is_running_already_is_waited_for(tiny_compare):
+    with held_elsewhere(tiny_compare.folder / "runs/fixmatch/seed0", tiny_compare.said) as pid:
+        figures = tiny_compare("methods=fixmatch", "seeds=0").figures
+    assert [row["seeds"] for row in figures["rows"]] == [[0], [0]]
+    assert figures["failed"] == []
+    assert f"fixmatch, seed 0: process {pid} on {socket.gethostname()} is at it; waiting" in tiny_compare.said
+    assert tiny_compare.ran == [("supervised", 0), ("fixmatch", 0), ("fixmatch", 0)]
+
+
+def test_a_comparison_waits_for_another_one_in_its_folder(tiny_compare):
+    with held_elsewhere(tiny_compare.folder, tiny_compare.said) as pid:
+        assert tiny_compare("methods=fixmatch", "seeds=0").figures["missing"] == []
+    waits = f"waiting for process {pid} on {socket.gethostname()}, which runs a comparison in {tiny_compare.folder}"
+    assert tiny_compare.said[0] == waits
+    assert tiny_compare.said.count(waits) == 1
+
+
+def long_cell(tmp_path):
+    """A cell that would train for ever, once it has made its first steps."""
+    words = [*SMALL, "train.steps=100000", "train.log_every=1", "method=fixmatch", f"output={tmp_path / 'cell'}"]
+    with (tmp_path / "console.log").open("wb") as console:
+        process = cell_module.begin(words, tmp_path / "cell", {"OMP_NUM_THREADS": "1"}, console)
+    history = tmp_path / "cell" / "history.jsonl"
+    while process.poll() is None and not (history.is_file() and history.read_text()):
+        time.sleep(0.1)
+    return process
+
+
+def test_a_cell_whose_input_ends_saves_and_stops(tmp_path):
+    """Which is what happens when the comparison is told to stop, and when it is killed."""
+    process = long_cell(tmp_path)
+    cell_module.end_input(process)
+    assert process.wait(60) == 130, (tmp_path / "console.log").read_text()
+    metrics = json.loads((tmp_path / "cell/metrics.json").read_text())
+    assert metrics["status"] == "stopped"
+    assert (tmp_path / "cell/last/state.pt").is_file()
+    assert json.loads((tmp_path / "cell/cell.json").read_text())["status"] == "stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_comparison_and_its_cells(tiny_compare, tmp_path, monkeypatch, number):
+    """In this process; MLflow's run of the comparison ends as killed."""
+    from mlflow.tracking import MlflowClient
+
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    ended = []
+
+    def told(cells, jobs, on_end):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:
+            os.kill(os.getpid(), number)  # whoever signals a group does it twice: nothing is cut short
+            time.sleep(0.1)
+            ended.append(True)
+
+    monkeypatch.setitem(launch.LAUNCHERS, "local", told)
+    with pytest.raises(Interrupted, match="holds what is done, and the same command goes on"):
+        tiny_compare("methods=fixmatch", "seeds=0", f"tracking.uri={store}")
+    assert ended == [True]
+    client = MlflowClient(tracking_uri=store)
+    (run,) = client.search_runs([client.get_experiment_by_name("ssss-zoo").experiment_id])
+    assert run.info.status == "KILLED"
+
+
+def test_rows_on_other_images_or_classes_are_refused_before_anything_starts(tiny_compare):
+    for word, said in (
+        ("val=3", "3 validation images of 5 classes"),
+        ("classes=4", "2 validation images of 4 classes"),
+    ):
+        with pytest.raises(UserError, match=f"cps:data.split={word} on {said}.*do not compare"):
+            tiny_compare(f"methods=fixmatch,cps:data.split={word}", "seeds=0")
+    with pytest.raises(UserError, match="a comparison needs validation images"):
+        tiny_compare("methods=fixmatch", "data.split=val=0")
+    assert tiny_compare.ran == []
+
+
+def test_data_that_changed_under_a_comparison_are_told_of(tiny_compare):
+    tiny_compare("methods=fixmatch", "seeds=0")
+    for file in tiny_compare.folder.glob("runs/*/*/metrics.json"):  # as if there had been three images
+        metrics = json.loads(file.read_text())
+        metrics["data"]["val"] = 3
+        file.write_text(json.dumps(metrics))
+    with pytest.raises(
+        UserError, match=r"as it was trained is scored on 3 validation images .* put back what the data"
+    ):
+        tiny_compare("methods=fixmatch", "seeds=0,1")

@@ -1,16 +1,30 @@
 """report.html: one file that needs nothing else, made again from its folder alone, shown by a real browser."""
 
+import csv
+import io
 import json
 import re
 import shutil
 import subprocess
+from html import unescape
+from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
+from markupsafe import escape
+from rich.console import Console
 from test_compare import tiny_compare  # noqa: F401 - a fixture
 
 from ssss_zoo.cli import command_line
+from ssss_zoo.comparison import report
 from ssss_zoo.comparison.charts import COLOURS, class_bars, learning_curves
-from ssss_zoo.comparison.report import headline
+from ssss_zoo.comparison.kept import read_figures
+from ssss_zoo.comparison.report import headline, write_report
+from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, escaped, on_screen
+from ssss_zoo.screen import iou_table
+from ssss_zoo.text import brief, visible
+
+KEPT = Path(__file__).parents[1] / "fixtures" / "comparison-1"
 
 
 @pytest.fixture
@@ -92,3 +106,53 @@ def test_a_browser_shows_it_without_overflow(reported, tmp_path, width):
     found = re.search(r"<title>(\d+)/(\d+)</title>", done.stdout)
     assert found, done.stderr[-500:]
     assert int(found[1]) <= int(found[2])
+
+
+NAMES = [
+    "[/b]", "[red]x", "a$\\frac$b", "_x_", "a_b", "50%", "R&D", "&amp;", "a|b", "a\\|b", "two\nlines", "esc\x1b[31m",
+    "=1+1", "@x", "-y", "# z", "*", "<script>alert(1)</script>", "`~^#{}", "[a](b)", "\u65e5\u672c",
+    "\u202etfel", "x" * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_names_of_rows_and_classes_are_text_wherever_they_are_shown(name, tmp_path, monkeypatch):
+    """A class and a row of the name, on the screen, in each table, and on the page."""
+    shutil.copytree(KEPT, tmp_path / "cmp")
+    text = (KEPT / "compare.json").read_text()
+    for old in ('"class1"', '"fixmatch"'):
+        text = text.replace(old, json.dumps(name))
+    (tmp_path / "cmp/compare.json").write_text(text)
+    monkeypatch.setattr(report, "charts", lambda figures, folder: [])
+    page, figures = write_report(tmp_path / "cmp").read_text(), read_figures(tmp_path / "cmp")
+    assert page.count(f">{escape(visible(name))}<") >= 3
+    screen = io.StringIO()
+    Console(file=screen, width=1000).print(on_screen(figures))
+    Console(file=screen, width=1000).print(iou_table(name, {"student": {"iou": {name: 0.5}, "miou": 0.5}}))
+    assert screen.getvalue().count(visible(name)) == 3
+    html = MarkdownIt("commonmark").enable("table").render(as_markdown(figures))
+    cells = [unescape(cell) for cell in re.findall("<t[hd][^>]*>(.*?)</t[hd]>", html)]
+    assert cells.count(visible(name).strip()) == 3
+    rows = list(csv.reader(as_csv(figures).splitlines()))
+    assert f"iou_{visible(name)}" in rows[0]
+    assert visible(name) in [row[0].removeprefix("'") for row in rows]
+    assert not any(row[0].startswith(("=", "+", "-", "@")) for row in rows)
+    lines = [line for line in as_latex(figures).splitlines() if not line.startswith("%")]
+    assert len(lines) == 8
+    assert not any(line.startswith(("[", "*")) for line in lines)
+
+
+def test_latex_is_escaped_letter_by_letter():
+    assert escaped("a_b$c^d\\e~[f]*{g}") == (
+        r"a\_b\$c\textasciicircum{}d\textbackslash{}e\textasciitilde{}{[}f{]}{*}\{g\}"
+    )
+
+
+def test_charts_show_names_as_they_are():
+    spread = {"mean": 0.5, "std": None, "values": [0.5]}
+    bars = class_bars([{"name": name, "iou": dict.fromkeys(NAMES, spread)} for name in NAMES], NAMES)
+    curves = learning_curves({name: [{1: 0.1, 2: 0.2}] for name in NAMES})
+    for name in NAMES:
+        shown = escape(brief(name, 40)).replace("&#34;", '"').replace("&#39;", "'")
+        assert bars.count(f"{shown}</text>") == 2, name
+        assert curves.count(f"{shown}</text>") == 1, name

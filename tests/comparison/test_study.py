@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssss_zoo.comparison.check import check_study
-from ssss_zoo.comparison.study import check_files, read_study, row_of, split_commas, study_file
+from ssss_zoo.comparison.study import Row, check_files, read_study, row_of, split_commas, study_file
 from ssss_zoo.errors import UserError
 from ssss_zoo.plugins import build_methods
 from ssss_zoo.recipes import recipes
@@ -175,3 +175,39 @@ def test_commas_in_brackets_part_nothing(words):
 
 def test_a_slug_is_a_folder():
     assert row_of("a+b:k=[1,2]").slug == "a+b_k_1_2"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows: [farcluss, fixmatch]", "rows takes a name and a method each"),
+        ("rows: farcluss", "rows takes a name and a method each"),
+        ("rows: {soft: [farcluss]}", "rows takes a name and a method each"),
+        ("rows: {soft: {method: farcluss}}", "rows takes a name and a method each"),
+        ("rows: {soft: }", "rows takes a name and a method each"),
+        ("vary: [train.crop]", "vary takes a key and its values each"),
+        ("vary: {train: {crop: [96, 128]}}", "vary takes a key and its values each"),
+        ("methods: {a: b}", "methods takes values between commas"),
+        ("methods: [[a], [b]]", "methods takes values between commas"),
+        ("seeds: {a: 1}", "seeds takes values between commas"),
+        ("output: [a]", "output takes one value"),
+        ("jobs: {a: 1}", "jobs takes one value"),
+        ("rows: {'..': cps, fixmatch: fixmatch}", r"the row '\.\.' needs a letter or digit"),
+        ("rows: {'[]': cps, fixmatch: fixmatch}", r"the row '\[\]' needs a letter or digit"),
+        ("rows: {a/b: cps, a:b: fixmatch}", "would share the folder a_b"),
+        ("rows: {a: cps, b: cps}", "the rows 'a' and 'b' are the same"),
+        ("[cps, fixmatch]", "must hold keys and values"),
+    ],
+)
+def test_a_study_file_that_holds_something_else(tmp_path, text, said):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_study([f"study={tmp_path / 'mine.yaml'}", *SHAPES])
+
+
+@given(st.text(min_size=1).filter(lambda name: "\x00" not in name))
+def test_the_folder_of_a_row_is_a_name_of_its_own_below_the_comparison(name):
+    slug = Row(name, ()).slug
+    assert "/" not in slug
+    assert len(slug.encode(errors="replace")) <= 200
+    assert slug == Row(name, ()).slug

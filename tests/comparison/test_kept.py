@@ -1,0 +1,202 @@
+"""A comparison's folder, read back: of earlier versions, moved, damaged. A line says what is wrong, or it is mended."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_compare import tiny_compare  # noqa: F401 - a fixture
+
+from ssss_zoo.comparison import report
+from ssss_zoo.comparison.kept import damaged, is_done, read_figures
+from ssss_zoo.comparison.report import write_report
+from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, notes, on_screen
+from ssss_zoo.errors import UserError
+from ssss_zoo.record_files import FORMAT
+
+KEPT = sorted(Path(__file__).parents[1].joinpath("fixtures").glob("comparison-*"))
+NEWEST = KEPT[-1]
+COMMAND = ("methods=fixmatch", "seeds=0,1")
+
+
+def copied(source: Path, place: Path) -> Path:
+    shutil.copytree(source, place)
+    return place
+
+
+@pytest.mark.parametrize("source", KEPT, ids=lambda path: path.name)
+def test_a_comparison_of_every_version_is_reported_and_gone_on_with(source, tiny_compare):  # noqa: F811
+    """Its runs were trained elsewhere, and are not trained again."""
+    folder = copied(source, tiny_compare.folder)
+    before = read_figures(folder)
+    assert write_report(folder).read_text().count("<svg") == 4
+    figures = tiny_compare(*COMMAND).figures
+    assert tiny_compare.ran == []
+    for old, new in zip(before["rows"], figures["rows"], strict=True):
+        assert old["last"]["values"] == pytest.approx(new["last"]["values"])
+        assert list(new["folders"].values()) == [f"runs/{new['name']}/seed{seed}" for seed in (0, 1)]
+    assert tiny_compare(*COMMAND[:1], "seeds=0,1,2").figures["missing"] == []
+    assert [seed for _, seed in tiny_compare.ran] == [2, 2]
+
+
+def test_there_is_a_fixture_of_every_format():
+    assert [read_figures(source).get("format", 0) for source in KEPT] == list(range(FORMAT + 1))
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def places(tree: Any, under: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The place of everything in a record that is no leaf of a long list."""
+    items = tree.items() if isinstance(tree, dict) else list(enumerate(tree))[:1] if isinstance(tree, list) else []
+    return [place for key, value in items for place in ((*under, key), *places(value, (*under, key)))]
+
+
+def changed(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """A copy with the value at `place` changed; `...` takes it away."""
+    tree = part = copy.deepcopy(tree)
+    for key in place[:-1]:
+        part = part[key]
+    if value is ...:
+        del part[place[-1]]
+    else:
+        part[place[-1]] = value
+    return tree
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """A copy of a comparison; charts are not drawn, for they take long and read nothing that the rest does not."""
+    monkeypatch.setattr(report, "charts", lambda figures, folder: [])
+    return copied(NEWEST, tmp_path / "cmp")
+
+
+def what_is_said(folder: Path) -> str | None:
+    """Of a folder whose report and tables cannot be made."""
+    try:
+        figures = read_figures(folder)
+        report.content(figures, folder)
+        for table in (as_markdown, as_csv, as_latex, on_screen):
+            table(figures)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("value", [..., None, [], {"a": None}, "text", -1], ids=repr)
+@pytest.mark.parametrize("file", ["compare.json", "pictures/pictures.json"])
+def test_a_report_of_a_damaged_record_names_it_and_the_remedy(shown, file, value):
+    whole = json.loads((shown / file).read_text())
+    for place in places(whole):
+        if isinstance(place[-1], int) and value is ...:
+            continue
+        (shown / file).write_text(json.dumps(changed(whole, place, value)))
+        said = what_is_said(shown)
+        assert said is None or re.fullmatch(rf"{re.escape(str(shown))}.*; the same `ssss compare` command.*", said), (
+            place
+        )
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"[]", b"null", b"{}", b"3", b'"a"', b"\xff\xfe", b"[" * 9999, b'{"format": 99}']
+)
+@pytest.mark.parametrize("file", ["compare.json", "pictures/pictures.json"])
+def test_a_report_of_a_file_that_is_no_record(shown, file, text):
+    (shown / file).write_bytes(text)
+    with pytest.raises(UserError, match=r"makes it anew$|newer ssss-zoo .* upgrade$"):
+        write_report(shown)
+
+
+@pytest.mark.parametrize(
+    "lost", ["pictures/0.jpg", "runs/supervised/seed0/scores.npz", "runs/supervised/seed0/shown/0.png"]
+)
+def test_a_report_without_one_of_its_files(shown, lost):
+    (shown / lost).unlink()
+    if "pictures" not in lost:
+        with pytest.raises(UserError, match=r"is not there.*makes it anew"):
+            report.by_frequency(read_figures(shown)["rows"][0], read_figures(shown)["classes"], shown)
+        return
+    with pytest.raises(UserError, match=r"pictures.json names '0.jpg', which is no picture beside it.*makes it anew"):
+        write_report(shown)
+
+
+def test_a_report_shows_no_file_from_elsewhere(shown, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    index = json.loads((shown / "pictures/pictures.json").read_text())
+    index["images"][0]["files"]["image"] = "../../secret.png"
+    (shown / "pictures/pictures.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="which is no picture beside it"):
+        write_report(shown)
+
+
+# --- cells and study ------------------------------------------------------------------------------------------------
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def another(file: Path) -> None:
+    file.write_text("[1, 2]")
+
+
+@pytest.mark.parametrize("damage", [cut, empty, another])
+@pytest.mark.parametrize("name", ["metrics.json", "scores.npz", "config.yaml", "cell.json"])
+def test_damaged_records_of_a_cell_are_made_again(tiny_compare, tmp_path, name, damage):  # noqa: F811
+    before = tiny_compare("methods=fixmatch", "seeds=0").figures
+    cell = tiny_compare.folder / "runs/fixmatch/seed0"
+    damage(cell / name)
+    said = damaged(cell)
+    after = tiny_compare("methods=fixmatch", "seeds=0").figures
+    assert is_done(cell)
+    if name not in ("cell.json", "config.yaml"):  # of YAML a part may be whole
+        assert said == [name]
+        assert any(f"fixmatch, seed 0: {name} is damaged, and made again" in line for line in tiny_compare.said)
+    assert [row["last"] for row in after["rows"]] == [row["last"] for row in before["rows"]]
+    assert after["failed"] == after["missing"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "{}", '{"common": [], "rows": {}}', '{"common": {}, "rows": {"a": "b"}}', '{"common": {}}'],
+)
+def test_a_damaged_study_is_refused(tiny_compare, text):  # noqa: F811
+    copied(NEWEST, tiny_compare.folder)
+    (tiny_compare.folder / "study.json").write_text(text)
+    with pytest.raises(UserError, match=r"study\.json is damaged.*put it back from a copy, or choose another output="):
+        tiny_compare(*COMMAND)
+
+
+def test_what_a_newer_version_wrote_is_not_made_again(tiny_compare):  # noqa: F811
+    folder = copied(NEWEST, tiny_compare.folder)
+    file = folder / "runs/fixmatch/seed0/metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + 1}))
+    with pytest.raises(UserError, match=r"metrics\.json was written by a newer ssss-zoo"):
+        tiny_compare(*COMMAND)
+
+
+def test_a_setting_that_is_new_changes_no_comparison(tiny_compare):  # noqa: F811
+    folder = copied(NEWEST, tiny_compare.folder)
+    study = json.loads((folder / "study.json").read_text())
+    del study["common"]["evaluate.pad_label"]
+    study["common"]["data.of_an_earlier_version"] = "1"
+    (folder / "study.json").write_text(json.dumps(study))
+    assert tiny_compare(*COMMAND).figures["missing"] == []
+    with pytest.raises(UserError, match=r"with evaluate\.pad_label=255, now evaluate\.pad_label=0"):
+        tiny_compare(*COMMAND, "evaluate.pad_label=0")
+
+
+def test_means_over_some_of_the_classes_are_said_to_be(shown):
+    figures = read_figures(shown)
+    assert not any("Means are over" in note for note in notes(figures))
+    figures["classes_in_mean"] = figures["classes"][1:]
+    assert "Means are over 4 of 5 classes: no validation image shows class0." in notes(figures)
