@@ -156,6 +156,7 @@ def title(figures: Mapping[str, Any]) -> str:
 
 
 def as_markdown(figures: Mapping[str, Any]) -> str:
+    """All rows, the IoU of each class, and the notes."""
     rows = ranked(figures)
     classes = [
         ["class", *(as_plain(row["name"]) for row in rows if row["seeds"])],
