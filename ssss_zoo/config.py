@@ -8,14 +8,16 @@ is for, so that a split called `1_8` stays one (YAML 1.1 would make it 18).
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ssss_zoo.errors import UserError, check_choice, check_range, unknown
 from ssss_zoo.reading import merge, places, read_file, read_value, read_words, section, told_where, typed
@@ -407,9 +409,9 @@ def protocol_layer(name: str | None, dataset: str) -> dict[str, Any]:
 
 
 def build(schema: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """An instance of the dataclass `schema` from values that `typed` has read, defaults filled in. Raises UserError for
-    a field that has no default and was not given. prefix: of its keys, in that message."""
-    hints = typing.get_type_hints(schema)
+    """An instance of the dataclass `schema` from values that `typed` has read, defaults filled in; OmegaConf checks the
+    types once more. Raises UserError for a field that has no default and was not given. prefix: of its keys, in that
+    message."""
     missing = [
         f.name
         for f in dataclasses.fields(schema)
@@ -417,12 +419,22 @@ def build(schema: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     ]
     if missing:
         raise UserError(f"{prefix}{missing[0]} has no default: give {prefix}{missing[0]}=value")
-    return schema(
-        **{
-            key: build(hints[key], value, f"{prefix}{key}.") if dataclasses.is_dataclass(hints[key]) else value
-            for key, value in values.items()
-        }
-    )
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), literal(values)))
+    except OmegaConfBaseException as error:
+        raise UserError(brief(" ".join(str(error).split()), 200)) from None
+
+
+def literal(value: Any) -> Any:
+    """A tree whose text OmegaConf leaves as it stands: `${...}` is no reference to anything. Raises UserError for its
+    mark of a value that is missing, which cannot be told from text."""
+    if value == "???":
+        raise UserError("a setting is given as '???', which stands for no value: give a value, or leave it out")
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", value)
+    if isinstance(value, Mapping):
+        return {key: literal(item) for key, item in value.items()}
+    return [literal(item) for item in value] if isinstance(value, list) else value
 
 
 def check_budget(config: Config) -> None:

@@ -534,8 +534,13 @@ def test_a_resolved_configuration_reads_back_to_itself(words, tmp_path):
     assert resolve([], written) == config
 
 
+def test_what_omegaconf_takes_for_a_missing_value_is_refused():
+    with pytest.raises(UserError, match="stands for no value"):
+        resolve(["train.steps=1", "data.root=???"])
+
+
 @pytest.mark.parametrize(
-    "text", ["a$b", "${HOME}/x", "http://h/${oc.env:HOME}", "${nope}", "${", "$${a}", "\\${a}", "???", "${oc.decode:1}"]
+    "text", ["a$b", "${HOME}/x", "http://h/${oc.env:HOME}", "${nope}", "${", "$${a}", "\\${a}", "${oc.decode:1}"]
 )
 def test_a_dollar_is_text_in_words_and_files_and_what_is_written(text, tmp_path):
     """Nothing is looked up, least of all in the environment."""
