@@ -147,7 +147,7 @@ def test_a_finished_run_is_never_overwritten(more, finished, ssss):
     before = contents(finished)
     done = ssss(*more)
     assert done.code == 2
-    assert done.line.startswith("run holds a finished run; look at it with `ssss evaluate run=run`, ")
+    assert done.line.startswith("run holds a finished run; look at it with `ssss evaluate run=run`. ")
     assert len(done.lines) == 1
     assert contents(finished) == before
 
@@ -282,8 +282,8 @@ def test_a_loss_that_is_not_finite_names_step_losses_views_and_images(stopped, s
     assert "images: labelled" in done.line
     assert "unlabelled" in done.line
     assert "lower optim.lr or take train.precision=32" in done.line
-    assert status(tmp_path / "other") == "stopped"
-    assert status(stopped) == "stopped"
+    assert status(tmp_path / "other") == "failed"
+    assert status(stopped) == "failed"
 
 
 def test_a_loss_that_is_not_finite_between_log_steps_names_the_step_it_broke_in(ssss, monkeypatch):

@@ -67,7 +67,7 @@ def test_a_run_leaves_the_files_of_the_contract_and_nothing_else(made):
         "best", "config.yaml", "history.jsonl", "last", "metrics.json", "predictions.png", "pseudo_labels", "run.log",
     ]  # fmt: skip
     assert sorted(path.name for path in (made.folder / "last").iterdir()) == [
-        "methods.safetensors", "state.pt", "student.safetensors", "teacher.safetensors",
+        "digests.json", "methods.safetensors", "state.pt", "student.safetensors", "teacher.safetensors",
     ]  # fmt: skip
     assert sorted(path.name for path in made.place.iterdir()) == ["out", "runs"]
 
@@ -211,10 +211,8 @@ def test_the_same_command_again_does_not_touch_a_finished_run(made, ssss, monkey
     before = {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")}
     done = ssss("run", "output=out", *WORDS)
     assert done.code == 2
-    assert done.err == (
-        "ssss: out holds a finished run; look at it with `ssss evaluate run=out`, choose another output=, or start "
-        "anew with overwrite=true\n"
-    )
+    assert done.err.startswith("ssss: out holds a finished run; look at it with `ssss evaluate run=out`. To train on ")
+    assert done.err.endswith("overwrite=true starts it anew\n")
     assert {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")} == before
 
 

@@ -95,7 +95,7 @@ def test_the_command_writes_the_picture(tiny_shelf, tmp_path, capsys):
     with Image.open(tmp_path / "i.png") as picture:
         assert picture.width > 300
     assert command_line(["inspect", *words(), "after=soon"]) == 2
-    assert "after takes a whole number from 0 on, got 'soon'" in capsys.readouterr().err
+    assert "after takes a whole number from 0 to 999999999, got 'soon'" in capsys.readouterr().err
     assert command_line(["inspect", *words(), "images=0", f"file={tmp_path / 'i.png'}"]) == 2
     assert "images takes a whole number from 1 on, got '0'" in capsys.readouterr().err
     for wrong in ("step.bmpp", "gone/step.png"):

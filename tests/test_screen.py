@@ -49,7 +49,7 @@ def test_names_are_text_in_tables_and_lines(name, capsys, caplog, tmp_path):
     with Screen() as screen:
         screen.keep(tmp_path / "run.log")
         logging.getLogger("ssss_zoo").warning(f"no pixel of {name}\nand more")
-        screen.report(1, 2, {name: 0.5}, None, 1.0)
+        screen.report(1, 2, {name: 0.5}, None, 1.0, 1.0)
     shown = capsys.readouterr()
     shown = shown.out + shown.err
     assert shown.count(visible(name)) >= 6
@@ -61,6 +61,6 @@ def test_a_progress_bar_shows_losses_of_any_name(capsys):
     screen = Screen()
     screen.console = Console(force_terminal=True, width=200)
     screen.begin(10, 0)
-    screen.report(1, 10, {"[/b]": 0.5}, None, 1.0)
+    screen.report(1, 10, {"[/b]": 0.5}, None, 1.0, 9.0)
     screen.stop()
     assert "[/b] 0.5000" in capsys.readouterr().out

@@ -163,13 +163,9 @@ def test_all_rows_that_cannot_run_are_told_of_at_once():
     assert "cps:" not in str(caught.value)
 
 
-@given(st.lists(st.text("ab[]{},=", max_size=6), max_size=5))
+@given(st.lists(st.text("ab=", min_size=1, max_size=6), max_size=5))
 def test_commas_in_brackets_part_nothing(words):
-    balanced = [
-        word for word in words if "," not in word and word.count("[") == word.count("]") == word.count("{") == 0
-    ]
-    balanced = [word for word in balanced if word and "}" not in word]
-    assert split_commas(",".join(balanced)) == balanced
+    assert split_commas(",".join(words)) == words
     assert split_commas("[1,2],{a,b},c") == ["[1,2]", "{a,b}", "c"]
 
 
