@@ -129,11 +129,6 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def counted(number: int, what: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def share(value: float) -> str:
     """A share in percent that says 0 and 100 only where it is just that."""
     if 0 < value < 0.01:

@@ -27,8 +27,9 @@ from ssss_zoo.machine import environment, peak_memory
 from ssss_zoo.place import flat_config
 from ssss_zoo.record_files import FORMAT
 from ssss_zoo.records import Progress, Stage, StageResult
-from ssss_zoo.screen import counted, duration
+from ssss_zoo.screen import duration
 from ssss_zoo.snapshot import Snapshot, on_host
+from ssss_zoo.text import count
 
 log = logging.getLogger("ssss_zoo")
 SHORT = 100  # steps: a shorter run is evaluated at its end alone, and nothing is said of collapse [our choice]
@@ -340,7 +341,7 @@ class Training:
         dataset = self.job.dataset
         self.count_time("train")
         if self.evaluation_seconds > SLOW:
-            log.info(f"evaluating {counted(len(dataset.val), 'image')}, about {duration(self.evaluation_seconds)}")
+            log.info(f"evaluating {count(len(dataset.val), 'image')}, about {duration(self.evaluation_seconds)}")
         figures = self.job.evaluator(self.networks(), dataset.val, self.tick(time.perf_counter()))
         chosen = figures[self.reported()]
         self.val = {"step": self.offset + self.step, "network": self.reported(), **chosen, **figures}

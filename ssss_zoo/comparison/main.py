@@ -32,6 +32,7 @@ from ssss_zoo.comparison.tables import write_tables
 from ssss_zoo.config import Config, resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.lock import LOCK, Busy, owned, owner_words
+from ssss_zoo.machine import check_one_process
 from ssss_zoo.place import flat_config
 from ssss_zoo.stopping import Stop
 from ssss_zoo.tracking import Tracker
@@ -56,6 +57,7 @@ def compare(words: Iterable[str], tell: Tell = lambda line: None) -> CompareResu
     tell: gets a line on each cell as it begins and ends. Raises UserError before anything starts where a row cannot
     run; Interrupted after Ctrl-C and other signals that ask to stop, when all that ran has been saved.
     """
+    check_one_process()
     study = diagnosed(read_study(words))
     try:
         with Stop().hearing():

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.data.classes import Colour
-from ssss_zoo.data.decoding import decoded, deep_pixels
+from ssss_zoo.data.decoding import decoded, deep_pixels, packing
 from ssss_zoo.data.images import SIDEWAYS, TURNS, Header, Reading, header, header_of, source
 from ssss_zoo.data.tiff import Picture, bands_of, picture
 from ssss_zoo.errors import UserError
@@ -23,6 +23,8 @@ PLAIN = ("1", "L", "P", "RGB", "RGBA")  # Pillow's modes that are taken as they 
 WITH_ALPHA = ("LA", "PA")
 LARGEST = 1 << 32  # codes lie between this and its negative
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
+SCALED = {"L;2": 85, "L;4": 17}  # greys of 2 and 4 bits: what Pillow multiplies them by
+MOST_SHOWN = 63  # the largest grey of a palette that is taken for an id (our choice: as many classes as can be found)
 AS_TOLD = Reading()  # masks are turned as their own tag says
 VOIDED = -LARGEST  # the code of a pixel that `data.ignore` or the file's own tag leaves out
 
@@ -59,9 +61,24 @@ def pixels_of(held: Image.Image | Picture, found: Header, path: Path, shown: boo
         return unturned(held, path, shown)
     if held.mode in WITH_ALPHA and not (shown and held.mode == "PA"):
         return np.array(held.getchannel(0))
-    if held.mode in PLAIN and not (shown and held.mode == "P"):
-        return bands(path, decoded(held, path), held.mode == "RGBA").astype(np.uint8, copy=False)
+    if held.mode in PLAIN and not (held.mode == "P" and (shown or shows_greys(held))):
+        scale = SCALED.get(packing(held), 1)
+        pixels = bands(path, decoded(held, path), held.mode == "RGBA").astype(np.uint8, copy=False)
+        return pixels if scale == 1 else pixels // scale
     return np.array(held.convert("RGB"))
+
+
+def shows_greys(image: Image.Image) -> bool:
+    """Whether a palette holds greys, small numbers and 255, that are not their own indices: what is left of a grey mask
+    that was written as GIF, or made smaller, and kept only the values that occur. Brighter ones are there to be seen,
+    and the indices count."""
+    found = image.getpalette("RGB") or []
+    used = [index for index, count in enumerate(image.histogram()[:256]) if count]
+    entries = [tuple((*found[3 * index : 3 * index + 3], 0, 0, 0)[:3]) for index in used]
+    greys = [red for red, green, blue in entries if red == green == blue]
+    small = [grey for grey in greys if grey < IGNORE]
+    whole_palette = len(greys) == len(used) == len(set(greys))
+    return whole_palette and greys != used and (image.format == "GIF" or max(small, default=IGNORE) <= MOST_SHOWN)
 
 
 def unturned(image: Image.Image, path: Path, shown: bool) -> np.ndarray:

@@ -111,7 +111,7 @@ class Header:
 def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The file, header read. Raises UserError, naming the file, when Pillow fails at it here or in the body, where it
     has more pixels, and where it is an animation."""
-    with readable(path), Image.open(path) as image:
+    with readable(path), unmapped(path) as image:
         check_size(path, (image.height, image.width), max_pixels)
         check_still(image, path)
         yield image
@@ -123,7 +123,7 @@ def source(path: Path, max_pixels: int) -> Iterator[Image.Image | Picture]:
     `opened`."""
     with readable(path):
         try:
-            image = Image.open(path)
+            image = unmapped(path)
         except BROKEN:
             if not is_tiff(path):
                 raise
@@ -137,6 +137,15 @@ def source(path: Path, max_pixels: int) -> Iterator[Image.Image | Picture]:
         with picture(path) as found:
             check_size(path, found.shape[:2], max_pixels)
             yield found
+
+
+def unmapped(path: Path) -> Image.Image:
+    """The file as Pillow opens it. It turns a TIFF upright by its tag, but not one that it maps into memory, which it
+    does where it knows a file's name: so it gets none of a TIFF."""
+    image = Image.open(path)
+    if image.format == "TIFF":
+        image.filename = ""
+    return image
 
 
 @contextmanager

@@ -80,7 +80,8 @@ def shown_by(palettes: Mapping[Path, Sequence[int]], reading: Reading) -> Shown:
 
     def look(path: Path) -> list[int]:
         try:
-            return np.unique(stored(path, reading)).tolist()
+            pixels = stored(path, reading)
+            return np.unique(pixels).tolist() if pixels.ndim == 2 else []  # greys that were indexed for size
         except UserError:  # the check names it
             return []
 

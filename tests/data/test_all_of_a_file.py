@@ -216,12 +216,13 @@ def test_colours_that_are_not_rgb(tmp_path):
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "deep.tif", "deep.png", "webp"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "grey.tif", "deep.tif", "deep.png", "webp"])
 def test_a_tag_turns_unless_it_is_not_to(tmp_path, kind, tag):
     path, exif = tmp_path / f"a.{kind}", Image.Exif()
     exif[0x0112] = tag
     grey = np.repeat(np.repeat(EIGHT[:3, :4, 0], 16, axis=0), 16, axis=1)
-    pixels = grey.astype(np.uint16) if "deep" in kind else np.repeat(grey[..., None], 3, axis=2)
+    pixels = np.repeat(grey[..., None], 3, axis=2)
+    pixels = grey.astype(np.uint16) if "deep" in kind else grey if "grey" in kind else pixels
     image = Image.fromarray(pixels)
     image.save(path, exif=exif, **({"lossless": True} if kind == "webp" else {"quality": 95} if kind == "jpg" else {}))
     stretch = ((0,), (255,)) if "deep" in kind else ((), ())

@@ -1,5 +1,8 @@
 """Masks as people have them: what each code means, by arithmetic; what is said where nothing says what one means."""
 
+import struct
+import zlib
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -582,6 +585,11 @@ def written(path, ids, way):
     elif way == "colours":
         save(path.with_suffix(".png"), COLOURS[ids])
         return path.with_suffix(".png"), [("encoding", "colours")], coloured
+    elif way == "GIF":  # Pillow keeps the greys that occur, as a palette
+        Image.fromarray(np.where(ids == 5, 0, ids + 1)).save(path.with_suffix(".gif"))
+        return path.with_suffix(".gif"), [], [f"{(index + 1) % 6}: {name}" for index, name in enumerate(names)]
+    elif way == "4 bits":
+        path.with_suffix(".png").write_bytes(four_bits(ids))
     elif way == "values":
         save(path.with_suffix(".png"), values[ids])
         return path.with_suffix(".png"), [], [f"{value}: {name}" for value, name in zip(values, names, strict=True)]
@@ -593,7 +601,34 @@ def written(path, ids, way):
     return path.with_suffix(".png"), [], names
 
 
-WAYS = ["L", "LA", "RGB", "RGBA", "palette", "quantized", "colours", "values", "RGB of 16 bits", "LA of 16 bits"]
+def four_bits(ids):
+    """A grey PNG of 4 bits a pixel, which Pillow reads and does not write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = ids.shape
+    even = np.pad(ids, ((0, 0), (0, width % 2)))
+    rows = b"".join(b"\0" + (row[::2] << 4 | row[1::2]).tobytes() for row in even)
+    head = struct.pack(">IIBBBBB", width, height, 4, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+WAYS = [
+    "GIF",
+    "4 bits",
+    "L",
+    "LA",
+    "RGB",
+    "RGBA",
+    "palette",
+    "quantized",
+    "colours",
+    "values",
+    "RGB of 16 bits",
+    "LA of 16 bits",
+]
 TYPES = ["uint8", "uint16", "int16", "uint32", "int32", "int64", "uint64", "float16", "float32", "float64"]
 
 
