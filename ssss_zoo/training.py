@@ -37,6 +37,7 @@ WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many st
 MOST_SKIPPED = 10  # steps in a row whose loss is not finite before train.on_nan=skip stops (our choice)
 NOT_FINITE = "not_finite"  # where the steps are kept whose loss was not finite
 METHODS = "methods"  # the file of the methods' modules in a checkpoint
+COPYING = 0.01  # share of the training time that copies of all state into memory may take (our choice)
 SLOW = 10  # seconds: an evaluation that takes longer says so, and how far it is (our choice)
 Weights = dict[str, Mapping[str, Tensor]]
 
@@ -161,8 +162,10 @@ class Training:
         if self.step < self.steps or self.evaluation_due:
             self.stop_if_asked()
         if self.evaluation_due:
-            self.evaluate()
-        self.snapshot = self.take_snapshot()
+            self.evaluate()  # which may change what methods keep: steps before it cannot be made again from here on
+            self.snapshot = self.take_snapshot()
+        elif time.monotonic() - self.copied_at > self.copy_seconds / COPYING:
+            self.snapshot = self.take_snapshot()
 
     def overdue(self) -> bool:
         """Whether the last checkpoint is older than `train.checkpoint_minutes`."""
@@ -223,20 +226,27 @@ class Training:
         self.job.history.write(line)
         self.skipped.append(step)
         self.step = step + 1
-        for _ in range(self.config.train.accumulate):
-            next(self.feed)
+        self.pass_over()
 
     def rewind(self, step: int) -> None:
         """Put everything back to how it was before the step of that number: as the last snapshot has it, and the steps
         since then made once more, which draw what they drew."""
-        window = self.window
+        window, skipped = self.window, self.skipped
         self.restore(on_host(self.snapshot.state), self.snapshot.load)
-        self.window = window
+        self.window, self.skipped = window, skipped
         self.feed, self.engine.on_health = self.open_feed(self.step), None
         self.health.reset()
         while self.step < step:
-            self.engine.step(self.feed, self.progress(self.step))
+            if self.step in self.skipped:
+                self.pass_over()
+            else:
+                self.engine.step(self.feed, self.progress(self.step))
             self.step += 1
+
+    def pass_over(self) -> None:
+        """Leave out the images of a step."""
+        for _ in range(self.config.train.accumulate):
+            next(self.feed)
 
     def keep_step(self, step: int, losses: Mapping[str, float]) -> Path | None:
         """Write down what repeats the step: the state before it, seed, images, and the losses that it gave. Returns the
@@ -474,8 +484,12 @@ class Training:
         checkpoint.save_folder(folder, weights, state)
 
     def take_snapshot(self) -> Snapshot:
-        weights, state = self.content()
-        return Snapshot(on_host(weights), on_host(state))
+        """A copy of all that the run is now. Whoever goes back to an older one makes the steps since then once more."""
+        begin, (weights, state) = time.monotonic(), self.content()
+        taken = Snapshot(on_host(weights), on_host(state))
+        self.copied_at = time.monotonic()
+        self.copy_seconds = self.copied_at - begin
+        return taken
 
     def content(self) -> tuple[Weights, dict[str, Any]]:
         """What a continuation needs: weights by file, and the state; plain types and tensors only, all of them live."""

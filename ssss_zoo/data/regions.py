@@ -70,7 +70,9 @@ class Regions(ABC):
             elif name.lower() in BACKGROUND:
                 ids[name] = self.rest
             elif lines and name not in {line.name for line in lines}:
-                raise unknown(f"class of a region ({self.kind})", name, order, f"the masks; {file} must name it")
+                raise unknown(
+                    f"class of a region ({self.kind})", name, order, f"the masks; {file and file.name} must name it"
+                )
         self.ids = ids
         return known
 

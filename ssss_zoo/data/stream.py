@@ -325,7 +325,8 @@ def told(batches: Iterator[Any]) -> Iterator[Any]:
         except (RuntimeError, OSError, EOFError) as error:
             if any(words in str(error) for words in SHARED):
                 raise UserError(f"no shared memory for train.workers ({SHARE_MORE})") from None
-            if all(worker.is_alive() for worker in getattr(batches, "_workers", ())):
+            broken_off = isinstance(error, (ConnectionError, EOFError))  # in the middle of what it was sending
+            if not broken_off and all(worker.is_alive() for worker in getattr(batches, "_workers", ())):
                 raise
             raise UserError(DIED) from None
         if isinstance(batch, UserError):

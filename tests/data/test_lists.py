@@ -196,7 +196,7 @@ def test_class_list_with_and_without_colours(tmp_path):
     ("text", "words"),
     [
         ("a\nb\na", ["line 3", "'a'", "twice"]),
-        ("a\nb 1 2 256", ["line 2", "'b'", "above 255"]),
+        ("a\nb 1 2 256", ["line 2", "'b'", "not in 0 to 255"]),
         ("", ["0 classes"]),
         ("a", ["1 classes"]),
         ("\n".join(str(i) for i in range(256)), ["256 classes"]),
