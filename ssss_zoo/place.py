@@ -85,11 +85,11 @@ def finished(folder: Path) -> str:
 
 def check_nothing_is_lost(folder: Path, metrics: Metrics | None) -> None:
     """Raise UserError where a run without a checkpoint had come to one: starting anew would erase what there is of it.
-    A checkpoint is written before the first evaluation, and before metrics.json says `running`."""
+    A checkpoint is written before the first evaluation, and before metrics.json tells of a step."""
     lines = read_lines(folder / "history.jsonl")
-    running = metrics is not None and metrics["status"] == "running" and metrics["step"] > 0
+    saved = metrics is not None and metrics["step"] > 0
     evaluated = (metrics is not None and bool(metrics["val"])) or any("val" in line for line in lines)
-    if not (running or evaluated or any((folder / name).exists() for name in ("last", "best"))):
+    if not (saved or evaluated or any((folder / name).exists() for name in ("last", "best"))):
         return
     step = max([line["step"] for line in lines] + [metrics["step"] if metrics else 0])
     best = checkpoint.find_folder(folder / "best")
