@@ -97,7 +97,7 @@ def test_the_command_writes_the_picture(tiny_shelf, tmp_path, capsys):
     assert command_line(["inspect", *words(), "after=soon"]) == 2
     assert "after takes a whole number from 0 to 999999999, got 'soon'" in capsys.readouterr().err
     assert command_line(["inspect", *words(), "images=0", f"file={tmp_path / 'i.png'}"]) == 2
-    assert "images takes a whole number from 1 on, got '0'" in capsys.readouterr().err
+    assert "images takes a whole number from 1 to 999999999, got '0'" in capsys.readouterr().err
     for wrong in ("step.bmpp", "gone/step.png"):
         with pytest.raises(UserError, match=r"takes a .png or .jpg in a folder that is there"):
             inspect_words(["method=fixmatch", f"file={tmp_path / wrong}"])
