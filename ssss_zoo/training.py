@@ -35,7 +35,7 @@ log = logging.getLogger("ssss_zoo")
 SHORT = 100  # steps: a shorter run is evaluated at its end alone, and nothing is said of collapse [our choice]
 WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many steps after it
 MOST_SKIPPED = 10  # steps in a row whose loss is not finite before train.on_nan=skip stops (our choice)
-NOT_FINITE = "not_finite"  # where the steps are kept whose loss was not finite
+KEPT_STEPS = "not_finite"  # where the steps are kept whose loss was not finite
 METHODS = "methods"  # the file of the methods' modules in a checkpoint
 COPYING = 0.01  # share of the training time that copies of all state into memory may take (our choice)
 SLOW = 10  # seconds: an evaluation that takes longer says so, and how far it is (our choice)
@@ -251,7 +251,7 @@ class Training:
     def keep_step(self, step: int, losses: Mapping[str, float]) -> Path | None:
         """Write down what repeats the step: the state before it, seed, images, and the losses that it gave. Returns the
         record's file; None where the disk refuses, for the run has something else to say."""
-        place = self.folder / NOT_FINITE / f"step{self.offset + step + 1}"
+        place = self.folder / KEPT_STEPS / f"step{self.offset + step + 1}"
         record = {
             "format": FORMAT,
             "step": step,
