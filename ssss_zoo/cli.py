@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -386,11 +386,19 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:
-    """A line for each finished run of another method on the same data, steps and seed, in the default folders."""
+    """A line for each finished run of another method on the same data, steps and seed, in the default folders, and for
+    each whose metrics cannot be read."""
+    from ssss_zoo.errors import UserError
+    from ssss_zoo.record_files import read_metrics
+
     lines = []
     for file in sorted(folder.resolve().glob(f"../../../*/{folder.parent.name}/{folder.name}/metrics.json")):
-        other = json.loads(file.read_text())
-        same = all(other.get(key) == metrics[key] for key in ("dataset", "split", "seed", "step", "status"))
+        try:
+            other: Mapping[str, Any] = read_metrics(file, "run it again to compare with it")
+        except UserError as error:
+            lines.append(f"not compared: {error}")
+            continue
+        same = all(other[key] == metrics[key] for key in ("dataset", "split", "seed", "step", "status"))
         same = same and other["data"]["fingerprint"] == metrics["data"]["fingerprint"]
         if same and other["method"] != metrics["method"] and other["val"]:
             gain = 100 * (metrics["val"]["miou"] - other["val"]["miou"])

@@ -12,7 +12,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ssss_zoo import specs
 from ssss_zoo.config import Config, build
 from ssss_zoo.errors import UserError, nearest, unknown
 from ssss_zoo.reading import told_where, typed
-from ssss_zoo.recipes import is_file, whole
+from ssss_zoo.recipes import entry_points, is_file, whole
 from ssss_zoo.text import brief
 
 PROJECT = "ssss_zoo"
@@ -36,7 +36,7 @@ Watch = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
 
 def installed(kind: str) -> dict[str, EntryPoint]:
     """Entry points of the group `ssss_zoo.<kind>` by name, nothing imported. kind: methods, datasets, models."""
-    return {point.name: point for point in entry_points(group=f"{PROJECT}.{kind}")}
+    return {point.name: point for point in entry_points(f"{PROJECT}.{kind}")}
 
 
 def load(kind: str, name: str, where: str = "") -> Any:
@@ -60,7 +60,7 @@ def load(kind: str, name: str, where: str = "") -> Any:
 
 def packages_of(kind: str, name: str) -> list[str]:
     """The packages that register the name, one where all is well; a package that names two things so is there twice."""
-    points = [point for point in entry_points(group=f"{PROJECT}.{kind}") if point.name == name]
+    points = [point for point in entry_points(f"{PROJECT}.{kind}") if point.name == name]
     return [package for package, _ in sorted({(package_of(point), point.value) for point in points})]
 
 

@@ -11,8 +11,10 @@ from PIL import Image
 from ssss_zoo.augment import Strong
 from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.stream import Crops
+from ssss_zoo.data.stream import Crops, crop_rules
 from ssss_zoo.engine import seed_draws
+from ssss_zoo.models.encoders import statistic
+from ssss_zoo.models.smp import MEAN
 from ssss_zoo.pictures import WIDEST, bars, coloured, photo, resized, sheet, spread, stacked
 from ssss_zoo.records import IGNORE
 
@@ -25,7 +27,8 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
     below, the legend and the share of each class in the masks that are shown. Raises UserError as reading does."""
     samples = spread(dataset.labelled, count)
     crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
-    crops = Crops(dataset, samples, crop, scale, config.seed, "preview", masks=True, base=config.augment.base)
+    rules = crop_rules(config.augment, statistic("mean", config.model, MEAN), config.augment.pad_label)
+    crops = Crops(dataset, samples, crop, scale, config.seed, "preview", masks=True, **rules)
     order = [crops.index(position) for position in range(len(samples))]
     seed_draws(config.seed, 0, 0)
     rows, pixels = [], np.zeros(IGNORE + 1, np.int64)

@@ -8,6 +8,7 @@ import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,13 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `layer` over `base`, in place: mappings merge, everything else is replaced."""
+    """Lay `layer` over `base`, in place: mappings merge, everything else is replaced. `layer` stays as it is."""
     for key, value in layer.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             merge(base[key], value)
         else:
             base.pop(key, None)  # the key that stays is the later one: it knows its place
-            base[key] = dict(value) if isinstance(value, Mapping) else value
+            base[key] = merge({}, value) if isinstance(value, Mapping) else value
     return base
 
 
@@ -112,15 +113,21 @@ def told_where(known: Mapping[str, str]) -> Iterator[None]:
 
 def typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The text of `tree` read by the field types of the dataclass `schema`; UserError at an unknown key."""
-    hints = typing.get_type_hints(schema)
-    names = [f.name for f in dataclasses.fields(schema) if f.init]
+    kinds = kinds_of(schema)
     values = {}
     for key, value in tree.items():
         with told_at(value, key):
-            if key not in names:
-                raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in names])
-            values[str(key)] = read_value(value, hints[key], f"{prefix}{key}")
+            if key not in kinds:
+                raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in kinds])
+            values[str(key)] = read_value(value, kinds[key], f"{prefix}{key}")
     return values
+
+
+@cache
+def kinds_of(schema: type) -> dict[str, Any]:
+    """The type of each field of a dataclass that can be given."""
+    hints = typing.get_type_hints(schema)
+    return {f.name: hints[f.name] for f in dataclasses.fields(schema) if f.init}
 
 
 def read_value(value: Any, kind: Any, key: str) -> Any:

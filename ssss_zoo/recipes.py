@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib.metadata import entry_points
+from functools import cache
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +20,17 @@ from ssss_zoo.text import brief
 from ssss_zoo.yaml_text import told_at
 
 RELEASE = ":release"  # behind a method: with every switch as its release's figures were made
+
+
+def entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Those of a group, of all installed packages; read once, since it takes as long as all else that names are for."""
+    return entry_points_on(tuple(sys.path), group)
+
+
+@cache
+def entry_points_on(path: tuple[str, ...], group: str) -> tuple[EntryPoint, ...]:
+    """As `entry_points`. path: `sys.path`, where Python looks for packages."""
+    return tuple(metadata.entry_points(group=group))
 
 
 def recipes(kind: str) -> dict[str, Path]:
@@ -157,7 +171,9 @@ def method_recipe(name: str, local: Mapping[str, Path]) -> dict[str, Any]:
 
 def beside_module(name: str) -> Path | None:
     """Where the recipe of an installed method would lie: beside its module, by the method's name."""
-    for point in entry_points(group="ssss_zoo.methods", name=name):
+    for point in entry_points("ssss_zoo.methods"):
+        if point.name != name:
+            continue
         with suppress(ImportError, AttributeError, ValueError):  # a broken plugin says so when it is loaded
             spec = find_spec(point.module)
             if spec and spec.origin:

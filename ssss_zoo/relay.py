@@ -20,6 +20,7 @@ from ssss_zoo.mixing import IN_BATCH, chain
 from ssss_zoo.records import CutMix, Progress, PseudoLabel, Seen, View, Views
 
 Print = Callable[[str], None]
+HUGE = 1e6  # no output of a network whose training goes well; what is computed from such numbers overflows (our choice)
 
 
 class Relay:
@@ -103,17 +104,19 @@ class Relay:
 
     @contextmanager
     def own_faults(self, hook: str) -> Iterator[None]:
-        """Faults of a hook that was given numbers that are not finite become one of the networks that made those."""
+        """Faults of a hook that was given numbers that are not finite, or HUGE, become one of the networks that made
+        those."""
         given = self.arguments
         try:
             yield
         except UserError as error:
-            broken = [name for name, tensor in tensors_in(given) if not is_finite(tensor)]
-            if not broken:
+            largest = {name: top for name, tensor in tensors_in(given) if not (top := size_of(tensor)) < HUGE}
+            if not largest:
                 raise
+            name, top = next(iter(largest.items()))
+            what = f"as large as {top:.3g}" if math.isfinite(top) else "not finite"
             raise UserError(
-                f"the network's outputs are not finite at step {self.step}: so hook {hook} was given {broken[0]}; "
-                f"{NOT_FINITE}"
+                f"the network's outputs are {what} at step {self.step}: so hook {hook} was given {name}; {NOT_FINITE}"
             ) from error
 
 
@@ -138,8 +141,9 @@ def named_faults(plugin: str, hook: str, function: Callable[..., Any]) -> Callab
     return named
 
 
-def is_finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+def size_of(tensor: Tensor) -> float:
+    """The largest of its numbers without their signs, nan where one is nan; 0 of whole numbers and of none."""
+    return float(tensor.abs().max()) if tensor.is_floating_point() and tensor.numel() else 0.0
 
 
 def product(factors: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +109,14 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file as lists and mappings of words. Raises UserError, naming the file, as `read_text` and `parse` do."""
-    text = read_text(path)
+    """A YAML file as lists and mappings of words, not to be written into. Raises UserError, naming the file, as
+    `read_text` and `parse` do."""
+    return parsed(read_text(path), path)
+
+
+@lru_cache(maxsize=128)  # a run reads some recipes four times, a comparison every recipe for each of its cells
+def parsed(text: str, path: Path) -> Any:
+    """The text of `path`, as `read_yaml`."""
     try:
         return parse(text, str(path))
     except UserError as error:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from ssss_zoo.cli import KINDS, command_line
+from ssss_zoo.cli import KINDS, beside, command_line
 from ssss_zoo.data.shapes import CLASSES
 
 WORDS = [
@@ -81,6 +81,23 @@ def test_metrics_say_what_was_trained_and_that_it_is_finished(made):
     statistics = {"low": [], "high": [], "mean": [0.5] * 3, "std": [0.5] * 3}  # the encoder's own
     assert metrics["data"] | {"fingerprint": ""} == {**counts, "fingerprint": "", **statistics}
     assert len(metrics["data"]["fingerprint"]) == 16
+
+
+def test_finished_runs_of_other_methods_on_the_same_data_are_told_of(made, tmp_path):
+    """And one whose metrics are damaged is named, not taken for none."""
+    better = made.metrics | {
+        "method": "other",
+        "val": made.metrics["val"] | {"miou": made.metrics["val"]["miou"] + 0.1},
+    }
+    folders = {name: tmp_path / "shapes" / name / "1_16" / "seed0" for name in ("mine", "other", "broken", "shorter")}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+    (folders["other"] / "metrics.json").write_text(json.dumps(better))
+    (folders["shorter"] / "metrics.json").write_text(json.dumps(better | {"step": 3}))
+    (folders["broken"] / "metrics.json").write_text('{"method": ')
+    broken, other = beside(folders["mine"], made.metrics)
+    assert broken.startswith(f"not compared: {folders['broken'] / 'metrics.json'} ")
+    assert other.endswith("(farcluss -10.00)")
 
 
 def test_figures_lie_in_their_ranges(made):

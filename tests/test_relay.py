@@ -328,6 +328,18 @@ def test_a_hook_is_not_blamed_for_numbers_that_came_to_it_broken(name, arguments
     )
 
 
+@pytest.mark.parametrize(
+    ("largest", "blamed"), [(1e12, "the network's outputs are as large as 1e+12"), (1e5, "'mine'")]
+)
+def test_a_hook_whose_sums_overflow_is_blamed_only_where_it_was_given_reasonable_numbers(largest, blamed):
+    relay = connected()
+    output = Output(torch.full((B, C, H, W), -largest), torch.zeros(B, C, H, W))
+    relay.arguments = {"probs": torch.zeros(B, C, H, W), "output": output}
+    with pytest.raises(UserError) as caught:
+        relay.watch("mine", "pixel_weight", lambda: BAD)()
+    assert blamed in str(caught.value)
+
+
 def test_the_step_is_the_one_that_was_asked_last():
     relay = connected(Defaults())
     relay.ask("make_views", size=(B, H, W), progress=PROGRESS)

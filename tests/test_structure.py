@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ MAY_USE = {
 LONGEST, SHORT = 40, 12  # lines of a function at most; lines from which on a public one must say what it does
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -96,14 +98,22 @@ def place(module: str) -> tuple[int, str]:
 # --- imports --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", sorted(set(CORE) - {"ssss_zoo.__init__"}))
-def test_imports_point_down(module):
-    here = place(module)
-    for other in imports(CORE[module]):
-        if other.startswith("ssss_zoo."):
-            there = place(other)
-            assert there[0] < here[0] or there == here, f"{module} imports {other}"
-        assert not other.startswith(("ssss_plugins", "ssss_configs")), f"{module} imports {other}"
+def points_down(module: str, other: str) -> bool:
+    """Whether `module` may import `other`."""
+    if other.startswith("ssss_zoo."):
+        here, there = place(module), place(other)
+        return there[0] < here[0] or there == here
+    return not other.startswith(("ssss_plugins", "ssss_configs"))
+
+
+def test_imports_point_down():
+    modules = sorted(set(CORE) - {"ssss_zoo.__init__"})
+    assert [
+        f"{module} imports {other}"
+        for module in modules
+        for other in imports(CORE[module])
+        if not points_down(module, other)
+    ] == []
 
 
 def test_the_engine_knows_neither_plugins_nor_run_nor_data():
@@ -111,12 +121,14 @@ def test_the_engine_knows_neither_plugins_nor_run_nor_data():
     assert not {name for name in found if name.startswith(("ssss_zoo.plugins", "ssss_zoo.runs", "ssss_zoo.data"))}
 
 
-@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_methods_use_only_the_words_made_for_them_and_never_each_other(path):
-    for other in imports(path):
-        assert not other.startswith("ssss_plugins"), f"{path.name} imports {other}"
-        if other.startswith("ssss_zoo"):
-            assert other.removeprefix("ssss_zoo.") in MAY_USE, f"{path.name} imports {other}"
+def test_methods_use_only_the_words_made_for_them_and_never_each_other():
+    allowed = {f"ssss_zoo.{name}" for name in MAY_USE}
+    assert [
+        f"{path.name} imports {other}"
+        for path in METHODS
+        for other in imports(path)
+        if other.startswith("ssss_") and other not in allowed
+    ] == []
 
 
 def test_every_method_file_is_an_entry_point_and_every_entry_point_a_file():
@@ -136,31 +148,37 @@ def test_no_star_imports_and_no_asserts_on_tuples():
 # --- no method, no data set by name ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", CORE.values(), ids=lambda path: path.stem)
-def test_the_core_compares_nothing_with_the_name_of_a_method_or_a_data_set(path):
+def test_the_core_compares_nothing_with_the_name_of_a_method_or_a_data_set():
     names = {*installed("methods"), *installed("datasets")}
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Compare):
-            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
-            assert not words, f"{path.name}:{node.lineno} asks whether something is {words}"
-        if isinstance(node, ast.Match):
-            words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
-            assert not words, f"{path.name}:{node.lineno}"
+    asked = []
+    for path in CORE.values():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, (ast.Compare, ast.Match)):
+                words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
+                asked += [f"{path.name}:{node.lineno} asks for {word}" for word in words]
+    assert not asked
 
 
 # --- size and docs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
-def test_no_function_is_longer_than_a_page(path):
-    long = {name: lines for name, f in functions(path) if (lines := (f.end_lineno or 0) - f.lineno + 1) > LONGEST}
-    assert not long
+def length(function: ast.FunctionDef) -> int:
+    return (function.end_lineno or 0) - function.lineno + 1
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
-def test_modules_classes_and_longer_public_functions_say_what_they_are(path):
+def test_no_function_is_longer_than_a_page():
+    every = [(f"{path.name}: {name}", length(f)) for path in EVERYTHING for name, f in functions(path)]
+    assert [(name, lines) for name, lines in every if lines > LONGEST] == []
+
+
+def test_modules_classes_and_longer_public_functions_say_what_they_are():
     """A function of few lines may speak for itself, a hook's implementation is documented by its specification, and a
     method's class by its `paper`."""
+    assert {path.name: silent for path in EVERYTHING if (silent := without_docstring(path))} == {}
+
+
+def without_docstring(path: Path) -> list[str]:
+    """What of a file should have one."""
     module = tree(path)
     silent = [] if ast.get_docstring(module) or not module.body else ["the module"]
     for node in ast.walk(module):
@@ -170,19 +188,20 @@ def test_modules_classes_and_longer_public_functions_say_what_they_are(path):
             silent += [] if "paper" in fields else [node.name]
     for name, function in functions(path):
         marked = any("hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list)
-        lines = (function.end_lineno or 0) - function.lineno + 1
-        if lines > SHORT and not (marked or function.name.startswith("_") or ast.get_docstring(function)):
+        if length(function) > SHORT and not (marked or function.name.startswith("_") or ast.get_docstring(function)):
             silent.append(f"{name} (line {function.lineno})")
-    assert not silent
+    return silent
 
 
-@pytest.mark.parametrize("path", EVERYTHING, ids=lambda path: path.stem)
-def test_every_function_of_the_core_is_typed(path):
-    for name, function in functions(path):
-        spoken = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-        bare = [a.arg for a in spoken if a.annotation is None and a.arg not in ("self", "cls")]
-        assert not bare, f"{name}: {bare}"
-        assert function.returns is not None, name
+def test_every_function_of_the_core_is_typed():
+    bare = []
+    for path in EVERYTHING:
+        for name, function in functions(path):
+            spoken = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            untyped = [a.arg for a in spoken if a.annotation is None and a.arg not in ("self", "cls")]
+            untyped += [] if function.returns is not None else ["what it returns"]
+            bare += [f"{path.name}: {name}: {what}" for what in untyped]
+    assert not bare
 
 
 # --- the hooks ------------------------------------------------------------------------------------------------------
@@ -216,9 +235,9 @@ def test_a_specification_takes_no_default_values_and_does_nothing(hook):
     assert [type(node) for node in definition.body] == [ast.Expr]  # its docstring
 
 
-@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_an_implementation_names_arguments_of_its_specification_without_defaults(path):
-    for name, function in functions(path):
+def test_an_implementation_names_arguments_of_its_specification_without_defaults():
+    everything = [(f"{path.stem}.{name}", function) for path in METHODS for name, function in functions(path)]
+    for name, function in everything:
         if not any("hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list):
             continue
         hook = name.split(".")[-1]

@@ -19,6 +19,7 @@ from ssss_zoo.text import brief
 
 STUDY, FIGURES, PICTURES = "study.json", "compare.json", "pictures"
 INDEX = "pictures.json"  # in PICTURES
+WRONG = (213, 94, 0)  # RGB of wrong pixels in the pictures, vermilion for the colour-blind (our choice)
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------
@@ -354,10 +355,11 @@ class Drawings(TypedDict):
 
 
 class Pictures(TypedDict):
-    """The index of the pictures. colours: RGB of each class."""
+    """The index of the pictures. colours: RGB of each class; void: the two that its squares are drawn with."""
 
     format: NotRequired[int]
     colours: list[Annotated[list[int], Len(3, 3)]]
+    void: NotRequired[Annotated[list[Annotated[list[int], Len(3, 3)]], Len(2, 2)]]
     images: list[Image]
     diary: Drawings
 

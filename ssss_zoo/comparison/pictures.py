@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.checkpoint import write_json
-from ssss_zoo.comparison.kept import INDEX, PICTURES
+from ssss_zoo.comparison.kept import INDEX, PICTURES, WRONG
 from ssss_zoo.comparison.results import Run, all_pixels, mious
 from ssss_zoo.comparison.scores import shown_file
 from ssss_zoo.comparison.study import Study
@@ -20,7 +20,7 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.diary import FOLDER as DRAWN
 from ssss_zoo.diary import PHOTO
 from ssss_zoo.job import open_dataset
-from ssss_zoo.pictures import coloured
+from ssss_zoo.pictures import checked, coloured, void_colours
 from ssss_zoo.pictures import photo as as_photo
 from ssss_zoo.plugins import load
 from ssss_zoo.record_files import FORMAT
@@ -31,7 +31,6 @@ WIDE = 240  # pixels (our choice)
 WORST = 4  # images (our choice)
 STAGES = 4  # pictures of a row's pseudo-labels, at even distances (our choice)
 log = logging.getLogger("ssss_zoo")
-WRONG, VOID = (213, 94, 0), (150, 150, 150)
 
 
 def write_pictures(study: Study, runs: Mapping[str, Sequence[Run]]) -> None:
@@ -60,6 +59,7 @@ def write_pictures(study: Study, runs: Mapping[str, Sequence[Run]]) -> None:
     written = {
         "format": FORMAT,
         "colours": [list(colour) for colour in dataset.colours],
+        "void": [list(colour) for colour in void_colours(tuple(dataset.colours))],
         "images": entries,
         "diary": diary(study.folder / PICTURES, firsts),
     }
@@ -89,7 +89,7 @@ def one_image(folder: Path, dataset: Dataset, index: int, runs: Mapping[str, Run
             continue
         files["rows"][name] = {
             "predicted": saved(coloured(predicted, dataset), folder / f"{index}-{number}.png"),
-            "wrong": saved(errors(photo, truth, predicted), folder / f"{index}-{number}-wrong.png"),
+            "wrong": saved(errors(photo, truth, predicted, dataset), folder / f"{index}-{number}-wrong.png"),
         }
     return files
 
@@ -124,12 +124,11 @@ def read_picture(file: Path) -> np.ndarray | None:
         return None
 
 
-def errors(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """The dimmed image with wrong pixels in WRONG and void ones in VOID."""
+def errors(photo: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The dimmed image with wrong pixels in WRONG and void ones checked."""
     shown = (photo * 0.35).astype(np.uint8)
     shown[(predicted != truth) & (truth != IGNORE)] = WRONG
-    shown[truth == IGNORE] = VOID
-    return shown
+    return checked(shown, truth == IGNORE, dataset)
 
 
 def saved(pixels: np.ndarray, file: Path, panels: int = 1) -> str:

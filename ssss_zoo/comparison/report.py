@@ -11,7 +11,7 @@ from typing import Any
 
 from ssss_zoo.checkpoint import write_text
 from ssss_zoo.comparison.charts import class_bars, cost, labels_over_time, learning_curves
-from ssss_zoo.comparison.kept import INDEX, PICTURES, Drawings, Pictures, read_figures, read_pictures_index
+from ssss_zoo.comparison.kept import INDEX, PICTURES, WRONG, Drawings, Pictures, read_figures, read_pictures_index
 from ssss_zoo.comparison.published import beside, orders
 from ssss_zoo.comparison.results import BASELINE
 from ssss_zoo.comparison.scores import ANEW, read_scores
@@ -55,7 +55,7 @@ def content(figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "table": [line(row) for row in rows],
         "charts": charts(figures, folder),
         "pictures": pictures,
-        "legend": legend(figures, index["colours"]) if index else [],
+        "legend": legend(figures["classes"], index) if index else [],
         "rows": rows,
         "classes": class_tables(figures, rows, folder),
         "diary": read_diary(folder, index["diary"]) if index else None,
@@ -155,11 +155,17 @@ def share_and_accuracy(of_class: Mapping[str, float | None]) -> str:
     return text if right is None else f"{text}, {100 * right:.0f}"
 
 
-def legend(figures: Mapping[str, Any], colours: Sequence[Sequence[int]]) -> list[tuple[str, str]]:
-    """Name and CSS colour of each class."""
-    return [
-        (name, f"rgb({', '.join(map(str, colour))})") for name, colour in zip(figures["classes"], colours, strict=False)
-    ]
+def legend(classes: Sequence[str], index: Pictures) -> list[tuple[str, str]]:
+    """Name and CSS background of each class, of what is wrong, and of void, which an index of an older version draws in
+    one grey."""
+    named = [(name, css(colour)) for name, colour in zip(classes, index["colours"], strict=False)]
+    first, second = map(css, index.get("void", [(150, 150, 150)] * 2))
+    squares = f"repeating-conic-gradient({first} 0 25%, {second} 0 50%) 0 0 / 0.45em 0.45em"
+    return [*named, ("wrong", css(WRONG)), ("void", squares)]
+
+
+def css(colour: Sequence[int]) -> str:
+    return f"rgb({', '.join(map(str, colour))})"
 
 
 def read_pictures(folder: Path, index: Pictures) -> list[dict[str, Any]]:

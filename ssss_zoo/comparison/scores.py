@@ -19,7 +19,7 @@ from ssss_zoo.job import open_dataset
 from ssss_zoo.machine import choose_device
 from ssss_zoo.pictures import spread
 from ssss_zoo.plugins import load
-from ssss_zoo.record_files import read_metrics
+from ssss_zoo.record_files import State, read_metrics
 from ssss_zoo.records import IGNORE
 from ssss_zoo.rescore import load_network
 
@@ -62,7 +62,7 @@ def score(config: Config, folder: Path) -> None:
             "back what was there, or choose another output="
         )
     device = choose_device(config)
-    network = load_network(config, dataset, place, checkpoint.load_state(place)["reported"]).to(device)
+    network = load_network(config, dataset, place, checkpoint.load_typed(place, State)["reported"]).to(device)
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
     classes = len(dataset.class_names)
     chosen = {sample.name for sample in spread(dataset.val, SHOWN)}

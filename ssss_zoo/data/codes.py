@@ -14,7 +14,7 @@ from PIL import Image
 from ssss_zoo.data.classes import Colour
 from ssss_zoo.data.decoding import decoded, deep_pixels, packing
 from ssss_zoo.data.images import SIDEWAYS, TURNS, Header, Reading, header, header_of, source
-from ssss_zoo.data.tiff import Picture, bands_of, picture
+from ssss_zoo.data.tiff import PHOTOMETRIC, WHITE_IS_ZERO, Picture, bands_of, inverted, picture
 from ssss_zoo.errors import UserError
 from ssss_zoo.records import IGNORE
 from ssss_zoo.text import brief
@@ -55,6 +55,8 @@ def pixels_of(held: Image.Image | Picture, found: Header, path: Path, shown: boo
     if isinstance(held, Picture):
         pixels = bands_of(held)
         return bands(path, pixels // 255 if held.dtype == bool else pixels, found.alpha)
+    if held.format == "TIFF" and held.mode == "L" and held.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+        raise inverted(path)
     if found.depth:
         return bands(path, deep_pixels(held, path), found.alpha)
     if held.format == "TIFF" and found.orientation in TURNS:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from ssss_zoo.config import Config, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.stream import Crops, Padding, make_stream
+from ssss_zoo.data.stream import Crops, crop_rules, make_stream
 from ssss_zoo.records import Batch, Labelled, Sample, Unlabelled
 
 
@@ -41,11 +40,9 @@ class Feed(Iterator[Batch]):
         colour: Sequence[float] = (),
     ) -> None:
         """colour: the network's mean in [0, 1], for `augment.pad_fill=mean`; nothing else reads it."""
-        own = config.augment
-        crop, scale = square(config.train.crop), (own.scale[0], own.scale[1])
-        around = Padding(tuple(colour) if own.pad_fill == "mean" else (), own.pad_place == "centre")
-        usual: dict[str, Any] = {"base": own.base, "law": own.scale_law, "padding": around}
-        known = usual | {"padding": replace(around, label=own.pad_label)}
+        crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
+        usual = crop_rules(config.augment, colour)
+        known = crop_rules(config.augment, colour, config.augment.pad_label)
         self.batch, self.next_index, self.waited = config.train.batch, start, 0.0
         self.crops = {"labelled": Crops(dataset, labelled, crop, scale, seed, "labelled", masks=True, **known)}
         if needs.unlabelled:

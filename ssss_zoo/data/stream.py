@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from ssss_zoo.config import AugmentConfig
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.memory import InMemory
 from ssss_zoo.errors import UserError
@@ -123,6 +124,13 @@ class Padding:
         colour = 255 * torch.tensor(self.colour or (0.0,) * channels)
         colour = colour if dtype.is_floating_point else colour.round()
         return colour.to(dtype).view(-1, 1, 1).repeat(1, *crop)
+
+
+def crop_rules(augment: AugmentConfig, colour: Sequence[float], label: int = IGNORE) -> dict[str, Any]:
+    """What `augment` says of crops, as arguments of `Crops`. colour: the network's mean in [0, 1], for
+    `augment.pad_fill=mean`; label: of padding in the masks."""
+    around = Padding(tuple(colour) if augment.pad_fill == "mean" else (), augment.pad_place == "centre", label)
+    return {"base": augment.base, "law": augment.scale_law, "padding": around}
 
 
 class Crops(TorchDataset[dict[str, Any]]):

@@ -13,7 +13,7 @@ import numpy as np
 from ssss_zoo.errors import UserError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes, by order of bytes and size of offsets
-ORIENTATION, NODATA = 274, 42113  # tags; the second is GDAL's
+ORIENTATION, NODATA, PHOTOMETRIC = 274, 42113, 262  # tags; the second is GDAL's
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # what samples mean, by the tag PhotometricInterpretation
 COLOURS = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # that are not RGB
 RAW = {32803: "a camera's raw mosaic", 34892: "a camera's raw values", 32844: "LogL", 32845: "LogLuv"}
@@ -75,6 +75,8 @@ def found(file: Any, path: Path) -> Picture:
     alpha = page.photometric in (BLACK_IS_ZERO, RGB) and bool({1, 2} & set(map(int, page.extrasamples)))
     if int(page.photometric) in RAW:
         raise UserError(f"{path} holds {RAW[int(page.photometric)]}: develop it, and save it as RGB")
+    if page.photometric == WHITE_IS_ZERO and page.bitspersample > 1:
+        raise inverted(path)
     return Picture(
         shape=shape,
         dtype=np.dtype(page.dtype),
@@ -85,6 +87,14 @@ def found(file: Any, path: Path) -> Picture:
         pages=whole,
         inside=next((mask for mask in masks if mask.shape[:2] == shape[:2]), None),
         series=series,
+    )
+
+
+def inverted(path: Path) -> UserError:
+    """The error for values that one reader takes as they are stored, and another turns about."""
+    return UserError(
+        f"{path} is a TIFF whose values say that 0 is white (tag {PHOTOMETRIC}), which is read in two ways: save it "
+        "with 0 as black, or as PNG"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ssss_zoo.config import Config, DataConfig, ModelConfig
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
+from ssss_zoo.recipes import entry_points
 from ssss_zoo.records import IGNORE, Output, Sample
 from ssss_zoo.specs import hookimpl
 
@@ -149,7 +149,7 @@ class Shelf:
         self.extra.setdefault(f"ssss_zoo.{kind}", []).append(Offered(name, thing))
 
     def entry_points(self, group: str) -> list[Any]:
-        return [*entry_points(group=group), *self.extra.get(group, [])]
+        return [*entry_points(group), *self.extra.get(group, [])]
 
 
 def shelf() -> Shelf:

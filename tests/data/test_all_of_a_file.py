@@ -7,7 +7,9 @@ from PIL import Image
 from test_bad_data import refusal, save
 from test_images import png16
 
+from ssss_zoo.data.codes import read_codes
 from ssss_zoo.data.images import TURNS, Reading, header, image_size, read_image
+from ssss_zoo.errors import UserError
 
 RNG = np.random.default_rng(0)
 EIGHT = RNG.integers(0, 256, (9, 12, 5), np.uint8)
@@ -254,6 +256,21 @@ def test_the_limit_of_pixels_is_ours(tmp_path, recwarn):
     Image.new("1", (10_000, 9_500)).save(large)  # Pillow would warn
     assert image_size(large, Reading(3)) == (9_500, 10_000)
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_in_which_0_is_white_is_read_in_one_way_or_refused(tmp_path, bits):
+    """Pillow turns 8 bits about and leaves 16, and ids are what is stored: a mask's 1 would be a 254."""
+    path = tmp_path / "a.tif"
+    values = np.arange(12, dtype=f"uint{bits}").reshape(3, 4)
+    tifffile.imwrite(path, values, photometric="miniswhite")
+    with pytest.raises(UserError, match="0 is white"):
+        read_codes(path, colours=False, lossy=False)
+    if bits == 8:
+        assert (read_image(path, Reading(channels=1))[..., 0] == 255 - values).all()
+    else:
+        with pytest.raises(UserError, match="0 is white"):
+            read_image(path, Reading(channels=1, low=(0.0,), high=(11.0,)))
 
 
 def test_a_tiff_under_another_name_is_read_as_one(tmp_path):
