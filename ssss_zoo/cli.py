@@ -392,7 +392,8 @@ def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:
     from ssss_zoo.record_files import read_metrics
 
     lines = []
-    for file in sorted(folder.resolve().glob(f"../../../*/{folder.parent.name}/{folder.name}/metrics.json")):
+    methods = folder.resolve().parents[2]
+    for file in sorted(methods.glob(f"*/{folder.parent.name}/{folder.name}/metrics.json")):
         try:
             other: Mapping[str, Any] = read_metrics(file, "run it again to compare with it")
         except UserError as error:

@@ -49,8 +49,9 @@ def panels(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset:
 
     image: (H, W, 3) uint8; truth, predicted: (H, W) ids.
     """
-    scale = max(1, 320 // image.shape[1]) if image.shape[1] <= WIDEST else WIDEST / image.shape[1]
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    height, width = image.shape[:2]
+    scale = max(1, 320 // max(height, width)) if width <= WIDEST else WIDEST / width
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST))
     truth, predicted = resized(truth, size), resized(predicted, size)
     wrong = (image * DARK).astype(np.uint8)

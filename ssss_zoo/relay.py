@@ -143,7 +143,7 @@ def named_faults(plugin: str, hook: str, function: Callable[..., Any]) -> Callab
 
 def size_of(tensor: Tensor) -> float:
     """The largest of its numbers without their signs, nan where one is nan; 0 of whole numbers and of none."""
-    return float(tensor.abs().max()) if tensor.is_floating_point() and tensor.numel() else 0.0
+    return float(tensor.detach().abs().max()) if tensor.is_floating_point() and tensor.numel() else 0.0
 
 
 def product(factors: list[Tensor]) -> Tensor:

@@ -96,7 +96,8 @@ def test_finished_runs_of_other_methods_on_the_same_data_are_told_of(made, tmp_p
     (folders["shorter"] / "metrics.json").write_text(json.dumps(better | {"step": 3}))
     (folders["broken"] / "metrics.json").write_text('{"method": ')
     broken, other = beside(folders["mine"], made.metrics)
-    assert broken.startswith(f"not compared: {folders['broken'] / 'metrics.json'} ")
+    assert broken.startswith("not compared: ")
+    assert "broken/1_16/seed0/metrics.json is damaged" in broken
     assert other.endswith("(farcluss -10.00)")
 
 

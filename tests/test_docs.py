@@ -24,7 +24,7 @@ from ssss_zoo.cli import command_line, main
 from ssss_zoo.comparison import launch
 from ssss_zoo.comparison.cell import run_cell
 from ssss_zoo.config import Config
-from ssss_zoo.data import camvid
+from ssss_zoo.data import camvid, shapes
 from ssss_zoo.place import flat_config
 from ssss_zoo.plugins import CHOSEN, HOOKS, installed
 from ssss_zoo.testing import MethodContract
@@ -159,7 +159,8 @@ TRAINS = ("run", "inspect", "compare", "search")
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_documentation_works(command, tiny_shelf, tmp_path, monkeypatch, capsys):
-    """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, and one seed."""
+    """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, one seed, and few images."""
+    monkeypatch.setitem(shapes.PARTS, "val", 6)
     name, *words = [STANDS.get(word, word) for word in shlex.split(command)[1:]]
     assert name in main.commands
     if command in NAMED:
@@ -243,7 +244,8 @@ SNIPPETS = [
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_python_snippet_works(snippet, tiny_shelf, tmp_path, monkeypatch):
-    """As the commands: with two steps, one seed, a tiny network."""
+    """As the commands: with two steps, one seed, a tiny network, few images."""
+    monkeypatch.setitem(shapes.PARTS, "val", 6)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     monkeypatch.setattr(ssss_zoo, "run", small(api.run))

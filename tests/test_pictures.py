@@ -104,7 +104,9 @@ def test_the_four_panels_of_a_row():
         assert {tuple(colour) for colour in void.tolist()} == set(void_colours(Drawn().colours))
 
 
-@pytest.mark.parametrize(("height", "width"), [(10, 1000), (300, 481), (2000, 3), (1, 1), (480, 480), (100, 4096)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(10, 1000), (300, 481), (2000, 3), (1, 1), (700, 3), (480, 480), (100, 4096)]
+)
 def test_panels_keep_their_shape_and_are_never_too_wide(height, width):
     photo, ids = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int64)
     for panel in panels(photo, ids, ids, Drawn()):

@@ -127,7 +127,7 @@ def test_a_stopped_and_resumed_run_equals_one_without_a_stop(ran, broken_off, st
     assert_same(whole, ran("parts", "method=farcluss", *LONG, "resume=true"))
 
 
-@every_method
+@pytest.mark.parametrize("name", ["farcluss", "u2pl", "prevmatch", "cps"])  # of all, one stop each: the kit asks that
 def test_stopping_again_and_again_changes_nothing(name, ran, broken_off, tmp_path, monkeypatch):
     words = (f"method={name}", "train.accumulate=2")
     whole = ran("whole", *words)

@@ -130,7 +130,13 @@ def wait_for(file: Path, child: subprocess.Popen) -> None:
 ENDLESS = ("method=fixmatch", "train.steps=100000", "train.eval_every=20", "train.checkpoint_every=20")
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGHUP, 0)])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGINT, 2),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((signal.SIGTERM, 2), (signal.SIGHUP, 0))),
+    ],
+)
 def test_a_signal_to_the_whole_group_ends_a_run_and_its_loaders_cleanly(tmp_path, number, workers):
     folder = tmp_path / "run"
     child = child_of(folder, *ENDLESS, f"train.workers={workers}", "data.split=val=30")

@@ -23,6 +23,7 @@ from ssss_zoo.errors import UserError
 STATE = ".prepared.json"  # which archives are unpacked, and whether masks are converted
 ARCHIVES, WORK, SPLITS = "archives", ".work", "splits"  # of the root: what was fetched, what converting needs, lists
 ROOM = 1.05  # of the bytes that are needed, on the disk
+FEW = 200  # files that are converted sooner here than by processes that must start first (our choice)
 
 Each = Callable[[str, Callable[[Any], None], Iterable[Any]], None]  # title, function, items
 Tell = Callable[[str, int, int], None]  # what is done, so far, in all (0: unknown)
@@ -170,13 +171,14 @@ def fetch_list(benchmark: Benchmark, root: Path, entry: KnownList, source: Lists
 
 
 def convert(benchmark: Benchmark, root: Path, tell: Tell) -> None:
-    """Make the masks, in processes. Raises UserError."""
+    """Make the masks, in processes where there are more than FEW. Raises UserError."""
     deaf = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops this process, and it the others
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), signal.signal, deaf) as pool:
 
         def each(title: str, function: Callable[[Any], None], items: Iterable[Any]) -> None:
             listed = list(items)
-            for done, _ in enumerate(pool.map(function, listed, chunksize=16), start=1):
+            made = pool.map(function, listed, chunksize=16) if len(listed) > FEW else map(function, listed)
+            for done, _ in enumerate(made, start=1):
                 tell(title, done, len(listed))
 
         benchmark.convert(root, each)

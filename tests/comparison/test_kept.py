@@ -149,20 +149,27 @@ def another(file: Path) -> None:
     file.write_text("[1, 2]")
 
 
-@pytest.mark.parametrize("damage", [cut, empty, another])
-@pytest.mark.parametrize("name", ["metrics.json", "scores.npz", "config.yaml", "cell.json"])
-def test_damaged_records_of_a_cell_are_made_again(tiny_compare, tmp_path, name, damage):  # noqa: F811
-    before = tiny_compare("methods=fixmatch", "seeds=0").figures
-    cell = tiny_compare.folder / "runs/fixmatch/seed0"
-    damage(cell / name)
-    said = damaged(cell)
-    after = tiny_compare("methods=fixmatch", "seeds=0").figures
-    assert is_done(cell)
-    if name not in ("cell.json", "config.yaml"):  # of YAML a part may be whole
-        assert said == [name]
-        assert any(f"fixmatch, seed 0: {name} is damaged, and made again" in line for line in tiny_compare.said)
-    assert [row["last"] for row in after["rows"]] == [row["last"] for row in before["rows"]]
-    assert after["failed"] == after["missing"] == []
+DAMAGED = {"metrics.json": "fixmatch/seed0", "scores.npz": "fixmatch/seed1", "config.yaml": "supervised/seed0",
+           "cell.json": "supervised/seed1"}  # fmt: skip
+
+
+def test_damaged_records_of_cells_are_made_again(tiny_compare):  # noqa: F811
+    """One of each cell, in three ways one after the other."""
+    before = tiny_compare(*COMMAND).figures
+    for damage in (cut, empty, another):
+        for name, cell in DAMAGED.items():
+            folder = tiny_compare.folder / "runs" / cell
+            damage(folder / name)
+            if name not in ("cell.json", "config.yaml"):  # of YAML a part may be whole
+                assert damaged(folder) == [name]
+        tiny_compare.said.clear()
+        after = tiny_compare(*COMMAND).figures
+        told = "\n".join(tiny_compare.said)
+        assert "fixmatch, seed 0: metrics.json is damaged, and made again" in told
+        assert "fixmatch, seed 1: scores.npz is damaged, and made again" in told
+        assert all(is_done(tiny_compare.folder / "runs" / cell) for cell in DAMAGED.values())
+        assert [row["last"] for row in after["rows"]] == [row["last"] for row in before["rows"]]
+        assert after["failed"] == after["missing"] == []
 
 
 @pytest.mark.parametrize(

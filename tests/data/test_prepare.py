@@ -424,6 +424,7 @@ def camvid_like(server, monkeypatch, tmp_path):
 
 
 def test_camvid(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(prepare, "FEW", 0)  # in processes, as of a real one
     camvid_like(server, monkeypatch, tmp_path).open()
     assert prepared("camvid", tmp_path / "root", "data.split=1/8") == 0
     dataset = CamVid(DataConfig(root=str(tmp_path / "root"), split="1/8"))
