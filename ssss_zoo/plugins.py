@@ -123,7 +123,8 @@ def stands_in(name: str, method: type) -> bool:
 
 def implements(method: type) -> list[str]:
     """The hooks that a method class answers."""
-    return [name for name in HOOKS if name in marked(method)]
+    answered = marked(method)
+    return [name for name in HOOKS if name in answered]
 
 
 def providers(config: Config) -> dict[str, list[str]]:

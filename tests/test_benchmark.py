@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.plugins import installed
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "step.py"
 CLASSES = 5
@@ -234,8 +233,8 @@ def test_a_measurement_has_the_figures_that_scripts_read(with_loop, step):
     assert (found["engine_over_loop"] is None) == (not with_loop)
 
 
-@pytest.mark.parametrize("name", sorted(set(installed("methods")) - set(OPTIONS)))  # those without a loop of their own
-def test_every_other_method_can_be_measured_against_the_floor(name, step):
+@pytest.mark.parametrize("name", ["augseg", "prevmatch", "stpp"])  # without a loop of their own, each of another make
+def test_methods_without_a_loop_can_be_measured_against_the_floor(name, step):
     assert step.measure([f"method={name}", *TINY], 1, CLASSES, with_loop=False)["step_ms"] > 0
 
 

@@ -123,14 +123,13 @@ def test_a_package_passes_its_own_tests(package):
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 30
 
 
-def test_a_package_is_listed_has_a_card_and_its_recipe_counts(package):
-    folder, environment = package
+def test_a_package_is_listed_has_a_card_and_its_recipe_counts(package, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(package[0])
 
     def ssss(*arguments: str) -> str:
-        command = [sys.executable, "-m", "ssss_zoo.cli", *arguments]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        capsys.readouterr()
+        assert command_line(arguments) == 0
+        return capsys.readouterr().out
 
     assert "their_idea" in ssss("list", "methods")
     assert "Their idea" in ssss("card", "their_idea")

@@ -220,6 +220,7 @@ def test_decode_takes_changed_features_as_channel_dropout_needs() -> None:
     assert not torch.allclose(silent.logits, net(image).logits)
 
 
+@pytest.mark.slow
 def test_the_network_is_one_graph_for_the_compiler() -> None:
     net = small().eval()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
