@@ -12,6 +12,11 @@ from torch import Tensor
 from ssss_zoo.records import IGNORE
 
 
+def import_torchmetrics() -> None:
+    """Once takes seconds; before a time is measured, so that they are no part of it."""
+    import torchmetrics.classification  # noqa: F401
+
+
 def confusion_matrix(num_classes: int, device: torch.device) -> Any:
     """A torchmetrics confusion matrix (truth in rows) that leaves IGNORE pixels out."""
     from torchmetrics.classification import MulticlassConfusionMatrix

@@ -24,6 +24,7 @@ from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.health import Health
 from ssss_zoo.job import LAST, Job
 from ssss_zoo.machine import environment, peak_memory
+from ssss_zoo.metrics import import_torchmetrics
 from ssss_zoo.place import flat_config
 from ssss_zoo.record_files import FORMAT
 from ssss_zoo.records import Progress, Stage, StageResult
@@ -569,6 +570,7 @@ class Training:
         val = self.job.dataset.val
         areas = self.job.dataset.areas(val)
         largest = max(range(len(val)), key=areas.__getitem__)
+        import_torchmetrics()
         begin = time.perf_counter()
         self.job.evaluator(self.networks(), val[largest : largest + 1])
         self.evaluation_seconds = (time.perf_counter() - begin) * sum(areas) / areas[largest]
