@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from ssss_zoo.cli import KINDS, beside, command_line
 from ssss_zoo.data.shapes import CLASSES
 
-pytestmark = pytest.mark.xdist_group("cli")  # one worker, so that the run that most look at is made once
 WORDS = [
     "method=farcluss", "dataset=shapes", "train.steps=4", "train.batch=2", "train.crop=[32,32]", "train.threads=1",
     "train.workers=0", "train.device=cpu", "train.log_every=1", "train.eval_every=2", "train.checkpoint_every=2",

@@ -9,7 +9,7 @@ import pytest
 
 from ssss_zoo.plugins import CHOSEN, implements, installed, load
 from ssss_zoo.testing import MethodContract
-from ssss_zoo.testing.methods import LONG, finite, first_and_last
+from ssss_zoo.testing.methods import LONG, SITUATIONS, finite, first_and_last
 
 METHODS = sorted(installed("methods"))
 
@@ -20,15 +20,22 @@ class TestEveryMethod(MethodContract):
         return request.param
 
     test_it_mixes_with_others_or_is_refused_in_one_line = None  # all pairs are tried below
+    test_it_takes_what_data_and_settings_bring = None  # and all situations
 
 
-def pairs():
-    """All ordered pairs; two of three are tried with the slow tests alone."""
-    for number, pair in enumerate(itertools.permutations(METHODS, 2)):
-        yield pytest.param(*pair, marks=() if number % 3 == 0 else pytest.mark.slow)
+def a_third(cases):
+    """Two of three are tried with the slow tests alone."""
+    for number, case in enumerate(cases):
+        yield pytest.param(*case, marks=() if number % 3 == 0 else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("first", "second"), pairs())
+@pytest.mark.parametrize(("name", "situation"), a_third(itertools.product(METHODS, SITUATIONS)))
+def test_every_method_takes_what_data_and_settings_bring(name, situation, tiny_run):
+    made = tiny_run(f"method={name}", LONG, *SITUATIONS[situation])
+    assert finite([*made.steps(1), *made.steps(1, first=29)])
+
+
+@pytest.mark.parametrize(("first", "second"), a_third(itertools.permutations(METHODS, 2)))
 def test_every_pair_runs_or_is_refused_in_one_line(first, second, tiny_run):
     losses = first_and_last(tiny_run, f"method={first}+{second}", LONG)
     assert losses is None or finite(losses)

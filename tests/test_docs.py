@@ -286,6 +286,7 @@ def test_hooks_of_the_readme_are_all_of_them():
     assert all(f"`{hook}`" in table for hook in CHOSEN)
 
 
+@pytest.mark.slow  # `.ci/run` builds it, too
 @pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="the extra docs is not installed")
 def test_the_site_is_built_without_a_warning(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
