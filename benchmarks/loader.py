@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssss_zoo.config import resolve, square
+from ssss_zoo.config.schema import resolve, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.memory import InMemory
-from ssss_zoo.data.stream import Crops, make_stream
-from ssss_zoo.job import open_dataset
-from ssss_zoo.plugins import load
+from ssss_zoo.data.loading.cache import InMemory
+from ssss_zoo.data.loading.crops import Crops, make_stream
+from ssss_zoo.engine.registry import load
+from ssss_zoo.train.setup import open_dataset
 
 ROUNDS = 5
 

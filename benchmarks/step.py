@@ -47,20 +47,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssss_zoo import contrast
-from ssss_zoo.augment import Strong, box_mask, paste, random_boxes, random_flip
-from ssss_zoo.config import Config, resolve, square
+from ssss_zoo.config.schema import Config, resolve, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.engine import Engine, seed_draws
+from ssss_zoo.engine.registry import build_methods
+from ssss_zoo.engine.step import Engine, seed_draws
 from ssss_zoo.errors import UserError
-from ssss_zoo.job import Job
-from ssss_zoo.losses import ohem
-from ssss_zoo.machine import peak_memory
 from ssss_zoo.models.contract import Network
-from ssss_zoo.plugins import build_methods
-from ssss_zoo.records import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
-from ssss_zoo.runs import make_job, make_training
-from ssss_zoo.training import WATCHED_STEPS
+from ssss_zoo.toolkit import contrast
+from ssss_zoo.toolkit.augment import Strong, box_mask, paste, random_boxes, random_flip
+from ssss_zoo.toolkit.losses import ohem
+from ssss_zoo.toolkit.types import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
+from ssss_zoo.train.device import peak_memory
+from ssss_zoo.train.run import make_job, make_training
+from ssss_zoo.train.setup import Job
+from ssss_zoo.train.trainer import WATCHED_STEPS
 
 METHODS = ("supervised", "fixmatch", "unimatch", "farcluss")
 DEFAULTS = ("dataset=camvid", "model.weights=none")  # what the words of the command line are laid over

@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo import specs
-from ssss_zoo.config import Config
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.config.parse import READERS
+from ssss_zoo.config.schema import Config
+from ssss_zoo.engine.catalog import card, first_sentence, hooks, listing
+from ssss_zoo.engine.registry import ALWAYS, HOOKS
 from ssss_zoo.errors import UserError
-from ssss_zoo.listing import card, first_sentence, hooks, listing
-from ssss_zoo.plugins import ALWAYS, HOOKS
-from ssss_zoo.reading import READERS
-from ssss_zoo.recipes import recipes
+from ssss_zoo.toolkit import hookspecs
 
 EXAMPLES = Path(__file__).parent / "examples" / "hooks.py"
 
@@ -80,8 +80,8 @@ def imports_of(text: str, source: str) -> list[str]:
 
 def rule_of(hook: str) -> str:
     """How answers combine, as the hook's mark and its text say."""
-    text = " ".join((getattr(specs, hook).__doc__ or "").split())
-    if getattr(specs, hook).ssss_zoo_spec["firstresult"]:
+    text = " ".join((getattr(hookspecs, hook).__doc__ or "").split())
+    if getattr(hookspecs, hook).ssss_zoo_spec["firstresult"]:
         return "the first answer counts"
     known = {"multiplied": "answers are multiplied", "summed": "terms are summed"}
     return next((said for word, said in known.items() if word in text), "everybody is asked")
@@ -89,7 +89,7 @@ def rule_of(hook: str) -> str:
 
 def hook_page(hook: str) -> str:
     """Signature, text, combination, users and smallest example of a hook."""
-    function = getattr(specs, hook)
+    function = getattr(hookspecs, hook)
     item = next(one for one in hooks() if one["name"] == hook)
     users = ", ".join(f"[`{name}`](../methods/{name}.md)" for name in item["answered_by"]) or "nobody yet"
     signature = re.sub(r"(?:[a-z_]+\.)+(?=[A-Za-z])", "", str(inspect.signature(function))).replace("'", "")
@@ -113,8 +113,10 @@ def hook_page(hook: str) -> str:
 
 def words_of(hook: str) -> str:
     """Links to the records and teachers that the hook's signature names."""
-    text = str(inspect.signature(getattr(specs, hook)))
-    known = {one: one.__module__ for one in map(vars(specs).get, re.findall(r"[A-Z]\w+", text)) if inspect.isclass(one)}
+    text = str(inspect.signature(getattr(hookspecs, hook)))
+    known = {
+        one: one.__module__ for one in map(vars(hookspecs).get, re.findall(r"[A-Z]\w+", text)) if inspect.isclass(one)
+    }
     ours = {one.__name__: place for one, place in known.items() if place.startswith("ssss_zoo.")}
     links = (f"[`{name}`](../words.md#{place}.{name})" for name, place in ours.items())
     return ", ".join(links) or "plain tensors and networks"
@@ -127,8 +129,10 @@ def text_of(thing: Any) -> str:
 
 def hook_index() -> str:
     """All hooks in the order in which they are asked."""
-    rows = [f"| [`{hook}`]({hook}.md) | {first_sentence(getattr(specs, hook))} | {rule_of(hook)} |" for hook in HOOKS]
-    head = ["# Hooks", "", text_of(specs), "", "| hook | what it decides | combination |"]
+    rows = [
+        f"| [`{hook}`]({hook}.md) | {first_sentence(getattr(hookspecs, hook))} | {rule_of(hook)} |" for hook in HOOKS
+    ]
+    head = ["# Hooks", "", text_of(hookspecs), "", "| hook | what it decides | combination |"]
     head.append("|---|---|---|")
     return "\n".join([*head, *rows, ""])
 

@@ -9,20 +9,20 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ssss_zoo.comparison.main import CompareResult
-from ssss_zoo.comparison.main import compare as compare_words
-from ssss_zoo.comparison.report import write_report
+from ssss_zoo.comparison.compare import CompareResult
+from ssss_zoo.comparison.compare import compare as compare_words
+from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.search import Found
 from ssss_zoo.comparison.search import search as search_words
 from ssss_zoo.comparison.study import flat_words
-from ssss_zoo.config import Config, resolve
+from ssss_zoo.config.parse import told_where
+from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.engine.registry import build_methods, make_manager
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.inspection import inspect_words
-from ssss_zoo.plugins import build_methods, make_manager
-from ssss_zoo.reading import told_where
-from ssss_zoo.rescore import evaluate_run
-from ssss_zoo.runs import RunResult
-from ssss_zoo.runs import run as run_config
+from ssss_zoo.train.inspect_step import inspect_words
+from ssss_zoo.train.reevaluate import evaluate_run
+from ssss_zoo.train.run import RunResult
+from ssss_zoo.train.run import run as run_config
 
 __all__ = [
     "CompareResult", "Config", "Found", "Interrupted", "RunResult", "UserError", "compare", "configure", "evaluate",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.records import Batch, Labelled, Progress, Unlabelled
+from ssss_zoo.toolkit.types import Batch, Labelled, Progress, Unlabelled
 
 START = Progress(0, 10, 5)
 BOXES = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssss_zoo import plugins
-from ssss_zoo.config import resolve
+from ssss_zoo.config.schema import resolve
+from ssss_zoo.engine import registry as plugins
 from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
 
 

@@ -48,8 +48,8 @@ def test_these_names_stay():
     for name in PUBLIC:
         assert getattr(ssss_zoo, name) is getattr(api, name)
         assert getattr(ssss_zoo, name).__doc__
-    with pytest.raises(AttributeError, match="no attribute 'train'"):
-        _ = ssss_zoo.train
+    with pytest.raises(AttributeError, match="no attribute 'trainer'"):
+        _ = ssss_zoo.trainer
 
 
 def test_importing_the_package_loads_no_torch():

@@ -15,7 +15,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.augment import (
+from ssss_zoo.config.schema import AugmentConfig
+from ssss_zoo.toolkit.augment import (
     BRIGHTNESS,
     CONTRAST,
     HUE,
@@ -29,7 +30,6 @@ from ssss_zoo.augment import (
     random_flip,
     turn_hue,
 )
-from ssss_zoo.config import AugmentConfig
 
 GREY = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ssss_zoo import checkpoint
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import as_yaml, resolve
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.schema import as_yaml, resolve
 from ssss_zoo.testing.tiny import make_method, words
+from ssss_zoo.train import checkpoint
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -204,7 +204,7 @@ def stopped(ssss, tmp_path, monkeypatch):
 
 def break_loss(patch: pytest.MonkeyPatch, step: int) -> None:
     """Make the labelled loss infinite in a step (1-based; the rehearsal comes before the first)."""
-    from ssss_zoo import losses
+    from ssss_zoo.toolkit import losses
 
     calls, true_loss = [], losses.cross_entropy
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.augment import box_mask
-from ssss_zoo.boxes import centred_boxes, half_boxes, toggled_boxes
+from ssss_zoo.toolkit.augment import box_mask
+from ssss_zoo.toolkit.cutmix_boxes import centred_boxes, half_boxes, toggled_boxes
 
 SIDE, MANY = 321, 20_000
 

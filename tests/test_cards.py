@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import resolve
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.layers import method_recipe, recipes, release_layers
+from ssss_zoo.config.schema import resolve
+from ssss_zoo.engine.catalog import card
+from ssss_zoo.engine.registry import implements, installed, load
 from ssss_zoo.errors import UserError
-from ssss_zoo.listing import card
-from ssss_zoo.plugins import implements, installed, load
-from ssss_zoo.recipes import method_recipe, recipes, release_layers
-from ssss_zoo.tracking import flat
+from ssss_zoo.train.tracking import flat
 
 HEADINGS = ["Idea", "Hooks", "Knobs", "Cost", "Classes", "Published", "Deviations", "Citation"]
-OURS = sorted(name for name, point in installed("methods").items() if point.module.startswith("ssss_plugins"))
+OURS = sorted(name for name, point in installed("methods").items() if point.module.startswith("ssss_zoo.plugins"))
 every_method = pytest.mark.parametrize("name", OURS)
 
 

@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from ssss_zoo import checkpoint
-from ssss_zoo.checkpoint import (
+from ssss_zoo.errors import UserError
+from ssss_zoo.record_files import FORMAT, State
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.checkpoint import (
     find_folder,
     load_state,
     load_typed,
@@ -26,8 +28,6 @@ from ssss_zoo.checkpoint import (
     write_json,
     write_text,
 )
-from ssss_zoo.errors import UserError
-from ssss_zoo.record_files import FORMAT, State
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -107,7 +107,7 @@ def test_tied_weights_are_saved(tmp_path):
 def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(name, tmp_path, monkeypatch):
     save(tmp_path / "last", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(f"ssss_zoo.checkpoint.{name}", fails(FULL))
+        patch.setattr(f"ssss_zoo.train.checkpoint.{name}", fails(FULL))
         with pytest.raises(UserError) as caught:
             save(tmp_path / "last", 2)
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'last'}: ")
@@ -125,7 +125,7 @@ def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(what, tmp
     code = (
         "import resource, sys, torch\n"
         "from pathlib import Path\n"
-        "from ssss_zoo.checkpoint import save_folder\n"
+        "from ssss_zoo.train.checkpoint import save_folder\n"
         "from ssss_zoo.errors import UserError\n"
         "folder = Path(sys.argv[1])\n"
         "small, large = torch.zeros(3), torch.zeros(200_000)\n"
@@ -190,7 +190,7 @@ def kill_at(stop: str, patch: pytest.MonkeyPatch) -> None:
     elif stop == "mkdir":
         patch.setattr(Path, "mkdir", fails(Killed()))
     else:
-        patch.setattr(f"ssss_zoo.checkpoint.{stop}", fails(Killed()))
+        patch.setattr(f"ssss_zoo.train.checkpoint.{stop}", fails(Killed()))
 
 
 def test_a_half_written_folder_is_never_found(tmp_path):
@@ -401,7 +401,7 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
     assert names(tmp_path) == ["metrics.json"]
 
 
-@pytest.mark.parametrize("where", ["ssss_zoo.checkpoint.sync", "ssss_zoo.checkpoint.os.replace"])
+@pytest.mark.parametrize("where", ["ssss_zoo.train.checkpoint.sync", "ssss_zoo.train.checkpoint.os.replace"])
 def test_a_disk_that_refuses_leaves_the_old_small_file_and_one_line(where, tmp_path, monkeypatch):
     file = tmp_path / "config.yaml"
     write_text(file, "old")
@@ -416,7 +416,7 @@ def test_a_kill_while_a_small_file_is_written_leaves_the_old_one(tmp_path, monke
     file = tmp_path / "config.yaml"
     write_text(file, "old")
     with monkeypatch.context() as patch:
-        patch.setattr("ssss_zoo.checkpoint.os.replace", fails(Killed()))
+        patch.setattr("ssss_zoo.train.checkpoint.os.replace", fails(Killed()))
         with pytest.raises(Killed):
             write_text(file, "new")
     assert file.read_text() == "old"

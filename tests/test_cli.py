@@ -14,8 +14,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from ssss_zoo.cli import KINDS, beside, command_line
-from ssss_zoo.data.shapes import CLASSES
+from ssss_zoo.commands.cli import KINDS, beside, command_line
+from ssss_zoo.data.benchmarks.shapes import CLASSES
 
 WORDS = [
     "method=farcluss", "dataset=shapes", "train.steps=4", "train.batch=2", "train.crop=[32,32]", "train.threads=1",
@@ -31,7 +31,7 @@ def made(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     given = ["output=out", "tracking.uri=sqlite:///runs/mlflow.db", *WORDS]
     done = subprocess.run(
-        [sys.executable, "-m", "ssss_zoo.cli", "run", "--trace", *given], cwd=place, capture_output=True, text=True,
+        [sys.executable, "-m", "ssss_zoo", "run", "--trace", *given], cwd=place, capture_output=True, text=True,
         env=os.environ | {"COLUMNS": "200"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -167,7 +167,7 @@ def test_the_trace_shows_each_hook_of_the_first_steps_with_who_answered(made):
 
 
 def test_mlflow_has_the_runs_last_figures(made):
-    from ssss_zoo.tracking import open_store
+    from ssss_zoo.train.tracking import open_store
 
     client = open_store(f"sqlite:///{made.place / 'runs' / 'mlflow.db'}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
@@ -298,7 +298,10 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(words, expected, ssss, 
 
 def test_a_mistake_is_one_line_in_a_process_of_its_own_too(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "ssss_zoo.cli", "run", "method=fixmach"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "ssss_zoo", "run", "method=fixmach"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert done.stdout == ""
@@ -313,7 +316,7 @@ def test_a_command_or_flag_that_is_not_there_is_exit_code_2(ssss):
 
 
 def test_our_own_faults_are_not_dressed_up_as_the_users(monkeypatch):
-    monkeypatch.setattr("ssss_zoo.listing.listing", lambda kind: 1 / 0)
+    monkeypatch.setattr("ssss_zoo.engine.catalog.listing", lambda kind: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command_line(["list"])
 
@@ -328,7 +331,7 @@ def test_the_console_script_is_the_command_line():
     from importlib.metadata import entry_points
 
     (script,) = entry_points(group="console_scripts", name="ssss")
-    assert script.value == "ssss_zoo.cli:main"
+    assert script.value == "ssss_zoo.commands.cli:main"
     assert Path(sys.executable).with_name("ssss").exists()
 
 
@@ -341,7 +344,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(ssss, monkeypatch):
     def stop(config):
         raise Interrupted("stopped at step 3 of 9; the same command with resume=true goes on")
 
-    monkeypatch.setattr("ssss_zoo.runs.run", stop)
+    monkeypatch.setattr("ssss_zoo.train.run.run", stop)
     done = ssss("run", "method=supervised")
     assert done.code == 130
     assert done.err == "ssss: stopped at step 3 of 9; the same command with resume=true goes on\n"

@@ -16,12 +16,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.config import Config, TrainConfig, as_yaml, one_of_each, resolve, square
+from ssss_zoo.config.layers import recipes, release_layers
+from ssss_zoo.config.parse import merge, nest, read_file, read_value, read_words
+from ssss_zoo.config.schema import Config, TrainConfig, as_yaml, one_of_each, resolve, square
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
-from ssss_zoo.place import output_folder
-from ssss_zoo.reading import merge, nest, read_file, read_value, read_words
-from ssss_zoo.recipes import recipes, release_layers
-from ssss_zoo.tracking import flat
+from ssss_zoo.train.run_folder import output_folder
+from ssss_zoo.train.tracking import flat
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,7 +70,7 @@ def test_the_method_file_wins_over_the_data_set_file(tmp_path, monkeypatch):
     (tmp_path / "m.yaml").write_text(text)
     (tmp_path / "d.yaml").write_text("train: {batch: 2, crop: 50}\noptim: {lr: 0.1}\n")
     monkeypatch.setattr(
-        "ssss_zoo.recipes.recipes", lambda kind: {"md"[kind == "dataset"]: tmp_path / f"{kind[0]}.yaml"}
+        "ssss_zoo.config.layers.recipes", lambda kind: {"md"[kind == "dataset"]: tmp_path / f"{kind[0]}.yaml"}
     )
     config = resolve(["method=m", "dataset=d"])
     assert (config.train.crop, config.train.batch, config.optim.lr) == ([50], 3, 0.3)
@@ -97,7 +97,7 @@ def test_a_method_and_a_data_set_without_a_file_are_taken_by_name():
 
 def test_a_method_file_may_name_other_plugins_than_itself(tmp_path, monkeypatch):
     (tmp_path / "mix.yaml").write_text("plugins: [unimatch, fixmatch]\n")
-    monkeypatch.setattr("ssss_zoo.recipes.recipes", lambda kind: {"mix": tmp_path / "mix.yaml"})
+    monkeypatch.setattr("ssss_zoo.config.layers.recipes", lambda kind: {"mix": tmp_path / "mix.yaml"})
     assert resolve(["method=mix", "train.steps=1"]).plugins.names == ["unimatch", "fixmatch"]
 
 
@@ -578,7 +578,7 @@ def made_of(method: str) -> list[str]:
 @pytest.mark.parametrize("dataset", recipes("dataset"))
 def test_every_recipe_resolves_and_has_the_options_that_it_is_given(dataset, tmp_path):
     """Of every method, for this data set."""
-    from ssss_zoo.plugins import build_methods
+    from ssss_zoo.engine.registry import build_methods
 
     for method in recipes("method"):
         config = resolve([f"method={method}", f"dataset={dataset}"])
@@ -616,7 +616,7 @@ def with_release():
 
 @pytest.mark.parametrize(("method", "dataset"), with_release())
 def test_release_lays_its_switches_over_the_recipe_and_nothing_else(method, dataset):
-    from ssss_zoo.plugins import build_methods
+    from ssss_zoo.engine.registry import build_methods
 
     plain, released = (resolve([f"method={name}", f"dataset={dataset}"]) for name in (method, f"{method}:release"))
     assert released.method == f"{method}:release"

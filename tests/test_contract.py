@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from ssss_zoo.plugins import CHOSEN, implements, installed, load
+from ssss_zoo.engine.registry import CHOSEN, implements, installed, load
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.methods import LONG, SITUATIONS, finite, first_and_last
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from ssss_zoo import contrast
-from ssss_zoo.contrast import Anchors, ClassBank, Prototypes
+from ssss_zoo.toolkit import contrast
+from ssss_zoo.toolkit.contrast import Anchors, ClassBank, Prototypes
 
 seeds = st.integers(0, 2**31 - 1)
 quick = settings(max_examples=30, deadline=None)

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ssss_zoo.diary import FOLDER, PHOTO, WIDEST, fitted, undisturbed
-from ssss_zoo.plugins import installed
-from ssss_zoo.records import Progress
-from ssss_zoo.runs import run
+from ssss_zoo.engine.registry import installed
+from ssss_zoo.toolkit.types import Progress
+from ssss_zoo.train.pseudo_label_snapshots import FOLDER, PHOTO, WIDEST, fitted, undisturbed
+from ssss_zoo.train.run import run
 
 METHODS = sorted(installed("methods"))
 LATE = Progress(5, 6, 3)

@@ -20,16 +20,16 @@ from PIL import Image
 
 import ssss_zoo
 from ssss_zoo import api
-from ssss_zoo.cli import command_line, main
+from ssss_zoo.commands.cli import command_line, main
 from ssss_zoo.comparison import launch
-from ssss_zoo.comparison.cell import run_cell
-from ssss_zoo.config import Config
-from ssss_zoo.data import camvid, shapes
-from ssss_zoo.place import flat_config
-from ssss_zoo.plugins import CHOSEN, HOOKS, installed
+from ssss_zoo.comparison.run_one import run_cell
+from ssss_zoo.config.schema import Config
+from ssss_zoo.data.benchmarks import camvid, shapes
+from ssss_zoo.engine.registry import CHOSEN, HOOKS, installed
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.tiny import make_method
 from ssss_zoo.testing.tiny import words as tiny_words
+from ssss_zoo.train.run_folder import flat_config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -57,7 +57,7 @@ def test_every_hook_and_every_method_has_a_page():
         page = made[f"hooks/{hook}.md"]
         assert f"def {hook}(self" in page, "no smallest example"
         assert len(page.split("```")[2]) > 150, "a hook without a text"
-        for argument in inspect.signature(getattr(generate.specs, hook)).parameters:
+        for argument in inspect.signature(getattr(generate.hookspecs, hook)).parameters:
             assert argument in page
 
 
@@ -105,7 +105,7 @@ def test_the_drawing_of_a_step_follows_the_engine(tiny_shelf, tiny_run):
 
 def speaks(hook, asked):
     """A function with the hook's name that notes that it was asked."""
-    arguments = "progress" if "progress" in inspect.signature(getattr(generate.specs, hook)).parameters else "info"
+    arguments = "progress" if "progress" in inspect.signature(getattr(generate.hookspecs, hook)).parameters else "info"
     space = {"note": lambda: asked.append(hook)}
     exec(f"def {hook}(self, {arguments}): note()", space)
     return space[hook]

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from ssss_zoo.engine.registry import installed
 from ssss_zoo.errors import UserError
-from ssss_zoo.plugins import installed
-from ssss_zoo.records import (
+from ssss_zoo.testing.tiny import Rig, TinyNet, make_method
+from ssss_zoo.toolkit.hookspecs import hookimpl
+from ssss_zoo.toolkit.teachers import EMATeacher, PeerTeacher, SelfTeacher
+from ssss_zoo.toolkit.types import (
     IGNORE,
     Batch,
     CutMix,
@@ -26,10 +29,7 @@ from ssss_zoo.records import (
     View,
     Views,
 )
-from ssss_zoo.runs import run
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher
-from ssss_zoo.testing.tiny import Rig, TinyNet, make_method
+from ssss_zoo.train.run import run
 
 START = Progress(0, 10, 5)
 SIDE = 8  # of the images in here

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.config import EvaluateConfig, resolve
+from ssss_zoo.config.schema import EvaluateConfig, resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluation import Evaluator, Images, nearest_multiple, starts, whole
-from ssss_zoo.records import IGNORE, Output, Sample
+from ssss_zoo.evaluation.evaluator import Evaluator, Images, nearest_multiple, starts, whole
+from ssss_zoo.toolkit.types import IGNORE, Output, Sample
 
 CPU = torch.device("cpu")
 SETTINGS = EvaluateConfig()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssss_zoo.health import COLLAPSED, STARVED, Health, labelled_histogram
-from ssss_zoo.records import IGNORE, PseudoLabel, Sample
+from ssss_zoo.toolkit.types import IGNORE, PseudoLabel, Sample
+from ssss_zoo.train.pseudo_label_stats import COLLAPSED, STARVED, Health, labelled_histogram
 
 CPU = torch.device("cpu")
 EVEN = np.array([1 / 3] * 3)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ssss_zoo.cli import command_line
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.engine.registry import installed
 from ssss_zoo.errors import UserError
-from ssss_zoo.inspection import FRAME, framed, grey, inspect_words, look_at, row_of, share_used
-from ssss_zoo.plugins import installed
-from ssss_zoo.records import PseudoLabel
-from ssss_zoo.runs import run
 from ssss_zoo.testing.tiny import words
+from ssss_zoo.toolkit.types import PseudoLabel
+from ssss_zoo.train.inspect_step import FRAME, framed, grey, inspect_words, look_at, row_of, share_used
+from ssss_zoo.train.run import run
 
 
 @pytest.fixture

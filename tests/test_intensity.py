@@ -10,8 +10,8 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch.testing import assert_close
 
-from ssss_zoo import intensity
-from ssss_zoo.intensity import OPERATIONS, RandomIntensity
+from ssss_zoo.toolkit import intensity
+from ssss_zoo.toolkit.intensity import OPERATIONS, RandomIntensity
 
 
 def photo(seed: int = 0, side: int = 40) -> np.ndarray:

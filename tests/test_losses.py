@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.config import LossConfig
-from ssss_zoo.losses import (
+from ssss_zoo.config.schema import LossConfig
+from ssss_zoo.toolkit.losses import (
     consistency,
     cross_entropy,
     divisor,
@@ -25,7 +25,7 @@ from ssss_zoo.losses import (
     squared_error,
     supervised_loss,
 )
-from ssss_zoo.records import IGNORE, PseudoLabel
+from ssss_zoo.toolkit.types import IGNORE, PseudoLabel
 
 NORMALISERS = ("valid", "kept", "weight", "all", "kept_share")
 SEEDS = st.integers(0, 2**31)

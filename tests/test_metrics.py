@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from ssss_zoo.metrics import confusion_matrix, counting, iou_per_class, mean_iou, summary
-from ssss_zoo.records import IGNORE
+from ssss_zoo.evaluation.metrics import confusion_matrix, counting, iou_per_class, mean_iou, summary
+from ssss_zoo.toolkit.types import IGNORE
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.augment import random_boxes
-from ssss_zoo.mixing import Mixing, chain, partner_rows, true_label
-from ssss_zoo.records import CutMix, Labelled, PseudoLabel
+from ssss_zoo.toolkit.augment import random_boxes
+from ssss_zoo.toolkit.mixing import Mixing, chain, partner_rows, true_label
+from ssss_zoo.toolkit.types import CutMix, Labelled, PseudoLabel
 
 SIZE = (3, 4, 5)
 FULL = torch.tensor([[[0, 0, 4, 5]]] * 3)

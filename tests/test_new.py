@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import resolve
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.commands.new import named, new
+from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.new import named, new
 from ssss_zoo.testing.tiny import make_rig, words
 
 ROOT = Path(__file__).parents[1]

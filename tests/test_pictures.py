@@ -10,11 +10,23 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from ssss_zoo.config import EvaluateConfig
+from ssss_zoo.config.schema import EvaluateConfig
 from ssss_zoo.data.classes import palette
-from ssss_zoo.evaluation import Evaluator
-from ssss_zoo.pictures import CHECK, GAP, LINE, WIDEST, WRONG, coloured, cut, panels, predictions, spread, void_colours
-from ssss_zoo.records import IGNORE, Output, Sample
+from ssss_zoo.evaluation.evaluator import Evaluator
+from ssss_zoo.evaluation.figures import (
+    CHECK,
+    GAP,
+    LINE,
+    WIDEST,
+    WRONG,
+    coloured,
+    cut,
+    panels,
+    predictions,
+    spread,
+    void_colours,
+)
+from ssss_zoo.toolkit.types import IGNORE, Output, Sample
 
 
 class Drawn:

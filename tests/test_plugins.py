@@ -15,11 +15,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo import plugins
-from ssss_zoo.config import Config, as_yaml, resolve
-from ssss_zoo.errors import UserError
-from ssss_zoo.listing import listing
-from ssss_zoo.plugins import (
+from ssss_zoo.config.schema import Config, as_yaml, resolve
+from ssss_zoo.engine import registry as plugins
+from ssss_zoo.engine.catalog import listing
+from ssss_zoo.engine.registry import (
     ALWAYS,
     CHOSEN,
     HOOKS,
@@ -33,9 +32,10 @@ from ssss_zoo.plugins import (
     stands_in,
     who_answers,
 )
-from ssss_zoo.records import Progress, PseudoLabel, Views
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.errors import UserError
 from ssss_zoo.testing.tiny import make_method
+from ssss_zoo.toolkit.hookspecs import hookimpl
+from ssss_zoo.toolkit.types import Progress, PseudoLabel, Views
 
 BUILT_IN = {"farcluss", "fixmatch", "supervised", "unimatch"}
 
@@ -47,8 +47,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 import torch
 from torch import Tensor
-from ssss_zoo.records import PseudoLabel
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.toolkit.types import PseudoLabel
+from ssss_zoo.toolkit.hookspecs import hookimpl
 
 class Helper:
     pass
@@ -171,7 +171,7 @@ def test_an_unknown_data_set_or_network_names_the_nearest():
 def test_a_broken_plugin_is_listed_as_broken_and_hurts_nobody_else(add_entry_points):
     add_entry_points(
         EntryPoint("gone", "no_such_package.at_all:Thing", "ssss_zoo.methods"),
-        EntryPoint("renamed", "ssss_plugins.baselines.fixmatch:NoSuchClass", "ssss_zoo.methods"),
+        EntryPoint("renamed", "ssss_zoo.plugins.baselines.fixmatch:NoSuchClass", "ssss_zoo.methods"),
     )
     found = {item["name"]: item for item in listing("methods")}
     assert found.keys() >= {*BUILT_IN, "gone", "renamed"}
@@ -210,15 +210,15 @@ def test_a_third_party_method_works_as_a_built_in_one_does(add_entry_points):
 def test_only_what_is_selected_is_imported():
     code = (
         "import sys\n"
-        "from ssss_zoo.config import resolve\n"
-        "from ssss_zoo.plugins import build_methods, installed, make_manager\n"
+        "from ssss_zoo.config.schema import resolve\n"
+        "from ssss_zoo.engine.registry import build_methods, installed, make_manager\n"
         "config = resolve(['method=supervised'])\n"
         "make_manager(config, build_methods(config))\n"
         "assert 'farcluss' in installed('methods')\n"
-        "print(*sorted(name for name in sys.modules if name.startswith('ssss_plugins.')))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('ssss_zoo.plugins.')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["ssss_plugins.baselines", "ssss_plugins.baselines.supervised"]
+    assert done.stdout.split() == ["ssss_zoo.plugins.baselines", "ssss_zoo.plugins.baselines.supervised"]
 
 
 # --- a file of one's own --------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_a_recipe_of_a_package_lies_beside_its_module(tmp_path, monkeypatch):
     (tmp_path / "their_methods/clever.yaml").write_text("optim: {lr: 0.25}\n")
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("clever", "their_methods.idea:Mine", "ssss_zoo.methods")
-    monkeypatch.setattr("ssss_zoo.recipes.entry_points", lambda group: [point])
+    monkeypatch.setattr("ssss_zoo.config.layers.entry_points", lambda group: [point])
     assert configured("method=clever").optim.lr == 0.25
     assert configured("method=fixmatch+clever").optim.lr == 0.25
 

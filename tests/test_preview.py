@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.pictures import void_colours
-from ssss_zoo.preview import fitted, histogram, masked
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.commands.preview import fitted, histogram, masked
+from ssss_zoo.evaluation.figures import void_colours
 
 
 class Drawn:

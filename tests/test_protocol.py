@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import protocol_settings, resolve
-from ssss_zoo.data import known
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.config.schema import protocol_settings, resolve
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.known import KnownList, known_lists
+from ssss_zoo.data.benchmarks import published_splits as known
+from ssss_zoo.data.benchmarks.published_splits import KnownList, known_lists
 from ssss_zoo.errors import UserError
-from ssss_zoo.protocol import check_family, describe, name_of
-from ssss_zoo.recipes import recipes
+from ssss_zoo.evaluation.protocol import check_family, describe, name_of
 
 NAMES = sorted(recipes("protocol"))
 

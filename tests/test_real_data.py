@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.plugins import installed
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.engine.registry import installed
 
 CAMVID = Path(os.environ.get("SSSS_TEST_CAMVID", Path(__file__).parents[2] / "shared" / "data" / "camvid"))
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 
-from ssss_zoo import checkpoint
-from ssss_zoo.cli import command_line
+from ssss_zoo.commands.cli import command_line
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, Metrics, TrainingState, check_record, read_metrics, read_record
-from ssss_zoo.rescore import evaluate_run
 from ssss_zoo.testing.tiny import words
-from ssss_zoo.tracking import read_lines
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.reevaluate import evaluate_run
+from ssss_zoo.train.tracking import read_lines
 
 SCORES = {"miou": 0.5, "iou": {"sky": 0.5, "sea": None}, "pixel_accuracy": 0.75}
 VAL = {"step": 4, "network": "student", **SCORES, "student": SCORES}

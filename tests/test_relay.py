@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo import specs
-from ssss_zoo.defaults import Defaults
+from ssss_zoo.engine.defaults import Defaults
+from ssss_zoo.engine.hooks import Relay, check_answer, describe, product, trace_line
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.records import CutMix, Output, Progress, PseudoLabel, Seen, View, Views
-from ssss_zoo.relay import Relay, check_answer, describe, product, trace_line
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import SelfTeacher
+from ssss_zoo.toolkit import hookspecs
+from ssss_zoo.toolkit.hookspecs import hookimpl
+from ssss_zoo.toolkit.teachers import SelfTeacher
+from ssss_zoo.toolkit.types import CutMix, Output, Progress, PseudoLabel, Seen, View, Views
 
 B, C, H, W = 2, 3, 4, 5
 PROGRESS = Progress(3, 10, 5)
@@ -38,7 +38,7 @@ def connected(*plugins: Any) -> Relay:
     """A relay to some plugins, the leftmost asked first."""
     relay = Relay()
     manager = pluggy.PluginManager("ssss_zoo")
-    manager.add_hookspecs(specs)
+    manager.add_hookspecs(hookspecs)
     for plugin in reversed(plugins):
         manager.register(plugin)
     relay.connect(manager.hook)
@@ -63,7 +63,7 @@ class Weights:
 
 
 NOTHING, SILENT = Weights(None, None, None), Weights(None, None, None)
-REGULARIZE = dict.fromkeys(inspect.signature(specs.regularize).parameters)
+REGULARIZE = dict.fromkeys(inspect.signature(hookspecs.regularize).parameters)
 
 
 def pixel_weight(relay: Relay) -> Tensor:
@@ -118,7 +118,7 @@ def test_the_first_answer_that_is_not_none_is_the_pseudo_label():
             return self.label
 
     one, two = some_label(), some_label()
-    asked = dict.fromkeys(inspect.signature(specs.pseudo_label).parameters)
+    asked = dict.fromkeys(inspect.signature(hookspecs.pseudo_label).parameters)
     assert connected(Says(None), Says(one), Says(two)).pseudo_label(**asked) is one
 
 
@@ -129,7 +129,7 @@ def test_a_view_is_as_it_was_where_nobody_refines_it():
             return other
 
     seen, other = a_seen(), a_seen()
-    asked = dict.fromkeys(inspect.signature(specs.refine).parameters) | {"seen": seen}
+    asked = dict.fromkeys(inspect.signature(hookspecs.refine).parameters) | {"seen": seen}
     assert connected().refine(**asked) is seen
     assert connected(Refines()).refine(**asked) is other
 

@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ssss_zoo import checkpoint
-from ssss_zoo.config import resolve
-from ssss_zoo.engine import Engine
+from ssss_zoo.config.schema import resolve
+from ssss_zoo.engine.registry import installed
+from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.plugins import installed
-from ssss_zoo.records import Stage
-from ssss_zoo.runs import run
 from ssss_zoo.testing.tiny import make_method
+from ssss_zoo.toolkit.types import Stage
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.run import run
 
 METHODS = sorted(installed("methods"))
 LONG = ("train.steps=18", "train.checkpoint_every=9", "train.eval_every=6")  # about 3 steps an epoch: late terms too
@@ -201,7 +201,7 @@ def test_a_teacher_and_modules_of_a_method_come_back(ran, broken_off, stop):
 
 
 def test_two_students_come_back_as_two(tiny_shelf, ran, broken_off, stop):
-    from ssss_zoo.teacher import PeerTeacher
+    from ssss_zoo.toolkit.teachers import PeerTeacher
 
     peers = make_method(
         make_students=lambda self, make_network: [make_network(), make_network()],
@@ -334,8 +334,8 @@ SCRIPT = """
 import sys
 from ssss_zoo.testing import tiny
 tiny.install()
-from ssss_zoo.config import resolve
-from ssss_zoo.runs import run
+from ssss_zoo.config.schema import resolve
+from ssss_zoo.train.run import run
 run(resolve(tiny.words(*sys.argv[1:])))
 """
 
@@ -581,7 +581,7 @@ def test_a_signal_in_the_last_step_of_a_run_without_evaluation_ends_a_finished_r
 
 def test_the_rehearsal_leaves_no_trace(tiny_config, tmp_path, monkeypatch):
     """What the first step starts from is what was made, though a step was rehearsed before."""
-    from ssss_zoo.training import Training
+    from ssss_zoo.train.trainer import Training
 
     seen = []
     original = Training.rehearse

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from ssss_zoo.comparison.search import Found
-from ssss_zoo.screen import Screen, duration, iou_table
 from ssss_zoo.text import visible
+from ssss_zoo.train.console import Screen, duration, iou_table
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,19 @@ import torch
 from safetensors.torch import load_file
 from test_resume import SCRIPT, assert_same, differences, left_by
 
-from ssss_zoo import checkpoint, lock, training
-from ssss_zoo.engine import Engine
+from ssss_zoo import lock
+from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.evaluation import Evaluator
+from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.lock import Busy, owned
-from ssss_zoo.machine import PROCESSES
-from ssss_zoo.replay import replay
-from ssss_zoo.runs import run
 from ssss_zoo.stopping import SIGNALS, Stop, unheard
 from ssss_zoo.testing.tiny import TinyData, make_method
-from ssss_zoo.training import Training
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train import trainer as training
+from ssss_zoo.train.device import PROCESSES
+from ssss_zoo.train.replay import replay
+from ssss_zoo.train.run import run
+from ssss_zoo.train.trainer import Training
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -292,7 +294,7 @@ def test_a_killed_loader_is_one_line_and_costs_no_step(go, tmp_path, monkeypatch
 
 
 def test_that_a_run_is_finished_is_written_last(go, tmp_path, monkeypatch):
-    from ssss_zoo import runs
+    from ssss_zoo.train import run as runs
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "picture", lambda job, training: fail(RuntimeError("killed"))())

@@ -8,56 +8,36 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from ssss_zoo import specs
-from ssss_zoo.plugins import HOOKS, MARK, installed
+from ssss_zoo.engine.registry import HOOKS, MARK, installed
+from ssss_zoo.toolkit import hookspecs
 
 ROOT = Path(__file__).parents[1]
 CORE = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ssss_zoo").rglob("*.py")}
 METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__init__.py"]
 EVERYTHING = [*CORE.values(), *METHODS]
 
-LAYERS = (  # a module imports from lines above its own, or from its own group in [...]
+LAYERS = (  # a module imports from lines above its own, or from its own folder
     "text stopping",
     "errors",
-    "yaml_text record_files",
-    "reading lock",
-    "recipes",
-    "config records contrast",
-    "losses metrics teacher augment boxes checkpoint screen machine [data] [models]",
-    "mixing intensity",
-    "specs relay evaluation health tracking protocol",
-    "defaults pictures place",
-    "engine plugins",
-    "listing job diary snapshot",
-    "training rescore preview",
-    "dataset_tools",
-    "runs",
-    "inspection replay",
-    "comparison",
-    "api new templates",
-    "cli",
-    "testing",
+    "record_files lock",
+    "config",
+    "toolkit",
+    "models data",
+    "engine evaluation",
+    "train",
+    "comparison testing",
+    "api",
+    "commands",
+    "__main__",
 )
-MAY_USE = {
-    "records",
-    "losses",
-    "contrast",
-    "teacher",
-    "errors",
-    "specs",
-    "augment",
-    "boxes",
-    "intensity",
-    "mixing",
-    "evaluation",
-    "metrics",
-}  # what a method may import
+MAY_USE = ("ssss_zoo.errors", "ssss_zoo.toolkit", "ssss_zoo.evaluation")  # what a method may import from
 LONGEST, SHORT = 40, 12  # lines of a function at most; lines from which on a public one must say what it does
 
 
@@ -86,12 +66,11 @@ def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 
 def place(module: str) -> tuple[int, str]:
-    """The layer of a module and the group that it shares it with."""
+    """The layer of a module and the folder, or the module, that it is in it."""
     name = module.removeprefix("ssss_zoo").lstrip(".").split(".")[0]
     for depth, line in enumerate(LAYERS):
-        for group in re.findall(r"\[[^]]*\]|\w+", line):
-            if name in group.strip("[]").split():
-                return depth, group
+        if name in line.split():
+            return depth, name
     raise AssertionError(f"ssss_zoo/{name}: give it a place in LAYERS of {Path(__file__).name}")
 
 
@@ -100,10 +79,12 @@ def place(module: str) -> tuple[int, str]:
 
 def points_down(module: str, other: str) -> bool:
     """Whether `module` may import `other`."""
+    if other.startswith(("ssss_zoo.plugins", "ssss_zoo.configs")):
+        return False
     if other.startswith("ssss_zoo."):
         here, there = place(module), place(other)
         return there[0] < here[0] or there == here
-    return not other.startswith(("ssss_plugins", "ssss_configs"))
+    return True
 
 
 def test_imports_point_down():
@@ -117,25 +98,50 @@ def test_imports_point_down():
 
 
 def test_the_engine_knows_neither_plugins_nor_run_nor_data():
-    found = set(imports(CORE["ssss_zoo.engine"]))
-    assert not {name for name in found if name.startswith(("ssss_zoo.plugins", "ssss_zoo.runs", "ssss_zoo.data"))}
+    found = set(imports(CORE["ssss_zoo.engine.step"]))
+    above = ("ssss_zoo.engine.registry", "ssss_zoo.plugins", "ssss_zoo.train", "ssss_zoo.data")
+    assert not {name for name in found if name.startswith(above)}
 
 
 def test_methods_use_only_the_words_made_for_them_and_never_each_other():
-    allowed = {f"ssss_zoo.{name}" for name in MAY_USE}
     assert [
         f"{path.name} imports {other}"
         for path in METHODS
         for other in imports(path)
-        if other.startswith("ssss_") and other not in allowed
+        if other.startswith("ssss_") and not other.startswith(MAY_USE)
     ] == []
 
 
 def test_every_method_file_is_an_entry_point_and_every_entry_point_a_file():
     modules = {point.value.partition(":")[0] for point in installed("methods").values()
-               if point.value.startswith("ssss_plugins")}  # fmt: skip
-    files = {"ssss_plugins." + ".".join(path.relative_to(ROOT / "plugins").with_suffix("").parts) for path in METHODS}
+               if point.value.startswith("ssss_zoo.plugins")}  # fmt: skip
+    files = {
+        "ssss_zoo.plugins." + ".".join(path.relative_to(ROOT / "plugins").with_suffix("").parts) for path in METHODS
+    }
     assert modules == files
+
+
+def test_every_folder_is_a_package_that_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for top in ("ssss_zoo", "plugins", "configs")
+               for path in (ROOT / top).rglob("*") if path.suffix in (".py", ".yaml")}  # fmt: skip
+    named = {".".join(folder.parts) for folder in folders}
+    named = {name if name.startswith("ssss_zoo") else f"ssss_zoo.{name}" for name in named}
+    assert set(project["packages"]) == named
+
+
+def test_no_folder_hides_a_public_function():
+    """Each public name is what it was once every module is imported."""
+    code = (
+        "import importlib, pkgutil, ssss_zoo\n"
+        "for module in pkgutil.walk_packages(ssss_zoo.__path__, 'ssss_zoo.'):\n"
+        "    if not module.name.endswith('__main__'):\n"
+        "        importlib.import_module(module.name)\n"
+        "from types import ModuleType\n"
+        "print([name for name in ssss_zoo.__all__ if isinstance(getattr(ssss_zoo, name), ModuleType)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_no_star_imports_and_no_asserts_on_tuples():
@@ -208,12 +214,12 @@ def test_every_function_of_the_core_is_typed():
 
 
 def arguments(hook: str) -> list[str]:
-    return list(inspect.signature(getattr(specs, hook)).parameters)
+    return list(inspect.signature(getattr(hookspecs, hook)).parameters)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_every_hook_says_how_answers_combine_what_comes_back_and_what_silence_means(hook):
-    function = getattr(specs, hook)
+    function = getattr(hookspecs, hook)
     words = " ".join((function.__doc__ or "").split())
     first = function.ssss_zoo_spec["firstresult"]
     assert ("The first answer counts" in words) == first
@@ -229,9 +235,9 @@ def test_every_hook_says_how_answers_combine_what_comes_back_and_what_silence_me
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_specification_takes_no_default_values_and_does_nothing(hook):
-    parameters = inspect.signature(getattr(specs, hook)).parameters.values()
+    parameters = inspect.signature(getattr(hookspecs, hook)).parameters.values()
     assert all(parameter.default is inspect.Parameter.empty for parameter in parameters)
-    (definition,) = [f for name, f in functions(CORE["ssss_zoo.specs"]) if name == hook]
+    (definition,) = [f for name, f in functions(CORE["ssss_zoo.toolkit.hookspecs"]) if name == hook]
     assert [type(node) for node in definition.body] == [ast.Expr]  # its docstring
 
 
@@ -247,8 +253,8 @@ def test_an_implementation_names_arguments_of_its_specification_without_defaults
 
 
 def test_every_hook_is_answered_by_some_method_or_by_the_defaults():
-    from ssss_zoo.defaults import Defaults
-    from ssss_zoo.plugins import implements, load
+    from ssss_zoo.engine.defaults import Defaults
+    from ssss_zoo.engine.registry import implements, load
 
     answered = set(implements(Defaults))
     for name in installed("methods"):
@@ -257,7 +263,7 @@ def test_every_hook_is_answered_by_some_method_or_by_the_defaults():
 
 
 def test_the_mark_is_the_one_that_pluggy_leaves():
-    from ssss_zoo.defaults import Defaults
+    from ssss_zoo.engine.defaults import Defaults
 
     assert hasattr(Defaults.make_students, MARK)
 
@@ -266,7 +272,7 @@ def test_the_mark_is_the_one_that_pluggy_leaves():
 
 
 def commands() -> list[str]:
-    from ssss_zoo.cli import main
+    from ssss_zoo.commands.cli import main
 
     return sorted(main.commands)
 
@@ -274,7 +280,7 @@ def commands() -> list[str]:
 def test_help_imports_nothing_heavy():
     code = (
         "import sys, json\n"
-        "from ssss_zoo.cli import command_line\n"
+        "from ssss_zoo.commands.cli import command_line\n"
         "heavy = {'torch', 'numpy', 'mlflow', 'kornia', 'timm', 'omegaconf', 'yaml', 'rich', 'pluggy'}\n"
         "for words in json.loads(sys.argv[1]):\n"
         "    code = command_line(words)\n"
@@ -288,7 +294,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_every_command_says_what_it_does():
-    from ssss_zoo.cli import main
+    from ssss_zoo.commands.cli import main
 
     assert {"run", "config", "list", "evaluate"} <= set(main.commands)
     for name, command in main.commands.items():

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.records import Output, Progress
-from ssss_zoo.teacher import EMATeacher, PeerTeacher, SelfTeacher, average_, predict, warmed_decay
+from ssss_zoo.toolkit.teachers import EMATeacher, PeerTeacher, SelfTeacher, average_, predict, warmed_decay
+from ssss_zoo.toolkit.types import Output, Progress
 
 IMAGE = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
 

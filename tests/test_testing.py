@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssss_zoo import plugins
-from ssss_zoo.config import DataConfig, resolve
+from ssss_zoo.config.schema import DataConfig, resolve
+from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing import DatasetContract, MethodContract
+from ssss_zoo.testing.gpu_sync import Waits
 from ssss_zoo.testing.tiny import TinyData, make_rig, shelf, words
-from ssss_zoo.testing.waits import Waits
 
 HEAD = """
 from dataclasses import dataclass, field
@@ -19,9 +19,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from ssss_zoo.records import PseudoLabel, Labelled, Output, Unlabelled, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, Labeller, predict
+from ssss_zoo.toolkit.types import PseudoLabel, Labelled, Output, Unlabelled, Views
+from ssss_zoo.toolkit.hookspecs import hookimpl
+from ssss_zoo.toolkit.teachers import EMATeacher, Labeller, predict
 
 """
 BODY = """

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.config import Config, resolve
+from ssss_zoo.config.schema import Config, resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.tracking import History, Tracker, flat, open_store, read_lines, store_name
+from ssss_zoo.train.tracking import History, Tracker, flat, open_store, read_lines, store_name
 
 TAGS = {"method": "fixmatch", "seed": "0"}
 
@@ -138,7 +138,7 @@ def test_a_full_disk_on_resuming_is_one_line_and_loses_no_line(tmp_path):
         "import resource, sys\n"
         "from pathlib import Path\n"
         "from ssss_zoo.errors import UserError\n"
-        "from ssss_zoo.tracking import History\n"
+        "from ssss_zoo.train.tracking import History\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
         "    History(Path(sys.argv[1]), 90)\n"
@@ -236,7 +236,7 @@ def test_a_run_resumed_against_another_store_begins_a_run_there(store, warnings)
 
 
 def test_a_configuration_of_more_than_a_hundred_keys_is_tracked(store, warnings):
-    from ssss_zoo.plugins import build_methods
+    from ssss_zoo.engine.registry import build_methods
 
     large = resolve(["method=farcluss+unimatch+fixmatch+supervised", f"tracking.uri={store}"])
     build_methods(large)
@@ -353,8 +353,8 @@ def test_a_store_that_is_lost_on_the_way_is_one_warning(store, tmp_path, warning
 def test_a_fresh_store_is_made_once_by_runs_that_start_at_once(tmp_path):
     code = (
         "import sys\n"
-        "from ssss_zoo.config import resolve\n"
-        "from ssss_zoo.tracking import Tracker\n"
+        "from ssss_zoo.config.schema import resolve\n"
+        "from ssss_zoo.train.tracking import Tracker\n"
         "tracker = Tracker(resolve([f'tracking.uri={sys.argv[1]}']), {'process': sys.argv[2]}, None)\n"
         "tracker.log({'loss': 1.0}, 1)\n"
         "tracker.finish('FINISHED', [])\n"

@@ -17,9 +17,9 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
-from ssss_zoo.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION, Strong, StrongDraw
-from ssss_zoo.config import AugmentConfig
-from ssss_zoo.data.shapes import draw_scene
+from ssss_zoo.config.schema import AugmentConfig
+from ssss_zoo.data.benchmarks.shapes import draw_scene
+from ssss_zoo.toolkit.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION, Strong, StrongDraw
 
 MANY = 6
 

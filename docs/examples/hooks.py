@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo import records
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, Teacher
+from ssss_zoo.toolkit import EMATeacher, Teacher, hookimpl, types
 
 
 # --8<-- [start:setup]
@@ -21,13 +19,13 @@ class Setup:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def setup(self, info: records.RunInfo) -> dict[str, nn.Module]:
+    def setup(self, info: types.RunInfo) -> dict[str, nn.Module]:
         self.memory = nn.Module()
         self.memory.register_buffer("confident", torch.zeros(info.num_classes))
         return {"setup_example": self.memory}
 
     @hookimpl
-    def pixel_weight(self, label: records.PseudoLabel, stream: str) -> None:
+    def pixel_weight(self, label: types.PseudoLabel, stream: str) -> None:
         if stream == "unlabelled":  # asked of CutMix partners and labelled views as well
             self.memory.confident.index_add_(0, label.ids.flatten(), (label.confidence > 0.9).flatten().float())
 
@@ -64,10 +62,10 @@ class PlanStages:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def plan_stages(self, info: records.RunInfo) -> Generator[records.Stage, records.StageResult, None]:
+    def plan_stages(self, info: types.RunInfo) -> Generator[types.Stage, types.StageResult, None]:
         half = max(info.steps // 2, 1)
-        yield records.Stage("first", steps=half)
-        yield records.Stage("second", steps=half, restart=False)
+        yield types.Stage("first", steps=half)
+        yield types.Stage("second", steps=half, restart=False)
 
 
 @dataclass(eq=False)
@@ -77,8 +75,8 @@ class MakeViews:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def make_views(self) -> records.Views:
-        return records.Views((records.View("weak", "weak", share=0.5), records.View("strong", share=0.5)))
+    def make_views(self) -> types.Views:
+        return types.Views((types.View("weak", "weak", share=0.5), types.View("strong", share=0.5)))
 
 
 @dataclass(eq=False)
@@ -88,8 +86,8 @@ class PseudoLabel:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def pseudo_label(self, probs: Tensor, valid: Tensor) -> records.PseudoLabel:
-        return records.PseudoLabel(probs, probs.max(dim=1).values, valid)
+    def pseudo_label(self, probs: Tensor, valid: Tensor) -> types.PseudoLabel:
+        return types.PseudoLabel(probs, probs.max(dim=1).values, valid)
 
 
 @dataclass(eq=False)
@@ -99,7 +97,7 @@ class PixelWeight:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def pixel_weight(self, label: records.PseudoLabel) -> Tensor:
+    def pixel_weight(self, label: types.PseudoLabel) -> Tensor:
         return label.confidence
 
 
@@ -110,7 +108,7 @@ class Refine:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def refine(self, seen: records.Seen) -> records.Seen:
+    def refine(self, seen: types.Seen) -> types.Seen:
         agrees = seen.output.logits.max(dim=1).indices == seen.label.ids
         return replace(seen, weight=seen.weight * torch.where(agrees, 0.5, 1.0))
 
@@ -122,7 +120,7 @@ class ClassWeight:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def class_weight(self, label: records.PseudoLabel, num_classes: int) -> Tensor:
+    def class_weight(self, label: types.PseudoLabel, num_classes: int) -> Tensor:
         counts = torch.zeros(num_classes, device=label.confidence.device)
         counts.index_add_(0, label.ids.flatten(), label.valid.flatten().float())
         weights = counts.clamp(min=1).rsqrt() * (counts > 0)
@@ -136,7 +134,7 @@ class Regularize:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def regularize(self, labelled_output: records.Output) -> dict[str, Tensor]:
+    def regularize(self, labelled_output: types.Output) -> dict[str, Tensor]:
         return {"small_features": 1e-4 * labelled_output.features.square().mean()}
 
 

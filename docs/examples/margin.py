@@ -5,9 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssss_zoo.errors import check_range
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher
+from ssss_zoo.toolkit import EMATeacher, check_range, hookimpl
 
 
 @dataclass(eq=False)

@@ -11,12 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.boxes import centred_boxes
-from ssss_zoo.errors import check_range
-from ssss_zoo.intensity import RandomIntensity
-from ssss_zoo.records import CutMix, Progress, PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, warmed_decay
+from ssss_zoo.toolkit import (
+    CutMix, EMATeacher, Progress, PseudoLabel, RandomIntensity, View, Views, centred_boxes, check_range, hookimpl,
+    warmed_decay,
+)  # fmt: skip
 
 INJECTED, MIXED = (8.0, 2.0), (4.0, 4.0)  # of Beta, what a box leaves of the image: release
 SMALLEST = 1e-6  # smallest log C: one class alone has no entropy

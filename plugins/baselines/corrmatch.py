@@ -12,13 +12,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssss_zoo.augment import channel_dropout, random_boxes
-from ssss_zoo.contrast import device_generator, one_hot
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.losses import consistency
-from ssss_zoo.records import CutMix, Labelled, Output, PseudoLabel, RunInfo, Seen, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import SelfTeacher
+from ssss_zoo.toolkit import (
+    CutMix, Labelled, Output, PseudoLabel, RunInfo, Seen, SelfTeacher, View, Views, channel_dropout, check_choice,
+    check_range, consistency, device_generator, hookimpl, one_hot, random_boxes,
+)  # fmt: skip
 
 SURE = "corrmatch_sure"  # the note of where a view's weight was above 0 before regions grew
 AT_ONCE = 16  # regions that are brought to full size together; bounds memory, changes nothing

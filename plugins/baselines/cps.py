@@ -10,11 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.boxes import toggled_boxes
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.records import CutMix, PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import PeerTeacher
+from ssss_zoo.toolkit import (
+    CutMix, PeerTeacher, PseudoLabel, View, Views, check_choice, check_range, hookimpl, toggled_boxes,
+)  # fmt: skip
 
 
 @dataclass(eq=False)

@@ -8,12 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssss_zoo.boxes import toggled_boxes
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.losses import squared_error
-from ssss_zoo.records import CutMix, PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher
+from ssss_zoo.toolkit import (
+    CutMix, EMATeacher, PseudoLabel, View, Views, check_choice, check_range, hookimpl, squared_error, toggled_boxes,
+)  # fmt: skip
 
 
 @dataclass(eq=False)

@@ -10,13 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo import contrast
-from ssss_zoo.augment import random_boxes
-from ssss_zoo.errors import check_range
-from ssss_zoo.losses import fewest_with_mass
-from ssss_zoo.records import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, Teacher, average_, warmed_decay
+from ssss_zoo.toolkit import (
+    NO_CLASS, CutMix, EMATeacher, Labelled, Output, Progress, Prototypes, PseudoLabel, RunInfo, Seen, Teacher, View,
+    Views, as_cells, average_, check_range, directions, draw_anchors, fewest_with_mass, hookimpl, info_nce, one_hot,
+    projection_head, random_boxes, to_grid, warmed_decay,
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -45,9 +43,9 @@ class ESL:
 
     @hookimpl
     def setup(self, info: RunInfo) -> dict[str, nn.Module]:
-        self.head = contrast.projection_head(info.feature_dim, self.contrast_dim)
+        self.head = projection_head(info.feature_dim, self.contrast_dim)
         self.slow_head = copy.deepcopy(self.head).requires_grad_(False).eval()
-        self.centres = contrast.Prototypes(info.num_classes, self.contrast_dim)
+        self.centres = Prototypes(info.num_classes, self.contrast_dim)
         return {"esl_head": self.head, "esl_slow_head": self.slow_head, "esl_centres": self.centres}
 
     @hookimpl
@@ -83,24 +81,24 @@ class ESL:
         if self.contrast_weight == 0 or progress.epoch < self.contrast_epochs:
             return None
         grid = labelled_output.features.shape[-2:]
-        mask = contrast.to_grid(labelled.mask, *grid)
+        mask = to_grid(labelled.mask, *grid)
         shown = [view for view in views if view.view.perturb is None]
         ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
-        features = contrast.directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
+        features = directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
         told = [teacher(labelled.image), *([weak] if weak else [])]
-        means = contrast.directions(self.slow_head.eval(), [output.features for output in told])
+        means = directions(self.slow_head.eval(), [output.features for output in told])
         members = torch.cat([mask, *([self.sure_ids(label, grid)] if label else [])])
         classes = len(self.centres.known)
-        self.centres.update(means, contrast.as_cells(contrast.one_hot(members, classes)), self.contrast_momentum)
+        self.centres.update(means, as_cells(one_hot(members, classes)), self.contrast_momentum)
         vectors, known = self.centres.vectors.clone(), self.centres.known.clone()
-        anchors = contrast.draw_anchors(ids, classes, self.contrast_anchors)
-        loss = contrast.info_nce(features, anchors, vectors, known, self.contrast_temperature)
+        anchors = draw_anchors(ids, classes, self.contrast_anchors)
+        loss = info_nce(features, anchors, vectors, known, self.contrast_temperature)
         return {"esl_contrast": self.contrast_weight * loss}
 
     def sure_ids(self, label: PseudoLabel, grid: torch.Size) -> Tensor:
         """The likeliest class of each feature cell that is sure, NO_CLASS elsewhere; (B, h, w)."""
         sure = label.valid & (label.confidence >= self.contrast_confidence)
-        return contrast.to_grid(torch.where(sure, label.ids, contrast.NO_CLASS), *grid)
+        return to_grid(torch.where(sure, label.ids, NO_CLASS), *grid)
 
     @hookimpl
     def after_step(self, progress: Progress) -> None:

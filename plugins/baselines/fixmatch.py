@@ -8,11 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssss_zoo.augment import random_boxes
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.records import CutMix, PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, SelfTeacher
+from ssss_zoo.toolkit import (
+    CutMix, EMATeacher, PseudoLabel, SelfTeacher, View, Views, check_choice, check_range, hookimpl, random_boxes,
+)  # fmt: skip
 
 
 @dataclass(eq=False)

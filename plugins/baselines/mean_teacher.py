@@ -9,11 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.errors import check_range
-from ssss_zoo.losses import squared_error
-from ssss_zoo.records import PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher
+from ssss_zoo.toolkit import EMATeacher, PseudoLabel, View, Views, check_range, hookimpl, squared_error
 
 
 @dataclass(eq=False)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate as resize
 
-from ssss_zoo import contrast
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.records import Labelled, Output, RunInfo
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.toolkit import (
+    NEVER, NO_CLASS, ClassBank, Labelled, Output, RunInfo, anchor_mean, as_cells, check_choice, check_range,
+    draw_anchors, draw_members, hookimpl, projection_head, unit,
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -38,8 +38,8 @@ class PixCon:
 
     @hookimpl
     def setup(self, info: RunInfo) -> dict[str, nn.Module]:
-        self.head = contrast.projection_head(info.feature_dim, self.dim)
-        self.bank = contrast.ClassBank(info.num_classes, self.memory, self.dim)
+        self.head = projection_head(info.feature_dim, self.dim)
+        self.bank = ClassBank(info.num_classes, self.memory, self.dim)
         return {"pixcon_head": self.head, "pixcon_memory": self.bank}
 
     @hookimpl
@@ -52,12 +52,12 @@ class PixCon:
             labelled_output.logits.float(), grid, mode="bilinear", align_corners=True
         )  # both as the release
         guess = logits.max(dim=1).indices
-        ids = truth if self.admit == "all" else torch.where(guess == truth, truth, contrast.NO_CLASS)
+        ids = truth if self.admit == "all" else torch.where(guess == truth, truth, NO_CLASS)
         with torch.autocast(maps.device.type, enabled=False):
-            cells = contrast.as_cells(contrast.unit(self.head(maps)))
-            drawn = contrast.draw_anchors(ids.flatten(), len(self.bank.filled), self.per_class)
+            cells = as_cells(unit(self.head(maps)))
+            drawn = draw_anchors(ids.flatten(), len(self.bank.filled), self.per_class)
             admitted = cells[drawn.cells]  # (C, A, D)
-            some = contrast.draw_members(drawn.drawn.flatten().unsqueeze(0), self.anchors)
+            some = draw_members(drawn.drawn.flatten().unsqueeze(0), self.anchors)
             rows, counted = some.cells[0], some.drawn[0]
             anchors, own = admitted.flatten(0, 1)[rows], rows // admitted.shape[1]
             loss = bank_nce(anchors, own, counted, self.bank, self.temperature)
@@ -65,7 +65,7 @@ class PixCon:
         return {"pixcon": self.weight * loss}
 
 
-def bank_nce(anchors: Tensor, own: Tensor, counted: Tensor, bank: contrast.ClassBank, temperature: float) -> Tensor:
+def bank_nce(anchors: Tensor, own: Tensor, counted: Tensor, bank: ClassBank, temperature: float) -> Tensor:
     """-log of the share that an anchor's own class has of sum exp(a . v / temperature) over the memory, mean over the
     counted anchors whose class the memory knows; 0, connected to the graph, without any.
 
@@ -73,6 +73,6 @@ def bank_nce(anchors: Tensor, own: Tensor, counted: Tensor, bank: contrast.Class
     """
     there = bank.there()  # (C, M)
     similarity = torch.einsum("nd,cmd->ncm", anchors, bank.vectors.clone()) / temperature
-    each = similarity.masked_fill(~there, contrast.NEVER).logsumexp(dim=2)  # (N, C): the sum over each class's memory
+    each = similarity.masked_fill(~there, NEVER).logsumexp(dim=2)  # (N, C): the sum over each class's memory
     loss = each.logsumexp(dim=1) - each.gather(1, own.unsqueeze(1)).squeeze(1)
-    return contrast.anchor_mean(loss.unsqueeze(0), (counted & there[own, 0]).unsqueeze(0), class_mean=False)
+    return anchor_mean(loss.unsqueeze(0), (counted & there[own, 0]).unsqueeze(0), class_mean=False)

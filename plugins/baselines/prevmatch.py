@@ -11,12 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.losses import consistency
-from ssss_zoo.mixing import true_label
-from ssss_zoo.records import Labelled, Progress, PseudoLabel, RunInfo, Seen, Unlabelled, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import predict
+from ssss_zoo.toolkit import (
+    Labelled, Progress, PseudoLabel, RunInfo, Seen, Unlabelled, Views, check_choice, check_range, consistency,
+    hookimpl, predict, true_label,
+)  # fmt: skip
 
 
 @dataclass(eq=False)

@@ -12,10 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssss_zoo.contrast import device_generator
-from ssss_zoo.errors import check_range
-from ssss_zoo.records import Output, Seen
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.toolkit import Output, Seen, check_range, device_generator, hookimpl
 
 TOP = 4  # agents that are ranked; release
 AT_ONCE = 32  # channels that are mixed at image size together; bounds memory, changes nothing

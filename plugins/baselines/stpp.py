@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ssss_zoo.augment import box_mask, random_boxes
-from ssss_zoo.errors import UserError, check_choice, check_range
-from ssss_zoo.evaluation import whole
-from ssss_zoo.metrics import iou_per_class, mean_iou
-from ssss_zoo.records import IGNORE, Labelled, Progress, RunInfo, Sample, Stage, StageResult, Views
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.evaluation.evaluator import whole
+from ssss_zoo.evaluation.metrics import iou_per_class, mean_iou
+from ssss_zoo.toolkit import (
+    IGNORE, Labelled, Progress, RunInfo, Sample, Stage, StageResult, UserError, Views, box_mask, check_choice,
+    check_range, hookimpl, random_boxes,
+)  # fmt: skip
 
 log = logging.getLogger("ssss_zoo")
 

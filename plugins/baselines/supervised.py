@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ssss_zoo.records import Views
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.toolkit import Views, hookimpl
 
 
 @dataclass(eq=False)

@@ -10,13 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo import contrast
-from ssss_zoo.boxes import half_boxes
-from ssss_zoo.errors import check_range
-from ssss_zoo.losses import percentile
-from ssss_zoo.records import CutMix, Labelled, Output, Progress, RunInfo, Seen, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, Teacher, average_, predict, warmed_decay
+from ssss_zoo.toolkit import (
+    NO_CLASS, Anchors, ClassBank, CutMix, EMATeacher, Labelled, Output, Progress, RunInfo, Seen, Teacher, View,
+    Views, as_cells, average_, check_range, device_generator, draw_members, half_boxes, hookimpl, percentile,
+    predict, to_grid, unit, warmed_decay,
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -53,7 +51,7 @@ class U2PL:
     def setup(self, info: RunInfo) -> dict[str, nn.Module]:
         self.head = representation_head(info.feature_dim, self.dim)
         self.slow_head = copy.deepcopy(self.head).requires_grad_(False)
-        self.bank = contrast.ClassBank(info.num_classes, self.memory, self.dim)
+        self.bank = ClassBank(info.num_classes, self.memory, self.dim)
         return {"u2pl_head": self.head, "u2pl_slow_head": self.slow_head, "u2pl_memory": self.bank}
 
     @hookimpl
@@ -94,9 +92,9 @@ class U2PL:
         told = seen.notes["u2pl"] if "u2pl" in seen.notes else second_look(teacher, labelled, seen)
         features = torch.cat([labelled_output.features, seen.output.features]).float()
         with torch.autocast(features.device.type, enabled=False):
-            own = contrast.as_cells(contrast.unit(self.head(features)))  # (N, D)
+            own = as_cells(unit(self.head(features)))  # (N, D)
             with torch.no_grad():
-                slow = contrast.as_cells(self.slow_head.train()(told.features.float()))
+                slow = as_cells(self.slow_head.train()(told.features.float()))
             sure, unsure, ids = self.sort_pixels(labelled, seen, told, progress)
             return {"u2pl_contrast": self.contrast_weight * self.loss_over_classes(own, slow, ids, sure, unsure, told)}
 
@@ -108,11 +106,11 @@ class U2PL:
         entropy, valid, left = entropies(told, seen), seen.label.valid, self.left(progress)
         low = valid & (entropy <= percentile(entropy, valid, left))
         high = valid & (entropy >= percentile(entropy, valid, 100 - left))
-        known = labelled.mask != contrast.NO_CLASS
+        known = labelled.mask != NO_CLASS
         grid = told.features.shape[-2:]
 
         def cells(one: Tensor, other: Tensor) -> Tensor:
-            return contrast.to_grid(torch.cat([one, other]), *grid).flatten()
+            return to_grid(torch.cat([one, other]), *grid).flatten()
 
         return cells(known, low), cells(known, high), cells(labelled.mask, seen.label.ids)
 
@@ -123,12 +121,12 @@ class U2PL:
         step's negatives first, as the release does. own: (N, D) of length 1; slow: (N, D) as the head gives them: a
         class's positive is the direction of their mean, in which long ones count for more (release)."""
         number = torch.arange(told.logits.shape[1], device=ids.device)
-        probs = contrast.as_cells(contrast.to_grid(told.logits.float().softmax(dim=1), *told.features.shape[-2:])).T
+        probs = as_cells(to_grid(told.logits.float().softmax(dim=1), *told.features.shape[-2:])).T
         mine = (ids == number.unsqueeze(1)) & sure  # (C, N)
-        far = contrast.draw_members(self.negative_cells(probs, ids, unsure), self.pushed)
-        self.bank.push(contrast.unit(slow)[far.cells], far.drawn)
-        anchors = contrast.draw_members(mine & (probs > self.anchor_floor), self.anchors)
-        positive = contrast.unit(mine.float() @ slow / mine.sum(dim=1, keepdim=True).clamp(min=1))  # (C, D)
+        far = draw_members(self.negative_cells(probs, ids, unsure), self.pushed)
+        self.bank.push(unit(slow)[far.cells], far.drawn)
+        anchors = draw_members(mine & (probs > self.anchor_floor), self.anchors)
+        positive = unit(mine.float() @ slow / mine.sum(dim=1, keepdim=True).clamp(min=1))  # (C, D)
         present = mine.any(dim=1)
         memory = (~present).to(torch.int8).sort(stable=True).indices if self.release_bugs else number
         speaks = number < present.sum() if self.release_bugs else present
@@ -137,11 +135,11 @@ class U2PL:
         total = torch.where(counted, losses, 0.0).sum() / present.sum().clamp(min=1)
         return total * (present.sum() > 1)
 
-    def class_losses(self, own: Tensor, anchors: contrast.Anchors, positive: Tensor, memory: Tensor) -> Tensor:
+    def class_losses(self, own: Tensor, anchors: Anchors, positive: Tensor, memory: Tensor) -> Tensor:
         """(C,): -log softmax of the positive among it and `negatives` of a memory, mean over `anchors` draws with
         replacement; memory: (C,) the class whose memory each takes. Of no meaning without an anchor or a negative."""
         where, shape = own.device, (len(memory), self.anchors)
-        draw = torch.rand(*shape, generator=contrast.device_generator(where), device=where)
+        draw = torch.rand(*shape, generator=device_generator(where), device=where)
         pick = (draw * anchors.drawn.sum(dim=1, keepdim=True)).long()  # drawn cells come first
         anchor = own[anchors.cells.gather(1, pick)]  # (C, A, D)
         negatives = self.bank.sample(memory, self.anchors * self.negatives).unflatten(1, (-1, self.negatives))

@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ssss_zoo.augment import channel_dropout, random_boxes
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.records import CutMix, PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import SelfTeacher
+from ssss_zoo.toolkit import (
+    CutMix, PseudoLabel, SelfTeacher, View, Views, channel_dropout, check_choice, check_range, hookimpl,
+    random_boxes,
+)  # fmt: skip
 
 
 @dataclass(eq=False)

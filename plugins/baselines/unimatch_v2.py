@@ -9,11 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.augment import random_boxes
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.records import CutMix, Perturbation, PseudoLabel, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher
+from ssss_zoo.toolkit import (
+    CutMix, EMATeacher, Perturbation, PseudoLabel, View, Views, check_choice, check_range, hookimpl, random_boxes,
+)  # fmt: skip
 
 
 @dataclass(eq=False)

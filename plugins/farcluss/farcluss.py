@@ -15,13 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo import contrast
-from ssss_zoo.augment import channel_dropout, random_boxes
-from ssss_zoo.errors import check_choice, check_range
-from ssss_zoo.losses import fewest_with_mass
-from ssss_zoo.records import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View, Views
-from ssss_zoo.specs import hookimpl
-from ssss_zoo.teacher import EMATeacher, Teacher, average_, warmed_decay
+from ssss_zoo.toolkit import (
+    NO_CLASS, CutMix, EMATeacher, Labelled, Output, Progress, Prototypes, PseudoLabel, RunInfo, Seen, Teacher, View,
+    Views, as_cells, average_, center_margin, channel_dropout, check_choice, check_range, directions, draw_anchors,
+    fewest_with_mass, hookimpl, info_nce, one_hot, process_sum, projection_head, random_boxes, to_grid,
+    warmed_decay,
+)  # fmt: skip
 
 SMALLEST = 1e-30  # float32: keeps 1 / share finite
 CHOICES = {
@@ -96,9 +95,9 @@ class Farcluss:
     def setup(self, info: RunInfo) -> dict[str, nn.Module] | None:
         if self.contrast == "off":
             return None
-        self.head = contrast.projection_head(info.feature_dim, self.contrast_dim)
+        self.head = projection_head(info.feature_dim, self.contrast_dim)
         self.slow_head = copy.deepcopy(self.head).requires_grad_(False).eval()
-        self.prototypes = contrast.Prototypes(info.num_classes, self.contrast_dim)
+        self.prototypes = Prototypes(info.num_classes, self.contrast_dim)
         return {
             "farcluss_head": self.head,
             "farcluss_slow_head": self.slow_head,
@@ -162,7 +161,7 @@ class Farcluss:
         """
         if self.rebalance == "off":
             return None
-        mass = contrast.process_sum(class_mass(label, num_classes, soft=self.rebalance_counts == "soft"))
+        mass = process_sum(class_mass(label, num_classes, soft=self.rebalance_counts == "soft"))
         present = mass > self.rebalance_min_mass
         number = present.sum().clamp(min=1)
         share = torch.where(present, mass, 0.0) / torch.where(present, mass, 0.0).sum().clamp(min=SMALLEST)
@@ -193,14 +192,14 @@ class Farcluss:
             return None
         shown = [view for view in views if view.view.perturb is None]
         grid = labelled_output.features.shape[-2:]
-        mask = contrast.to_grid(labelled.mask, *grid)
+        mask = to_grid(labelled.mask, *grid)
         ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
-        features = contrast.directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
+        features = directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
         if self.contrast_centroids == "student":
             means, sources = features, [(view.label, view.weight) for view in shown]
         else:
             told = [teacher(labelled.image), *([weak] if weak else [])]
-            means = contrast.directions(self.slow_head.eval(), [output.features for output in told])
+            means = directions(self.slow_head.eval(), [output.features for output in told])
             sources = [(label, weight)] if label and weight is not None else []
         with torch.autocast(mask.device.type, enabled=False):
             self.absorb(means, mask, sources)
@@ -210,14 +209,14 @@ class Farcluss:
         """Update the prototypes: a labelled cell joins its class, an unlabelled one those of its target, times its
         pixel weight where it is valid and sure. means: (N, D); mask: (B, h, w), the cells of `means` first in line."""
         classes, grid = len(self.prototypes.known), mask.shape[-2:]
-        members = [contrast.one_hot(mask, classes)]  # (B, C, h, w) each
+        members = [one_hot(mask, classes)]  # (B, C, h, w) each
         for label, weight in sources:
             cells = on_grid(label, grid)
             hard = self.contrast_members == "argmax" or cells.target.dim() == 3
-            target = contrast.one_hot(cells.ids, classes) if hard else cells.target
-            counts = torch.where(self.sure(cells), contrast.to_grid(weight, *grid), 0.0)
+            target = one_hot(cells.ids, classes) if hard else cells.target
+            counts = torch.where(self.sure(cells), to_grid(weight, *grid), 0.0)
             members.append(target * counts.unsqueeze(1))
-        self.prototypes.update(means, contrast.as_cells(torch.cat(members)), self.contrast_momentum)
+        self.prototypes.update(means, as_cells(torch.cat(members)), self.contrast_momentum)
 
     def sure(self, label: PseudoLabel) -> Tensor:
         """What may speak for its class: valid, and at least as confident as the floor; bool of the label's size."""
@@ -226,16 +225,16 @@ class Farcluss:
     def sure_ids(self, label: PseudoLabel, grid: torch.Size) -> Tensor:
         """The likeliest class of each cell that is sure, NO_CLASS elsewhere; (B, h, w) int64."""
         cells = on_grid(label, grid)
-        return torch.where(self.sure(cells), cells.ids, contrast.NO_CLASS)
+        return torch.where(self.sure(cells), cells.ids, NO_CLASS)
 
     def contrast_loss(self, features: Tensor, ids: Tensor) -> Tensor:
         """The term between anchors drawn by class and a copy of the prototypes. features: (N, D); ids: (N,)."""
         vectors, known = self.prototypes.vectors.clone(), self.prototypes.known.clone()
-        anchors = contrast.draw_anchors(ids, len(known), self.contrast_anchors)
+        anchors = draw_anchors(ids, len(known), self.contrast_anchors)
         given, mean = (features, anchors, vectors, known), self.contrast_class_mean
         if self.contrast == "center_margin":
-            return contrast.center_margin(*given, self.center_margin, mean)
-        return contrast.info_nce(*given, self.contrast_temperature, mean)
+            return center_margin(*given, self.center_margin, mean)
+        return info_nce(*given, self.contrast_temperature, mean)
 
     @hookimpl
     def after_step(self, progress: Progress) -> None:
@@ -261,9 +260,9 @@ def class_mass(label: PseudoLabel, num_classes: int, soft: bool) -> Tensor:
     """What each class has of the valid pixels, (C,) float32: target mass, or pixels of which it is the likeliest."""
     if soft and label.target.dim() == 4:
         return torch.where(label.valid.unsqueeze(1), label.target, 0.0).sum(dim=(0, 2, 3))
-    return contrast.one_hot(torch.where(label.valid, label.ids, contrast.NO_CLASS), num_classes).sum(dim=(0, 2, 3))
+    return one_hot(torch.where(label.valid, label.ids, NO_CLASS), num_classes).sum(dim=(0, 2, 3))
 
 
 def on_grid(label: PseudoLabel, grid: torch.Size) -> PseudoLabel:
     """The label under the centre of each feature cell; grid: (h, w)."""
-    return PseudoLabel(*(contrast.to_grid(part, *grid) for part in (label.target, label.confidence, label.valid)))
+    return PseudoLabel(*(to_grid(part, *grid) for part in (label.target, label.confidence, label.valid)))

@@ -9,13 +9,13 @@ from typing import Annotated, Any, NotRequired
 from annotated_types import Len
 from typing_extensions import TypedDict
 
-from ssss_zoo import checkpoint
-from ssss_zoo.comparison.cell import DONE, FAILED, STATE, STOPPED
-from ssss_zoo.comparison.scores import ANEW, SCORES, Scores, read_scores
+from ssss_zoo.comparison.report.per_image_scores import ANEW, SCORES, Scores, read_scores
+from ssss_zoo.comparison.run_one import DONE, FAILED, STATE, STOPPED
+from ssss_zoo.config.parse import read_file
 from ssss_zoo.errors import UserError, check_choice
-from ssss_zoo.reading import read_file
 from ssss_zoo.record_files import FORMAT, Metrics, Newer, check_types, read_metrics, read_record
 from ssss_zoo.text import brief
+from ssss_zoo.train import checkpoint
 
 STUDY, FIGURES, PICTURES = "study.json", "compare.json", "pictures"
 INDEX = "pictures.json"  # in PICTURES

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from ssss_zoo.comparison.cell import ASKED, BUSY, CODES, FAILED, STOPPED, begin, end_input, run_cell
 from ssss_zoo.comparison.kept import read_state
+from ssss_zoo.comparison.run_one import ASKED, BUSY, CODES, FAILED, STOPPED, begin, end_input, run_cell
 from ssss_zoo.comparison.study import Cell
 from ssss_zoo.errors import LESS, UserError
 from ssss_zoo.lock import owner

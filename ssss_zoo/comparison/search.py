@@ -14,15 +14,15 @@ from typing import Any
 from rich.table import Table
 
 from ssss_zoo.comparison.study import split_commas
-from ssss_zoo.config import resolve
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.config.parse import read_file
+from ssss_zoo.config.schema import resolve
+from ssss_zoo.engine.catalog import hooks
 from ssss_zoo.errors import Interrupted, UserError, expanded
-from ssss_zoo.listing import hooks
-from ssss_zoo.reading import read_file
-from ssss_zoo.recipes import recipes
-from ssss_zoo.runs import run
-from ssss_zoo.screen import plain
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
+from ssss_zoo.train.console import plain
+from ssss_zoo.train.run import run
 
 TRIALS = 20  # our choice
 HOLD_OUT = 0.25  # of the labelled images (our choice)

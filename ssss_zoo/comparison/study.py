@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config import Config, resolve, take_trust
+from ssss_zoo.config.layers import RELEASE, files_in, local_files, not_trusted, recipes
+from ssss_zoo.config.parse import read_file, read_words
+from ssss_zoo.config.schema import Config, resolve, take_trust
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
-from ssss_zoo.reading import read_file, read_words
-from ssss_zoo.recipes import RELEASE, files_in, local_files, not_trusted, recipes
 from ssss_zoo.text import brief
 
 OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ssss_zoo.data.contents import Contents, contents, fingerprint_of
-from ssss_zoo.records import Sample
+from ssss_zoo.toolkit.types import Sample
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import DataConfig
+    from ssss_zoo.config.schema import DataConfig
 
 
 UNUSABLE, WARNING = "unusable", "warning"  # whether a run refuses

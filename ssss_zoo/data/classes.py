@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.data.tables import read_lines
+from ssss_zoo.data.folder.tables import read_lines
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import IGNORE
 from ssss_zoo.text import brief
+from ssss_zoo.toolkit.types import IGNORE
 
 FILES = ("classes.txt", "classes.yaml", "classes.yml")
 VOID = ("void", "ignore")  # a class of this name is none: its pixels do not count

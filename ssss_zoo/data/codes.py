@@ -16,8 +16,8 @@ from ssss_zoo.data.decoding import decoded, deep_pixels, packing
 from ssss_zoo.data.images import SIDEWAYS, TURNS, Header, Reading, header, header_of, source
 from ssss_zoo.data.tiff import PHOTOMETRIC, WHITE_IS_ZERO, Picture, bands_of, inverted, picture
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import IGNORE
 from ssss_zoo.text import brief
+from ssss_zoo.toolkit.types import IGNORE
 
 PLAIN = ("1", "L", "P", "RGB", "RGBA")  # Pillow's modes that are taken as they are; transparency says nothing
 WITH_ALPHA = ("LA", "PA")

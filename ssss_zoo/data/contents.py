@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ssss_zoo.records import Sample
 from ssss_zoo.text import brief
+from ssss_zoo.toolkit.types import Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.data.base import Dataset

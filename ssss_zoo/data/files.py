@@ -18,7 +18,7 @@ from ssss_zoo.data.codes import AS_TOLD, VOIDED, leave_out, read_codes
 from ssss_zoo.data.images import SIDEWAYS, Reading, header, image_size, read_image, read_valid
 from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import IGNORE, Sample
+from ssss_zoo.toolkit.types import IGNORE, Sample
 
 THREADS, CHUNK = 8, 64  # of the check; it stops after the first chunk with something wrong
 SHOWN = 5  # values named in a message

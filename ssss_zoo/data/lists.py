@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssss_zoo.data.tables import NO_MASK, TABLES, Row, read_rows
-from ssss_zoo.data.tree import composed, number_of
+from ssss_zoo.data.folder.tables import NO_MASK, TABLES, Row, read_rows
+from ssss_zoo.data.folder.tree import composed, number_of
 from ssss_zoo.errors import UserError, expanded, unknown
-from ssss_zoo.records import Sample
+from ssss_zoo.toolkit.types import Sample
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import DataConfig
+    from ssss_zoo.config.schema import DataConfig
 
 LABELLED_LISTS = ("labeled.txt", "labelled.txt")
 UNLABELLED_LISTS = ("unlabeled.txt", "unlabelled.txt")

@@ -12,18 +12,18 @@ import numpy as np
 from ssss_zoo.data.base import UNUSABLE, WARNING, Fault
 from ssss_zoo.data.classes import FILES, ClassLine, Colour, palette, read_class_list, shown_colours
 from ssss_zoo.data.codes import VOIDED, code_of, is_coloured, packed, unpacked
-from ssss_zoo.data.encoding import Codes, Encoding
-from ssss_zoo.data.evidence import Census, census
 from ssss_zoo.data.files import SHOWN
+from ssss_zoo.data.folder.evidence import Census, census
+from ssss_zoo.data.folder.mask_encoding import Codes, Encoding
+from ssss_zoo.data.folder.palettes import kind_by_palettes
 from ssss_zoo.data.images import Reading
 from ssss_zoo.data.lists import first_file
-from ssss_zoo.data.palettes import kind_by_palettes
 from ssss_zoo.errors import UserError, check_choice
-from ssss_zoo.records import IGNORE, Sample
+from ssss_zoo.toolkit.types import IGNORE, Sample
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import DataConfig
-    from ssss_zoo.data.regions import Regions
+    from ssss_zoo.config.schema import DataConfig
+    from ssss_zoo.data.folder.regions import Regions
 
 KINDS = ("auto", "ids", "values", "colours")
 LOOKS = 16  # masks looked at to tell colours from values, and smeared ones where a list names the classes (our choice)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Output
+from ssss_zoo.toolkit.types import Output
 
 
 class Network(nn.Module, ABC):

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ssss_zoo.errors import UserError, check_range
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.encoders import make_encoder
-from ssss_zoo.records import Output
+from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import ModelConfig
+    from ssss_zoo.config.schema import ModelConfig
 
 LOW_STRIDE = 4  # the low-level map of the decoder; Chen et al., section 3.1
 

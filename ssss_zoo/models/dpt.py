@@ -18,10 +18,10 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.deeplabv3plus import resize
 from ssss_zoo.models.encoders import make_transformer
-from ssss_zoo.records import Output
+from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import ModelConfig
+    from ssss_zoo.config.schema import ModelConfig
 
 OFFSET = 0.1  # added to the grid's sides where the position embedding is resized; DINOv2's `interpolate_offset`
 LARGE = (256, 512, 1024, 1024), 256  # ViT-L's level widths and fusion width; UniMatch V2's configuration

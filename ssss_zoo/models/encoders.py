@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ssss_zoo.errors import UserError, check_choice, check_range, expanded, nearest
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import ModelConfig
+    from ssss_zoo.config.schema import ModelConfig
 
 log = logging.getLogger("ssss_zoo")
 

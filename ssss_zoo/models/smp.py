@@ -29,10 +29,10 @@ from ssss_zoo.models.encoders import (
     refuse_multi_grid,
     statistic,
 )
-from ssss_zoo.records import Output
+from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:
-    from ssss_zoo.config import ModelConfig
+    from ssss_zoo.config.schema import ModelConfig
 
 TIMM = "tu-"  # smp's prefix for encoders that it takes from timm
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, where the weights bring no numbers of their own

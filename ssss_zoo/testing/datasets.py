@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from ssss_zoo.config import DataConfig
+from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
-from ssss_zoo.plugins import load
-from ssss_zoo.records import IGNORE, Sample
+from ssss_zoo.toolkit.types import IGNORE, Sample
 
 Open = Callable[..., Dataset]
 READ = 4  # samples of a list that are read

@@ -19,15 +19,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo import checkpoint, plugins
-from ssss_zoo.config import Config, resolve
+from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.engine import registry
+from ssss_zoo.engine.registry import CHOSEN, HOOKS, PLAIN, implements, marked, method_classes
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.plugins import CHOSEN, HOOKS, PLAIN, implements, marked, method_classes
-from ssss_zoo.records import IGNORE, Batch, Labelled, Unlabelled
-from ssss_zoo.runs import run
+from ssss_zoo.testing.gpu_sync import Waits
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
-from ssss_zoo.testing.waits import Waits
-from ssss_zoo.training import Training
+from ssss_zoo.toolkit.types import IGNORE, Batch, Labelled, Unlabelled
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.run import run
+from ssss_zoo.train.trainer import Training
 
 LONG = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
 WHOLE = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
@@ -72,7 +73,7 @@ class MethodContract:
     @pytest.fixture
     def configured(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
         """Words -> the configuration of a tiny run of the method into a folder of the test."""
-        monkeypatch.setattr(plugins, "entry_points", shelf().entry_points)
+        monkeypatch.setattr(registry, "entry_points", shelf().entry_points)
         return lambda *more: resolve(words(f"method={name}", f"output={tmp_path / 'run'}", *more))
 
     @pytest.fixture

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.config import ModelConfig
+from ssss_zoo.config.schema import ModelConfig
+from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
-from ssss_zoo.losses import cross_entropy
 from ssss_zoo.models.contract import Network, check_crop
-from ssss_zoo.plugins import load
+from ssss_zoo.toolkit.losses import cross_entropy
 
 Build = Callable[..., Network]
 

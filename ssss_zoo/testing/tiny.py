@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssss_zoo import plugins
-from ssss_zoo.config import Config, DataConfig, ModelConfig
+from ssss_zoo.config.layers import entry_points
+from ssss_zoo.config.schema import Config, DataConfig, ModelConfig
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.engine import registry
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
-from ssss_zoo.recipes import entry_points
-from ssss_zoo.records import IGNORE, Output, Sample
-from ssss_zoo.specs import hookimpl
+from ssss_zoo.toolkit.hookspecs import hookimpl
+from ssss_zoo.toolkit.types import IGNORE, Output, Sample
 
 SIZES = ((24, 32), (32, 24), (20, 40), (12, 14), (16, 16))  # (H, W), one smaller than any crop
 
@@ -153,7 +153,7 @@ class Shelf:
 
 
 def shelf() -> Shelf:
-    """The tiny data set and network, ready to stand in for `ssss_zoo.plugins.entry_points`."""
+    """The tiny data set and network, ready to stand in for `ssss_zoo.engine.registry.entry_points`."""
     made = Shelf()
     made.offer("datasets", "tiny", TinyData)
     made.offer("models", "tiny", TinyNet)
@@ -163,7 +163,7 @@ def shelf() -> Shelf:
 def install() -> Shelf:
     """Offer them for the rest of this process (for tests that start one)."""
     made = shelf()
-    plugins.entry_points = made.entry_points  # type: ignore[assignment]
+    registry.entry_points = made.entry_points  # type: ignore[assignment]
     return made
 
 
@@ -179,7 +179,7 @@ def words(*more: str) -> list[str]:
 
 def make_method(name: str = "Own", options: Sequence[tuple[str, type, Any]] = (), **hooks: Callable[..., Any]) -> type:
     """A method class from functions (self, ...) by hook name; functions may be marked with `hookimpl` already."""
-    marked = {key: hook if hasattr(hook, plugins.MARK) else hookimpl(hook) for key, hook in hooks.items()}
+    marked = {key: hook if hasattr(hook, registry.MARK) else hookimpl(hook) for key, hook in hooks.items()}
     return make_dataclass(name, list(options), namespace={"paper": "the tests", **marked}, eq=False)
 
 
@@ -214,7 +214,7 @@ class Rig:
     @property
     def feed(self) -> Any:
         """The batches of the run, from the first one on."""
-        from ssss_zoo.data.feed import Feed
+        from ssss_zoo.data.loading.loader import Feed
 
         training = self.training
         return Feed(
@@ -237,10 +237,10 @@ class Rig:
 
 def make_rig(config: Config) -> Rig:
     """Everything made as `ssss run` makes it, no step done."""
-    from ssss_zoo.place import output_folder
-    from ssss_zoo.plugins import build_methods, load
-    from ssss_zoo.records import Stage
-    from ssss_zoo.runs import make_job, make_training
+    from ssss_zoo.engine.registry import build_methods, load
+    from ssss_zoo.toolkit.types import Stage
+    from ssss_zoo.train.run import make_job, make_training
+    from ssss_zoo.train.run_folder import output_folder
 
     methods = build_methods(config)
     dataset = load("datasets", config.dataset)(config.data)

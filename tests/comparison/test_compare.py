@@ -15,17 +15,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from ssss_zoo import runs as run_module
-from ssss_zoo.cli import command_line
-from ssss_zoo.comparison import budget, launch
-from ssss_zoo.comparison import cell as cell_module
-from ssss_zoo.comparison.cell import run_cell
-from ssss_zoo.comparison.check import check_study
-from ssss_zoo.comparison.main import compare
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.comparison import equal_time as budget
+from ssss_zoo.comparison import launch
+from ssss_zoo.comparison import run_one as cell_module
+from ssss_zoo.comparison.compare import compare
+from ssss_zoo.comparison.preflight import check_study
+from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, gain, notes, percent
+from ssss_zoo.comparison.run_one import run_cell
 from ssss_zoo.comparison.study import read_study
-from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, gain, notes, percent
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import words as tiny_words
+from ssss_zoo.train import run as run_module
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_runs_that_are_no_longer_named_are_told_of(tiny_compare):
 
 
 def test_a_stopped_cell_goes_on(tiny_compare, monkeypatch):
-    from ssss_zoo.training import Training
+    from ssss_zoo.train.trainer import Training
 
     real = Training.one_step
 
@@ -111,7 +112,7 @@ def test_a_stopped_cell_goes_on(tiny_compare, monkeypatch):
 
 
 def test_a_failure_is_shown_and_stops_nothing(tiny_compare, monkeypatch):
-    from ssss_zoo.training import Training
+    from ssss_zoo.train.trainer import Training
 
     real = Training.one_step
 

@@ -6,11 +6,17 @@ import pytest
 import yaml
 from test_compare import tiny_compare  # noqa: F401 - a fixture
 
-from ssss_zoo.comparison.fairness import differing, first_weights_differ, settings_differ, settings_of, what_differs
-from ssss_zoo.comparison.published import SOURCES, Orders, beside, entries, orders
-from ssss_zoo.comparison.tables import notes
-from ssss_zoo.data.known import family_of
-from ssss_zoo.recipes import recipes
+from ssss_zoo.comparison.report.fairness import (
+    differing,
+    first_weights_differ,
+    settings_differ,
+    settings_of,
+    what_differs,
+)
+from ssss_zoo.comparison.report.published import SOURCES, Orders, beside, entries, orders
+from ssss_zoo.comparison.report.tables import notes
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.data.benchmarks.published_splits import family_of
 
 
 def test_what_differs_names_the_settings():

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from test_compare import tiny_compare  # noqa: F401 - a fixture
 
-from ssss_zoo.comparison import report
 from ssss_zoo.comparison.kept import damaged, is_done, read_figures
-from ssss_zoo.comparison.report import write_report
-from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, notes, on_screen
+from ssss_zoo.comparison.report import html as report
+from ssss_zoo.comparison.report.html import write_report
+from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, notes, on_screen
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT
 

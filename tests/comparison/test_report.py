@@ -15,14 +15,14 @@ from markupsafe import escape
 from rich.console import Console
 from test_compare import tiny_compare  # noqa: F401 - a fixture
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.comparison import report
-from ssss_zoo.comparison.charts import COLOURS, class_bars, learning_curves
+from ssss_zoo.commands.cli import command_line
 from ssss_zoo.comparison.kept import read_figures
-from ssss_zoo.comparison.report import headline, write_report
-from ssss_zoo.comparison.tables import as_csv, as_latex, as_markdown, escaped, on_screen
-from ssss_zoo.screen import iou_table
+from ssss_zoo.comparison.report import html as report
+from ssss_zoo.comparison.report.charts import COLOURS, class_bars, learning_curves
+from ssss_zoo.comparison.report.html import headline, write_report
+from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, escaped, on_screen
 from ssss_zoo.text import brief, visible
+from ssss_zoo.train.console import iou_table
 
 KEPT = Path(__file__).parents[1] / "fixtures" / "comparison-1"
 

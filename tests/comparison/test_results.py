@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.comparison.results import (
+from ssss_zoo.comparison.report.per_image_scores import BINS, Scores, border_hits, calibration, hits, rim
+from ssss_zoo.comparison.report.statistics import (
     Run,
     all_pixels,
     border_iou,
@@ -17,9 +18,8 @@ from ssss_zoo.comparison.results import (
     rare_classes,
     spread_of,
 )
-from ssss_zoo.comparison.scores import BINS, Scores, border_hits, calibration, hits, rim
-from ssss_zoo.comparison.tables import labels
-from ssss_zoo.metrics import confusion_matrix, summary
+from ssss_zoo.comparison.report.tables import labels
+from ssss_zoo.evaluation.metrics import confusion_matrix, summary
 
 
 def counts(*images):

@@ -2,13 +2,13 @@
 
 import pytest
 
-from ssss_zoo.cli import command_line
+from ssss_zoo.commands.cli import command_line
 from ssss_zoo.comparison.search import OWN, choices, search, space_of
-from ssss_zoo.config import resolve
+from ssss_zoo.config.schema import resolve
+from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
-from ssss_zoo.job import hold_out, open_dataset
-from ssss_zoo.plugins import load
 from ssss_zoo.testing.tiny import words as tiny_words
+from ssss_zoo.train.setup import hold_out, open_dataset
 
 optuna = pytest.importorskip("optuna")
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssss_zoo.comparison.check import check_study
+from ssss_zoo.comparison.preflight import check_study
 from ssss_zoo.comparison.study import Row, check_files, read_study, row_of, split_commas, study_file
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.engine.registry import build_methods
 from ssss_zoo.errors import UserError
-from ssss_zoo.plugins import build_methods
-from ssss_zoo.recipes import recipes
 
 SHAPES = ["dataset=shapes", "output=somewhere"]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data import looks as module
-from ssss_zoo.data.audit import audit
-from ssss_zoo.data.folder import Folder
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.folder.dataset import Folder
+from ssss_zoo.data.tools import looks as module
+from ssss_zoo.data.tools.audit import audit
 from ssss_zoo.errors import UserError
 
 

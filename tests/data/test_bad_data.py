@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.config import DataConfig
+from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.files import FileDataset, read_mask
-from ssss_zoo.data.folder import Folder
+from ssss_zoo.data.folder.dataset import Folder
 from ssss_zoo.data.images import Reading, image_size, read_image
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Sample
+from ssss_zoo.toolkit.types import Sample
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 RGB = np.stack([GREY, GREY + 1, GREY + 2], axis=2)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data.camvid import CamVid
-from ssss_zoo.data.stream import Crops
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.benchmarks.camvid import CamVid
+from ssss_zoo.data.loading.crops import Crops
 
 ROOT = Path(os.environ.get("SSSS_TEST_CAMVID") or Path(__file__).parents[2] / "../shared/data/camvid").resolve()
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no CamVid at {ROOT}; set SSSS_TEST_CAMVID to its folder")

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssss_zoo.config import DataConfig, resolve
+from ssss_zoo.config.schema import DataConfig, resolve
 from ssss_zoo.data import contents as module
 from ssss_zoo.data.contents import GONE, apart, contents, differences, digest, pieces
-from ssss_zoo.data.folder import Folder
-from ssss_zoo.data.memory import InMemory
-from ssss_zoo.job import open_dataset
-from ssss_zoo.records import Sample
+from ssss_zoo.data.folder.dataset import Folder
+from ssss_zoo.data.loading.cache import InMemory
+from ssss_zoo.toolkit.types import Sample
+from ssss_zoo.train.setup import open_dataset
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.config import DataConfig
-from ssss_zoo.plugins import load
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.engine.registry import load
 from ssss_zoo.testing import DatasetContract
 
 CAMVID = Path(__file__).parents[3] / "shared/data/camvid"

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssss_zoo.data import copies
-from ssss_zoo.data.copies import cells, find_copies, packed_copy, small_copy, unpacked_copy
+from ssss_zoo.data.tools import copies
+from ssss_zoo.data.tools.copies import cells, find_copies, packed_copy, small_copy, unpacked_copy
 
 
 def photograph(seed, size=(120, 160)):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data.folder import Folder
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.folder.dataset import Folder
 from ssss_zoo.errors import UserError
 
 MASK = np.array([[0, 1], [2, 255]], np.uint8)

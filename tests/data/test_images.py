@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_folder import refusal
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import resolve
-from ssss_zoo.data.audit import audit
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.schema import resolve
 from ssss_zoo.data.decoding import decoded
 from ssss_zoo.data.images import Reading, header, image_size, read_image, stretched
-from ssss_zoo.data.stream import Crops, crop_image, draw_geometry
-from ssss_zoo.job import open_dataset
-from ssss_zoo.plugins import load
+from ssss_zoo.data.loading.crops import Crops, crop_image, draw_geometry
+from ssss_zoo.data.tools.audit import audit
+from ssss_zoo.engine.registry import load
+from ssss_zoo.train.setup import open_dataset
 
 BANDS = np.arange(3 * 4 * 6, dtype=np.uint16).reshape(3, 4, 6) * 900  # (H, W, bands), 0 to 63900
 WIDE = Reading(6, (), (0,), (63900,))

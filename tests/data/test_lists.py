@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ssss_zoo.config import DataConfig
+from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.lists import find_root, read_list, read_split
 from ssss_zoo.errors import UserError

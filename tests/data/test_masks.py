@@ -13,16 +13,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_folder import refusal
 
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data.audit import audit
+from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.classes import bit_colour, read_class_list
 from ssss_zoo.data.codes import read_codes
-from ssss_zoo.data.encoding import Encoding
-from ssss_zoo.data.folder import Folder
+from ssss_zoo.data.folder.dataset import Folder
+from ssss_zoo.data.folder.mask_encoding import Encoding
 from ssss_zoo.data.images import TURNS
 from ssss_zoo.data.masks import understand
+from ssss_zoo.data.tools.audit import audit
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Sample
+from ssss_zoo.toolkit.types import Sample
 
 RED, BLUE, PINK = (255, 0, 0), (0, 0, 255), (255, 0, 255)
 

@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data import memory
-from ssss_zoo.data.memory import InMemory
-from ssss_zoo.data.stream import Crops, make_stream
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.loading import cache as memory
+from ssss_zoo.data.loading.cache import InMemory
+from ssss_zoo.data.loading.crops import Crops, make_stream
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Sample
 from ssss_zoo.testing.tiny import TinyData
+from ssss_zoo.toolkit.types import Sample
 
 
 class Counted(TinyData):

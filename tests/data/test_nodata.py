@@ -9,13 +9,13 @@ from PIL import Image
 from test_bad_data import refusal
 from test_images import opened
 
-from ssss_zoo.config import resolve
-from ssss_zoo.data.audit import audit
+from ssss_zoo.config.schema import resolve
 from ssss_zoo.data.images import Reading, read_image, read_valid, stored
-from ssss_zoo.data.memory import InMemory
-from ssss_zoo.data.statistics import far_off
-from ssss_zoo.data.stream import Crops
-from ssss_zoo.records import IGNORE
+from ssss_zoo.data.loading.cache import InMemory
+from ssss_zoo.data.loading.crops import Crops
+from ssss_zoo.data.loading.statistics import far_off
+from ssss_zoo.data.tools.audit import audit
+from ssss_zoo.toolkit.types import IGNORE
 
 MARGIN = 6  # rows without data
 

@@ -16,17 +16,18 @@ from PIL import Image
 from server import serving
 from test_folder import refusal
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data import known, prepare
-from ssss_zoo.data.ade20k import ADE20K
-from ssss_zoo.data.archives import SPARE, unpack
-from ssss_zoo.data.camvid import COMMIT, CamVid
-from ssss_zoo.data.cityscapes import CLASSES, Cityscapes
-from ssss_zoo.data.coco import COCO
-from ssss_zoo.data.download import Resuming, fetch, size
-from ssss_zoo.data.known import KnownList, family_of, known_lists, origin
-from ssss_zoo.data.voc import VOC
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.benchmarks import prepare
+from ssss_zoo.data.benchmarks import published_splits as known
+from ssss_zoo.data.benchmarks.ade20k import ADE20K
+from ssss_zoo.data.benchmarks.archives import SPARE, unpack
+from ssss_zoo.data.benchmarks.camvid import COMMIT, CamVid
+from ssss_zoo.data.benchmarks.cityscapes import CLASSES, Cityscapes
+from ssss_zoo.data.benchmarks.coco import COCO
+from ssss_zoo.data.benchmarks.download import Resuming, fetch, size
+from ssss_zoo.data.benchmarks.published_splits import KnownList, family_of, known_lists, origin
+from ssss_zoo.data.benchmarks.voc import VOC
 from ssss_zoo.errors import UserError
 
 BODY = np.random.default_rng(0).bytes(300_000)

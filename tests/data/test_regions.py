@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from test_folder import refusal
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data.audit import audit
-from ssss_zoo.data.folder import Folder
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.folder.dataset import Folder
+from ssss_zoo.data.tools.audit import audit
 
 HIGH, WIDE = 6, 8
 

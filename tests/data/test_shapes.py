@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ssss_zoo.data.shapes import CLASSES, FEWEST, HEIGHT, PARTS, SPLITS, WIDTH, Shapes, draw_scene
+from ssss_zoo.data.benchmarks.shapes import CLASSES, FEWEST, HEIGHT, PARTS, SPLITS, WIDTH, Shapes, draw_scene
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Sample
+from ssss_zoo.toolkit.types import Sample
 
 DIGEST = "99dd8a240a8bd527"  # of PINNED; when it changes on purpose, raise VERSION
 PINNED = (("train", 0), ("train", 123), ("val", 0), ("val", 63))

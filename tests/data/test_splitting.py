@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_folder import image, mask, names, refusal
 
-from ssss_zoo.cli import command_line
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data.folder import Folder
-from ssss_zoo.data.splitting import labelled_order, list_sizes
+from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.folder.dataset import Folder
+from ssss_zoo.data.tools.split import labelled_order, list_sizes
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.stream import (
+from ssss_zoo.data.loading.crops import (
     GEOMETRY,
     ORDER,
     Crops,
@@ -24,7 +24,7 @@ from ssss_zoo.data.stream import (
     make_stream,
 )
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Sample
+from ssss_zoo.toolkit.types import Sample
 
 sides = st.integers(1, 60)
 sizes = st.tuples(sides, sides)
@@ -262,7 +262,7 @@ def test_a_feed_pads_labelled_masks_as_told_and_hidden_ones_never(tiny_run):
     ],
 )
 def test_what_padding_and_scales_cannot_be_is_said(tiny_config, words, said):
-    from ssss_zoo.runs import run
+    from ssss_zoo.train.run import run
 
     with pytest.raises(UserError, match=re.escape(said)):
         run(tiny_config(*words))

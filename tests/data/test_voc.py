@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssss_zoo.config import DataConfig
-from ssss_zoo.data.voc import VOC
+from ssss_zoo.config.schema import DataConfig
+from ssss_zoo.data.benchmarks.voc import VOC
 from ssss_zoo.errors import UserError
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from ssss_zoo.config import ModelConfig
+from ssss_zoo.config.schema import ModelConfig
 from ssss_zoo.errors import UserError
-from ssss_zoo.losses import cross_entropy
 from ssss_zoo.models.deeplabv3plus import DeepLabV3Plus, resize
+from ssss_zoo.toolkit.losses import cross_entropy
 
 SMALL: dict[str, Any] = {"weights": "none", "channels": 16, "low_level_channels": 8}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from ssss_zoo.config import ModelConfig
+from ssss_zoo.config.schema import ModelConfig
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.deeplabv3plus import DeepLabV3Plus
 from ssss_zoo.models.dpt import DPT, head_widths, positions, taps

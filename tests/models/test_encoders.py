@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.config import ModelConfig
+from ssss_zoo.config.schema import ModelConfig
 from ssss_zoo.errors import UserError
 from ssss_zoo.models import encoders
 from ssss_zoo.models.encoders import OFFLINE_FILE, OFFLINE_PACKAGE, OFFLINE_SHA256, lite0_weights, make_encoder

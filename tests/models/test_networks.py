@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from ssss_zoo.config import ModelConfig
+from ssss_zoo.config.schema import ModelConfig
+from ssss_zoo.engine.registry import installed
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import check_crop
 from ssss_zoo.models.dpt import DPT
-from ssss_zoo.plugins import installed
 from ssss_zoo.testing import NetworkContract
 from ssss_zoo.testing.networks import build_network
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.config import ModelConfig
+from ssss_zoo.config.schema import ModelConfig
 from ssss_zoo.errors import UserError
 from ssss_zoo.models import smp as adapter
 from ssss_zoo.models.smp import SMP

@@ -8,13 +8,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from ssss_plugins.baselines import augseg as module
-from ssss_plugins.baselines.augseg import AugSeg, doubtful, sureness
+from ssss_zoo.plugins.baselines import augseg as module
+from ssss_zoo.plugins.baselines.augseg import AugSeg, doubtful, sureness
 from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, Labelled, Progress, Unlabelled
+from ssss_zoo.toolkit.types import Batch, Labelled, Progress, Unlabelled
 
 START = Progress(0, 10, 5)
 INJECTED = torch.tensor([[[0, 0, 6, 16]], [[3, 3, 14, 14]], [[8, 8, 16, 16]]])

@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import BOX, BOXES, START, assert_step, darker, for_any_batch, images, raw_batch, take_step
-from ssss_plugins.baselines import corrmatch as module
-from ssss_plugins.baselines.corrmatch import CorrMatch, Threshold, grow, proposals
+from ssss_zoo.plugins.baselines import corrmatch as module
+from ssss_zoo.plugins.baselines.corrmatch import CorrMatch, Threshold, grow, proposals
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, Progress, PseudoLabel
+from ssss_zoo.toolkit.types import Batch, Progress, PseudoLabel
 
 GAMMA, MOMENTUM, REGIONS = 0.27, 0.9, 6
 

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 from by_hand import BOX, BOXES, START, assert_step, for_any_batch, images, raw_batch, take_step
-from ssss_plugins.baselines import cps as module
+from ssss_zoo.plugins.baselines import cps as module
 from torch.testing import assert_close
 
-from ssss_zoo.config import resolve
+from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import UserError
 
 

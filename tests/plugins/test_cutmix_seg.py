@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import BOX, BOXES, START, assert_step, images, raw_batch, take_step
-from ssss_plugins.baselines import cutmix_seg as module
-from ssss_plugins.baselines.cutmix_seg import CutMixSeg
+from ssss_zoo.plugins.baselines import cutmix_seg as module
+from ssss_zoo.plugins.baselines.cutmix_seg import CutMixSeg
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Progress, PseudoLabel
+from ssss_zoo.toolkit.types import Progress, PseudoLabel
 
 
 @pytest.fixture

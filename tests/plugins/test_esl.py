@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from by_hand import BOX, BOXES, assert_step, darker, images, raw_batch, take_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssss_plugins.baselines import esl as module
-from ssss_plugins.baselines.esl import ESL
+from ssss_zoo.plugins.baselines import esl as module
+from ssss_zoo.plugins.baselines.esl import ESL
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Progress, PseudoLabel
+from ssss_zoo.toolkit.types import Progress, PseudoLabel
 
 LATE = Progress(30, 100, 5)
 

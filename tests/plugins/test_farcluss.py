@@ -14,17 +14,17 @@ import torch.nn.functional as F
 from by_hand import BOX, BOXES, assert_step, darker, for_any_batch, images, raw_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ssss_plugins.farcluss import farcluss as module
-from ssss_plugins.farcluss.farcluss import Farcluss
+from ssss_zoo.plugins.farcluss import farcluss as module
+from ssss_zoo.plugins.farcluss.farcluss import Farcluss
 from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssss_zoo import contrast
 from ssss_zoo.errors import UserError
-from ssss_zoo.losses import consistency, cross_entropy, divisor, pixel_loss
-from ssss_zoo.mixing import Mixing
-from ssss_zoo.records import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View
+from ssss_zoo.toolkit import contrast
+from ssss_zoo.toolkit.losses import consistency, cross_entropy, divisor, pixel_loss
+from ssss_zoo.toolkit.mixing import Mixing
+from ssss_zoo.toolkit.types import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -561,9 +561,9 @@ def test_15_two_processes_with_half_a_batch_agree_with_one(monkeypatch):
     method, logits = Farcluss(), random_logits(3, size=(4, 3, 4))
     omega = class_weight_of(method, label_of(method, logits), 5)
     sent: list[torch.Tensor] = []
-    monkeypatch.setattr(contrast, "process_sum", lambda mass: sent.append(mass) or mass)
+    monkeypatch.setattr(module, "process_sum", lambda mass: sent.append(mass) or mass)
     class_weight_of(method, label_of(method, logits[:2]), 5)
-    monkeypatch.setattr(contrast, "process_sum", lambda mass: mass + sent.pop())
+    monkeypatch.setattr(module, "process_sum", lambda mass: mass + sent.pop())
     assert_close(class_weight_of(method, label_of(method, logits[2:]), 5), omega)
 
 
@@ -572,7 +572,7 @@ def test_15_two_processes_with_half_a_batch_agree_with_one(monkeypatch):
 
 def info(classes=3, feature_dim=4):
     names = tuple(f"class {c}" for c in range(classes))
-    from ssss_zoo.losses import cross_entropy
+    from ssss_zoo.toolkit.losses import cross_entropy
 
     sizes = {"class_names": names, "feature_dim": feature_dim, "map_dims": (feature_dim,), "in_channels": 3}
     budget = {"crop": (8, 8), "batch": 2, "steps": 1000, "epoch_steps": 10, "folder": Path("."), "students": ()}
@@ -1035,7 +1035,7 @@ def test_no_hook_waits_for_the_device(monkeypatch, form, source):
 def test_a_step_of_the_engine_is_the_formulas(tiny_run, monkeypatch, top_k, all_void, seed):
     """Labels, weights and class weights of README.md, the strong view mixed by boxes, half way up the ramp. With
     top_k=1 everything else is off here: it is a mean teacher with hard labels."""
-    monkeypatch.setattr("ssss_plugins.farcluss.farcluss.random_boxes", lambda *size: BOXES)
+    monkeypatch.setattr("ssss_zoo.plugins.farcluss.farcluss.random_boxes", lambda *size: BOXES)
     progress, words = Progress(15, 100, 6), ("options.farcluss.contrast=off", f"options.farcluss.top_k={top_k}")
     plain = ("options.farcluss.uncertainty_gamma=0", "options.farcluss.rebalance=off") if top_k == 1 else ()
     made, batch = (

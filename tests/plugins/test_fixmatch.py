@@ -12,14 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import assert_step, raw_batch, take_step
-from ssss_plugins.baselines import fixmatch as module
-from ssss_plugins.baselines.fixmatch import FixMatch
+from ssss_zoo.plugins.baselines import fixmatch as module
+from ssss_zoo.plugins.baselines.fixmatch import FixMatch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.config import resolve
+from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, Labelled, Progress, PseudoLabel, Unlabelled
+from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 
 START = Progress(0, 10, 5)
 BOXES = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])

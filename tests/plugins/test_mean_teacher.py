@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import START, assert_step, images, raw_batch, take_step
-from ssss_plugins.baselines.mean_teacher import MeanTeacher
+from ssss_zoo.plugins.baselines.mean_teacher import MeanTeacher
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Progress
+from ssss_zoo.toolkit.types import Progress
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ssss_zoo.plugins import installed, load
+from ssss_zoo.engine.registry import installed, load
 
 STATED = {
     "augseg": {"threshold": 0.95, "ema_decay": 0.999, "copy_epochs": 1, "operations": 3, "weight": 1, "inject": True,

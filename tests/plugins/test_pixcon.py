@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import raw_batch, take_step
-from ssss_plugins.baselines import pixcon as module
-from ssss_plugins.baselines.pixcon import bank_nce
+from ssss_zoo.plugins.baselines import pixcon as module
+from ssss_zoo.plugins.baselines.pixcon import bank_nce
 
-from ssss_zoo.contrast import ClassBank
 from ssss_zoo.errors import UserError
+from ssss_zoo.toolkit.contrast import ClassBank
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import BOXES, START, assert_step, images, raw_batch, take_step
-from ssss_plugins.baselines import unimatch as base
-from ssss_plugins.baselines.prevmatch import PastModels, PrevMatch, image_mean
+from ssss_zoo.plugins.baselines import unimatch as base
+from ssss_zoo.plugins.baselines.prevmatch import PastModels, PrevMatch, image_mean
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.mixing import true_label
-from ssss_zoo.records import Batch, Labelled, Progress
+from ssss_zoo.toolkit.mixing import true_label
+from ssss_zoo.toolkit.types import Batch, Labelled, Progress
 
 SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
 LATER = Progress(3, 10, 5)  # lambda = 0.6

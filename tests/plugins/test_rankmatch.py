@@ -10,14 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import BOXES, START, images, raw_batch, take_step
-from ssss_plugins.baselines import rankmatch as module
-from ssss_plugins.baselines import unimatch as base
-from ssss_plugins.baselines.rankmatch import RankMatch, choose_agents, is_strong, log_orders, ranking_loss
+from ssss_zoo.plugins.baselines import rankmatch as module
+from ssss_zoo.plugins.baselines import unimatch as base
+from ssss_zoo.plugins.baselines.rankmatch import RankMatch, choose_agents, is_strong, log_orders, ranking_loss
 from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, CutMix, Seen, View
+from ssss_zoo.toolkit.types import Batch, CutMix, Seen, View
 
 SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
 AGENTS = 6

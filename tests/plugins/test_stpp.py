@@ -10,15 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from ssss_plugins.baselines import stpp as module
-from ssss_plugins.baselines.stpp import STPlusPlus, agreement, joined, look, once
+from ssss_zoo.plugins.baselines import stpp as module
+from ssss_zoo.plugins.baselines.stpp import STPlusPlus, agreement, joined, look, once
 from torch.testing import assert_close
 
-from ssss_zoo.config import resolve
+from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.records import Batch, Labelled, Progress, Sample
-from ssss_zoo.runs import run
 from ssss_zoo.testing.tiny import words
+from ssss_zoo.toolkit.types import Batch, Labelled, Progress, Sample
+from ssss_zoo.train.run import run
 
 START = Progress(0, 10, 5)
 
@@ -191,7 +191,7 @@ def test_the_stages_of_a_run(tiny_shelf, tmp_path, options, expected):
 
 def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_not(tiny_shelf, tmp_path, monkeypatch):
     whole = a_run(tiny_shelf, tmp_path / "whole")
-    from ssss_zoo.training import Training
+    from ssss_zoo.train.trainer import Training
 
     def stop(self):
         if self.index == 1 and self.step == 2:
@@ -202,7 +202,7 @@ def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_no
     with pytest.raises(Interrupted):
         a_run(tiny_shelf, tmp_path / "parts")
     monkeypatch.undo()
-    from ssss_zoo import plugins
+    from ssss_zoo.engine import registry as plugins
 
     monkeypatch.setattr(plugins, "entry_points", tiny_shelf.entry_points)
     parts = a_run(tiny_shelf, tmp_path / "parts", "resume=true")

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from by_hand import for_any_batch, raw_batch, take_step
-from ssss_plugins.baselines.supervised import Supervised
+from ssss_zoo.plugins.baselines.supervised import Supervised
 from torch.testing import assert_close
 
-from ssss_zoo.records import Views
+from ssss_zoo.toolkit.types import Views
 
 
 def test_it_asks_for_no_view_so_no_unlabelled_image_is_read(tiny_run):

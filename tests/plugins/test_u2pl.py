@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import BOX, BOXES, assert_step, images, raw_batch, take_step
-from ssss_plugins.baselines import u2pl as module
-from ssss_plugins.baselines.u2pl import U2PL
+from ssss_zoo.plugins.baselines import u2pl as module
+from ssss_zoo.plugins.baselines.u2pl import U2PL
 from torch.testing import assert_close
 
-from ssss_zoo import contrast
-from ssss_zoo.contrast import Anchors
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Labelled, Output, Progress, PseudoLabel, Seen, View
+from ssss_zoo.toolkit import contrast
+from ssss_zoo.toolkit.contrast import Anchors
+from ssss_zoo.toolkit.types import Labelled, Output, Progress, PseudoLabel, Seen, View
 
 LATER = Progress(30, 100, 5)  # the sixth epoch; drop = 20 * 0.7 = 14 percent
 
@@ -33,7 +33,7 @@ def rig(tiny_run, monkeypatch):
 
     def make(*words: str):
         monkeypatch.setattr(module, "half_boxes", lambda *size: BOXES)
-        monkeypatch.setattr(contrast, "draw_members", first_members)
+        monkeypatch.setattr(module, "draw_members", first_members)
         given = [
             "options.u2pl.anchors=1",
             "options.u2pl.negatives=1",

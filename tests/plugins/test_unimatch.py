@@ -15,13 +15,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from by_hand import for_any_batch, take_step
-from ssss_plugins.baselines import unimatch as module
-from ssss_plugins.baselines.unimatch import UniMatch
+from ssss_zoo.plugins.baselines import unimatch as module
+from ssss_zoo.plugins.baselines.unimatch import UniMatch
 from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.records import Batch, Labelled, Progress, PseudoLabel, Unlabelled
+from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 
 START = Progress(0, 10, 5)
 METHODS = ("unimatch", "fixmatch")

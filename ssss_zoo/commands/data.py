@@ -1,0 +1,195 @@
+"""What stands behind `ssss data`: opens the data set that the words name, shows progress, hands over or prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from ssss_zoo.config.schema import Config, resolve, square
+from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
+from ssss_zoo.data.benchmarks.download import size
+from ssss_zoo.data.benchmarks.prepare import ARCHIVES, carry_out, plan, said
+from ssss_zoo.data.files import THREADS
+from ssss_zoo.data.lists import find_root
+from ssss_zoo.data.tools.audit import Report, audit, parts_of
+from ssss_zoo.data.tools.looks import Memory
+from ssss_zoo.data.tools.split import VAL, labelled_order, list_sizes, write_lists
+from ssss_zoo.engine.registry import load
+from ssss_zoo.errors import UserError, expanded
+from ssss_zoo.toolkit.types import IGNORE
+from ssss_zoo.train.setup import open_dataset
+
+SHOWN = 8  # findings of one kind on the screen; `--json` has all
+
+
+def opened(words: Iterable[str]) -> tuple[Config, Dataset]:
+    """The configuration that the words make, and its data set, whose notes go to stderr."""
+    config = resolve(list(words))
+    dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+    for note in dataset.notes:
+        Console(stderr=True).print(escape(note), soft_wrap=True)
+    return config, dataset
+
+
+def check_words(words: Iterable[str]) -> Report:
+    """The report on the data set that the words name. Raises UserError as opening it does."""
+    config, dataset = opened(words)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        return audit(
+            dataset,
+            square(config.train.crop),
+            config.train.batch,
+            lambda count: bar.update(task, advance=1, total=count),
+        )
+
+
+def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
+    """Bring the benchmark that the words name to its folder, after the person agreed to licence and sizes. Returns what
+    it holds, a line each. Raises UserError for a data set without archives, for no agreement, and as preparing does."""
+    config = resolve(list(words))
+    dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
+    benchmark = dataset_class.benchmark
+    if benchmark is None:
+        raise UserError(f"dataset={config.dataset} is nothing to fetch; `ssss list datasets` shows what there is")
+    store = os.environ.get("SSSS_DATA")
+    if not config.data.root and not store:
+        raise UserError(
+            f"where to? give data.root=DIR, or set $SSSS_DATA (then it goes to $SSSS_DATA/{config.dataset})"
+        )
+    root = expanded(config.data.root or Path(store or "", config.dataset))
+    todo = plan(benchmark, root)
+    if not todo.done:
+        console = Console(stderr=True)
+        for said_line in said(benchmark, root, todo):
+            console.print(escape(said_line), soft_wrap=True, highlight=False)
+        if not agreed and not (sys.stdin.isatty() and click.confirm("Do you agree, and shall it begin?", err=True)):
+            raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("")
+            carry_out(
+                benchmark,
+                root,
+                todo,
+                lambda what, here, whole: bar.update(task, description=what, completed=here, total=whole or None),
+            )
+    config.data.root = str(root)
+    dataset = open_dataset(dataset_class, config)
+    counts = ", ".join(f"{len(samples)} {part}" for part, samples in parts_of(dataset).items())
+    kept = sum(file.stat().st_size for file in (root / ARCHIVES).glob("*"))
+    return [
+        f"{'nothing to do: ' if todo.done else ''}{root} holds {config.dataset}, split {config.data.split}: {counts}",
+        f"{root / ARCHIVES} holds {size(kept)} of archives, no longer needed",
+    ]
+
+
+def split_words(words: Iterable[str]) -> list[str]:
+    """Draw and write the labelled lists that `sizes=` names, of every image that has a mask. Returns a line on each.
+
+    Raises UserError for a data set that lies in no folder, for sizes that cannot be, and for lists that are there.
+    """
+    given = list(words)
+    sizes = next((word.partition("=")[2] for word in given if word.startswith("sizes=")), "")
+    config, dataset = opened(["data.split=all", *(word for word in given if not word.startswith("sizes="))])
+    pool = list(dataset.labelled)
+    if not all(isinstance(sample.image, Path) for sample in pool):
+        raise UserError(f"dataset={config.dataset} lies in no folder to write lists into")
+    root = find_root(config.data, config.dataset, "its images and masks")
+    counts = list_sizes(sizes, len(pool))
+    memory = Memory(dataset)
+    with ThreadPoolExecutor(THREADS) as threads:
+        shown = [set(look.counts) - {IGNORE} for look in threads.map(lambda s: memory.look(s, masked=True), pool)]
+    memory.save()
+    order = labelled_order(shown, config.seed)
+    loose = parts_of(dataset)["unlabelled"]
+    written = write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
+    lines = []
+    for name, count in counts.items():
+        seen = set().union(*(shown[index] for index in order[:count]))
+        lacks = [label for index, label in enumerate(dataset.class_names) if index not in seen]
+        classes = f"without {', '.join(lacks)}" if lacks else "every class shown"
+        lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(loose)} unlabelled, {classes}")
+    if written[-1].name == VAL:
+        held = f"the {len(dataset.val)} images" if len(dataset.val) > 1 else "the one image"
+        lines.append(f"{VAL} is new, too: {held} that validate so far do so with every list of this folder from now on")
+    return [*lines, "written: " + ", ".join(str(file) for file in written)]
+
+
+def preview_words(words: Iterable[str]) -> Path:
+    """Write the contact sheet of the data set that the words name; returns its file. Raises UserError as reading does,
+    for a file that cannot be written, and for `count` that is no number of images."""
+    from ssss_zoo.commands.preview import preview
+
+    given = list(words)
+    own = {"file": "preview.png", "count": "6"}
+    own |= {key: word.partition("=")[2] for word in given for key in own if word.startswith(f"{key}=")}
+    if not own["count"].isdigit() or int(own["count"]) < 1:
+        raise UserError(f"count must be a number of images, at least 1; got '{own['count']}'")
+    config, dataset = opened(word for word in given if word.partition("=")[0] not in own)
+    file = expanded(own["file"])
+    if file.suffix.lower() not in (".png", ".jpg") or not file.absolute().parent.is_dir():
+        raise UserError(f"file={file}: expected a .png or .jpg in a folder that exists")
+    preview(dataset, config, int(own["count"]), file)
+    return file
+
+
+def show_report(report: Report) -> None:
+    """Findings by kind, shares of the classes, and what sizes allow."""
+    console = Console()
+    console.print(class_table(report))
+    if report.figures["height"][2]:
+        console.print(said_of_sizes(report.figures), soft_wrap=True)
+    for kind, count in Counter((fault.level, fault.kind) for fault in report.faults).items():
+        alike = [fault for fault in report.faults if (fault.level, fault.kind) == kind]
+        console.print(f"[bold]{kind[0]}[/] {kind[1]} ({count}):", highlight=False)
+        for fault in alike[:SHOWN]:
+            console.print(f"  {escape(line(fault))}", soft_wrap=True, highlight=False)
+        if count > SHOWN:
+            console.print(f"  and {count - SHOWN} more (--json has them)")
+    worst = "nothing wrong" if not report.faults else "unusable" if report.code == 2 else "usable, with warnings"
+    stopping = sum(fault.level == UNUSABLE for fault in report.faults)
+    stops = f"{stopping} of them {'stops' if stopping == 1 else 'stop'} a run"
+    console.print(f"{worst}: {len(report.faults)} {'finding' if len(report.faults) == 1 else 'findings'}, {stops}")
+
+
+def said_of_sizes(found: dict[str, Any]) -> str:
+    """How large the images are, and what that means for the crop and the batch that are planned."""
+    crop, batch = found["crop"], found["batch"]
+    heights, widths = (" to ".join(map(str, sorted({found[way][0], found[way][2]}))) for way in ("height", "width"))
+    large, planned = ("x".join(map(str, crop[key])) for key in ("largest_unpadded", "planned"))
+    padded = crop["padded_images"]
+    return (
+        f"images {heights} high, {widths} wide; the largest crop that no image is too small for: {large} (planned "
+        f"{planned}: {padded} {'image' if padded == 1 else 'images'} would be padded at full scale); a batch of more "
+        f"than {batch['largest_without_repeats']} repeats labelled images (planned {batch['planned']})"
+    )
+
+
+def line(fault: Fault) -> str:
+    return fault.message if fault.name in fault.message else f"{fault.name}: {fault.message}"
+
+
+def class_table(report: Report) -> Table:
+    """Share of pixels and number of images by class, labelled and val; a dash where no mask of a part is usable."""
+    found = report.figures
+    table = Table(title=", ".join(f"{count} {part}" for part, count in found["images"].items()), title_justify="left")
+    for head in ("class", "labelled, %", "images", "val, %", "images"):
+        table.add_column(head, justify="left" if head == "class" else "right")
+    for name, parts in found["classes"].items():
+        cells = []
+        for part in ("labelled", "val"):
+            known = found["usable_masks"][part] > 0
+            cells += [f"{100 * parts[part]['share']:.2f}", str(parts[part]["images"])] if known else ["-", "-"]
+        table.add_row(escape(name), *cells)
+    return table

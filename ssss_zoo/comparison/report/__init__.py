@@ -1,0 +1,1 @@
+"""What is known of a comparison's runs: scores, statistics, tables, charts, pictures, the report."""

@@ -1,0 +1,1 @@
+"""The public benchmarks: where they come from and how their files are read; and the drawn scenes, `shapes`."""

@@ -1,0 +1,81 @@
+"""ADE20K's scene parsing benchmark: 20210 training and 2000 validation images, 150 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, Each, Lists, missing, on_github, save_ids
+from ssss_zoo.data.classes import palette, read_classes
+from ssss_zoo.data.files import FileDataset, read_mask
+from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ssss_zoo.config.schema import DataConfig
+
+LISTS = "https://github.com/LiheYoung/UniMatch-V2 (splits/ade20k)"
+NAMES = "objectInfo150.txt"  # of the archive: a table whose last column is the class's names
+
+
+def arrange(root: Path, each: Each) -> None:
+    """Masks of 0 to 149 with 255 for what has no class (the archive's 0), as UniMatch V2 has them; the class list."""
+    packed = root / WORK / "annotations"
+    pairs = [(path, root / path.relative_to(root / WORK)) for path in sorted(packed.glob("*/*.png"))]
+    each("masks", subtract_one, missing(pairs))
+    rows = [line.split("\t") for line in (root / WORK / NAMES).read_text("utf-8").splitlines()[1:] if line.strip()]
+    names = [row[-1].split(",")[0].strip() for row in rows]
+    unique = [name if names.count(name) == 1 else f"{name} {index + 1}" for index, name in enumerate(names)]
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in unique), "utf-8")
+
+
+def subtract_one(pair: tuple[Path, Path]) -> None:
+    save_ids(read_mask(pair[0]) - np.uint8(1), pair[1])  # in 8 bits: 0 becomes 255
+
+
+BENCHMARK = Benchmark(
+    name="ade20k",
+    licence="images for non-commercial research, masks BSD-3 (groups.csail.mit.edu/vision/datasets/ADE20K/terms)",
+    archives=(
+        Archive(
+            name="ADEChallengeData2016.zip",
+            bytes=967_382_037,
+            unpacked=1_100_000_000,
+            keep={
+                "ADEChallengeData2016/images/": "images/",
+                "ADEChallengeData2016/annotations/": f"{WORK}/annotations/",
+                f"ADEChallengeData2016/{NAMES}": f"{WORK}/{NAMES}",
+            },
+            urls=(
+                "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+                "https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+            ),
+            sha256="7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
+        ),
+    ),
+    convert=arrange,
+    lists=(Lists(on_github("LiheYoung/UniMatch-V2", "splits/ade20k")),),
+    converted=120_000_000,
+)
+
+
+class ADE20K(FileDataset):
+    """Root: `images/{training,validation}/`, `annotations/{training,validation}/` with ids from 0 and 255 for what has
+    no class (the archive's masks count from 1), `classes.txt`, and UniMatch V2's lists in `splits/` or
+    `splits/ade20k/`."""
+
+    benchmark: ClassVar[Benchmark | None] = BENCHMARK
+    source: ClassVar[str] = "ADE20K, 150 classes (Zhou et al., CVPR 2017)"
+
+    def __init__(self, data: DataConfig) -> None:
+        root = find_root(data, "ade20k", "images/, annotations/, classes.txt and splits/")
+        need_folders(root, ("images", "annotations"), "what `ssss data prepare dataset=ade20k` makes")
+        names = read_classes(root / "classes.txt")[0]
+        if len(names) != 150:
+            raise UserError(
+                f"{root / 'classes.txt'} names {len(names)} classes; ADE20K has 150, without one for the rest"
+            )
+        self.take(read_split(root, split_folder(root, "ade20k", LISTS), data.split))
+        self.class_names, self.colours = names, palette(len(names))

@@ -1,0 +1,110 @@
+"""Archives, unpacked without trust: nothing outside the folder, no links, no more bytes than were announced."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ssss_zoo.data.benchmarks.download import full_disk, size
+from ssss_zoo.errors import UserError
+from ssss_zoo.text import brief
+
+SPARE = 1 << 24  # bytes beyond what was announced that are still believed (our choice)
+LINK = 0o120000  # of the file type in a ZIP's attributes
+ENCRYPTED = 1  # of a ZIP member's flags
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
+DAMAGED = (ValueError, KeyError, IndexError, OverflowError, struct.error)  # what readers raise at bytes they trusted
+
+Member = tuple[str, int, Callable[[], IO[bytes] | None]]  # path in the archive, bytes, how to open it
+
+
+def unpack(
+    archive: Path, into: Path, keep: Mapping[str, str], limit: int, on_file: Callable[[str], None] = lambda name: None
+) -> int:
+    """Write the files of a TAR or ZIP whose path begins with a key of `keep`, that key replaced by its value, below
+    `into`; each appears whole. Returns how many.
+
+    Raises UserError, before the member in question is written, for a path that leads outside, a link or device among
+    those to keep, more than `limit` bytes in all (files that are passed over count, too), and a broken archive.
+    """
+    taken = written = 0
+    try:
+        for name, count, opened in members(archive):
+            taken += count
+            if taken > limit + SPARE:
+                raise refused(archive, f"it unpacks to more than {size(limit)}, as announced: a bomb?")
+            target = place(name, keep, archive)
+            if target is None:
+                continue
+            source = opened()
+            if source is None:
+                raise refused(archive, f"{brief(name)} is a link or a device")
+            copy(source, into / target, count, archive)
+            written += 1
+            on_file(name)
+    except (*BROKEN, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise full_disk(into / archive.name) from None
+        raise UserError(f"{archive} is broken: {' '.join(str(error).split()) or type(error).__name__}") from None
+    return written
+
+
+def members(archive: Path) -> Iterator[Member]:
+    """Every member that is no folder. Raises what `zipfile` and `tarfile` raise."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            for entry in file.infolist():
+                if not entry.filename.endswith("/"):  # is_dir fails at an empty name
+                    if entry.flag_bits & ENCRYPTED:
+                        raise refused(archive, f"{brief(entry.filename)} is encrypted")
+                    link = (entry.external_attr >> 16) & 0o170000 == LINK
+                    yield entry.filename, entry.file_size, partial(file.open, entry) if not link else nothing
+        return
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if not member.isdir():
+                yield member.name, member.size, partial(tar.extractfile, member) if member.isfile() else nothing
+
+
+def nothing() -> None:
+    """What opening a link or a device gives."""
+
+
+def place(name: str, keep: Mapping[str, str], archive: Path) -> str | None:
+    """Where a member goes, relative to the folder; None for one that is not kept. Raises UserError for a path that
+    leads outside, kept or not: such an archive is not to be trusted at all."""
+    path = PurePosixPath(name)
+    if not path.parts:
+        raise refused(archive, f"a file in it has no name (it is called '{name}')")
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0] or "\0" in name:
+        raise refused(archive, f"{brief(name)} leads outside of the folder")
+    name = name.removeprefix("./")
+    prefix = next((prefix for prefix in keep if name.startswith(prefix)), None)
+    return None if prefix is None else keep[prefix] + name.removeprefix(prefix)
+
+
+def copy(source: IO[bytes], target: Path, count: int, archive: Path) -> None:
+    """Write a member, at most `count` bytes of it, under another name first."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.new")
+    try:
+        with source, new.open("wb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+            if sink.tell() != count:
+                raise refused(archive, f"{target.name} has {sink.tell():,} bytes and announced {count:,}")
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def refused(archive: Path, why: str) -> UserError:
+    return UserError(f"{archive} is not unpacked: {why}; remove it and fetch it from its publisher")

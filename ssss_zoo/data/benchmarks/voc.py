@@ -1,0 +1,99 @@
+"""PASCAL VOC 2012, with the extra masks of SBD: 10582 training and 1449 validation images, 21 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, Each, Lists, missing, on_github, save_ids
+from ssss_zoo.data.classes import palette
+from ssss_zoo.data.files import FileDataset
+from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.errors import UserError
+
+if TYPE_CHECKING:
+    from ssss_zoo.config.schema import DataConfig
+
+CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+MASKS, AUGMENTED = "SegmentationClass", "SegmentationClassAug"  # the devkit's masks; U2PL's folder with those of SBD
+LISTS = "https://github.com/LiheYoung/UniMatch (splits/pascal)"
+SBD = "sbd"  # in the working folder: SBD's MATLAB files
+
+
+def add_sbd(root: Path, each: Each) -> None:
+    """Masks of SBD for the training images that the development kit has none of (UniMatch's and CPS's folder)."""
+    wanted = [Path(line.split()[1]) for line in (root / "splits/train_aug.txt").read_text().splitlines()]
+    pairs = [(root / WORK / SBD / f"{mask.stem}.mat", root / mask) for mask in wanted]
+    each("masks of SBD", convert_sbd, missing(pairs))
+
+
+def convert_sbd(pair: tuple[Path, Path]) -> None:
+    source, target = pair
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError:
+        raise UserError("to read SBD's masks, pip install 'ssss-zoo[benchmarks]'") from None
+    try:
+        ids = loadmat(source)["GTcls"]["Segmentation"][0, 0]
+    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
+        raise UserError(f"cannot read {source}: {error}") from None
+    save_ids(ids.astype("uint8"), target)
+
+
+BENCHMARK = Benchmark(
+    name="voc",
+    licence="VOC2012: for research; images from Flickr under its terms (host.robots.ox.ac.uk/pascal/VOC/voc2012); SBD: "
+    "for research, cite Hariharan et al., ICCV 2011",
+    archives=(
+        Archive(
+            name="VOCtrainval_11-May-2012.tar",
+            bytes=1_999_639_040,
+            unpacked=2_000_000_000,
+            keep={
+                "VOCdevkit/VOC2012/JPEGImages/": "JPEGImages/",
+                "VOCdevkit/VOC2012/SegmentationClass/": f"{MASKS}/",
+            },
+            urls=(
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+                "http://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
+            ),
+            sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        ),
+        Archive(
+            name="benchmark.tgz",
+            bytes=1_419_539_633,
+            unpacked=1_600_000_000,
+            keep={"benchmark_RELEASE/dataset/cls/": f"{WORK}/{SBD}/"},
+            urls=(
+                "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+                "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+            ),
+            sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
+        ),
+    ),
+    convert=add_sbd,
+    lists=(Lists(on_github("LiheYoung/UniMatch", "splits/pascal")),),
+    converted=100_000_000,
+)
+
+
+class VOC(FileDataset):
+    """Root: `JPEGImages/`, `SegmentationClass/` (all masks, or the devkit's beside `SegmentationClassAug/`, which is
+    taken then), and UniMatch's lists in `splits/` or `splits/pascal/`."""
+
+    benchmark: ClassVar[Benchmark | None] = BENCHMARK
+    source: ClassVar[str] = (
+        "PASCAL VOC 2012, 21 classes (Everingham et al., IJCV 2010), with SBD (Hariharan, ICCV 2011)"
+    )
+
+    def __init__(self, data: DataConfig) -> None:
+        root = find_root(data, "voc", "JPEGImages/, SegmentationClass/ and splits/")
+        masks = AUGMENTED if (root / AUGMENTED).is_dir() else MASKS
+        need_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
+        self.take(read_split(root, split_folder(root, "pascal", LISTS), data.split, {f"{MASKS}/": f"{masks}/"}))
+        self.class_names, self.colours = CLASSES, palette(len(CLASSES))

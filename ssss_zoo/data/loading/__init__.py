@@ -1,0 +1,1 @@
+"""Images to batches: crops, the loader's processes, what is kept in memory, statistics of channels."""

@@ -1,0 +1,1 @@
+"""What `ssss data` does: looks for faults, finds copies, draws split lists."""

@@ -1,0 +1,83 @@
+"""`ssss data split`: labelled lists that are nested and show every class as early as can be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ssss_zoo.data.folder.dataset import share_of
+from ssss_zoo.errors import UserError
+from ssss_zoo.toolkit.types import Sample
+
+VAL = "val.txt"  # of all lists below `splits/`
+
+
+def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
+    """Every image once; a list is the first n of them, so that smaller ones lie within larger ones.
+
+    classes: of each image, those that it shows. First come images that together show every class, each the one that
+    adds most of the classes still missing (our choice), then the rest; ties and rest in an order drawn from `seed`.
+    """
+    drawn = [int(index) for index in np.random.default_rng(seed).permutation(len(classes))]
+    missing, first = set().union(*classes), []
+    while missing:
+        best = max(drawn, key=lambda index: len(classes[index] & missing))  # the first of equals
+        drawn.remove(best)
+        first.append(best)
+        missing -= classes[best]
+    return first + drawn
+
+
+def list_sizes(words: str, images: int) -> dict[str, int]:
+    """`1/16,1/8,30` as the number of labelled images of each list. Raises UserError for what is no such size."""
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    sizes = {name: share_of(name)(images) for name in names}
+    wrong = [name for name, size in sizes.items() if not 1 <= size < images]
+    if not sizes or wrong:
+        what = f"'{wrong[0]}', which leaves nothing unlabelled or nothing labelled" if wrong else "nothing"
+        raise UserError(f"sizes names {what}; expected shares or numbers of the {images} images, as sizes=1/16,1/8,30")
+    return sizes
+
+
+def write_lists(
+    root: Path,
+    pool: Sequence[Sample],
+    loose: Sequence[Sample],
+    val: Sequence[Sample],
+    sizes: dict[str, int],
+    fresh: bool,
+) -> list[Path]:
+    """Write `splits/<size>/labeled.txt` and `unlabeled.txt` below `root`, and `splits/val.txt` where there is none.
+
+    pool: the labelled images in their order; loose: those without masks, which every list leaves unlabelled; fresh:
+    whether lists that are there are replaced. Raises UserError, and writes nothing, where they are and may not be.
+    """
+    homes = {size: root / "splits" / size.replace("/", "_") for size in sizes}
+    there = [home for home in homes.values() if home.exists()]
+    if there and not fresh:
+        raise UserError(
+            f"{there[0]} is there already; overwrite=true replaces it (runs made with it are then of another list)"
+        )
+    written = []
+    for size, count in sizes.items():
+        parts = {"labeled.txt": pool[:count], "unlabeled.txt": [*pool[count:], *loose]}
+        for name, samples in parts.items():
+            written.append(homes[size] / name)
+            write_list(written[-1], root, samples)
+    if val and not (root / "splits" / VAL).is_file():
+        written.append(root / "splits" / VAL)
+        write_list(written[-1], root, val)
+    return written
+
+
+def write_list(file: Path, root: Path, samples: Sequence[Sample]) -> None:
+    """One `<image> <mask>` a line, relative to `root`, parted by a TAB where a name holds a space."""
+    pairs = [[os.path.relpath(path, root) for path in (s.image, s.mask) if path is not None] for s in samples]
+    gap = "\t" if any(" " in path for pair in pairs for path in pair) else " "
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.new")
+    new.write_text("".join(f"{gap.join(pair)}\n" for pair in pairs), "utf-8")
+    new.replace(file)

@@ -1,0 +1,1 @@
+"""One training step, the hooks that it asks, and the methods that answer them. It knows no method by name."""

@@ -1,0 +1,74 @@
+"""What `ssss list` shows. A broken plugin is listed with its fault, and hides nobody else."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.engine.registry import CHOSEN, HOOKS, implements, installed, load, packages_of
+from ssss_zoo.errors import UserError
+from ssss_zoo.toolkit import hookspecs
+
+
+def listing(kind: str) -> list[dict[str, Any]]:
+    """One object a thing: `name`, `about` (with its source), `package`; methods also `hooks`, hooks `answered_by`."""
+    if kind == "protocols":
+        return [{"name": name, "about": first_comment(path), "package": "ssss-zoo"} for name, path in protocols()]
+    return hooks() if kind == "hooks" else [describe(kind, name) for name in sorted(installed(kind))]
+
+
+def protocols() -> list[tuple[str, Path]]:
+    return sorted(recipes("protocol").items())
+
+
+def first_comment(path: Path) -> str:
+    return path.read_text().splitlines()[0].removeprefix("# ")
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    item: dict[str, Any] = {"name": name, "package": " and ".join(packages_of(kind, name))}
+    try:
+        thing = load(kind, name)
+    except UserError as error:
+        return item | {"about": f"BROKEN: {error}", "hooks": []}
+    first_line = next(iter((thing.__doc__ or "").strip().splitlines()), "no description")
+    source = getattr(thing, "paper", "") or getattr(thing, "source", "") or first_line
+    if kind != "methods":
+        return item | {"about": source}
+    hooks = implements(thing)
+    return item | {"about": f"{source}  [{' '.join(hooks)}]", "hooks": hooks}
+
+
+def first_sentence(thing: Any) -> str:
+    return " ".join((thing.__doc__ or "").split()).partition(". ")[0].removesuffix(".") + "."
+
+
+def card(name: str) -> str:
+    """The card of an installed method: the Markdown file of its module's name beside it. Raises UserError without."""
+    load("methods", name)
+    package, _, module = installed("methods")[name].module.rpartition(".")
+    file = files(package).joinpath(f"{module}.md") if package else None
+    if file is None or not file.is_file():
+        raise UserError(f"method '{name}' of package {packages_of('methods', name)[0]} comes without a card")
+    return file.read_text()
+
+
+def hooks() -> list[dict[str, Any]]:
+    """Every hook with the installed methods that answer it."""
+    methods = [describe("methods", name) for name in sorted(installed("methods"))]
+    items = []
+    for name in HOOKS:
+        about = first_sentence(getattr(hookspecs, name))
+        answered = [method["name"] for method in methods if name in method["hooks"]]
+        items.append(
+            {
+                "name": name,
+                "about": f"{about}  [{' '.join(answered) or 'nobody yet'}]",
+                "answered_by": answered,
+                "choosable": name in CHOSEN,
+                "package": "ssss-zoo",
+            }
+        )
+    return items

@@ -1,0 +1,280 @@
+"""Find methods, data sets and networks by name, build methods from their options, and register only the chosen hooks.
+
+One `PluginManager` a run. Only what is selected is imported: a broken plugin that a run does not use never hurts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from ssss_zoo.config.layers import entry_points, is_file, whole
+from ssss_zoo.config.parse import told_where, typed
+from ssss_zoo.config.schema import Config, build
+from ssss_zoo.errors import UserError, nearest, unknown
+from ssss_zoo.text import brief
+from ssss_zoo.toolkit import hookspecs
+
+PROJECT = "ssss_zoo"
+MARK = f"{PROJECT}_impl"  # where pluggy leaves its mark on an implementation
+ALWAYS = ("setup", "after_step", "after_eval")  # a plugin keeps its own state whatever hooks it was chosen for
+HOOKS = tuple(name for name, item in vars(hookspecs).items() if hasattr(item, "ssss_zoo_spec"))
+CHOSEN = tuple(name for name in HOOKS if name not in ALWAYS)
+
+Watch = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
+
+
+def installed(kind: str) -> dict[str, EntryPoint]:
+    """Entry points of the group `ssss_zoo.<kind>` by name, nothing imported. kind: methods, datasets, models."""
+    return {point.name: point for point in entry_points(f"{PROJECT}.{kind}")}
+
+
+def load(kind: str, name: str, where: str = "") -> Any:
+    """Import what the entry point `name` of `ssss_zoo.<kind>` names. Raises UserError when unknown or broken."""
+    points, what = installed(kind), kind.removesuffix("s").replace("dataset", "data set")
+    if name not in points:
+        raise unknown(what, name, points, where)
+    packages = packages_of(kind, name)
+    if len(packages) > 1:
+        raise UserError(
+            f"{what} '{name}' is registered by several packages, {' and '.join(packages)}: uninstall all but one, or "
+            "rename it in yours"
+        )
+    try:
+        return points[name].load()
+    except (Exception, SystemExit) as error:  # somebody else's module may fail in any way at import
+        raise UserError(
+            f"{what} '{name}' of package {packages[0]} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+
+
+def packages_of(kind: str, name: str) -> list[str]:
+    """The packages that register the name, one where all is well; a package that names two things so is there twice."""
+    points = [point for point in entry_points(f"{PROJECT}.{kind}") if point.name == name]
+    return [package for package, _ in sorted({(package_of(point), point.value) for point in points})]
+
+
+def package_of(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.value
+
+
+PLAIN = (str, int, float, bool)  # what an option may be, or a list of
+LOCAL = "ssss_local_"  # what the module of a person's own file is called, and its name
+
+
+def local_methods(paths: Sequence[str], wanted: Iterable[str] = ()) -> dict[str, type]:
+    """The method classes in a user's own Python files: by their `name` or their class name in small letters, and the
+    only one of a file by the file's name as well. Raises UserError as `methods_of_file`, and for a name among `wanted`
+    that stands for classes of two files, neither called like it."""
+    found: dict[str, type] = {}
+    owners: dict[str, Path] = {}
+    for file, path in {whole(path): path for path in paths}.items():
+        for name, method in methods_of_file(path).items():
+            owner = owners.setdefault(name, file)
+            if owner != file and name in wanted and name not in (owner.stem, file.stem):
+                raise UserError(f"{owner} and {file} both hold a method '{name}': rename one")
+            if owner == file or name == file.stem:
+                found[name] = method
+    return found
+
+
+def methods_of_file(path: str) -> dict[str, type]:
+    """Raises UserError for a file that is not there, fails, or holds no method."""
+    file = whole(path)
+    if not is_file(file):
+        raise UserError(f"plugins.path={brief(path)}: no such file; it takes the path of one Python file")
+    spec = importlib.util.spec_from_file_location(f"{LOCAL}{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugins.path={path}: not a Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their own module up there
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's own code: say where it failed
+        ran = [frame.lineno for frame in inspect.trace() if frame.filename == str(file)]
+        line = ran[-1] if ran else getattr(error, "lineno", "?")  # a syntax error never ran
+        raise UserError(f"plugins.path={path} fails at line {line}: {type(error).__name__}: {error}") from error
+    own = {c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
+    methods = {getattr(c, "name", c.__name__.lower()): c for c in own if marked(c)}
+    if not methods:
+        raise UserError(f"plugins.path={path} holds no method: no class with a function marked @hookimpl")
+    return methods | ({file.stem: next(iter(methods.values()))} if len(methods) == 1 else {})
+
+
+def marked(method: type) -> list[str]:
+    """All that a class marks as a hook, whether there is such a hook or not."""
+    return [name for name in dir(method) if hasattr(getattr(method, name, None), MARK)]
+
+
+def stands_in(name: str, method: type) -> bool:
+    """Whether the class comes of a person's file and bears the name of an installed method."""
+    return method.__module__.startswith(LOCAL) and name in installed("methods")
+
+
+def implements(method: type) -> list[str]:
+    """The hooks that a method class answers."""
+    answered = marked(method)
+    return [name for name in HOOKS if name in answered]
+
+
+def providers(config: Config) -> dict[str, list[str]]:
+    """For each hook that `hooks.<hook>` names, who answers it: `a+b`, or nobody for `none`."""
+    answer = {}
+    for hook, names in config.hooks.items():
+        if hook not in CHOSEN:
+            raise unknown("hook", hook, CHOSEN, f"hooks.{hook}={names}")
+        answer[hook] = [] if names in ("none", "null", "") else names.split("+")
+        twice = next((name for name in answer[hook] if answer[hook].count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"hooks.{hook}={brief(names)} names '{brief(twice)}' twice; each method answers once")
+    return answer
+
+
+def method_classes(config: Config) -> dict[str, type]:
+    """The classes of all methods the run needs: those of `method`, then those that only answer a single hook."""
+    wanted = {name: f"method={config.method}" for name in config.plugins.names}
+    for hook, names in providers(config).items():
+        for name in names:
+            wanted.setdefault(name, f"hooks.{hook}={'+'.join(names)}")
+    local = local_methods(config.plugins.path, wanted)
+    return {name: find_method(name, place, local) for name, place in wanted.items()}
+
+
+def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
+    """A method class by name, the user's own file first. Raises UserError when there is none, or it is not one."""
+    if name not in local and name not in installed("methods"):
+        raise unknown("method", name, [*installed("methods"), *local], place)
+    method: type = local.get(name) or load("methods", name, place)
+    if not (inspect.isclass(method) and dataclasses.is_dataclass(method)):
+        raise UserError(f"method '{name}' must be a dataclass with hook implementations, found {method!r}")
+    wrong = [hook for hook in marked(method) if hook not in HOOKS]
+    if wrong:
+        raise UserError(
+            f"method '{name}' marks '{wrong[0]}' as a hook, and there is none{nearest(wrong[0], HOOKS)}  "
+            f"hooks are: {', '.join(HOOKS)}"
+        )
+    check_options(name, method)
+    silent = [hook for hook in HOOKS if callable(getattr(method, hook, None)) and hook not in marked(method)]
+    if silent:
+        raise UserError(
+            f"method '{name}': its function {silent[0]} is not marked, so nobody would ask it: put @hookimpl above it, "
+            "or call it something else"
+        )
+    return method
+
+
+def check_options(name: str, method: type) -> None:
+    """Raise UserError for a field that no word of the command line can set."""
+    hints = typing.get_type_hints(method)
+    for option in dataclasses.fields(method):
+        kind = hints[option.name]
+        parts = typing.get_args(kind) if typing.get_origin(kind) is list else (kind,)
+        if not all(part in PLAIN for part in parts):
+            raise UserError(
+                f"method '{name}': option {option.name} is declared as {getattr(kind, '__name__', kind)}; an option is "
+                "a str, int, float, bool or a list of one; networks and tensors are made in setup"
+            )
+
+
+def build_methods(config: Config) -> dict[str, Any]:
+    """Every method the run needs, built from `options.<method>`; writes the typed options back into `config`."""
+    with told_where(config.places):
+        classes = method_classes(config)
+        for name in config.options:
+            if name not in classes:
+                raise unknown("method", name, classes, f"options.{name} (only the methods of this run take options)")
+        return {name: build_method(name, method, config) for name, method in classes.items()}
+
+
+def build_method(name: str, method: type, config: Config) -> Any:
+    """One method, built from its options, which are written back as they were read."""
+    given = config.options.get(name, {})
+    if not isinstance(given, Mapping):
+        raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{brief(given)}'")
+    built = build(method, typed(method, given, f"options.{name}."), f"options.{name}.")
+    config.options[name] = {f.name: getattr(built, f.name) for f in dataclasses.fields(method) if f.init}
+    return built
+
+
+class Speaker:
+    """What pluggy gets to see of a method: one of its hooks, wrapped by `watch` (hooks that are wrappers are not)."""
+
+    def __init__(self, name: str, method: Any, hook: str, watch: Watch | None) -> None:
+        function = getattr(method, hook)
+        if watch and not getattr(function, MARK)["wrapper"]:
+            function = functools.wraps(function)(watch(name, hook, function))
+        setattr(self, hook, function)
+
+
+def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None = None) -> pluggy.PluginManager:
+    """The run's manager: for each hook the chosen methods, leftmost asked first, the defaults last."""
+    from ssss_zoo.engine import defaults
+
+    with told_where(config.places):
+        named = providers(config)
+        check_providers(named, methods)
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    everybody = {"default": defaults.Defaults(), **methods}
+    for hook in HOOKS:
+        asked = list(methods) if hook in ALWAYS else named.get(hook, config.plugins.names)
+        for name in reversed([*asked, "default"]):  # pluggy asks the last one registered first
+            if hook in implements(type(everybody[name])):
+                register(manager, name, Speaker(name, everybody[name], hook, watch), hook)
+    return manager
+
+
+def register(manager: pluggy.PluginManager, name: str, speaker: Speaker, hook: str) -> None:
+    """Raises UserError when the method's function does not fit the hook's specification."""
+    given, asked = (inspect.signature(getattr(place, hook)).parameters for place in (hookspecs, speaker))
+    extra = [one.name for one in asked.values() if one.default is one.empty and one.name not in given]
+    if extra:
+        raise UserError(
+            f"method '{name}': {hook} takes '{extra[0]}', which this hook does not have{nearest(extra[0], given)}  "
+            f"it has, for you to choose from: {', '.join(given)}"
+        )
+    late = [one.name for one in asked.values() if one.default is not one.empty]
+    if late:
+        raise UserError(f"method '{name}': {hook} gives '{late[0]}' a default value; a hook's arguments take none")
+    try:
+        manager.register(speaker, f"{name} {hook}")
+    except pluggy.PluginValidationError as error:
+        raise UserError(f"method '{name}': {' '.join(str(error).split())}") from None
+
+
+def check_providers(named: Mapping[str, list[str]], methods: Mapping[str, Any]) -> None:
+    """Raise UserError when `hooks.<hook>` names a method that does not answer it."""
+    for hook, names in named.items():
+        for name in names:
+            able = implements(type(methods[name]))
+            if hook not in able:
+                raise UserError(
+                    f"hooks.{hook}={'+'.join(names)}: method '{name}' does not answer {hook}; it has: {', '.join(able)}"
+                )
+
+
+def who_answers(hooks: Any) -> dict[str, list[str]]:
+    """For each hook of a manager the plugins that will be asked, in order; `default` where nobody else speaks."""
+    answer = {}
+    for hook in HOOKS:
+        names = [i.plugin_name.partition(" ")[0] for i in reversed(getattr(hooks, hook).get_hookimpls())]
+        answer[hook] = [name for name in names if name != "default"] or names
+    return answer
+
+
+def spoken(hooks: Any) -> list[str]:
+    """The hooks that methods answer, as words: `pixel_weight fixmatch+farcluss` where answers are combined,
+    `make_teacher fixmatch, else farcluss` where the first one that is no None counts."""
+    first = {hook for hook in HOOKS if getattr(hookspecs, hook).ssss_zoo_spec["firstresult"]}
+    answers = {hook: names for hook, names in who_answers(hooks).items() if names and names != ["default"]}
+    return [f"{hook} {(', else ' if hook in first else '+').join(names)}" for hook, names in answers.items()]

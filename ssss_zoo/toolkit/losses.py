@@ -1,0 +1,143 @@
+"""The arithmetic of both sides: labelled loss, consistency loss. Per pixel in float32, sums with a stated divisor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssss_zoo.toolkit.contrast import one_hot
+from ssss_zoo.toolkit.types import IGNORE, PixelLoss, PseudoLabel
+
+if TYPE_CHECKING:
+    from ssss_zoo.config.schema import LossConfig
+
+
+def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean cross-entropy over the pixels that are not IGNORE; 0, connected to the graph, when there is none.
+
+    logits: (B, C, H, W); mask: (B, H, W) int64 class ids or IGNORE.
+    """
+    total = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction="sum")
+    return total / (mask != IGNORE).sum().clamp(min=1)
+
+
+def ohem(logits: Tensor, mask: Tensor, threshold: float, min_kept: int) -> Tensor:
+    """Cross-entropy over hard pixels only (Shrivastava et al., 2016, as the field runs it on Cityscapes).
+
+    A pixel is kept when the probability q of its true class is at most max(threshold, the `min_kept`-th smallest q);
+    with fewer than `min_kept` labelled pixels all are kept. The choice carries no gradient. Mean over the kept ones.
+    logits: (B, C, H, W); mask: (B, H, W) int64 class ids or IGNORE. No host synchronisation.
+    """
+    loss = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction="none").flatten()
+    labelled = (mask != IGNORE).flatten()
+    true_class = torch.where(labelled, torch.exp(-loss.detach()), torch.inf)
+    rank = min(min_kept, true_class.numel())
+    limit = true_class.kthvalue(rank).values.clamp(min=threshold)  # inf when fewer than min_kept are labelled
+    kept = labelled & (true_class <= limit)
+    return (loss * kept).sum() / kept.sum().clamp(min=1)
+
+
+def supervised_loss(settings: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """The run's loss on labelled pixels: a scalar from logits (B, C, H, W) and mask (B, H, W)."""
+    if settings.supervised == "ohem":
+        return partial(ohem, threshold=settings.ohem_threshold, min_kept=settings.ohem_min_kept)
+    return cross_entropy
+
+
+def squared_error(logits: Tensor, label: PseudoLabel) -> Tensor:
+    """(B, H, W) float32: sum over classes of (p_c - y_c)^2, p the softmax of the logits, y the label's distribution
+    (CutMix-Seg; Mean Teacher's, which is the mean over classes, is 1/C of it)."""
+    return (logits.float().softmax(dim=1) - distribution(label, logits.shape[1])).square().sum(dim=1)
+
+
+def distribution(label: PseudoLabel, num_classes: int) -> Tensor:
+    """The label's target as a distribution, (B, C, H, W) float32; one-hot where it holds ids."""
+    if label.target.dim() == 4:
+        return label.target
+    return one_hot(label.target, num_classes)
+
+
+def pixel_loss(logits: Tensor, label: PseudoLabel, class_weight: Tensor, per_class: bool) -> Tensor:
+    """Cross-entropy of each pixel with its pseudo-label, times its class weight; (B, H, W) float32.
+
+    Ids: omega_c * CE. Distributions y: (sum_c omega_c y_c) * (-sum_c y_c log q_c), which keeps the optimum at y; with
+    `per_class` -sum_c omega_c y_c log q_c, which moves it to omega * y normalised. Both agree for one-hot y.
+    logits: (B, C, H, W); class_weight: (C,).
+    """
+    if label.target.dim() == 3:
+        return F.cross_entropy(logits.float(), label.target, reduction="none") * class_weight[label.target]
+    log_q = logits.float().log_softmax(dim=1)
+    if per_class:
+        return -(label.target * class_weight.view(1, -1, 1, 1) * log_q).sum(dim=1)
+    return -expected_weight(label, class_weight) * (label.target * log_q).sum(dim=1)
+
+
+def divisor(normaliser: str, valid: Tensor, weight: Tensor) -> Tensor:
+    """What a summed consistency loss is divided by; see `View.normaliser`. valid, weight: (B, H, W)."""
+    if normaliser == "valid":
+        return valid.sum().clamp(min=1)
+    if normaliser == "kept":
+        return (valid & (weight > 0)).sum().clamp(min=1)
+    if normaliser == "weight":
+        return (weight * valid).sum().clamp(min=1e-6)
+    if normaliser == "all":
+        return torch.full((), float(valid.numel()), device=valid.device)
+    if normaliser == "kept_share":
+        kept = (valid & (weight > 0)).sum().clamp(min=1)
+        return kept.square() / valid.numel()
+    raise ValueError(f"View.normaliser must be valid, kept, weight, all or kept_share; got {normaliser!r}")
+
+
+def consistency(
+    logits: Tensor,
+    label: PseudoLabel,
+    weight: Tensor,
+    class_weight: Tensor,
+    normaliser: str,
+    per_class: bool = False,
+    own_loss: PixelLoss | None = None,
+) -> Tensor:
+    """Consistency of the student with the pseudo-label: sum over valid pixels of weight * pixel loss / divisor.
+
+    logits: (B, C, H, W) of the student; weight: (B, H, W); class_weight: (C,); own_loss: in place of cross-entropy.
+    0, connected to the graph, when nothing is valid. What the network says at unused pixels is replaced before the
+    loss, not multiplied by 0 after it: an infinity there reaches neither the loss nor its gradient.
+    """
+    used = label.valid & (weight > 0)
+    logits, weight = logits.masked_fill(~used.unsqueeze(1), 0.0), weight.masked_fill(~used, 0.0)
+    if own_loss is None:
+        loss = pixel_loss(logits, label, class_weight, per_class)
+    else:
+        loss = own_loss(logits, label) * expected_weight(label, class_weight)
+    return (loss * weight).sum() / divisor(normaliser, label.valid, weight)
+
+
+def expected_weight(label: PseudoLabel, class_weight: Tensor) -> Tensor:
+    """The class weight of each pixel, (B, H, W): its class's, or the expectation under its distribution."""
+    if label.target.dim() == 3:
+        return class_weight[label.target]
+    return (label.target * class_weight.view(1, -1, 1, 1)).sum(dim=1)
+
+
+def fewest_with_mass(largest: Tensor, mass: float) -> Tensor:
+    """Which of the probabilities (B, K, H, W), largest first, it takes to reach `mass`; always the first. Bool."""
+    taken = largest.cumsum(dim=1) - largest < mass
+    taken[:, 0] = True
+    return taken
+
+
+def percentile(values: Tensor, valid: Tensor, percent: float) -> Tensor:
+    """The `percent`-th percentile, 0 to 100, of the valid values, between neighbours by linear interpolation (NumPy's
+    rule); a scalar on the device, not finite when nothing is valid. No host synchronisation, no limit of size.
+
+    values: float, valid: bool, of one shape.
+    """
+    ordered = values.masked_fill(~valid, torch.inf).flatten().sort().values
+    place = (valid.sum() - 1).clamp(min=0).double() * (percent / 100)
+    low, high = (ordered.gather(0, edge.long().view(1)) for edge in (place.floor(), place.ceil()))
+    return torch.lerp(low, high, (place - place.floor()).to(low.dtype)).squeeze(0)

@@ -1,0 +1,74 @@
+"""CutMix as it was done to a view's images, ready to be done again to whatever goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ssss_zoo.toolkit.augment import box_mask, paste
+from ssss_zoo.toolkit.types import IGNORE, CutMix, Labelled, PseudoLabel
+
+IN_BATCH = ("next", "reverse", "rows")  # partners that are images of the batch itself
+SECOND = ("stream", "twin")  # partners that come as a second unlabelled batch
+
+
+class Mixing:
+    """One CutMix with its boxes, partners and gates on the device.
+
+    box: (B, H, W) bool, where the partner lies; None without CutMix. probs: the teacher's word on the weak views, for
+    gates. Calling it mixes tensors (B, ..., H, W): `own` is what goes with the view's images, `others` what goes with
+    the second unlabelled batch ("partner") and with the labelled images ("labelled"), where they take part.
+    """
+
+    def __init__(
+        self, cutmix: CutMix | None, size: tuple[int, int, int], device: torch.device, probs: Tensor | None = None
+    ) -> None:
+        self.box: Tensor | None = None
+        if cutmix is None:
+            return
+        images, height, width = size
+        self.source = "own" if cutmix.partner in IN_BATCH else "labelled" if cutmix.partner == "labelled" else "partner"
+        self.rows = partner_rows(cutmix, images).to(device, non_blocking=True)
+        self.under = Mixing(cutmix.under, size, device, probs) if cutmix.under else None
+        self.box = box_mask(cutmix.boxes, height, width, device)
+        if cutmix.gate is not None:
+            assert probs is not None
+            self.box = self.box & cutmix.gate(probs).view(-1, 1, 1)
+
+    def __call__(self, own: Tensor, others: Mapping[str, Tensor]) -> Tensor:
+        if self.box is None:
+            return own
+        source = own if self.source == "own" else others[self.source]
+        if self.under:
+            source = self.under(source, others)
+        return paste(own, source[self.rows], self.box)
+
+    def label(self, own: PseudoLabel, others: Mapping[str, PseudoLabel]) -> PseudoLabel:
+        """The pseudo-label of the mixed images; all of one kind of target."""
+        parts = {
+            name: self(getattr(own, name), {key: getattr(other, name) for key, other in others.items()})
+            for name in ("target", "confidence", "valid")
+        }
+        return replace(own, **parts)
+
+
+def partner_rows(cutmix: CutMix, images: int) -> Tensor:
+    """Which image of its partner each image gets, (B,) int64 on the CPU."""
+    if cutmix.rows is not None:
+        return cutmix.rows
+    order = torch.arange(images)
+    return {"next": order.roll(-1), "reverse": order.flip(0)}.get(cutmix.partner, order)
+
+
+def true_label(labelled: Labelled) -> PseudoLabel:
+    """The labelled images' own masks as ids of confidence 1, for views that show their pixels; void is not valid, 0."""
+    valid = labelled.mask != IGNORE
+    return PseudoLabel(labelled.mask.masked_fill(~valid, 0), valid.float(), valid)
+
+
+def chain(cutmix: CutMix | None) -> list[CutMix]:
+    """A CutMix and all that lies under it."""
+    return [cutmix, *chain(cutmix.under)] if cutmix else []

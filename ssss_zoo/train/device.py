@@ -1,0 +1,91 @@
+"""The machine a run is on: device, threads, memory, and what to write down of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from ssss_zoo.config.schema import Config
+from ssss_zoo.errors import UserError
+
+
+def choose_device(config: Config) -> torch.device:
+    """The device, with torch's threads set; fills `train.workers` and `train.threads` in."""
+    name = config.train.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"train.device={name} cannot be used: {str(error).splitlines()[0]}") from None
+    if config.train.threads is None:
+        config.train.threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or os.cpu_count() or 1
+    torch.set_num_threads(config.train.threads)
+    if config.train.workers is None:
+        config.train.workers = 0 if device.type == "cpu" else 4
+    if config.train.precision == "fp16" and device.type == "cpu":
+        raise UserError("train.precision=fp16 needs a GPU; on a CPU take 32 (bf16 works and is slower on most)")
+    if device.type == "cpu":
+        keep_memory()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = False  # the same kernels twice: same seed, same numbers
+    return device
+
+
+PROCESSES = {  # variables that launchers set: how many processes were started, and what did it
+    "WORLD_SIZE": "torchrun",
+    "SLURM_STEP_NUM_TASKS": "srun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "PMI_SIZE": "mpiexec",
+}
+
+
+def check_one_process() -> None:
+    """Raise UserError where a launcher started this command several times at once."""
+    for name, launcher in PROCESSES.items():
+        number = os.environ.get(name, "1")
+        if number.isdigit() and int(number) > 1:
+            raise UserError(
+                f"{launcher} started {number} processes of this command ({name}={number}), and one process trains a "
+                "run: start it once, without launcher; `ssss compare ... jobs=2` trains several runs at a time, each "
+                "on a GPU of its own"
+            )
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed memory instead of handing it back to the kernel after each step: an eighth less CPU time a
+    step as measured, at the same peak. Does nothing where there is no glibc."""
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # parameters of mallopt(3)
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        for parameter in (trim_threshold, top_pad, mmap_threshold):
+            libc.mallopt(parameter, 1 << 28)
+    except (OSError, AttributeError):
+        pass
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What the figures depend on besides the configuration."""
+    packages = ("ssss-zoo", "torch", "timm", "kornia", "torchmetrics", "pluggy", "mlflow-skinny")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "packages": {package: version(package) for package in packages},
+    }
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that torch held on a GPU, or that this process had resident on a CPU, so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,176 @@
+"""`ssss evaluate`: a run's weights on any list of its data set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssss_zoo.config.parse import merge, read_file, read_words
+from ssss_zoo.config.schema import Config, resolve, square
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.contents import differences
+from ssss_zoo.engine.registry import load
+from ssss_zoo.errors import UserError, check_choice, expanded
+from ssss_zoo.evaluation.evaluator import Evaluator
+from ssss_zoo.evaluation.protocol import describe
+from ssss_zoo.record_files import State, TrainingState, check_types, read_metrics
+from ssss_zoo.text import brief
+from ssss_zoo.toolkit.types import Output, Sample
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.device import choose_device
+from ssss_zoo.train.setup import open_dataset
+
+log = logging.getLogger("ssss_zoo")
+OWN = ("run", "on", "weights")  # words that are not configuration
+WRITTEN = (  # keys of every run's config.yaml, from its first line to its last
+    *("method", "dataset", "protocol", "plugins", "hooks", "options", "data", "model", "train", "optim", "loss"),
+    *("augment", "evaluate", "tracking", "seed", "output", "resume", "overwrite", "diagnose", "trace"),
+)
+TOLD = 400  # characters of what differs between two data sets (our choice)
+
+
+def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
+    """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step` and
+    `protocol`, the digest of how they were scored."""
+    given = [word for word in words if word.partition("=")[0] not in OWN]
+    asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, read_words(w for w in words if w not in given))
+    if "run" not in asked:
+        raise UserError("give the run's folder: ssss evaluate run=DIR")
+    check_choice("weights", asked["weights"], ("last", "best"))
+    folder = expanded(asked["run"])
+    config = run_config(folder, given)
+    place = find_checkpoint(folder, asked["weights"])
+    state = checkpoint.load_typed(place, State)
+    dataset = open_dataset(load("datasets", config.dataset), config)
+    order = class_order(classes_of(folder, state), dataset.class_names, folder)
+    tell_of_other_data(folder, dataset)
+    samples = choose_samples(dataset, asked["on"], config)
+    device = choose_device(config)
+    networks = {
+        name: reordered(load_network(config, dataset, place, name), order).to(device)
+        for name in checkpoint.network_names(place)
+    }
+    evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
+    figures = evaluator(networks, samples)
+    return {
+        "run": str(folder),
+        "on": asked["on"],
+        "weights": asked["weights"],
+        "images": len(samples),
+        "step": state["global_step"],
+        "protocol": describe(config, dataset),
+    } | figures
+
+
+def run_config(folder: Path, words: Sequence[str], methods: bool = False) -> Config:
+    """The run's own configuration with the words laid over it. methods: whether they will be built, as in `resolve`.
+    Raises UserError when the folder holds no run."""
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"run={folder} holds no run (no config.yaml); give the folder that `ssss run` wrote")
+    there = read_file(file)
+    lacking = [key for key in WRITTEN if key not in there]
+    if lacking:
+        raise UserError(f"{file} is damaged: '{lacking[0]}' is missing; {checkpoint.WHOLE}")
+    return resolve(words, file, methods)
+
+
+def find_checkpoint(folder: Path, name: str) -> Path:
+    """The checkpoint `last` or `best` of a run. Raises UserError where there is none, or its state is gone."""
+    place = checkpoint.find_folder(folder / name)
+    if place is None and (folder / name).exists():
+        raise UserError(f"{folder / name / checkpoint.STATE} is gone; {checkpoint.WHOLE}")
+    if place is None:
+        raise UserError(f"{folder} holds no {name} checkpoint; it has not come to one yet")
+    return place
+
+
+# --- the run's classes and data, and those of now -------------------------------------------------------------------
+
+
+def classes_of(folder: Path, state: State) -> list[str]:
+    """What the outputs of a run's networks stand for. Raises UserError where nothing says so."""
+    if "classes" in state:
+        return state["classes"]
+    file, remedy = folder / "metrics.json", "it says what the classes of the run are: bring a whole copy of it back"
+    settings = read_metrics(file, remedy)["protocol"]["settings"]  # of a checkpoint from before there were formats
+    return check_types(settings.get("classes"), list[str], file, remedy, "protocol.settings.classes")
+
+
+def class_order(run: Sequence[str], data: Sequence[str], folder: Path) -> list[int] | None:
+    """Which output of a run stands for each class of the data, by name; None where all stand in their places. Raises
+    UserError where the names are others."""
+    if list(run) == list(data):
+        return None
+    if sorted(run) != sorted(data):
+        lacking = [name for name in run if name not in data]
+        unknown = [name for name in data if name not in run]
+        parts = [f"{brief(', '.join(names))} {what}" for names, what in
+                 ((lacking, "not in the data"), (unknown, "not in the run")) if names]  # fmt: skip
+        raise UserError(
+            f"run={folder} knows {len(run)} classes, the data have {len(data)}: {'; '.join(parts)}; name the "
+            "classes of the data (classes.txt) as the run does, each of them"
+        )
+    log.warning("the classes of the data stand in another order than those of the run: taken by their names")
+    return [run.index(name) for name in data]
+
+
+class Reordered(nn.Module):
+    """A network whose logits (B, C, H, W) come in another order of the classes."""
+
+    def __init__(self, network: nn.Module, order: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.order = network, list(order)
+        self.multiple = getattr(network, "multiple", 1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.network.mean  # type: ignore[return-value]
+
+    def forward(self, image: Tensor) -> Output:
+        output: Output = self.network(image)
+        return replace(output, logits=output.logits[:, self.order])
+
+
+def reordered(network: nn.Module, order: Sequence[int] | None) -> nn.Module:
+    return network if order is None else Reordered(network, order).eval()
+
+
+def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
+    """Warn in a line where the data are not what the run was trained on; what lay in its checkpoint says so."""
+    place = checkpoint.find_folder(folder / "last")
+    old = checkpoint.load_typed(place, TrainingState).get("contents") if place else None
+    told = differences(old, dataset.contents) if old is not None else ""
+    if told:
+        log.warning(f"these are not the data that the run was trained on: {brief(told, TOLD)}")
+
+
+def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn.Module:
+    """A network of the run with the weights `<place>/<name>.safetensors`; no pretrained weights are looked for."""
+    config.model.weights = "none"
+    network: nn.Module = load("models", config.model.name)(config.model, len(dataset.class_names))
+    checkpoint.load_weights(place, name, network)
+    return network.eval()
+
+
+def choose_samples(dataset: Dataset, on: str, config: Config) -> Sequence[Sample]:
+    """The samples that `on` names. Raises UserError when there are none, or some have no mask to compare with."""
+    parts = {"val": dataset.val, "labelled": dataset.labelled, "unlabelled": dataset.unlabelled}
+    if on in parts:
+        samples = parts[on]
+    elif Path(on).is_file():
+        from ssss_zoo.data.lists import read_list
+
+        samples = read_list(Path(on), Path(config.data.root or "."), need_masks=True)
+    else:
+        raise UserError(f"on={on} must be val, labelled, unlabelled or a file of `<image> <mask>` lines that exists")
+    if not samples:
+        raise UserError(f"on={on}: no images there")
+    if any(sample.mask is None for sample in samples):
+        raise UserError(f"on={on}: some of these images have no mask, so there is nothing to compare with")
+    return samples
