@@ -50,7 +50,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ssss_zoo.config.schema import Config, resolve, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import build_methods
-from ssss_zoo.engine.step import Engine, seed_draws
+from ssss_zoo.engine.seeding import seed_draws
+from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
 from ssss_zoo.toolkit import contrast

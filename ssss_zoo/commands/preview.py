@@ -11,7 +11,7 @@ from PIL import Image
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.crops import Crops, crop_rules
-from ssss_zoo.engine.step import seed_draws
+from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.evaluation.figures import WIDEST, bars, coloured, photo, resized, sheet, spread, stacked
 from ssss_zoo.models.encoders import statistic
 from ssss_zoo.models.smp import MEAN

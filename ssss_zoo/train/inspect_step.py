@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssss_zoo.config.schema import Config, resolve
 from ssss_zoo.engine.registry import build_methods, load, spoken
-from ssss_zoo.engine.step import seed_draws
+from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.evaluation.figures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
 from ssss_zoo.record_files import TrainingState

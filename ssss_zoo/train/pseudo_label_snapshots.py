@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.engine.step import Engine, Target
+from ssss_zoo.engine.step import Engine, PseudoTarget
 from ssss_zoo.evaluation.figures import coloured, photo
 from ssss_zoo.toolkit.types import Progress, Sample, Unlabelled
 
@@ -47,7 +47,7 @@ class Diary:
         weight = (target.weight[seen].clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
         return Image.fromarray(np.concatenate([label, photo(weight[..., None])], axis=1))
 
-    def ask(self, progress: Progress) -> tuple[Target, tuple[int, int]]:
+    def ask(self, progress: Progress) -> tuple[PseudoTarget, tuple[int, int]]:
         """The teacher's word on the image, and the size without the padding. The image goes in with its mirror image:
         one alone has no statistics for BatchNorm in train mode."""
         image = torch.from_numpy(np.array(self.dataset.read_image(self.sample))).permute(2, 0, 1)[None]
@@ -59,7 +59,7 @@ class Diary:
         valid = F.pad(torch.ones(1, height, width, dtype=torch.bool, device=image.device), missing)
         both = Unlabelled(torch.cat([image, image.flip(-1)]), torch.cat([valid, valid.flip(-1)]))
         with undisturbed([*self.engine.networks().values(), *self.modules.values()]):
-            return self.engine.word(both, progress), (height, width)
+            return self.engine.label_images(both, progress), (height, width)
 
 
 def fitted(image: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ssss_zoo.data.loading.cache import InMemory
 from ssss_zoo.data.loading.loader import Needs
 from ssss_zoo.data.loading.statistics import settle
 from ssss_zoo.engine.hooks import Relay
-from ssss_zoo.engine.step import seed_draws
+from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.protocol import check_family, describe

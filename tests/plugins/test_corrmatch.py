@@ -311,12 +311,12 @@ def test_growing_a_batch_is_growing_each_image():
 def strong(rig):
     """(method, the strong view before regions, the teacher's output)."""
     made, seen = rig("options.corrmatch.regions=0"), []
-    meet, method = made.engine.meet, made.methods["corrmatch"]
-    made.engine.meet = lambda *given: seen.append((meet(*given), given[1])) or seen[-1][0]
+    pair, method = made.engine.pair, made.methods["corrmatch"]
+    made.engine.pair = lambda *given: seen.append((pair(*given), given[2])) or seen[-1][0]
     made.engine.losses(made.engine.receive(raw_batch()), START)
     method.regions = REGIONS
-    view, lesson = seen[0]
-    return method, view, lesson.targets["unlabelled"].output
+    view, targets = seen[0]
+    return method, view, targets["unlabelled"].output
 
 
 def test_regions_leave_box_padding_and_foreign_weights_alone(strong):

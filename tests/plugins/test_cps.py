@@ -100,8 +100,8 @@ def test_two_equal_networks_stay_equal(rig, cutmix, seed):
     made = rig(f"options.cps.cutmix={cutmix}")
     first, second = made.engine.students
     second.load_state_dict(first.state_dict())
-    parts, learn = [], made.engine.learn
-    made.engine.learn = lambda *given: parts.append(learn(*given)) or parts[-1]
+    parts, losses_of = [], made.engine.student_losses
+    made.engine.student_losses = lambda *given: parts.append(losses_of(*given)) or parts[-1]
     losses, (one, other) = take_step(made, raw_batch(seed=seed))
     assert {name: value.item() for name, value in parts[0].items()} == {n: v.item() for n, v in parts[1].items()}
     assert losses["consistency"] == 2 * parts[0]["consistency"].item() > 0

@@ -127,8 +127,8 @@ def test_who_sees_what_in_which_mode(rig):
 def test_strong_views_are_strengthened_before_they_are_mixed(rig):
     made, seen = rig("options.cutmix_seg.strength=strong"), []
     made.engine.strong = lambda image: image / 2
-    meet = made.engine.meet
-    made.engine.meet = lambda *given: seen.append(meet(*given)) or seen[-1]
+    pair = made.engine.pair
+    made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
     made.engine.losses(made.engine.receive(raw_batch()), START)
     _, w, far = images(raw_batch())
     assert_close(seen[0].image.double(), torch.where(BOX[:, None], far, w) / 2, atol=1e-6, rtol=0)

@@ -273,8 +273,8 @@ def test_the_teacher_copies_through_its_first_epochs_and_averages_after_them():
 
 def test_at_the_end_all_but_the_most_uncertain_pixel_teach(rig):
     made, seen = rig(), []
-    meet = made.engine.meet
-    made.engine.meet = lambda *given: seen.append(meet(*given)) or seen[-1]
+    pair = made.engine.pair
+    made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
     made.engine.losses(made.engine.receive(raw_batch()), Progress(100, 100, 5))
     (view,) = seen
     assert int((view.label.valid & (view.weight == 0)).sum()) == 1

@@ -183,8 +183,8 @@ def test_without_dropout_the_perturbed_output_is_the_weak_one(tiny_run):
     """Its target is that output's own likeliest class, its confidence that output's largest probability."""
     made = tiny_run("method=unimatch", "options.unimatch.dropout=0", "options.unimatch.threshold=0", "train.batch=3")
     seen = []
-    meet = made.engine.meet
-    made.engine.meet = lambda *given: seen.append(meet(*given)) or seen[-1]
+    pair = made.engine.pair
+    made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
     made.engine.losses(made.engine.receive(a_batch()), START)
     (weak,) = [one for one in seen if one.view.name == "perturbed"]
     logits = weak.output.logits.detach()

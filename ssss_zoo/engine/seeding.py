@@ -1,0 +1,17 @@
+"""The seed of a step's draws."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+
+def seed_draws(seed: int, step: int, pass_index: int) -> None:
+    """Make every draw of a step (augmentation, boxes, dropout) a function of seed and step alone: a run that resumes
+    draws what it would have drawn, and no random state needs saving."""
+    mixed_seed = int(np.random.SeedSequence([seed, step, pass_index]).generate_state(1, np.uint64)[0]) >> 1
+    torch.manual_seed(mixed_seed)
+    random.seed(mixed_seed)
+    np.random.seed(mixed_seed & 0xFFFFFFFF)
