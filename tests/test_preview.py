@@ -33,7 +33,9 @@ def test_a_histogram_has_bars_in_proportion():
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3)])
 def test_any_size_fits(size):
-    assert fitted(np.zeros((*size, 3), np.uint8)).width == 240
+    shown = fitted(np.zeros((*size, 3), np.uint8))
+    assert 1 <= shown.width <= 240
+    assert 1 <= shown.height <= max(240, size[0])
 
 
 def test_the_command_writes_the_sheet(tmp_path, monkeypatch, capsys):
@@ -44,6 +46,15 @@ def test_the_command_writes_the_sheet(tmp_path, monkeypatch, capsys):
     assert first.shape[1] == 6 * (240 + 6) + 6
     assert command_line(["data", "preview", "dataset=shapes", "count=2", "train.crop=64", "file=again.png"]) == 0
     assert np.array_equal(np.asarray(Image.open("again.png")), first)  # a function of the seed
+
+
+def test_crops_are_padded_as_the_run_pads_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures = []
+    for words in ((), ("augment.pad_place=centre",), ("augment.pad_fill=mean",), ("augment.pad_label=0",)):
+        assert command_line(["data", "preview", "dataset=shapes", "count=1", "train.crop=400", *words]) == 0
+        pictures.append(np.asarray(Image.open("preview.png")))
+    assert all(not np.array_equal(pictures[0], other) for other in pictures[1:])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ LAYERS = (  # a module imports from lines above its own, or from its own folder
     "__main__",
 )
 MAY_USE = ("ssss_zoo.errors", "ssss_zoo.toolkit", "ssss_zoo.evaluation")  # what a method may import from
-STORIES = {"step.py: Engine.losses": 80}  # told in one piece, a comment before each paragraph
 LONGEST, SHORT = 40, 12  # lines of a function at most; lines from which on a public one must say what it does
 
 
@@ -175,7 +174,7 @@ def length(function: ast.FunctionDef) -> int:
 
 def test_no_function_is_longer_than_a_page():
     every = [(f"{path.name}: {name}", length(f)) for path in EVERYTHING for name, f in functions(path)]
-    assert [(name, lines) for name, lines in every if lines > STORIES.get(name, LONGEST)] == []
+    assert [(name, lines) for name, lines in every if lines > LONGEST] == []
 
 
 def test_modules_classes_and_longer_public_functions_say_what_they_are():

@@ -55,9 +55,10 @@ def masked(mask: np.ndarray, picture: Image.Image, dataset: Dataset) -> Image.Im
 
 
 def fitted(picture: np.ndarray) -> Image.Image:
-    """At most half of WIDEST wide, small ones enlarged."""
+    """At most half of WIDEST wide, small ones enlarged, as long as they grow no higher than that."""
     height, width = picture.shape[:2]
-    scale = WIDEST / 2 / width
+    widest = WIDEST / 2
+    scale = widest / width if width >= widest else max(1.0, widest / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 

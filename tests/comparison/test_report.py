@@ -156,3 +156,13 @@ def test_charts_show_names_as_they_are():
         shown = escape(brief(name, 40)).replace("&#34;", '"').replace("&#39;", "'")
         assert bars.count(f"{shown}</text>") == 2, name
         assert curves.count(f"{shown}</text>") == 1, name
+
+
+def test_the_legend_shows_void_as_it_was_drawn():
+    """In two colours, and in one grey where an earlier version drew the pictures."""
+    index = {"colours": [[1, 2, 3]], "void": [[0, 51, 255], [153, 255, 255]]}
+    (name, colour), wrong, (void, squares) = report.legend(["road"], index)
+    assert (name, colour, wrong[0], void) == ("road", "rgb(1, 2, 3)", "wrong", "void")
+    assert "rgb(0, 51, 255)" in squares
+    assert "rgb(153, 255, 255)" in squares
+    assert report.legend(["road"], {"colours": [[1, 2, 3]]})[-1][1].count("rgb(150, 150, 150)") == 2
