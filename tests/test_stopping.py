@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import SCRIPT, assert_same, differences, left_by
 
 from ssss_zoo import lock
 from ssss_zoo.engine.step import Engine
@@ -28,6 +27,7 @@ from ssss_zoo.train.device import PROCESSES
 from ssss_zoo.train.replay import replay
 from ssss_zoo.train.run import run
 from ssss_zoo.train.trainer import Training
+from test_resume import SCRIPT, assert_same, differences, left_by
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -10,12 +10,12 @@ from itertools import count
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOX, BOXES, START, assert_step, darker, for_any_batch, images, raw_batch, take_step
 from ssss_zoo.plugins.baselines import corrmatch as module
 from ssss_zoo.plugins.baselines.corrmatch import CorrMatch, Threshold, grow, proposals
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from helpers.by_hand import BOX, BOXES, START, assert_step, darker, for_any_batch, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Batch, Progress, PseudoLabel
 

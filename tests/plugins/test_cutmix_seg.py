@@ -7,11 +7,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOX, BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_zoo.plugins.baselines import cutmix_seg as module
 from ssss_zoo.plugins.baselines.cutmix_seg import CutMixSeg
 from torch.testing import assert_close
 
+from helpers.by_hand import BOX, BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Progress, PseudoLabel
 

@@ -7,13 +7,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOX, BOXES, assert_step, darker, images, raw_batch, take_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ssss_zoo.plugins.baselines import esl as module
 from ssss_zoo.plugins.baselines.esl import ESL
 from torch.testing import assert_close
 
+from helpers.by_hand import BOX, BOXES, assert_step, darker, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Progress, PseudoLabel
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOX, BOXES, assert_step, darker, for_any_batch, images, raw_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ssss_zoo.plugins.farcluss import farcluss as module
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from helpers.by_hand import BOX, BOXES, assert_step, darker, for_any_batch, images, raw_batch
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import contrast
 from ssss_zoo.toolkit.losses import consistency, cross_entropy, divisor, pixel_loss

@@ -11,12 +11,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import assert_step, raw_batch, take_step
 from ssss_zoo.plugins.baselines import fixmatch as module
 from ssss_zoo.plugins.baselines.fixmatch import FixMatch
 from torch import Tensor
 from torch.testing import assert_close
 
+from helpers.by_hand import assert_step, raw_batch, take_step
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled

@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import START, assert_step, images, raw_batch, take_step
 from ssss_zoo.plugins.baselines.mean_teacher import MeanTeacher
 from torch.testing import assert_close
 
+from helpers.by_hand import START, assert_step, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Progress
 

@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import raw_batch, take_step
 from ssss_zoo.plugins.baselines import pixcon as module
 from ssss_zoo.plugins.baselines.pixcon import bank_nce
 
+from helpers.by_hand import raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.contrast import ClassBank
 

@@ -8,12 +8,12 @@ from itertools import count
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_zoo.plugins.baselines import unimatch as base
 from ssss_zoo.plugins.baselines.prevmatch import PastModels, PrevMatch, image_mean
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from helpers.by_hand import BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.mixing import true_label
 from ssss_zoo.toolkit.types import Batch, Labelled, Progress

@@ -9,13 +9,13 @@ from itertools import count, permutations
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOXES, START, images, raw_batch, take_step
 from ssss_zoo.plugins.baselines import rankmatch as module
 from ssss_zoo.plugins.baselines import unimatch as base
 from ssss_zoo.plugins.baselines.rankmatch import RankMatch, choose_agents, is_strong, log_orders, ranking_loss
 from torch import Tensor
 from torch.testing import assert_close
 
+from helpers.by_hand import BOXES, START, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Batch, CutMix, Seen, View
 

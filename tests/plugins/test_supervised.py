@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from by_hand import for_any_batch, raw_batch, take_step
 from ssss_zoo.plugins.baselines.supervised import Supervised
 from torch.testing import assert_close
 
+from helpers.by_hand import for_any_batch, raw_batch, take_step
 from ssss_zoo.toolkit.types import Views
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import BOX, BOXES, assert_step, images, raw_batch, take_step
 from ssss_zoo.plugins.baselines import u2pl as module
 from ssss_zoo.plugins.baselines.u2pl import U2PL
 from torch.testing import assert_close
 
+from helpers.by_hand import BOX, BOXES, assert_step, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import contrast
 from ssss_zoo.toolkit.contrast import Anchors

@@ -14,12 +14,12 @@ from itertools import count
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import for_any_batch, take_step
 from ssss_zoo.plugins.baselines import unimatch as module
 from ssss_zoo.plugins.baselines.unimatch import UniMatch
 from torch import Tensor
 from torch.testing import assert_close
 
+from helpers.by_hand import for_any_batch, take_step
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from by_hand import for_any_batch
 from ssss_zoo.plugins.baselines import unimatch_v2 as module
 from ssss_zoo.plugins.baselines.unimatch_v2 import UniMatchV2, complementary_dropout
 from torch import Tensor
 from torch.testing import assert_close
 
+from helpers.by_hand import for_any_batch
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
 
