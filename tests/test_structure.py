@@ -1,27 +1,30 @@
-"""The shape of the code: imports point down, no method is known by name, functions are short, hooks are documented."""
+"""The shape of the code: imports point down, no method is known by name, names mean one thing, functions are short.
+
+Each test lists all offenders at once.
+"""
 
 from __future__ import annotations
 
 import ast
-import inspect
 import json
-import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from ssss_zoo.engine.registry import HOOKS, MARK, installed
-from ssss_zoo.toolkit import hookspecs
+import ssss_zoo
+from ssss_zoo.engine.registry import installed
 
 ROOT = Path(__file__).parents[1]
 CORE = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ssss_zoo").rglob("*.py")}
 METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__init__.py"]
 EVERYTHING = [*CORE.values(), *METHODS]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = (  # a module imports from lines above its own, or from its own folder
     "text stopping",
@@ -38,7 +41,20 @@ LAYERS = (  # a module imports from lines above its own, or from its own folder
     "__main__",
 )
 MAY_USE = ("ssss_zoo.errors", "ssss_zoo.toolkit", "ssss_zoo.evaluation")  # what a method may import from
-LONGEST, SHORT = 40, 12  # lines of a function at most; lines from which on a public one must say what it does
+LONGEST_FUNCTION = 40  # lines
+LONGEST_STORY = 80
+STORIES = {"step.py: Engine.losses"}  # functions that tell a whole procedure in order, with a comment a paragraph
+LONGEST_TEST_FILE = 500
+NEEDS_DOCSTRING = 12  # lines from which on a public function must say what it does
+
+# Names of an earlier private language, each replaced by a noun of the field: a newcomer should not have to learn it.
+OLD_NAMES = (
+    "relay Relay Speaker watching Lesson Ticket Shown listen attend rehearse rehearsal Rehearsal "
+    "Job make_job Training make_training rescore diary Diary health Feed Careful Crops peek screen "
+    "words told said loose beside Look LOOKS OURS OWN SURE NEVER MOST PLAIN FEW KINDS FREE LAST "
+    "smeared snap Waits joins labelled_share labelled_look normaliser directions as_cells to_grid average_ "
+    "warmed_decay fewest_with_mass settle understand to_best typed"
+)
 
 
 @cache
@@ -46,9 +62,14 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module of ours that a file imports, anywhere in it."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -59,22 +80,22 @@ def imports(path: Path) -> Iterator[str]:
 
 def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
     """(name with its class, function) for every function of a file."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield f"{getattr(node, 'name', '')}.{child.name}".lstrip("."), child
 
 
-def place(module: str) -> tuple[int, str]:
-    """The layer of a module and the folder, or the module, that it is in it."""
+# --- imports --------------------------------------------------------------------------------------------------------
+
+
+def layer_and_folder(module: str) -> tuple[int, str]:
+    """The line of LAYERS that a module stands in, and the word there: its folder, or the module itself."""
     name = module.removeprefix("ssss_zoo").lstrip(".").split(".")[0]
     for depth, line in enumerate(LAYERS):
         if name in line.split():
             return depth, name
-    raise AssertionError(f"ssss_zoo/{name}: give it a place in LAYERS of {Path(__file__).name}")
-
-
-# --- imports --------------------------------------------------------------------------------------------------------
+    raise AssertionError(f"ssss_zoo/{name}: add it to LAYERS of {Path(__file__).name}")
 
 
 def points_down(module: str, other: str) -> bool:
@@ -82,7 +103,7 @@ def points_down(module: str, other: str) -> bool:
     if other.startswith(("ssss_zoo.plugins", "ssss_zoo.configs")):
         return False
     if other.startswith("ssss_zoo."):
-        here, there = place(module), place(other)
+        here, there = layer_and_folder(module), layer_and_folder(other)
         return there[0] < here[0] or there == here
     return True
 
@@ -103,13 +124,24 @@ def test_the_engine_knows_neither_plugins_nor_run_nor_data():
     assert not {name for name in found if name.startswith(above)}
 
 
-def test_methods_use_only_the_words_made_for_them_and_never_each_other():
+def test_methods_import_the_toolkit_and_never_each_other():
     assert [
         f"{path.name} imports {other}"
         for path in METHODS
         for other in imports(path)
         if other.startswith("ssss_") and not other.startswith(MAY_USE)
     ] == []
+
+
+def test_no_star_imports_and_no_asserts_on_tuples():
+    star = [path for path in EVERYTHING for node in nodes(path)
+            if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]  # fmt: skip
+    always_true = [f"{path}: {node.lineno}" for path in EVERYTHING for node in nodes(path)
+                   if isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple)]  # fmt: skip
+    assert star + always_true == []
+
+
+# --- packages -------------------------------------------------------------------------------------------------------
 
 
 def test_every_method_file_is_an_entry_point_and_every_entry_point_a_file():
@@ -131,38 +163,70 @@ def test_every_folder_is_a_package_that_is_installed():
 
 
 def test_no_folder_hides_a_public_function():
-    """Each public name is what it was once every module is imported."""
-    code = (
-        "import importlib, pkgutil, ssss_zoo\n"
-        "for module in pkgutil.walk_packages(ssss_zoo.__path__, 'ssss_zoo.'):\n"
-        "    if not module.name.endswith('__main__'):\n"
-        "        importlib.import_module(module.name)\n"
-        "from types import ModuleType\n"
-        "print([name for name in ssss_zoo.__all__ if isinstance(getattr(ssss_zoo, name), ModuleType)])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    """The import of `ssss_zoo.x` sets the attribute `x` of the package, before its `__getattr__` is asked."""
+    assert {path.stem for path in (ROOT / "ssss_zoo").iterdir()} & set(ssss_zoo.__all__) == set()
 
 
-def test_no_star_imports_and_no_asserts_on_tuples():
-    for path in EVERYTHING:
-        for node in ast.walk(tree(path)):
-            assert not (isinstance(node, ast.ImportFrom) and node.names[0].name == "*"), path
-            assert not (isinstance(node, ast.Assert) and isinstance(node.test, ast.Tuple)), path
-
-
-# --- no method, no data set by name ---------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_core_compares_nothing_with_the_name_of_a_method_or_a_data_set():
     names = {*installed("methods"), *installed("datasets")}
     asked = []
     for path in CORE.values():
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, (ast.Compare, ast.Match)):
-                words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
-                asked += [f"{path.name}:{node.lineno} asks for {word}" for word in words]
+                compared = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)} & names
+                asked += [f"{path.name}:{node.lineno} asks for {name}" for name in compared]
     assert not asked
+
+
+def top_level_names(path: Path) -> Iterator[str]:
+    """The functions, classes and constants that a file defines."""
+    for node in tree(path).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+@pytest.mark.xfail(strict=False, reason="names are being given to one module each")
+def test_a_name_is_defined_in_one_module_only():
+    """Who reads or searches for a name finds one thing."""
+    where = defaultdict(list)
+    for path in EVERYTHING:
+        if "templates" not in path.parts:
+            for name in set(top_level_names(path)) - {"log", "__all__"}:
+                where[name].append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in where.items() if len(files) > 1} == {}
+
+
+def identifiers(path: Path) -> Iterator[tuple[str, int]]:
+    """(name, line) of everything that a file names: variables, attributes, arguments, definitions, imports."""
+    for node in nodes(path):
+        line = getattr(node, "lineno", 0)
+        if isinstance(node, ast.Name):
+            yield node.id, line
+        elif isinstance(node, ast.Attribute):
+            yield node.attr, line
+        elif isinstance(node, (ast.arg, ast.keyword)):
+            yield node.arg or "", line
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name, line
+        elif isinstance(node, ast.alias):
+            yield node.asname or node.name.rpartition(".")[2], line
+
+
+@pytest.mark.xfail(strict=False, reason="the old names are on their way out")
+def test_no_name_of_the_old_private_language_is_back():
+    old = set(OLD_NAMES.split())
+    assert [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in EVERYTHING
+        for name, line in identifiers(path)
+        if name in old
+    ] == []
 
 
 # --- size and docs --------------------------------------------------------------------------------------------------
@@ -173,8 +237,10 @@ def length(function: ast.FunctionDef) -> int:
 
 
 def test_no_function_is_longer_than_a_page():
-    every = [(f"{path.name}: {name}", length(f)) for path in EVERYTHING for name, f in functions(path)]
-    assert [(name, lines) for name, lines in every if lines > LONGEST] == []
+    every = {f"{path.name}: {name}": length(f) for path in EVERYTHING for name, f in functions(path)}
+    most = {name: LONGEST_STORY if name in STORIES else LONGEST_FUNCTION for name in every}
+    assert [(name, lines) for name, lines in every.items() if lines > most[name]] == []
+    assert sorted(STORIES - set(every)) == [], "a story that is not told any more"
 
 
 def test_modules_classes_and_longer_public_functions_say_what_they_are():
@@ -184,17 +250,18 @@ def test_modules_classes_and_longer_public_functions_say_what_they_are():
 
 
 def without_docstring(path: Path) -> list[str]:
-    """What of a file should have one."""
+    """The definitions of a file that should have a docstring and have none."""
     module = tree(path)
     silent = [] if ast.get_docstring(module) or not module.body else ["the module"]
-    for node in ast.walk(module):
+    for node in nodes(path):
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
             fields = {part.target.id for part in node.body if isinstance(part, ast.AnnAssign)
                       and isinstance(part.target, ast.Name)}  # fmt: skip
             silent += [] if "paper" in fields else [node.name]
     for name, function in functions(path):
         marked = any("hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list)
-        if length(function) > SHORT and not (marked or function.name.startswith("_") or ast.get_docstring(function)):
+        long = length(function) > NEEDS_DOCSTRING
+        if long and not (marked or function.name.startswith("_") or ast.get_docstring(function)):
             silent.append(f"{name} (line {function.lineno})")
     return silent
 
@@ -203,69 +270,32 @@ def test_every_function_of_the_core_is_typed():
     bare = []
     for path in EVERYTHING:
         for name, function in functions(path):
-            spoken = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-            untyped = [a.arg for a in spoken if a.annotation is None and a.arg not in ("self", "cls")]
+            taken = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            untyped = [a.arg for a in taken if a.annotation is None and a.arg not in ("self", "cls")]
             untyped += [] if function.returns is not None else ["what it returns"]
             bare += [f"{path.name}: {name}: {what}" for what in untyped]
     assert not bare
 
 
-# --- the hooks ------------------------------------------------------------------------------------------------------
+# --- the tests themselves -------------------------------------------------------------------------------------------
 
 
-def arguments(hook: str) -> list[str]:
-    return list(inspect.signature(getattr(hookspecs, hook)).parameters)
+@pytest.mark.xfail(strict=False, reason="what tests share is moving to tests/helpers")
+def test_no_test_imports_another():
+    """What several test files share stands in `tests/helpers`."""
+    files = {path.stem for path in TESTS if path.name.startswith("test_")}
+    assert [
+        f"{path.relative_to(ROOT)} imports {other}"
+        for path in TESTS
+        for other in imports(path)
+        if other.split(".")[0] in files
+    ] == []
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_says_how_answers_combine_what_comes_back_and_what_silence_means(hook):
-    function = getattr(hookspecs, hook)
-    words = " ".join((function.__doc__ or "").split())
-    first = function.ssss_zoo_spec["firstresult"]
-    assert ("The first answer counts" in words) == first
-    if function.__annotations__["return"] in ("None", None):
-        assert words.startswith("Called")
-        return
-    if not first:
-        assert re.search(r"(Every plugin|Every loaded plugin) is asked", words)
-        assert re.search(r"answers are multiplied|terms are summed|Returns named modules", words)
-    assert re.search(r"Silence means|None means", words)
-    assert re.search(r"[Rr]eturns|The networks to train", words)
-
-
-@pytest.mark.parametrize("hook", HOOKS)
-def test_a_specification_takes_no_default_values_and_does_nothing(hook):
-    parameters = inspect.signature(getattr(hookspecs, hook)).parameters.values()
-    assert all(parameter.default is inspect.Parameter.empty for parameter in parameters)
-    (definition,) = [f for name, f in functions(CORE["ssss_zoo.toolkit.hookspecs"]) if name == hook]
-    assert [type(node) for node in definition.body] == [ast.Expr]  # its docstring
-
-
-def test_an_implementation_names_arguments_of_its_specification_without_defaults():
-    everything = [(f"{path.stem}.{name}", function) for path in METHODS for name, function in functions(path)]
-    for name, function in everything:
-        if not any("hookimpl" in ast.unparse(decorator) for decorator in function.decorator_list):
-            continue
-        hook = name.split(".")[-1]
-        assert hook in HOOKS, name
-        assert {a.arg for a in function.args.args} - {"self"} <= set(arguments(hook)), name
-        assert not function.args.defaults, name
-
-
-def test_every_hook_is_answered_by_some_method_or_by_the_defaults():
-    from ssss_zoo.engine.defaults import Defaults
-    from ssss_zoo.engine.registry import implements, load
-
-    answered = set(implements(Defaults))
-    for name in installed("methods"):
-        answered |= set(implements(load("methods", name)))
-    assert set(HOOKS) - answered <= {"after_eval"}, "no new hook without a method that uses it"
-
-
-def test_the_mark_is_the_one_that_pluggy_leaves():
-    from ssss_zoo.engine.defaults import Defaults
-
-    assert hasattr(Defaults.make_students, MARK)
+@pytest.mark.xfail(strict=False, reason="long test files are being split")
+def test_no_test_file_is_too_long_to_find_one_s_way_in():
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in TESTS}
+    assert {path: lines for path, lines in lengths.items() if lines > LONGEST_TEST_FILE} == {}
 
 
 # --- the command line starts quickly --------------------------------------------------------------------------------
@@ -282,14 +312,14 @@ def test_help_imports_nothing_heavy():
         "import sys, json\n"
         "from ssss_zoo.commands.cli import command_line\n"
         "heavy = {'torch', 'numpy', 'mlflow', 'kornia', 'timm', 'omegaconf', 'yaml', 'rich', 'pluggy'}\n"
-        "for words in json.loads(sys.argv[1]):\n"
-        "    code = command_line(words)\n"
-        "    print('CHECK', code, sorted(heavy & set(sys.modules)), words)\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    code = command_line(arguments)\n"
+        "    print('CHECK', code, sorted(heavy & set(sys.modules)), arguments)\n"
     )
     asked = [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in commands())]
     done = subprocess.run([sys.executable, "-c", code, json.dumps(asked)], capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK")]
-    assert lines == [f"CHECK 0 [] {words}" for words in asked]
+    assert lines == [f"CHECK 0 [] {arguments}" for arguments in asked]
     assert done.stdout.count("Usage: ssss") == len(asked) - 1  # --version has none
 
 
@@ -297,11 +327,9 @@ def test_every_command_says_what_it_does():
     from ssss_zoo.commands.cli import main
 
     assert {"run", "config", "list", "evaluate"} <= set(main.commands)
-    for name, command in main.commands.items():
-        assert command.help, name
-        assert len(command.help.strip().splitlines()[0]) > 10, name
+    assert [name for name, command in main.commands.items() if not command.help
+            or len(command.help.strip().splitlines()[0]) <= 10] == []  # fmt: skip
 
 
 def test_the_readme_prints_the_real_file_of_fixmatch():
-    root = Path(__file__).parents[1]
-    assert (root / "plugins" / "baselines" / "fixmatch.py").read_text() in (root / "README.md").read_text()
+    assert (ROOT / "plugins" / "baselines" / "fixmatch.py").read_text() in (ROOT / "README.md").read_text()
