@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import tifffile
+from helpers.errors import refusal
+from helpers.images import save_image, save_png16
 from PIL import Image
-from test_bad_data import refusal, save
-from test_images import png16
 
 from ssss_zoo.data.codes import read_codes
 from ssss_zoo.data.images import TURNS, Reading, header, image_size, read_image
@@ -213,7 +213,7 @@ def test_colours_that_are_not_rgb(tmp_path):
     signed = tmp_path / "b.tif"
     tifffile.imwrite(signed, EIGHT[..., 0].view(np.int8), photometric="minisblack")
     refusal(lambda: read_image(signed, Reading()), "signed 8-bit")
-    cmyk = save(tmp_path / "c.jpg", EIGHT[..., :3], "CMYK")
+    cmyk = save_image(tmp_path / "c.jpg", EIGHT[..., :3], "CMYK")
     assert read_image(cmyk, Reading()).shape == (9, 12, 3)
 
 
@@ -239,7 +239,7 @@ def test_a_tag_turns_unless_it_is_not_to(tmp_path, kind, tag):
 
 
 def test_the_limit_of_pixels_is_ours(tmp_path, recwarn):
-    path = save(tmp_path / "a.png", EIGHT[..., 0])
+    path = save_image(tmp_path / "a.png", EIGHT[..., 0])
     deep = tmp_path / "a.tif"
     pages(deep, DEEP)
     for file, reading in ((path, Reading(3, max_pixels=107)), (deep, Reading(5, (), *FULL, max_pixels=107))):
@@ -279,5 +279,5 @@ def test_a_tiff_under_another_name_is_read_as_one(tmp_path):
 
 
 def test_16_bits_of_a_png_by_hand_are_the_same(tmp_path):
-    path = png16(tmp_path / "a.png", DEEP[..., :3])
+    path = save_png16(tmp_path / "a.png", DEEP[..., :3])
     np.testing.assert_allclose(read_image(path, Reading(3, (), *FULL)), DEEP[..., :3] / 65535 * 255, rtol=1e-6)

@@ -2,34 +2,18 @@
 
 import numpy as np
 import pytest
+from helpers.errors import refusal
+from helpers.images import save_image
 from PIL import Image
 
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.folder.dataset import Folder
 from ssss_zoo.data.images import Reading, image_size, read_image
-from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
 RGB = np.stack([GREY, GREY + 1, GREY + 2], axis=2)
-
-
-def refusal(call, *words):
-    """The message of the UserError that `call` raises: one line that holds every one of `words`."""
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert [word for word in words if word not in message] == [], message
-    return message
-
-
-def save(path, array, mode=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.asarray(array))
-    (image.convert(mode) if mode else image).save(path, **options)
-    return path
 
 
 # --- images ---------------------------------------------------------------------------------------------------------
@@ -47,7 +31,7 @@ def save(path, array, mode=None, **options):
     ],
 )
 def test_image_has_the_expected_channels(tmp_path, mode, channels, expected):
-    path = save(tmp_path / "a.png", RGB if "RGB" in mode else GREY, mode)
+    path = save_image(tmp_path / "a.png", RGB if "RGB" in mode else GREY, mode)
     np.testing.assert_array_equal(read_image(path, Reading(channels)), expected)
     assert image_size(path, Reading(channels)) == (3, 4)
 
@@ -64,7 +48,7 @@ def test_palette_image_is_read_in_its_colours(tmp_path):
 def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise
-    path = save(tmp_path / f"a.{suffix}", np.repeat(RGB, 8, axis=0).repeat(8, axis=1), exif=exif)
+    path = save_image(tmp_path / f"a.{suffix}", np.repeat(RGB, 8, axis=0).repeat(8, axis=1), exif=exif)
     upright = read_image(path, Reading(3))
     assert upright.shape == (32, 24, 3)
     assert image_size(path, Reading(3)) == (32, 24)
@@ -72,13 +56,13 @@ def test_exif_rotation_is_applied_to_pixels_and_size(tmp_path, suffix):
 
 
 def test_image_with_other_channels_names_both_counts(tmp_path):
-    path = save(tmp_path / "a.png", RGB)
+    path = save_image(tmp_path / "a.png", RGB)
     refusal(lambda: read_image(path, Reading(1)), str(path), "3 channels", "expected 1")
     refusal(lambda: image_size(path, Reading(5)), str(path), "3 channels", "expected 5")
 
 
 def test_16_bit_image_is_refused(tmp_path):
-    path = save(tmp_path / "a.png", GREY.astype(np.uint16))
+    path = save_image(tmp_path / "a.png", GREY.astype(np.uint16))
     refusal(lambda: read_image(path, Reading(3)), str(path), "16-bit")
 
 
@@ -86,7 +70,7 @@ def test_16_bit_image_is_refused(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.6])
 def test_truncated_file_is_named(tmp_path, suffix, share):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = save(tmp_path / f"a.{suffix}", noise)
+    path = save_image(tmp_path / f"a.{suffix}", noise)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     refusal(lambda: read_image(path, Reading(3)), str(path))
@@ -108,9 +92,9 @@ def test_missing_empty_and_foreign_files_say_so(tmp_path):
 
 def test_mask_values_are_read_as_stored(tmp_path):
     ids = np.array([[0, 1, 254, 255]], np.uint8)
-    np.testing.assert_array_equal(read_mask(save(tmp_path / "grey.png", ids)), ids)
-    np.testing.assert_array_equal(read_mask(save(tmp_path / "deep.png", ids.astype(np.uint16))), ids)
-    np.testing.assert_array_equal(read_mask(save(tmp_path / "bits.png", ids[:, :2] * 255, "1")), [[0, 1]])
+    np.testing.assert_array_equal(read_mask(save_image(tmp_path / "grey.png", ids)), ids)
+    np.testing.assert_array_equal(read_mask(save_image(tmp_path / "deep.png", ids.astype(np.uint16))), ids)
+    np.testing.assert_array_equal(read_mask(save_image(tmp_path / "bits.png", ids[:, :2] * 255, "1")), [[0, 1]])
     palette = Image.fromarray(ids, "P")
     palette.putpalette([7] * 768)
     palette.save(tmp_path / "palette.png")
@@ -121,17 +105,17 @@ def test_mask_values_are_read_as_stored(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_colour_mask_is_refused(tmp_path, mode):
-    path = save(tmp_path / "m.png", RGB, mode)
+    path = save_image(tmp_path / "m.png", RGB, mode)
     refusal(lambda: read_mask(path), str(path), "colour masks are not class ids", "data.encoding=colours")
 
 
 def test_deep_and_lossy_masks_are_refused(tmp_path):
-    deep = save(tmp_path / "m.png", GREY.astype(np.uint16) * 100)
+    deep = save_image(tmp_path / "m.png", GREY.astype(np.uint16) * 100)
     refusal(lambda: read_mask(deep), str(deep), "22000", "data.ignore=[22000]")
-    refusal(lambda: read_mask(save(tmp_path / "m.jpg", GREY)), "m.jpg", "JPEG", "PNG")
-    refusal(lambda: read_mask(save(tmp_path / "m.webp", GREY)), "m.webp", "lossy WebP", "PNG")
-    refusal(lambda: read_mask(save(tmp_path / "m.tif", GREY, compression="jpeg")), "m.tif", "jpeg", "PNG")
-    halves = save(tmp_path / "f.tif", GREY.astype(np.float32) / 8)
+    refusal(lambda: read_mask(save_image(tmp_path / "m.jpg", GREY)), "m.jpg", "JPEG", "PNG")
+    refusal(lambda: read_mask(save_image(tmp_path / "m.webp", GREY)), "m.webp", "lossy WebP", "PNG")
+    refusal(lambda: read_mask(save_image(tmp_path / "m.tif", GREY, compression="jpeg")), "m.tif", "jpeg", "PNG")
+    halves = save_image(tmp_path / "f.tif", GREY.astype(np.float32) / 8)
     refusal(lambda: read_mask(halves), "f.tif", "2.5", "6 of 12 pixels", "whole numbers")
 
 
@@ -152,14 +136,16 @@ class Pairs(FileDataset):
         self.class_names = tuple("abcdefgh"[:classes])
         self.labelled = [self.pair(folder, f"{i}", mask, size) for i, mask in enumerate(masks)]
         self.val = [self.pair(folder, f"v{i}", mask, None) for i, mask in enumerate(masks if val is None else val)]
-        self.unlabelled = [Sample(n, save(folder / f"{n}.png", np.zeros((2, 2, 3), np.uint8))) for n in ("u0", "u1")]
+        self.unlabelled = [
+            Sample(n, save_image(folder / f"{n}.png", np.zeros((2, 2, 3), np.uint8))) for n in ("u0", "u1")
+        ]
 
     @staticmethod
     def pair(folder, name, mask, size):
         mask = np.asarray(mask, np.uint8)
         shade = sum(name.encode()) % 256  # no image is the copy of another
-        image = save(folder / f"{name}.png", np.full((*(size or mask.shape), 3), shade, np.uint8))
-        return Sample(name, image, save(folder / f"{name}_mask.png", mask))
+        image = save_image(folder / f"{name}.png", np.full((*(size or mask.shape), 3), shade, np.uint8))
+        return Sample(name, image, save_image(folder / f"{name}_mask.png", mask))
 
 
 def test_check_accepts_good_pairs_down_to_one_pixel(tmp_path):
@@ -225,10 +211,10 @@ def test_validation_images_that_are_trained_on_are_told_of(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("images/a.png", "images/b.png", "images/val/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        save(tmp_path / name, rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+        save_image(tmp_path / name, rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
         mask = tmp_path / name.replace("images", "masks")
         mask.parent.mkdir(parents=True, exist_ok=True)
-        save(mask, np.arange(64, dtype=np.uint8).reshape(8, 8) % 2)
+        save_image(mask, np.arange(64, dtype=np.uint8).reshape(8, 8) % 2)
     (tmp_path / "unlabelled").mkdir()
     dataset = Folder(DataConfig(root=str(tmp_path)))
     dataset.check()

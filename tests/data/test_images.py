@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from helpers.errors import refusal
+from helpers.folders import open_as_run
+from helpers.images import save_png16
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_folder import refusal
 
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import resolve
@@ -16,29 +18,9 @@ from ssss_zoo.data.decoding import decoded
 from ssss_zoo.data.images import Reading, header, image_size, read_image, stretched
 from ssss_zoo.data.loading.crops import Crops, crop_image, draw_geometry
 from ssss_zoo.data.tools.audit import audit
-from ssss_zoo.engine.registry import load
-from ssss_zoo.train.setup import open_dataset
 
 BANDS = np.arange(3 * 4 * 6, dtype=np.uint16).reshape(3, 4, 6) * 900  # (H, W, bands), 0 to 63900
 WIDE = Reading(6, (), (0,), (63900,))
-
-
-def png16(path, pixels):
-    """A 16-bit RGB PNG, written by hand: Pillow has no such mode."""
-    import struct
-    import zlib
-
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-
-    def chunk(name, body):
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
-    return path
 
 
 def tiff(path, pixels, **more):
@@ -102,7 +84,7 @@ def test_many_8_bit_bands_stay_as_they_are(tmp_path):
 
 def test_16_bits_of_a_coloured_png_are_all_kept(tmp_path):
     rgb = np.array([[[0, 1, 2], [257, 300, 65535]]], np.uint16)  # 1 and 2 differ from 0 in the lower byte alone
-    path = png16(tmp_path / "a.png", rgb)
+    path = save_png16(tmp_path / "a.png", rgb)
     assert header(path).depth == "16-bit"
     np.testing.assert_allclose(read_image(path, Reading(3, (), (0,), (65535,))), rgb / 65535 * 255, rtol=1e-6)
     assert image_size(path, Reading(3, (), (0,), (65535,))) == (1, 2)
@@ -171,13 +153,8 @@ def bands(tmp_path):
     return tmp_path
 
 
-def opened(*words):
-    config = resolve(["dataset=folder", *words])
-    return config, open_dataset(load("datasets", "folder"), config)
-
-
 def test_range_and_statistics_come_from_the_training_images(bands):
-    config, dataset = opened(f"data.root={bands}", "model.in_channels=4")
+    config, dataset = open_as_run(f"data.root={bands}", "model.in_channels=4")
     low, high = np.array(config.data.low), np.array(config.data.high)
     assert ((low >= 100) & (low < 110)).all()
     assert ((high[:3] > 390) & (high[:3] < 400)).all()
@@ -190,13 +167,13 @@ def test_range_and_statistics_come_from_the_training_images(bands):
 
 def test_given_range_and_statistics_stay(bands):
     words = ["data.low=0", "data.high=4095", "model.mean=[0.1,0.1,0.1,0.1]", "model.std=[1,1,1,1]"]
-    config, dataset = opened(f"data.root={bands}", "data.channels=1,2,3,4", *words)
+    config, dataset = open_as_run(f"data.root={bands}", "data.channels=1,2,3,4", *words)
     assert (config.data.low, config.data.high, config.model.mean) == ([0], [4095], [0.1] * 4)
     assert dataset.read_image(dataset.labelled[0]).max() <= 255 * 3400 / 4095
 
 
 def test_channels_are_counted_for_the_network(bands):
-    config, dataset = opened(f"data.root={bands}", "data.channels=[4,1]")
+    config, dataset = open_as_run(f"data.root={bands}", "data.channels=[4,1]")
     assert config.model.in_channels == 2
     assert dataset.read_image(dataset.val[0]).shape == (40, 48, 2)
     refusal(lambda: resolve(["dataset=folder", "data.channels=[1,2]", "model.in_channels=3"]), "data.channels=[1, 2]")
@@ -207,14 +184,14 @@ def test_channels_are_counted_for_the_network(bands):
 
 def test_image_of_another_depth_is_found_by_the_check(bands):
     tiff(bands / "images/3.tif", np.zeros((40, 48, 4), np.uint8), photometric="minisblack", planarconfig="contig")
-    _, dataset = opened(f"data.root={bands}", "model.in_channels=4")
+    _, dataset = open_as_run(f"data.root={bands}", "model.in_channels=4")
     faults = [fault for fault in audit(dataset, (32, 32), 4).faults if fault.level == "unusable"]
     assert [fault.name for fault in faults] == ["images/3.tif"]
     assert "8-bit image" in faults[0].message
 
 
 def test_crops_of_deep_images_keep_their_precision(bands):
-    _, dataset = opened(f"data.root={bands}", "model.in_channels=4")
+    _, dataset = open_as_run(f"data.root={bands}", "model.in_channels=4")
     item = Crops(dataset, dataset.labelled, (24, 24), (1.0, 1.0), 0, "labelled", masks=True)[0]
     assert item["image"].dtype.is_floating_point
     assert len(item["image"].unique()) > 256

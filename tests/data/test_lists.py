@@ -3,19 +3,11 @@
 import os
 
 import pytest
+from helpers.errors import refusal
 
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.lists import find_root, read_list, read_split
-from ssss_zoo.errors import UserError
-
-
-def refusal(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert [word for word in words if word not in message] == [], message
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tifffile
+from helpers.errors import refusal
+from helpers.folders import open_as_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_bad_data import refusal
-from test_images import opened
 
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.data.images import Reading, read_image, read_valid, stored
@@ -46,7 +46,7 @@ def margin(value, kind, tag=None):
 
 
 def dataset_of(root, *words):
-    return opened(f"data.root={root}", "model.in_channels=1", *words)
+    return open_as_run(f"data.root={root}", "model.in_channels=1", *words)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_transparency_that_is_left_out_is_told_of(tmp_path, kind, clear, told):
         image.putalpha(alpha)
         image.save(path)
 
-    notes = opened(f"data.root={folder(tmp_path, write, 'png')}")[1].notes
+    notes = open_as_run(f"data.root={folder(tmp_path, write, 'png')}")[1].notes
     assert any("9 images have transparent pixels, and transparency is left out" in note for note in notes) == told
 
 
@@ -276,6 +276,6 @@ def test_further_pictures_and_cmyk_are_told_of(tmp_path):
         else:
             image.save(path)
 
-    notes = " ".join(opened(f"data.root={folder(tmp_path, write, 'jpg')}")[1].notes)
+    notes = " ".join(open_as_run(f"data.root={folder(tmp_path, write, 'jpg')}")[1].notes)
     assert "1 image holds CMYK" in notes
     assert "1 image holds further pictures" in notes

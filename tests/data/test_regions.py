@@ -6,19 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from helpers.errors import refusal
+from helpers.folders import open_folder
 from PIL import Image
-from test_folder import refusal
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.config.schema import DataConfig
-from ssss_zoo.data.folder.dataset import Folder
 from ssss_zoo.data.tools.audit import audit
 
 HIGH, WIDE = 6, 8
-
-
-def opened(root, **settings):
-    return Folder(DataConfig(root=str(root), **settings))
 
 
 def photos(root, *names):
@@ -60,7 +55,7 @@ def per_class(request, tmp_path):
 
 
 def test_files_of_each_class_make_one_mask(per_class):
-    dataset = opened(per_class)
+    dataset = open_folder(per_class)
     assert dataset.class_names == ("background", "car", "road")
     expected = np.zeros((HIGH, WIDE), int)
     expected[2:5, 2:4] = 1
@@ -73,36 +68,36 @@ def test_files_of_each_class_make_one_mask(per_class):
 
 def test_a_list_orders_classes_and_says_what_the_rest_is(per_class):
     (per_class / "classes.txt").write_text("road 128 64 128\ncar 0 0 200\n")
-    dataset = opened(per_class)
+    dataset = open_folder(per_class)
     assert dataset.class_names == ("road", "car")
     expected = np.full((HIGH, WIDE), 255)
     expected[3:6] = 0
     expected[2:5, 2:4] = 1  # now the car is the later one
     np.testing.assert_array_equal(all_of(dataset)["images/a_1.jpg"], expected)
     (per_class / "classes.txt").write_text("road\ntruck\n")
-    refusal(lambda: opened(per_class), "'car'", "classes.txt must name it")
+    refusal(lambda: open_folder(per_class), "'car'", "classes.txt must name it")
     (per_class / "classes.txt").write_text("road\nbackground\nvoid\ncar")
-    assert all_of(opened(per_class))["images/a_1.jpg"][0].tolist() == [1] * WIDE
+    assert all_of(open_folder(per_class))["images/a_1.jpg"][0].tolist() == [1] * WIDE
 
 
 @pytest.mark.parametrize("words", [{"encoding": "values"}, {"ignore": ["7"]}, {"snap": True}])
 def test_words_on_codes_mean_nothing_to_regions(per_class, words):
-    refusal(lambda: opened(per_class, **words), f"data.{next(iter(words))}", "one file for each class")
+    refusal(lambda: open_folder(per_class, **words), f"data.{next(iter(words))}", "one file for each class")
 
 
 def test_a_check_remembers_every_file_of_a_mask(per_class, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    before = audit(opened(per_class), (4, 4), 1).figures["classes"]
+    before = audit(open_folder(per_class), (4, 4), 1).figures["classes"]
     car = next(path for path in (per_class / "masks").rglob("*.png") if "car" in str(path.relative_to(per_class)))
     binary(car, slice(0, 3), slice(0, 8))
-    after = audit(opened(per_class), (4, 4), 1).figures["classes"]
+    after = audit(open_folder(per_class), (4, 4), 1).figures["classes"]
     assert before != after
 
 
 def test_files_of_two_sizes_are_refused(per_class):
     car = next(path for path in (per_class / "masks").rglob("*.png") if "car" in str(path.relative_to(per_class)))
     Image.new("L", (3, 3)).save(car)
-    dataset = opened(per_class)
+    dataset = open_folder(per_class)
     refusal(lambda: all_of(dataset), "3x3", "must match pixel for pixel")
 
 
@@ -127,7 +122,7 @@ def test_shapes_lie_beside_images_or_in_a_folder(tmp_path, home):
     photos(tmp_path, *(f"{'images' if home else ''}/{stem}.jpg".lstrip("/") for stem in "abc"))
     for stem in "ab":
         labelme(tmp_path / home / f"{stem}.json", shape("car", SQUARE))
-    dataset = opened(tmp_path)
+    dataset = open_folder(tmp_path)
     assert dataset.class_names == ("background", "car")
     expected = np.zeros((HIGH, WIDE), int)
     expected[1:4, 2:6] = 1
@@ -149,7 +144,7 @@ def test_each_kind_of_shape(tmp_path):
     )
     labelme(tmp_path / "d.json", shape("x", SQUARE), shape("__ignore__", [[2, 1], [4, 1], [4, 4], [2, 4]]))
     labelme(tmp_path / "e.json", shape("x", SQUARE), shape("_background_", [[2, 1], [4, 1], [4, 4], [2, 4]]))
-    masks = all_of(opened(tmp_path))
+    masks = all_of(open_folder(tmp_path))
     assert np.argwhere(masks["a.png"]).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2], [3, 1], [3, 2]]
     assert 8 <= (masks["b.png"] == 1).sum() <= 16  # pi r^2 = 12.6
     assert np.argwhere(masks["c.png"]).tolist() == [[2, 6], [3, 5], [3, 6]]
@@ -171,14 +166,14 @@ def test_a_file_that_labelme_did_not_write_is_named(tmp_path, content, words):
     for stem in "ac":
         labelme(tmp_path / f"{stem}.json", shape("x", SQUARE))
     (tmp_path / "b.json").write_text(content)
-    refusal(lambda: opened(tmp_path), *words)
+    refusal(lambda: open_folder(tmp_path), *words)
 
 
 def test_a_line_encloses_nothing(tmp_path):
     photos(tmp_path, "a.png", "b.png")
     for stem in "ab":
         labelme(tmp_path / f"{stem}.json", shape("x", [[1, 1], [4, 4]], "line"))
-    dataset = opened(tmp_path)
+    dataset = open_folder(tmp_path)
     refusal(lambda: all_of(dataset), "'x' is a line", "encloses nothing")
 
 
@@ -218,7 +213,7 @@ def test_coco_files_of_two_parts(tmp_path):
         (1, 7, everything, 48, 1),
     )
     coco(tmp_path / "annotations/instances_val2017.json", ["c.jpg"], (0, 7, everything, 48, 0))
-    dataset = opened(tmp_path)
+    dataset = open_folder(tmp_path)
     assert dataset.class_names == ("background", "car", "road")  # by category id
     masks = all_of(dataset)
     assert masks["images/train/a.jpg"][2].tolist() == [0, 0, 1, 1, 2, 2, 0, 0]
@@ -237,7 +232,7 @@ def test_run_lengths_may_be_compressed(tmp_path):
     runs = tools.encode(np.asfortranarray(inside))
     packed = {"size": [HIGH, WIDE], "counts": runs["counts"].decode()}
     coco(tmp_path / "annotations.json", ["a.jpg", "b.jpg"], *((at, 3, packed, 12, 0) for at in (0, 1)))
-    for mask in all_of(opened(tmp_path)).values():
+    for mask in all_of(open_folder(tmp_path)).values():
         np.testing.assert_array_equal(mask, inside)
 
 
@@ -245,7 +240,7 @@ def test_roboflow_export(tmp_path):
     for part in ("train", "valid", "test"):
         photos(tmp_path, f"{part}/{part}.jpg", f"{part}/{part}2.jpg")
         coco(tmp_path / part / "_annotations.coco.json", [f"{part}.jpg", f"{part}2.jpg"], (0, 7, [FLAT], 12, 0))
-    dataset = opened(tmp_path)
+    dataset = open_folder(tmp_path)
     assert [sample.name for sample in dataset.labelled] == ["train/train.jpg", "train/train2.jpg"]
     assert [sample.name for sample in dataset.val] == ["valid/valid.jpg", "valid/valid2.jpg"]
     assert dataset.notes[-1] == "2 images of the test part are left alone"
@@ -255,30 +250,30 @@ def test_one_coco_file_that_is_named(tmp_path):
     photos(tmp_path, *(f"images/{stem}.jpg" for stem in "abcde"))
     coco(tmp_path / "export.json", [f"{stem}.jpg" for stem in "abcde"], (0, 7, [FLAT], 12, 0))
     for settings in ({}, {"masks": "export.json"}):
-        dataset = opened(tmp_path, **settings)
+        dataset = open_folder(tmp_path, **settings)
         assert (len(dataset.labelled), len(dataset.val)) == (4, 1)
         assert all_of(dataset)["images/a.jpg"].sum() == 2 * 12
     (tmp_path / "other.json").write_text("{}")
-    refusal(lambda: opened(tmp_path), "export.json and other.json", "data.masks=export.json")
+    refusal(lambda: open_folder(tmp_path), "export.json and other.json", "data.masks=export.json")
 
 
 def test_a_named_file_does_without_a_folder_of_images(tmp_path):
     photos(tmp_path, *(f"photos/{stem}.jpg" for stem in "ab"))
     coco(tmp_path / "notes/export.json", ["a.jpg", "b.jpg"], (0, 7, [FLAT], 12, 0))
-    assert len(opened(tmp_path, masks="notes/export.json").labelled) == 1
+    assert len(open_folder(tmp_path, masks="notes/export.json").labelled) == 1
 
 
 def test_what_is_wrong_with_a_coco_file_is_said(tmp_path):
     photos(tmp_path, "images/a.jpg", "images/b.jpg")
     file = tmp_path / "annotations.json"
     coco(file, ["a.jpg", "lost.jpg"])
-    refusal(lambda: opened(tmp_path), "lists the image lost.jpg", "no such image")
+    refusal(lambda: open_folder(tmp_path), "lists the image lost.jpg", "no such image")
     coco(file, ["a.jpg"], (0, 99, [FLAT], 12, 0))
-    refusal(lambda: opened(tmp_path), "category 99")
+    refusal(lambda: open_folder(tmp_path), "category 99")
     file.write_text("{}")
-    refusal(lambda: opened(tmp_path), "not of COCO's format", "images, annotations, categories")
+    refusal(lambda: open_folder(tmp_path), "not of COCO's format", "images, annotations, categories")
     coco(file, ["a.jpg", "b.jpg"], (0, 7, [[1, 2]], 12, 0), (1, 7, [FLAT], 12, 0))
-    dataset = opened(tmp_path)
+    dataset = open_folder(tmp_path)
     refusal(lambda: all_of(dataset), "annotations.json", "cannot be drawn")
 
 
@@ -302,6 +297,6 @@ def test_coco_as_coco_itself_lies(tmp_path):
     photos(tmp_path, "train2017/a.jpg", "train2017/b.jpg", "val2017/c.jpg", "unlabeled/d.jpg")
     coco(tmp_path / "annotations/instances_train2017.json", ["a.jpg", "b.jpg"], (0, 7, [FLAT], 12, 0))
     coco(tmp_path / "annotations/instances_val2017.json", ["c.jpg"], (0, 7, [FLAT], 12, 0))
-    dataset = opened(tmp_path)
+    dataset = open_folder(tmp_path)
     assert [len(part) for part in (dataset.labelled, dataset.val, dataset.unlabelled)] == [2, 1, 1]
     assert all_of(dataset)["val2017/c.jpg"].sum() == 2 * 12

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers.errors import refusal
+from helpers.folders import sample_names, write_images, write_masks
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from test_folder import image, mask, names, refusal
 
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import DataConfig
@@ -21,8 +22,10 @@ def _own_memory(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def root(tmp_path):
     """Twenty pairs of which one alone shows class 2, and three images without masks."""
-    image(tmp_path, *(f"images/{index:02d} x.jpg" for index in range(20)), *(f"unlabelled/{i}.jpg" for i in range(3)))
-    mask(tmp_path, *(f"masks/{index:02d} x.png" for index in range(20)), values=[[0, 1]] * 2)
+    write_images(
+        tmp_path, *(f"images/{index:02d} x.jpg" for index in range(20)), *(f"unlabelled/{i}.jpg" for i in range(3))
+    )
+    write_masks(tmp_path, *(f"masks/{index:02d} x.png" for index in range(20)), values=[[0, 1]] * 2)
     for number in range(20):
         Image.fromarray(np.full((2, 2, 3), number, np.uint8)).save(tmp_path / f"images/{number:02d} x.jpg")
     (tmp_path / "classes.txt").write_text("sky\nroad\ncar\n")
@@ -32,7 +35,7 @@ def root(tmp_path):
 def rare(root):
     """Class 2 into one image that is not held out for validation."""
     chosen = Folder(DataConfig(root=str(root))).labelled[5]
-    mask(root, chosen.mask.relative_to(root).as_posix(), values=[[0, 2]] * 2)
+    write_masks(root, chosen.mask.relative_to(root).as_posix(), values=[[0, 2]] * 2)
     return chosen.name
 
 
@@ -77,14 +80,14 @@ def test_lists_are_written_nested_covering_and_readable(root, capsys):
         str(file) for file in files | {root / "splits/val.txt"}
     }
     assert files | {root / "splits/val.txt"} == {file for file in (root / "splits").rglob("*") if file.is_file()}
-    val = names(Folder(DataConfig(root=str(root))).val)
+    val = sample_names(Folder(DataConfig(root=str(root))).val)
     chosen = {}
     for size, count in (("2", 2), ("1/4", 4), ("1/2", 8)):
         dataset = Folder(DataConfig(root=str(root), split=size))
-        chosen[size] = set(names(dataset.labelled))
+        chosen[size] = set(sample_names(dataset.labelled))
         assert (len(chosen[size]), len(dataset.unlabelled)) == (count, 19 - count)
-        assert names(dataset.val) == val
-        assert not chosen[size] & {*val, *names(dataset.unlabelled)}
+        assert sample_names(dataset.val) == val
+        assert not chosen[size] & {*val, *sample_names(dataset.unlabelled)}
         assert name in chosen[size]
     assert chosen["2"] < chosen["1/4"] < chosen["1/2"]
     before = (root / "splits/2/labeled.txt").read_bytes()
