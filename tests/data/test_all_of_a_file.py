@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import tifffile
-from helpers.errors import refusal
-from helpers.images import save_image, save_png16
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.images import save_image, save_png16
 from ssss_zoo.data.codes import read_codes
 from ssss_zoo.data.images import TURNS, Reading, header, image_size, read_image
 from ssss_zoo.errors import UserError

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from helpers.errors import refusal
-from helpers.images import save_image
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.images import save_image
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.folder.dataset import Folder

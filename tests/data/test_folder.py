@@ -1,6 +1,7 @@
 """A folder of one's own: what is understood of each layout, and what is said of a wrong one."""
 
 import pytest
+
 from helpers.errors import refusal
 from helpers.folders import open_folder, sample_names, write_images, write_masks, write_pairs
 

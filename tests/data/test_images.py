@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from helpers.errors import refusal
-from helpers.folders import open_as_run
-from helpers.images import save_png16
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.folders import open_as_run
+from helpers.images import save_png16
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.data.decoding import decoded

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.errors import refusal
-from helpers.folders import open_folder, sample_names, write_images, write_masks, write_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.folders import open_folder, sample_names, write_images, write_masks, write_pairs
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.data.folder.tree import label
 

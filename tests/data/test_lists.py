@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from helpers.errors import refusal
 
+from helpers.errors import refusal
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.lists import find_root, read_list, read_split

@@ -7,12 +7,12 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from helpers.errors import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from helpers.errors import refusal
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.classes import bit_colour, read_class_list
 from ssss_zoo.data.codes import read_codes

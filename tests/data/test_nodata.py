@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tifffile
-from helpers.errors import refusal
-from helpers.folders import open_as_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.folders import open_as_run
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.data.images import Reading, read_image, read_valid, stored
 from ssss_zoo.data.loading.cache import InMemory

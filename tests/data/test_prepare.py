@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.errors import refusal
 from PIL import Image
 from server import serving
 
+from helpers.errors import refusal
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.benchmarks import prepare

@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from helpers.errors import refusal
-from helpers.folders import open_folder
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.folders import open_folder
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.data.tools.audit import audit
 

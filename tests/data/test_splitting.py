@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers.errors import refusal
-from helpers.folders import sample_names, write_images, write_masks
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.errors import refusal
+from helpers.folders import sample_names, write_images, write_masks
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.folder.dataset import Folder
