@@ -1,22 +1,19 @@
 """Margin: a pixel counts by how far the teacher's first choice is ahead of its second."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from ssss_zoo.toolkit import EMATeacher, check_range, hookimpl
+from ssss_zoo.toolkit import EMATeacher, Range, hookimpl
 
 
 @dataclass(eq=False)
 class Margin:
     paper: ClassVar[str] = "Margin, the worked example of the documentation"
 
-    power: float = 2.0  # of the margin: 0 counts all pixels alike
-    decay: float = 0.9  # of the teacher's average: short, as the runs below are
-
-    def __post_init__(self) -> None:
-        check_range("options.margin.power", self.power, 0)
+    power: Annotated[float, Range(0)] = 2.0  # of the margin: 0 counts all pixels alike
+    decay: Annotated[float, Range(0, 1)] = 0.9  # of the teacher's average: short, as the runs below are
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:

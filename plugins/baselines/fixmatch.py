@@ -4,12 +4,12 @@ the strong one."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, EMATeacher, PseudoLabel, SelfTeacher, View, Views, check_choice, check_range, hookimpl, random_boxes,
+    CutMix, EMATeacher, PseudoLabel, Range, SelfTeacher, View, Views, hookimpl, random_boxes,
 )  # fmt: skip
 
 
@@ -17,15 +17,13 @@ from ssss_zoo.toolkit import (
 class FixMatch:
     paper: ClassVar[str] = "FixMatch (Sohn et al., 2020, arXiv 2001.07685), as in UniMatch's releases"
 
-    threshold: float = 0.95  # a pixel counts from this confidence on; UniMatch release: 0.95 VOC and COCO, 0 Cityscapes
-    partner: str = "stream"  # CutMix partner; release: a second batch of the same photographs, twin; V2's: reverse
-    ema_decay: float = 0.0  # 0: the student labels for itself, release; its average labels, V2's release: 0.996
+    # A pixel counts from this confidence on; UniMatch's release: 0.95 on VOC and COCO, 0 on Cityscapes.
+    threshold: Annotated[float, Range(0, 1)] = 0.95
+    # Whose pixels CutMix pastes; release: a second batch of the same photographs, twin; V2's: reverse.
+    partner: Literal["stream", "twin", "next", "reverse"] = "stream"
+    # 0: the student labels for itself (release); else the decay of the average that labels (V2's release: 0.996).
+    ema_decay: Annotated[float, Range(0, 1)] = 0.0
     shared_pass: bool = False  # V2's release: the strong view joins the pass of the labelled images
-
-    def __post_init__(self) -> None:
-        check_range("options.fixmatch.threshold", self.threshold, 0, 1)
-        check_choice("options.fixmatch.partner", self.partner, ("stream", "twin", "next", "reverse"))
-        check_range("options.fixmatch.ema_decay", self.ema_decay, 0, 1)
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher | SelfTeacher:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config.yaml_text import DEEPEST, parse, place_of, read_yaml, told_at
-from ssss_zoo.errors import UserError, unknown
+from ssss_zoo.errors import UserError, check_choice, unknown
 from ssss_zoo.text import brief
 
 SHORT = {"model": "model.name", "plugins": "plugins.names"}  # a section given one word means this key of it
@@ -126,7 +126,7 @@ def typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, 
 @cache
 def kinds_of(schema: type) -> dict[str, Any]:
     """The type of each field of a dataclass that can be given."""
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema)  # without `Annotated`: `check_ranges` reads them
     return {f.name: hints[f.name] for f in dataclasses.fields(schema) if f.init}
 
 
@@ -140,6 +140,9 @@ def read_value(value: Any, kind: Any, key: str) -> Any:
     if type(None) in arguments:
         absent = value is None or value in ("null", "none", "~", "")
         return None if absent else read_value(value, next(a for a in arguments if a is not type(None)), key)
+    if origin is typing.Literal:
+        check_choice(key, read_scalar(value, str, key), arguments)
+        return str(value)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{key} takes {key}.<name>=value; got '{brief(value)}'")

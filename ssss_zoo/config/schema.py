@@ -20,6 +20,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssss_zoo.config.fields import check_ranges
 from ssss_zoo.config.layers import (
     dataset_layer,
     method_layers,
@@ -421,7 +422,9 @@ def build(schema: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     if missing:
         raise UserError(f"{prefix}{missing[0]} has no default: give {prefix}{missing[0]}=value")
     try:
-        return OmegaConf.to_object(OmegaConf.merge(defaults_of(schema), literal(values)))
+        merged = OmegaConf.merge(defaults_of(schema), literal(values))
+        check_ranges(schema, merged, prefix)  # before a method's own __post_init__ works with its options
+        return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise UserError(brief(" ".join(str(error).split()), 200)) from None
 

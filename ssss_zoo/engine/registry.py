@@ -10,7 +10,6 @@ import functools
 import importlib.util
 import inspect
 import sys
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import pluggy
 
+from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import entry_points, is_file, whole
 from ssss_zoo.config.parse import told_where, typed
 from ssss_zoo.config.schema import Config, build
@@ -174,15 +174,13 @@ def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
 
 
 def check_options(name: str, method: type) -> None:
-    """Raise UserError for a field that no word of the command line can set."""
-    hints = typing.get_type_hints(method)
-    for option in dataclasses.fields(method):
-        kind = hints[option.name]
-        parts = typing.get_args(kind) if typing.get_origin(kind) is list else (kind,)
-        if not all(part in PLAIN for part in parts):
+    """Raise UserError for a field that nobody can set on the command line."""
+    for option, declared in field_types(method).items():
+        kind = declared.kind
+        if kind not in PLAIN or declared.optional or not all(isinstance(choice, str) for choice in declared.choices):
             raise UserError(
-                f"method '{name}': option {option.name} is declared as {getattr(kind, '__name__', kind)}; an option is "
-                "a str, int, float, bool or a list of one; networks and tensors are made in setup"
+                f"method '{name}': option {option} is declared as {getattr(kind, '__name__', kind)}; an option is "
+                "a str, int, float, bool, a Literal of texts, or a list of one; networks and tensors are made in setup"
             )
 
 

@@ -3,6 +3,7 @@
 `types` are the words of the hooks, `hookspecs` the hooks themselves; `teachers`, `losses`, `contrast`, `augment`,
 `cutmix_boxes`, `intensity` and `mixing` are what methods share. `__all__` is what stays while `API` does."""
 
+from ssss_zoo.config.fields import Range
 from ssss_zoo.errors import UserError, check_choice, check_range
 from ssss_zoo.toolkit.augment import Strong, box_mask, channel_dropout, paste, random_boxes, random_flip
 from ssss_zoo.toolkit.contrast import (
@@ -97,6 +98,7 @@ __all__ = [
     "Prototypes",
     "PseudoLabel",
     "RandomIntensity",
+    "Range",
     "RunInfo",
     "Sample",
     "Seen",
