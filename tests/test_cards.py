@@ -10,11 +10,11 @@ import pytest
 
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.layers import method_recipe, recipes, release_layers
+from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.engine.catalog import card
 from ssss_zoo.engine.registry import implements, installed, load
 from ssss_zoo.errors import UserError
-from ssss_zoo.train.tracking import flat
 
 HEADINGS = ["Idea", "Hooks", "Knobs", "Cost", "Classes", "Published", "Deviations", "Citation"]
 OURS = sorted(name for name, point in installed("methods").items() if point.module.startswith("ssss_zoo.plugins"))
@@ -74,7 +74,7 @@ def settings(name: str, dataset: str) -> list[dict[str, str]]:
     found = []
     for recipe in RECIPES.get(name, (name,)):
         config = dataclasses.asdict(resolve([f"method={recipe}", f"dataset={dataset}"]))
-        found.append({key: text_of(value) for key, value in flat(config).items()})
+        found.append({key: text_of(value) for key, value in flatten_keys(config).items()})
     return found
 
 
@@ -120,7 +120,7 @@ def test_a_card_names_every_switch_of_its_release(name):
     for dataset in BENCHMARKS:
         own = method_recipe(name, {}).get("release", {})
         for layer in (own, own.get("datasets", {}).get(dataset, {})):
-            for key, value in flat({k: v for k, v in layer.items() if k != "datasets"}).items():
+            for key, value in flatten_keys({k: v for k, v in layer.items() if k != "datasets"}).items():
                 if key == "train.eval_epochs" or (name == "cutmix_seg" and not key.startswith("options.")):
                     continue
                 assert re.search(rf"{re.escape(key)}={re.escape(str(value))}", card(name)), f"{key}={value}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pickle
 import shutil
@@ -17,7 +16,6 @@ from torch import nn
 
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, State
-from ssss_zoo.train import checkpoint
 from ssss_zoo.train.checkpoint import (
     find_folder,
     load_state,
@@ -25,10 +23,9 @@ from ssss_zoo.train.checkpoint import (
     load_weights,
     network_names,
     save_folder,
-    write_json,
-    write_text,
 )
 
+CHECKPOINT, FLUSH = "ssss_zoo.train.checkpoint", "ssss_zoo.atomic_write.flush_to_disk"
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -103,11 +100,11 @@ def test_tied_weights_are_saved(tmp_path):
     assert torch.equal(other[1].weight, first.weight)
 
 
-@pytest.mark.parametrize("name", ["save_file", "torch.save", "sync"])
-def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", [f"{CHECKPOINT}.save_file", f"{CHECKPOINT}.torch.save", FLUSH])
+def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(where, tmp_path, monkeypatch):
     save(tmp_path / "last", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(f"ssss_zoo.train.checkpoint.{name}", fails(FULL))
+        patch.setattr(where, fails(FULL))
         with pytest.raises(UserError) as caught:
             save(tmp_path / "last", 2)
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'last'}: ")
@@ -143,7 +140,15 @@ def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(what, tmp
     assert names(tmp_path) == ["last"]
 
 
-STOPS = ["mkdir", "save_file", "torch.save", "sync", "first rename", "second rename", "last removal"]
+STOPS = [
+    "mkdir",
+    f"{CHECKPOINT}.save_file",
+    f"{CHECKPOINT}.torch.save",
+    FLUSH,
+    "first rename",
+    "second rename",
+    "last removal",
+]
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -186,11 +191,11 @@ def kill_at(stop: str, patch: pytest.MonkeyPatch) -> None:
                 raise Killed
             remove(path, ignore_errors=ignore_errors)
 
-        patch.setattr(checkpoint.shutil, "rmtree", removing)
+        patch.setattr(shutil, "rmtree", removing)
     elif stop == "mkdir":
         patch.setattr(Path, "mkdir", fails(Killed()))
     else:
-        patch.setattr(f"ssss_zoo.train.checkpoint.{stop}", fails(Killed()))
+        patch.setattr(stop, fails(Killed()))
 
 
 def test_a_half_written_folder_is_never_found(tmp_path):
@@ -378,48 +383,3 @@ def test_a_network_that_is_not_finite_is_refused_and_what_methods_keep_may_be(va
         UserError, match=r"student.safetensors holds numbers that are not finite in 1 of 2 tensors, such"
     ):
         load_weights(tmp_path / "last", "student", nn.Linear(2, 3))
-
-
-# --- small files ----------------------------------------------------------------------------------------------------
-
-
-def test_json_is_replaced_whole(tmp_path):
-    file = tmp_path / "metrics.json"
-    write_json(file, {"a": 1})
-    write_json(file, {"a": [2, None]})
-    assert json.loads(file.read_text()) == {"a": [2, None]}
-    assert file.read_text().endswith("}\n")
-    assert names(tmp_path) == ["metrics.json"]
-
-
-def test_what_is_no_json_leaves_the_old_file(tmp_path):
-    file = tmp_path / "metrics.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(file, {"a": float("nan")})
-    assert json.loads(file.read_text()) == {"a": 1}
-    assert names(tmp_path) == ["metrics.json"]
-
-
-@pytest.mark.parametrize("where", ["ssss_zoo.train.checkpoint.sync", "ssss_zoo.train.checkpoint.os.replace"])
-def test_a_disk_that_refuses_leaves_the_old_small_file_and_one_line(where, tmp_path, monkeypatch):
-    file = tmp_path / "config.yaml"
-    write_text(file, "old")
-    monkeypatch.setattr(where, fails(FULL))
-    with pytest.raises(UserError, match=r"cannot write .*config.yaml: No space left on device; make room"):
-        write_text(file, "new")
-    assert file.read_text() == "old"
-    assert names(tmp_path) == ["config.yaml"]
-
-
-def test_a_kill_while_a_small_file_is_written_leaves_the_old_one(tmp_path, monkeypatch):
-    file = tmp_path / "config.yaml"
-    write_text(file, "old")
-    with monkeypatch.context() as patch:
-        patch.setattr("ssss_zoo.train.checkpoint.os.replace", fails(Killed()))
-        with pytest.raises(Killed):
-            write_text(file, "new")
-    assert file.read_text() == "old"
-    write_text(file, "newer")
-    assert file.read_text() == "newer"
-    assert names(tmp_path) == ["config.yaml"]

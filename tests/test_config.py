@@ -17,11 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssss_zoo.config.layers import recipes, release_layers
-from ssss_zoo.config.parse import merge, nest, read_file, read_value, read_words
+from ssss_zoo.config.parse import flatten_keys, merge, nest, read_file, read_value, read_words
 from ssss_zoo.config.schema import Config, TrainConfig, as_yaml, one_of_each, resolve, square
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
-from ssss_zoo.train.run_folder import output_folder
-from ssss_zoo.train.tracking import flat
 
 ROOT = Path(__file__).parents[1]
 
@@ -621,9 +619,9 @@ def test_release_lays_its_switches_over_the_recipe_and_nothing_else(method, data
     plain, released = (resolve([f"method={name}", f"dataset={dataset}"]) for name in (method, f"{method}:release"))
     assert released.method == f"{method}:release"
     assert list(build_methods(released)) == list(build_methods(plain)) == made_of(method)
-    before, after = (flat(dataclasses.asdict(one)) for one in (plain, released))
+    before, after = (flatten_keys(dataclasses.asdict(one)) for one in (plain, released))
     changed = {key for key in after if after[key] != before.get(key)} - {"method"}
-    told = {key for layer in release_layers(method, dataset, {}) for key in flat(layer)}
+    told = {key for layer in release_layers(method, dataset, {}) for key in flatten_keys(layer)}
     assert changed
     assert changed <= told | {"train.epochs"}  # whose place steps may take
 
@@ -678,5 +676,9 @@ def test_a_method_of_ones_own_may_have_a_release(tmp_path, monkeypatch):
     assert (released.method, released.train.steps, released.plugins.names) == ("mine:release", 5, ["mine"])
 
 
-def test_the_folder_of_a_release_has_no_colon():
-    assert str(output_folder(resolve(["method=unimatch:release"]))) == "runs/shapes/unimatch-release/1_32/seed0"
+def test_a_tree_is_flattened_to_dotted_keys():
+    assert flatten_keys({"a": {"b": {"c": 1}, "d": [1, 2]}, "e": None, "f": {}}) == {
+        "a.b.c": 1,
+        "a.d": [1, 2],
+        "e": None,
+    }

@@ -10,8 +10,9 @@ from torch import nn
 
 from ssss_zoo.engine.registry import installed
 from ssss_zoo.toolkit.types import Progress
-from ssss_zoo.train.pseudo_label_snapshots import FOLDER, PHOTO, WIDEST, fitted, undisturbed
+from ssss_zoo.train.pseudo_label_snapshots import PHOTO, WIDEST, fitted, undisturbed
 from ssss_zoo.train.run import run
+from ssss_zoo.train.run_folder import RunFolder
 
 METHODS = sorted(installed("methods"))
 LATE = Progress(5, 6, 3)
@@ -45,7 +46,7 @@ def test_asking_changes_no_weight_and_no_statistic(method, tiny_run):
 
 def test_a_run_draws_at_each_evaluation(tiny_config):
     result = run(tiny_config("method=farcluss", "train.eval_every=3"))
-    folder = result.folder / FOLDER
+    folder = RunFolder(result.folder).pseudo_labels
     assert {file.name for file in folder.iterdir()} == {PHOTO, "3.png", "6.png"}
     with Image.open(folder / PHOTO) as photo, Image.open(folder / "6.png") as drawn:
         assert drawn.size == (2 * photo.width, photo.height)

@@ -29,7 +29,7 @@ from ssss_zoo.engine.registry import CHOSEN, HOOKS, installed
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.tiny import make_method
 from ssss_zoo.testing.tiny import words as tiny_words
-from ssss_zoo.train.run_folder import flat_config
+from ssss_zoo.train.resume import flat_config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

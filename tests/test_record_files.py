@@ -21,8 +21,8 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, Metrics, TrainingState, check_record, read_metrics, read_record
 from ssss_zoo.testing.tiny import words
 from ssss_zoo.train import checkpoint
+from ssss_zoo.train.history import read_history
 from ssss_zoo.train.reevaluate import evaluate_run
-from ssss_zoo.train.tracking import read_lines
 
 SCORES = {"miou": 0.5, "iou": {"sky": 0.5, "sea": None}, "pixel_accuracy": 0.75}
 VAL = {"step": 4, "network": "student", **SCORES, "student": SCORES}
@@ -206,7 +206,7 @@ def test_a_run_of_each_format_goes_on_to_its_end(form, ssss):
     assert ssss(*READERS["resume"])[0] == 0
     metrics = read_metrics(folder / "metrics.json", REMEDY)
     assert (metrics["format"], metrics["status"], metrics["step"]) == (FORMAT, "finished", 6)
-    assert [line["step"] for line in read_lines(folder / "history.jsonl") if "lr" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in read_history(folder / "history.jsonl") if "lr" in line] == [1, 2, 3, 4, 5, 6]
 
 
 def flipped(content: bytes) -> bytes:
@@ -297,7 +297,7 @@ def test_a_damaged_history_costs_its_damaged_lines_alone(ssss):
     code, said = ssss(*READERS["resume"])
     assert code == 0
     assert any("line 2 is damaged" in line for line in said)
-    assert [line["step"] for line in read_lines(folder / "history.jsonl") if "lr" in line] == [1, 3, 4, 5, 6]
+    assert [line["step"] for line in read_history(folder / "history.jsonl") if "lr" in line] == [1, 3, 4, 5, 6]
     assert (folder / "history.jsonl.damaged").read_text() == "".join(lines)
 
 

@@ -353,7 +353,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_numbers(ran, tmp_path):
     child.wait()
     assert 0 < checkpoint.load_state(checkpoint.find_folder(folder / "last"))["step"] < 60
     assert_same(whole, ran("parts", *words, "resume=true"))
-    assert not (folder / "rehearsal").exists()
+    assert not (folder / "dry_run").exists()
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(ran, broken_off, stop):
@@ -486,7 +486,7 @@ def test_overwrite_starts_anew_and_leaves_other_files_alone(ran, broken_off, sto
     stop(3)
     folder = broken_off("run", "method=fixmatch", "optim.lr=0.2")
     (folder / "notes.txt").write_text("mine")
-    for leftover in ("last.new", "last.old", "rehearsal"):  # of a kill
+    for leftover in ("last.new", "last.old", "dry_run"):  # of a kill
         shutil.copytree(folder / "last", folder / leftover)
     assert_same(whole, ran("run", "method=fixmatch", "overwrite=true"))
     names = {path.name for path in folder.iterdir()}
@@ -597,7 +597,7 @@ def test_the_rehearsal_leaves_no_trace(tiny_config, tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "rehearse", look)
     run(tiny_config("method=farcluss"))
     assert seen == [[], []]
-    assert not (tmp_path / "run" / "rehearsal").exists()
+    assert not (tmp_path / "run" / "dry_run").exists()
 
 
 def test_the_rehearsal_tells_before_the_first_step_what_would_fail_in_the_last(tiny_shelf, tiny_config, tmp_path):
@@ -610,7 +610,7 @@ def test_the_rehearsal_tells_before_the_first_step_what_would_fail_in_the_last(t
     with pytest.raises(UserError, match="'late'"):
         run(tiny_config("method=late"))
     assert not (tmp_path / "run" / "last").exists()
-    assert not (tmp_path / "run" / "rehearsal").exists()
+    assert not (tmp_path / "run" / "dry_run").exists()
 
 
 def test_the_rehearsal_tells_of_terms_that_this_run_is_too_short_for(tiny_shelf, tiny_config, tmp_path):

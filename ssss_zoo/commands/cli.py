@@ -361,6 +361,7 @@ def networks_of(figures: dict[str, Any]) -> dict[str, Any]:
 def show_result(folder: Path, metrics: dict[str, Any]) -> None:
     """The end of a run: its figures, where everything lies, what to type next."""
     from ssss_zoo.train.console import share
+    from ssss_zoo.train.run_folder import RunFolder
 
     if metrics["val"]:
         show_figures(f"{metrics['method']} on {metrics['dataset']}, step {metrics['step']}", metrics["val"])
@@ -380,8 +381,7 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
         f"{spent['data_wait_seconds']:.1f} s for data), evaluated {spent['evaluate_seconds']:.0f} s, peak memory "
         f"{spent['peak_memory_bytes'] / 2**30:.1f} GiB"
     )
-    files = ("metrics.json", "history.jsonl", "predictions.png", "last", "best", "config.yaml", "run.log")
-    say(f"in {folder}: {', '.join(name for name in files if (folder / name).exists())}")
+    say(f"in {folder}: {', '.join(path.name for path in RunFolder(folder).written() if path.exists())}")
     say(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
 
 
@@ -390,10 +390,14 @@ def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:
     each whose metrics cannot be read."""
     from ssss_zoo.errors import UserError
     from ssss_zoo.record_files import read_metrics
+    from ssss_zoo.train.run_folder import RunFolder
 
     lines = []
     methods = folder.resolve().parents[2]
-    for file in sorted(methods.glob(f"*/{folder.parent.name}/{folder.name}/metrics.json")):
+    for neighbour in sorted(methods.glob(f"*/{folder.parent.name}/{folder.name}")):
+        file = RunFolder(neighbour).metrics
+        if not file.exists():
+            continue
         try:
             other: Mapping[str, Any] = read_metrics(file, "run it again to compare with it")
         except UserError as error:

@@ -34,7 +34,7 @@ from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.lock import LOCK, Busy, owned, owner_words
 from ssss_zoo.stopping import Stop
 from ssss_zoo.train.device import check_one_process
-from ssss_zoo.train.run_folder import flat_config
+from ssss_zoo.train.resume import flat_config
 from ssss_zoo.train.tracking import Tracker
 
 WAIT = 1.0  # seconds between looks at what another process does (our choice)

@@ -9,13 +9,13 @@ from typing import Annotated, Any, NotRequired
 from annotated_types import Len
 from typing_extensions import TypedDict
 
+from ssss_zoo.atomic_write import write_json
 from ssss_zoo.comparison.report.per_image_scores import ANEW, SCORES, Scores, read_scores
 from ssss_zoo.comparison.run_one import DONE, FAILED, STATE, STOPPED
 from ssss_zoo.config.parse import read_file
 from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.record_files import FORMAT, Metrics, Newer, check_types, read_metrics, read_record
 from ssss_zoo.text import brief
-from ssss_zoo.train import checkpoint
 
 STUDY, FIGURES, PICTURES = "study.json", "compare.json", "pictures"
 INDEX = "pictures.json"  # in PICTURES
@@ -46,7 +46,7 @@ def read_state(folder: Path) -> CellState | None:
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    checkpoint.write_json(folder / STATE, {"format": FORMAT, **state})
+    write_json(folder / STATE, {"format": FORMAT, **state})
 
 
 class KeptModel(TypedDict):
@@ -155,7 +155,7 @@ def read_study_record(folder: Path) -> StudyRecord | None:
 
 
 def write_study_record(folder: Path, record: StudyRecord) -> None:
-    checkpoint.write_json(folder / STUDY, {**record, "format": FORMAT})
+    write_json(folder / STUDY, {**record, "format": FORMAT})
 
 
 # --- figures --------------------------------------------------------------------------------------------------------

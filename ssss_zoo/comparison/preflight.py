@@ -14,6 +14,7 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import Metrics
 from ssss_zoo.text import brief
 from ssss_zoo.train.run import make_job
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 
 
@@ -32,7 +33,7 @@ def check_study(study: Study) -> None:
             methods = build_methods(config)
             check_budget(config)
             dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-            make_job(on_cpu(config), methods, dataset, cells[0].folder)
+            make_job(on_cpu(config), methods, dataset, RunFolder(cells[0].folder))
             scored[row.name] = Judges(len(dataset.val), tuple(dataset.class_names))
         except UserError as error:
             wrong.append(f"{row.name}: {error}")

@@ -182,3 +182,11 @@ def read_scalar(value: Any, kind: type, key: str) -> Any:
     if kind is str and "\0" in text:
         raise UserError(f"{key} takes text without NUL characters; got '{brief(text)}'")
     return number
+
+
+def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested tree as one mapping with `a.b.c` keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flatten_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves

@@ -28,11 +28,11 @@ from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
 from ssss_zoo.toolkit.types import IGNORE, Batch, Labelled, Unlabelled
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.run import run
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.trainer import Training
 
 LONG = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
 WHOLE = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
-RUN_FILES = {"config.yaml", "metrics.json", "history.jsonl", "run.log", "last", "best"}
 
 SITUATIONS = {
     "two classes": ["data.split=classes=2"],
@@ -248,7 +248,9 @@ class MethodContract:
         assert result.metrics["status"] == "finished"
         assert result.metrics["step"] == 6
         assert 0 <= result.metrics["val"]["miou"] <= 1
-        assert {path.name for path in result.folder.iterdir()} - {"stages", "pseudo_labels"} == RUN_FILES
+        folder = RunFolder(result.folder)
+        promised = {folder.metrics, folder.history, folder.last, folder.best, folder.config, folder.log}
+        assert set(result.folder.iterdir()) - {folder.stages, folder.pseudo_labels} == promised
 
     # --- mixing -----------------------------------------------------------------------------------------------------
 
@@ -350,7 +352,7 @@ def first_and_last(make: Make, *more: str) -> list[dict[str, float]] | None:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """All weights of a run's last checkpoint, the methods' own included."""
-    place = checkpoint.find_folder(folder / "last")
+    place = checkpoint.find_folder(RunFolder(folder).last)
     assert place is not None
     from safetensors.torch import load_file
 

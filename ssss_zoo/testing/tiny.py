@@ -240,11 +240,11 @@ def make_rig(config: Config) -> Rig:
     from ssss_zoo.engine.registry import build_methods, load
     from ssss_zoo.toolkit.types import Stage
     from ssss_zoo.train.run import make_job, make_training
-    from ssss_zoo.train.run_folder import output_folder
+    from ssss_zoo.train.run_folder import RunFolder, output_folder
 
     methods = build_methods(config)
     dataset = load("datasets", config.dataset)(config.data)
-    folder = output_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(output_folder(config))
+    folder.path.mkdir(parents=True, exist_ok=True)
     job = make_job(config, methods, dataset, folder)
     return Rig(config, job, make_training(job, Stage(), 0, 0), methods)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ssss_zoo.atomic_write import beside, replacing_folder
 from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.record_files import FORMAT, Digests, Numbered, check_record, read_record
 
@@ -32,30 +31,22 @@ WHOLE = "bring a whole copy of it back, or start the run anew with overwrite=tru
 
 
 def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint folder whole or not at all: beside its place first, then into it by renaming.
+    """Write a checkpoint folder whole or not at all.
 
-    Raises UserError when the disk refuses; what lay in `folder` before is still there then.
+    weights: tensors by file and by name. Raises UserError when the disk refuses; the checkpoint that lay in `folder`
+    before is still there then.
     """
-    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
+        new, _ = beside(folder)
         if not folder.exists() and find_folder(folder) == new:
             new.rename(folder)  # a kill between the two renames left only this one: it must not be lost now
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        for name, tensors in weights.items():
-            save_file(separate(tensors), new / f"{name}.safetensors")
-        torch.save({"format": FORMAT, **state}, new / STATE)
-        found = {file.name: sha256(file) for file in sorted(new.iterdir())}
-        (new / DIGESTS).write_text(json.dumps({"format": FORMAT, "sha256": found}, indent=1) + "\n")
-        for file in new.iterdir():
-            sync(file)
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with replacing_folder(folder) as new:
+            for name, tensors in weights.items():
+                save_file(separate(tensors), new / f"{name}.safetensors")
+            torch.save({"format": FORMAT, **state}, new / STATE)
+            digests = {file.name: sha256(file) for file in sorted(new.iterdir())}
+            (new / DIGESTS).write_text(json.dumps({"format": FORMAT, "sha256": digests}, indent=1) + "\n")
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap a full disk, each its way
-        shutil.rmtree(new, ignore_errors=True)
         raise cannot_write(folder, error, "the checkpoint before it is still whole") from error
 
 
@@ -71,14 +62,9 @@ def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return own
 
 
-def sync(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
-
-
 def find_folder(folder: Path) -> Path | None:
-    """The whole checkpoint at `folder`: itself, or what a kill between two renames left beside it."""
-    for candidate in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
+    """The whole checkpoint at `folder`: itself, or the one that a kill between two renames left beside it."""
+    for candidate in (folder, *beside(folder)):
         if (candidate / STATE).is_file() and (candidate == folder or is_whole(candidate)):
             return candidate
     return None
@@ -199,22 +185,3 @@ def check_digest(file: Path) -> None:
         raise UserError(f"cannot read {file}: {error.strerror}; {WHOLE}") from None
     if known.get(file.name) != found:
         raise UserError(f"{file} is not as it was written: it is damaged, or was changed since; {WHOLE}")
-
-
-# --- small files ----------------------------------------------------------------------------------------------------
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a small file whole or not at all."""
-    new = file.with_name(file.name + ".new")
-    try:
-        new.write_text(text)
-        sync(new)
-        os.replace(new, file)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise cannot_write(file, error) from error
-
-
-def write_json(file: Path, value: Any) -> None:
-    write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")

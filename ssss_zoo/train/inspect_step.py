@@ -26,6 +26,7 @@ from ssss_zoo.toolkit.types import Batch, PseudoLabel, Seen, Stage
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.reevaluate import find_checkpoint, run_config
 from ssss_zoo.train.run import make_job, make_training
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 from ssss_zoo.train.trainer import Training
 
@@ -71,7 +72,7 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
     config.train.steps = config.train.steps or (None if config.train.epochs else max(after + 1, 100))
     methods = build_methods(config)
     dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-    training = make_training(make_job(config, methods, dataset, Path("nowhere")), Stage(), 0, 0)
+    training = make_training(make_job(config, methods, dataset, RunFolder(Path("nowhere"))), Stage(), 0, 0)
     if run:
         place = find_checkpoint(expanded(run), "last")
         training.restore_folder(place, checkpoint.load_typed(place, TrainingState))

@@ -18,7 +18,7 @@ from ssss_zoo.engine.step import Engine, PseudoTarget
 from ssss_zoo.evaluation.figures import coloured, photo
 from ssss_zoo.toolkit.types import Progress, Sample, Unlabelled
 
-FOLDER, PHOTO = "pseudo_labels", "image.jpg"
+PHOTO = "image.jpg"
 WIDEST = 1024  # pixels of the longer side that is shown to the teacher (our choice)
 log = logging.getLogger("ssss_zoo")
 

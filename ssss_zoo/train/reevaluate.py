@@ -23,6 +23,7 @@ from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Output, Sample
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.device import choose_device
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 
 log = logging.getLogger("ssss_zoo")
@@ -70,7 +71,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
 def run_config(folder: Path, words: Sequence[str], methods: bool = False) -> Config:
     """The run's own configuration with the words laid over it. methods: whether they will be built, as in `resolve`.
     Raises UserError when the folder holds no run."""
-    file = folder / "config.yaml"
+    file = RunFolder(folder).config
     if not file.is_file():
         raise UserError(f"run={folder} holds no run (no config.yaml); give the folder that `ssss run` wrote")
     there = read_file(file)
@@ -97,7 +98,7 @@ def classes_of(folder: Path, state: State) -> list[str]:
     """What the outputs of a run's networks stand for. Raises UserError where nothing says so."""
     if "classes" in state:
         return state["classes"]
-    file, remedy = folder / "metrics.json", "it says what the classes of the run are: bring a whole copy of it back"
+    file, remedy = RunFolder(folder).metrics, "it says what the classes of the run are: bring a whole copy of it back"
     settings = read_metrics(file, remedy)["protocol"]["settings"]  # of a checkpoint from before there were formats
     return check_types(settings.get("classes"), list[str], file, remedy, "protocol.settings.classes")
 
@@ -143,7 +144,7 @@ def reordered(network: nn.Module, order: Sequence[int] | None) -> nn.Module:
 
 def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
     """Warn in a line where the data are not what the run was trained on; what lay in its checkpoint says so."""
-    place = checkpoint.find_folder(folder / "last")
+    place = checkpoint.find_folder(RunFolder(folder).last)
     old = checkpoint.load_typed(place, TrainingState).get("contents") if place else None
     told = differences(old, dataset.contents) if old is not None else ""
     if told:

@@ -13,6 +13,7 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import read_record
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.run import make_job, reached
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 
 REMEDY = "give the record.json of a step in not_finite/ of the run's folder"
@@ -41,7 +42,7 @@ def replay(file: Path, words: Sequence[str]) -> list[str]:
     methods = build_methods(config)
     dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     state = checkpoint.load_state(place)
-    _, training = reached(make_job(config, methods, dataset, place.parents[1], state))
+    _, training = reached(make_job(config, methods, dataset, RunFolder(place.parents[1]), state))
     training.restore_folder(place, state)
     training.feed = training.open_feed(record["step"])
     training.engine.ask.watching = config.trace

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssss_zoo.atomic_write import write_json
 from ssss_zoo.config.schema import Config, check_budget, oddities, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN
@@ -25,11 +26,11 @@ from ssss_zoo.lock import owned
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Stage, StageResult
-from ssss_zoo.train import checkpoint
 from ssss_zoo.train.console import Screen
 from ssss_zoo.train.device import check_one_process, choose_device
 from ssss_zoo.train.pseudo_label_stats import Health, labelled_histogram
-from ssss_zoo.train.run_folder import open_folder, output_folder
+from ssss_zoo.train.resume import find_resume_state
+from ssss_zoo.train.run_folder import RunFolder, output_folder
 from ssss_zoo.train.setup import Job, open_dataset
 from ssss_zoo.train.trainer import Training
 
@@ -54,10 +55,10 @@ def run(config: Config, on_eval: Callable[[int, float], None] | None = None) -> 
         methods = build_methods(config)  # a wrong name or option fails here, before a file is written
         dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
         check_budget(config)
-        folder = output_folder(config)
-        with owned(folder):
+        folder = RunFolder(output_folder(config))
+        with owned(folder.path):
             dataset = open_dataset(dataset_class, config)
-            state = open_folder(folder, config, dataset)
+            state = find_resume_state(folder, config, dataset)
             dataset.check()
             with Screen() as screen:
                 job = make_job(config, methods, dataset, folder, state, screen)
@@ -79,7 +80,7 @@ def make_job(
     config: Config,
     methods: Mapping[str, Any],
     dataset: Dataset,
-    folder: Path,
+    folder: RunFolder,
     state: dict[str, Any] | None = None,
     screen: Screen | None = None,
 ) -> Job:
@@ -115,11 +116,11 @@ def carry_out(job: Job) -> RunResult:
         status = "KILLED"
         raise
     finally:
-        files = [job.folder / name for name in ("config.yaml", "metrics.json", "predictions.png", "run.log")]
+        files = (job.folder.config, job.folder.metrics, job.folder.predictions, job.folder.log)
         if job.tracker:
             job.tracker.finish(status, [file for file in files if file.exists()], metrics)
-    checkpoint.write_json(job.folder / "metrics.json", metrics)
-    return RunResult(job.folder, metrics)
+    write_json(job.folder.metrics, metrics)
+    return RunResult(job.folder.path, metrics)
 
 
 def all_stages(job: Job) -> Training:
@@ -135,7 +136,7 @@ def all_stages(job: Job) -> Training:
             return training
         spent = training.spent_so_far()
         spent["train"] += time.perf_counter() - begin  # ranking, relabelling
-        training.save_result(stage_folder(job, training.index), result)
+        training.save_result(job.folder.stage(training.index), result)
         training.stop_if_asked()
         training = make_training(job, stage, training.index + 1, training.offset + training.steps)
         training.spent = spent
@@ -148,13 +149,9 @@ def reached(job: Job) -> tuple[Generator[Stage, StageResult, None], Training]:
     plan = job.relay.ask("plan_stages", info=job.info)
     training = make_training(job, a_stage(next(plan, None)), 0, 0)
     for index in range((job.state or {}).get("stage", 0)):
-        result = training.read_result(stage_folder(job, index))
+        result = training.read_result(job.folder.stage(index))
         training = make_training(job, a_stage(plan.send(result)), index + 1, training.offset + training.steps)
     return plan, training
-
-
-def stage_folder(job: Job, index: int) -> Path:
-    return job.folder / "stages" / str(index)
 
 
 def a_stage(given: Any) -> Stage:
@@ -188,7 +185,7 @@ def picture(job: Job, training: Training) -> None:
     if count and len(job.dataset.val):
         samples = spread(job.dataset.val, count)
         try:
-            predictions(job.folder / "predictions.png", training.reported_network(), job.evaluator, samples)
+            predictions(job.folder.predictions, training.reported_network(), job.evaluator, samples)
         except OSError as error:
             log.warning(f"predictions.png could not be written ({error.strerror}); the run itself is whole")
 

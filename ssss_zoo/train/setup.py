@@ -7,12 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ssss_zoo.atomic_write import write_text
 from ssss_zoo.config.schema import Config, DataConfig, as_yaml, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.download import size
@@ -32,10 +32,10 @@ from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.losses import supervised_loss
 from ssss_zoo.toolkit.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.toolkit.types import IGNORE, Progress, RunInfo, Sample
-from ssss_zoo.train import checkpoint
 from ssss_zoo.train.console import Screen
-from ssss_zoo.train.run_folder import clear, clear_leftovers
-from ssss_zoo.train.tracking import History, Tracker
+from ssss_zoo.train.history import open_history
+from ssss_zoo.train.run_folder import RunFolder
+from ssss_zoo.train.tracking import Tracker
 
 LAST = 10**9  # a step so late that every warm-up is over, whatever it counts in
 log = logging.getLogger("ssss_zoo")
@@ -55,7 +55,7 @@ class Job:
         model_class: Callable[..., Network],
         relay: Relay,
         device: torch.device,
-        folder: Path,
+        folder: RunFolder,
         screen: Screen,
         state: dict[str, Any] | None,
     ) -> None:
@@ -139,7 +139,7 @@ class Job:
             batch=config.train.batch,
             steps=self.steps,
             epoch_steps=self.epoch_steps,
-            folder=self.folder,
+            folder=self.folder.path,
             students=tuple(self.students),
             labelled=self.dataset.labelled,
             unlabelled=self.dataset.unlabelled,
@@ -168,7 +168,7 @@ class Job:
             "data": self.dataset.fingerprint,
             "protocol": self.protocol["name"] or "none",
             "protocol_digest": self.protocol["digest"],
-            "folder": str(self.folder),
+            "folder": str(self.folder.path),
         }
 
     def start(self) -> None:
@@ -176,14 +176,14 @@ class Job:
         if self.tracker:
             return
         if self.config.overwrite:
-            clear(self.folder)
-        clear_leftovers(self.folder)
+            self.folder.clear()
+        self.folder.clear_leftovers()
         config = as_yaml(replace(self.config, resume=False, overwrite=False))
-        checkpoint.write_text(self.folder / "config.yaml", f"format: {FORMAT}\n{config}")
-        self.screen.keep(self.folder / "run.log")
+        write_text(self.folder.config, f"format: {FORMAT}\n{config}")
+        self.screen.keep(self.folder.log)
         state = self.state or {}
-        step, evaluates = state.get("global_step", 0), state.get("evaluation_due", False)
-        self.history = History(self.folder / "history.jsonl", step, evaluates)
+        step, due = state.get("global_step", 0), state.get("evaluation_due", False)
+        self.history = open_history(self.folder.history, self.folder.damaged_history, step, evaluation_due=due)
         self.tracker = Tracker(self.config, self.tags(), self.mlflow_run)
         self.mlflow_run = self.tracker.run_id
 

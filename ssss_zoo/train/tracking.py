@@ -1,4 +1,4 @@
-"""A run's log: `history.jsonl` always, MLflow when it can be had. A tracker that fails is a warning, never the end."""
+"""A run's figures in MLflow. A store that fails costs a warning, never the run."""
 
 from __future__ import annotations
 
@@ -8,91 +8,18 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import Config
-from ssss_zoo.errors import UserError, cannot_write
-from ssss_zoo.record_files import HistoryLine, check_types, parse
-from ssss_zoo.train.checkpoint import write_text
 
 log = logging.getLogger("ssss_zoo")
-DAMAGED = ".damaged"  # behind the name of a history that is kept aside
 UNFIT = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
 LONGEST = 250  # characters of a name, by MLflow's rule
-
-
-class History:
-    """`history.jsonl`: a line a logged step. Opened at `step`, it forgets what came after that step, and with
-    `evaluates`, where the evaluation of that step is still to come, an earlier one of it as well."""
-
-    def __init__(self, file: Path, step: int, evaluates: bool = False) -> None:
-        self.file = file
-        lines, damaged = sort_lines(file)
-        if damaged:
-            keep_aside(file, damaged)
-        if step > 0 and not file.exists():
-            log.warning(f"{file} is gone: it begins anew after step {step}")
-        kept = [line for line in lines if line["step"] <= step]
-        kept = [line for line in kept if not (evaluates and line["step"] == step and "val" in line)]
-        write_text(file, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Append one line. Raises UserError when the disk refuses."""
-        try:
-            with self.file.open("a") as handle:
-                handle.write(json.dumps(dict(line), allow_nan=False) + "\n")
-        except OSError as error:
-            raise cannot_write(self.file, error) from error
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a history, each as `HistoryLine`; a warning tells of damaged ones. Raises UserError where it
-    cannot be read."""
-    lines, damaged = sort_lines(file)
-    if damaged:
-        log.warning(f"{file}: {told_of(damaged)}, left out")
-    return lines
-
-
-def sort_lines(file: Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """The whole lines of a history, and the numbers of damaged ones, from 1. A last line that a kill cut short belongs
-    to neither. Raises UserError where the file cannot be read."""
-    lines: list[dict[str, Any]] = []
-    damaged: list[int] = []
-    texts = read_bytes(file).split(b"\n") if file.exists() else []
-    for number, text in enumerate(texts, 1):
-        try:
-            lines.append(dict(check_types(parse(text.decode("utf-8"), file, ""), HistoryLine, file, "")))
-        except (UserError, UnicodeDecodeError):
-            if text and number < len(texts):  # what follows the last end of a line is empty, or was cut short
-                damaged.append(number)
-    return lines, damaged
-
-
-def read_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}") from None
-
-
-def told_of(damaged: Sequence[int]) -> str:
-    return f"line {damaged[0]} is damaged" if len(damaged) == 1 else f"{len(damaged)} lines are damaged"
-
-
-def keep_aside(file: Path, damaged: Sequence[int]) -> None:
-    """Add the file as it is to what was kept of it before. Raises UserError when the disk refuses."""
-    aside = file.with_name(file.name + DAMAGED)
-    try:
-        with aside.open("ab") as handle:
-            handle.write(file.read_bytes())
-    except OSError as error:
-        raise cannot_write(aside, error) from error
-    log.warning(f"{file}: {told_of(damaged)}, left out; the file as it was is kept as {aside.name}")
 
 
 class Tracker:
@@ -131,7 +58,7 @@ class Tracker:
         name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
         under = {"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}
         run = self.client.create_run(number, run_name=name, tags=dict(tags) | under)
-        params = [Param(key, str(value)[:500]) for key, value in flat(asdict(config)).items()]
+        params = [Param(key, str(value)[:500]) for key, value in flatten_keys(asdict(config)).items()]
         self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 
@@ -223,11 +150,3 @@ def open_store(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri)  # makes the tables
         client.search_experiments(max_results=1)
     return client
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested tree as `a.b.c` keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssss_zoo.atomic_write import write_json, write_text
 from ssss_zoo.config.schema import as_yaml
 from ssss_zoo.data.loading.loader import Feed
 from ssss_zoo.engine.step import Engine
@@ -26,9 +27,9 @@ from ssss_zoo.toolkit.types import Progress, Stage, StageResult
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.console import duration
 from ssss_zoo.train.device import environment, peak_memory
-from ssss_zoo.train.pseudo_label_snapshots import FOLDER, Diary
+from ssss_zoo.train.pseudo_label_snapshots import Diary
 from ssss_zoo.train.pseudo_label_stats import Health
-from ssss_zoo.train.run_folder import flat_config
+from ssss_zoo.train.resume import flat_config
 from ssss_zoo.train.setup import LAST, Job
 from ssss_zoo.train.snapshot import Snapshot, on_host
 
@@ -36,7 +37,6 @@ log = logging.getLogger("ssss_zoo")
 SHORT = 100  # steps: a shorter run is evaluated at its end alone, and nothing is said of collapse [our choice]
 WATCHED_STEPS = 2  # hook answers are checked in the dry run and in this many steps after it
 MOST_SKIPPED = 10  # steps in a row whose loss is not finite before train.on_nan=skip stops (our choice)
-KEPT_STEPS = "not_finite"  # where the steps are kept whose loss was not finite
 METHODS = "methods"  # the file of the methods' modules in a checkpoint
 COPYING = 0.01  # share of the training time that copies of all state into memory may take (our choice)
 SLOW = 10  # seconds: an evaluation that takes longer says so, and how far it is (our choice)
@@ -252,7 +252,7 @@ class Training:
     def keep_step(self, step: int, losses: Mapping[str, float]) -> Path | None:
         """Write down what repeats the step: the state before it, seed, images, and the losses that it gave. Returns the
         record's file; None where the disk refuses, for the run has something else to say."""
-        place = self.folder / KEPT_STEPS / f"step{self.offset + step + 1}"
+        place = self.folder.not_finite / f"step{self.offset + step + 1}"
         record = {
             "format": FORMAT,
             "step": step,
@@ -263,8 +263,8 @@ class Training:
         }
         try:
             checkpoint.save_folder(place, *self.content())
-            checkpoint.write_text(place / "config.yaml", as_yaml(replace(self.config, resume=False, overwrite=False)))
-            checkpoint.write_json(place / "record.json", record)
+            write_text(place / "config.yaml", as_yaml(replace(self.config, resume=False, overwrite=False)))
+            write_json(place / "record.json", record)
         except UserError as error:
             log.warning(str(error))
             return None
@@ -369,12 +369,12 @@ class Training:
         )
         if self.diary:
             self.engine.ask.watching = False
-            self.diary.write(self.folder / FOLDER, self.offset + self.step, self.progress(self.step))
+            self.diary.write(self.folder.pseudo_labels, self.offset + self.step, self.progress(self.step))
         self.count_time("evaluate")
         self.evaluations, self.evaluation_due = self.evaluations + 1, False
         if not self.best or chosen["miou"] > self.best["miou"]:
             self.best = self.val
-            self.write_checkpoint(self.folder / "best", training=False)
+            self.write_checkpoint(self.folder.best, training=False)
         self.save()
         if self.job.on_eval:
             self.job.on_eval(self.offset + self.step, chosen["miou"])
@@ -407,7 +407,7 @@ class Training:
         return dict(self.spent) | {"wait": self.spent["wait"] + self.feed.waited}
 
     def write_metrics(self, status: str) -> None:
-        checkpoint.write_json(self.folder / "metrics.json", self.metrics(status))
+        write_json(self.folder.metrics, self.metrics(status))
 
     def metrics(self, status: str) -> dict[str, Any]:
         """What metrics.json says of the whole run. `of`, beside the best figures: of how many evaluations."""
@@ -451,7 +451,7 @@ class Training:
 
     def save(self) -> None:
         self.count_time("train")
-        self.write_checkpoint(self.folder / "last", training=True)
+        self.write_checkpoint(self.folder.last, training=True)
         self.saved, self.saved_at = self.step, time.monotonic()
         self.write_metrics("running")
 
@@ -463,7 +463,7 @@ class Training:
             self.restore(on_host(self.snapshot.state), self.snapshot.load)
         try:
             if self.step > self.saved:
-                self.write_checkpoint(self.folder / "last", training=True)
+                self.write_checkpoint(self.folder.last, training=True)
                 log.info(
                     f"saved step {self.step}{'' if self.step == begin else f', the last of {begin} that is whole'}"
                 )
@@ -542,7 +542,7 @@ class Training:
     def rehearse(self) -> None:
         """Before the first step: a step as the last one will be (late terms on), one validation image, and a checkpoint
         written and read back, which also puts everything back. What must fail fails now."""
-        begin, place = time.perf_counter(), self.folder / "rehearsal"
+        begin, place = time.perf_counter(), self.folder.dry_run
         kept = dict(self.spent)
         self.write_checkpoint(place, training=True)
         try:

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config.parse import read_file
-from ssss_zoo.train.run_folder import FREE
-from ssss_zoo.train.tracking import flat
+from ssss_zoo.config.parse import flatten_keys, read_file
+from ssss_zoo.train.resume import MAY_DIFFER
 
 OF_ROW = ("method", "hooks.", "options.", "plugins.", "seed")  # settings in which rows and seeds may differ
 
@@ -35,7 +34,9 @@ def differing(one: Any, other: Any, prefix: str = "") -> list[str]:
 
 def settings_of(folder: Path) -> dict[str, str]:
     """What a run was told, by key, but for its method, options, seed and places."""
-    told = {key: value for key, value in flat(read_file(folder / "config.yaml")).items() if key not in FREE}
+    told = {
+        key: value for key, value in flatten_keys(read_file(folder / "config.yaml")).items() if key not in MAY_DIFFER
+    }
     text = {key: f"[{','.join(value)}]" if isinstance(value, list) else str(value) for key, value in told.items()}
     return {key: value for key, value in text.items() if not key.startswith(OF_ROW)}
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.atomic_write import write_text
 from ssss_zoo.comparison.kept import INDEX, PICTURES, WRONG, Drawings, Pictures, read_figures, read_pictures_index
 from ssss_zoo.comparison.report.charts import class_bars, cost, labels_over_time, learning_curves
 from ssss_zoo.comparison.report.per_image_scores import ANEW, read_scores
@@ -17,8 +18,7 @@ from ssss_zoo.comparison.report.statistics import BASELINE
 from ssss_zoo.comparison.report.tables import HEADS, gain, line, notes, percent, ranked, title
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief, visible
-from ssss_zoo.train.checkpoint import write_text
-from ssss_zoo.train.tracking import read_lines
+from ssss_zoo.train.history import read_history
 
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
@@ -113,7 +113,7 @@ def run_folder(folder: Path, place: str) -> Path:
 
 def curve(folder: Path) -> dict[int, float]:
     """mIoU by step of a run, of the network that it reports."""
-    return {line["step"]: line["val"]["miou"] for line in read_lines(folder / "history.jsonl") if "val" in line}
+    return {line["step"]: line["val"]["miou"] for line in read_history(folder / "history.jsonl") if "val" in line}
 
 
 def by_frequency(row: Mapping[str, Any], classes: Sequence[str], folder: Path) -> list[str]:

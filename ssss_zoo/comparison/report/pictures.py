@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ssss_zoo.atomic_write import write_json
 from ssss_zoo.comparison.kept import INDEX, PICTURES, WRONG
 from ssss_zoo.comparison.report.per_image_scores import shown_file
 from ssss_zoo.comparison.report.statistics import Run, all_pixels, mious
@@ -22,9 +23,8 @@ from ssss_zoo.evaluation.figures import photo as as_photo
 from ssss_zoo.record_files import FORMAT
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import IGNORE
-from ssss_zoo.train.checkpoint import write_json
-from ssss_zoo.train.pseudo_label_snapshots import FOLDER as DRAWN
 from ssss_zoo.train.pseudo_label_snapshots import PHOTO
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 
 WIDE = 240  # pixels (our choice)
@@ -99,10 +99,14 @@ def diary(folder: Path, runs: Mapping[str, Run]) -> dict[str, Any]:
     at most STAGES of them; nothing of rows without pseudo-labels."""
     files: dict[str, Any] = {"image": None, "rows": {}}
     for number, (name, run) in enumerate(runs.items()):
-        drawn = {int(file.stem): file for file in (run.folder / DRAWN).glob("*.png") if file.stem.isdecimal()}
+        drawn = {
+            int(file.stem): file
+            for file in (RunFolder(run.folder).pseudo_labels).glob("*.png")
+            if file.stem.isdecimal()
+        }
         steps = [sorted(drawn)[round(at)] for at in np.linspace(0, len(drawn) - 1, min(STAGES, len(drawn)))]
         seen = {step: read_picture(drawn[step]) for step in dict.fromkeys(steps)}
-        image = read_picture(run.folder / DRAWN / PHOTO) if drawn else None
+        image = read_picture(RunFolder(run.folder).pseudo_labels / PHOTO) if drawn else None
         if image is None:
             continue
         files["image"] = files["image"] or saved(image, folder / "unlabelled.jpg")

@@ -18,7 +18,7 @@ from ssss_zoo.comparison.run_one import FAILED
 from ssss_zoo.comparison.study import BASELINE, Row, Study
 from ssss_zoo.evaluation.metrics import counting, mean_iou
 from ssss_zoo.record_files import FORMAT, Metrics
-from ssss_zoo.train.tracking import read_lines
+from ssss_zoo.train.history import read_history
 
 DRAWS = 2000  # of the bootstrap (our choice)
 LEVEL = 0.95  # of its intervals
@@ -60,7 +60,7 @@ def finished_runs(study: Study) -> dict[str, list[Run]]:
         metrics = finished_metrics(cell.folder)
         scores = finished_scores(cell.folder, metrics) if metrics else None
         if metrics and scores:
-            history = read_lines(cell.folder / "history.jsonl")
+            history = read_history(cell.folder / "history.jsonl")
             found[cell.row.name].append(Run(cell.seed, cell.folder, metrics, scores, history))
     return found
 

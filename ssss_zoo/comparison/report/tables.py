@@ -13,11 +13,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ssss_zoo.atomic_write import write_text
 from ssss_zoo.comparison.report.fairness import what_differs
 from ssss_zoo.comparison.report.statistics import ENOUGH
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN
 from ssss_zoo.text import visible
-from ssss_zoo.train.checkpoint import write_text
 
 MEANT = re.compile(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]")  # of Markdown; `_` within a word is itself
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first letters that make a spreadsheet reckon

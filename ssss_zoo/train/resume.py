@@ -1,0 +1,147 @@
+"""Whether a run may begin or go on in a folder: no earlier result is lost, and a resumed run is the same run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ssss_zoo.config.parse import flatten_keys
+from ssss_zoo.config.schema import Config
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.contents import Contents, differences
+from ssss_zoo.errors import UserError
+from ssss_zoo.record_files import Metrics, TrainingState, read_metrics
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.history import read_history
+from ssss_zoo.train.run_folder import RunFolder
+
+log = logging.getLogger("ssss_zoo")
+
+# Keys that a resumed run may change: where things lie, how they are shown, what a step does not depend on.
+MAY_DIFFER = {
+    "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "tracking.parent",
+    "data.root", "train.workers", "train.threads", "train.device", "train.log_every", "train.checkpoint_every",
+    "train.checkpoint_minutes", "train.on_nan",
+    "data.changed", "evaluate.predictions", "format",
+}  # fmt: skip
+ESTIMATED_KEYS = ("data.low", "data.high", "model.mean", "model.std")  # measured on the images of the run
+METRICS_REMEDY = "remove it to go on from the checkpoint beside it (resume=true), or start anew with overwrite=true"
+
+
+def find_resume_state(folder: RunFolder, config: Config, dataset: Dataset) -> dict[str, Any] | None:
+    """The state to resume from, or None for a run that starts at its first step.
+
+    Raises UserError where starting would lose an earlier result, and where the run began with other data or another
+    configuration.
+    """
+    if config.overwrite and config.resume:
+        raise UserError("give resume=true to go on or overwrite=true to start anew, not both")
+    if config.overwrite:
+        return None
+    metrics = read_metrics(folder.metrics, METRICS_REMEDY) if folder.metrics.exists() else None
+    if metrics and metrics["status"] == "finished":
+        raise UserError(finished_message(folder))
+    if not config.resume:
+        if folder.holds_run():
+            raise UserError(f"{folder.path} holds an unfinished run; resume=true goes on, overwrite=true starts anew")
+        return None
+    last = checkpoint.find_folder(folder.last)
+    if last is None:
+        check_nothing_is_lost(folder, metrics)
+        log.warning(f"{folder.path} holds no checkpoint to resume from: starting from the first step")
+        return None
+    state = checkpoint.load_typed(last, TrainingState)
+    check_same_run(state, config, dataset, folder)
+    return {**state, "from": str(last)}
+
+
+def finished_message(folder: RunFolder) -> str:
+    """What a person can do with a finished run, and why the run is not simply made longer."""
+    return (
+        f"{folder.path} holds a finished run; look at it with `ssss evaluate run={folder.path}`. To train on from its "
+        f"weights, give another output= and model.weights={folder.last}/student.safetensors. The run itself is not "
+        "made longer: its learning rate has come to the end of its schedule, and with more train.steps each step would "
+        "have had another. overwrite=true starts it anew"
+    )
+
+
+def check_nothing_is_lost(folder: RunFolder, metrics: Metrics | None) -> None:
+    """Raise UserError where a run had a checkpoint and it is gone: starting anew would erase the rest of that run.
+
+    A checkpoint is written before the first evaluation, and before metrics.json names a step.
+    """
+    lines = read_history(folder.history)
+    saved = metrics is not None and metrics["step"] > 0
+    evaluated = (metrics is not None and bool(metrics["val"])) or any("val" in line for line in lines)
+    if not (saved or evaluated or folder.last.exists() or folder.best.exists()):
+        return
+    step = max([line["step"] for line in lines] + [metrics["step"] if metrics else 0])
+    best = checkpoint.find_folder(folder.best)
+    still = f" (`ssss evaluate run={folder.path} weights=best` reads what is left)" if best else ""
+    raise UserError(
+        f"{folder.last / checkpoint.STATE} is gone, and the run had come to step {step}: bring a whole copy of "
+        f"{folder.last} back, or start anew with overwrite=true{still}"
+    )
+
+
+def flat_config(config: Config) -> dict[str, str]:
+    """The configuration as text by `a.b.c` keys, without the keys that a resumed run may change."""
+    return {key: str(value) for key, value in flatten_keys(asdict(config)).items() if key not in MAY_DIFFER}
+
+
+def check_same_run(state: Mapping[str, Any], config: Config, dataset: Dataset, folder: RunFolder) -> None:
+    """Raise UserError for another configuration or other data than the checkpoint's.
+
+    Other images also change the keys that are measured on them, so these keys are compared last: the message then names
+    the images.
+    """
+    old, new = state["config"], flat_config(config)
+    check_same_config(without_estimates(old), without_estimates(new), folder)
+    check_same_data(state.get("contents"), dataset, config.data.changed, folder)
+    check_same_config(old, new, folder)
+
+
+def without_estimates(settings: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in settings.items() if key not in ESTIMATED_KEYS}
+
+
+def check_same_data(old: Contents | None, dataset: Dataset, changed: str, folder: RunFolder) -> None:
+    """Raise UserError where the data differ from those that the run began with; `changed`="allow" only warns.
+
+    The classes must be the same in any case, because the network's outputs stand for them. old: None for a run of a
+    version that did not record its data.
+    """
+    difference = differences(old, dataset.contents) if old is not None else ""
+    if not difference or old is None:
+        return
+    same_classes = list(old["classes"].items()) == list(dataset.contents["classes"].items())
+    if changed == "allow" and same_classes:
+        log.warning(
+            f"the data have changed since {folder.path} began: {difference}; best and history.jsonl are of both"
+        )
+        return
+    allow = "go on with data.changed=allow (best and history.jsonl are then of both), " if same_classes else ""
+    raise UserError(
+        f"{folder.path} began with other data: {difference}; bring these back, {allow}or start anew with overwrite=true"
+    )
+
+
+def check_same_config(old: Mapping[str, str], new: Mapping[str, str], folder: RunFolder) -> None:
+    """Raise UserError for another configuration than the checkpoint's, naming the first key that differs.
+
+    A key that the checkpoint's version did not have counts as its default; a new option of a method counts as given.
+    """
+    defaults = flat_config(Config())
+    added = {key for key in new.keys() - old.keys() if key.startswith("options.")}
+    before = {key: value for key, value in defaults.items() if key not in old} | dict(old)
+    keys = sorted((before.keys() | new.keys()) - added)
+    different = [key for key in keys if before.get(key) != new.get(key, defaults.get(key))]
+    if different:
+        key = different[0]
+        more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        raise UserError(
+            f"{folder.path} was started with {key}={before.get(key, 'nothing')}, now {key}={new.get(key, 'nothing')}"
+            f"{more}; resume with the same configuration, or choose another output="
+        )
