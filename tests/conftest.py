@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
@@ -37,3 +39,11 @@ def tiny_config(tiny_shelf, tmp_path):
 def tiny_run(tiny_config):
     """Words of the command line -> a `Rig`: everything made as `ssss run` makes it, no step done."""
     return lambda *more: make_rig(tiny_config(*more))
+
+
+@pytest.fixture
+def warnings(caplog):
+    """The warnings of the program so far."""
+    caplog.set_level(logging.WARNING, "ssss_zoo")
+    logging.getLogger("ssss_zoo").propagate = True
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "ssss_zoo"]

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
 
 import pytest
 
+from helpers.failures import FULL_DISK, Killed, raising
 from ssss_zoo.atomic_write import replacing_file, replacing_folder, write_json, write_text
 from ssss_zoo.errors import UserError
-
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class Killed(BaseException):
-    """Stands in for a kill: nothing of ours catches it."""
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def fails(error: BaseException):
-    def function(*_: object, **__: object) -> None:
-        raise error
-
-    return function
-
-
 def fill_the_disk(file: Path) -> None:
     file.write_text("half")
-    raise FULL
+    raise FULL_DISK
 
 
 def test_json_is_replaced_whole(tmp_path):
@@ -57,7 +43,7 @@ def test_what_is_no_json_leaves_the_old_file(tmp_path):
 def test_a_disk_that_refuses_leaves_the_old_small_file_and_one_line(where, tmp_path, monkeypatch):
     file = tmp_path / "config.yaml"
     write_text(file, "old")
-    monkeypatch.setattr(where, fails(FULL))
+    monkeypatch.setattr(where, raising(FULL_DISK))
     with pytest.raises(UserError, match=r"cannot write .*config.yaml: No space left on device; make room"):
         write_text(file, "new")
     assert file.read_text() == "old"
@@ -68,7 +54,7 @@ def test_a_kill_while_a_small_file_is_written_leaves_the_old_one(tmp_path, monke
     file = tmp_path / "config.yaml"
     write_text(file, "old")
     with monkeypatch.context() as patch:
-        patch.setattr("ssss_zoo.atomic_write.os.replace", fails(Killed()))
+        patch.setattr("ssss_zoo.atomic_write.os.replace", raising(Killed()))
         with pytest.raises(Killed):
             write_text(file, "new")
     assert file.read_text() == "old"

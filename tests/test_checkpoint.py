@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 import shutil
@@ -14,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.failures import FULL_DISK, Killed, raising
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, State
 from ssss_zoo.train.checkpoint import (
@@ -26,11 +26,6 @@ from ssss_zoo.train.checkpoint import (
 )
 
 CHECKPOINT, FLUSH = "ssss_zoo.train.checkpoint", "ssss_zoo.atomic_write.flush_to_disk"
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class Killed(BaseException):
-    """Stands in for a kill: nothing of ours catches it."""
 
 
 def save(folder: Path, value: float) -> None:
@@ -50,13 +45,6 @@ def value(folder: Path) -> float:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def fails(error: BaseException):
-    def function(*_: object, **__: object) -> None:
-        raise error
-
-    return function
 
 
 # --- whole or not at all --------------------------------------------------------------------------------------------
@@ -104,7 +92,7 @@ def test_tied_weights_are_saved(tmp_path):
 def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(where, tmp_path, monkeypatch):
     save(tmp_path / "last", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(where, fails(FULL))
+        patch.setattr(where, raising(FULL_DISK))
         with pytest.raises(UserError) as caught:
             save(tmp_path / "last", 2)
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'last'}: ")
@@ -193,9 +181,9 @@ def kill_at(stop: str, patch: pytest.MonkeyPatch) -> None:
 
         patch.setattr(shutil, "rmtree", removing)
     elif stop == "mkdir":
-        patch.setattr(Path, "mkdir", fails(Killed()))
+        patch.setattr(Path, "mkdir", raising(Killed()))
     else:
-        patch.setattr(stop, fails(Killed()))
+        patch.setattr(stop, raising(Killed()))
 
 
 def test_a_half_written_folder_is_never_found(tmp_path):

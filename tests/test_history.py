@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from helpers.failures import FULL_DISK, raising
 from ssss_zoo.errors import UserError
 from ssss_zoo.train.history import History, open_history, read_history
-
-
-def fails(error: Exception):
-    def function(*_: object, **__: object) -> None:
-        raise error
-
-    return function
 
 
 def opened(file: Path, step: int) -> History:
@@ -118,7 +110,7 @@ def test_a_number_that_is_none_is_refused_and_nothing_is_written(tmp_path):
 
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     history = opened(tmp_path / "history.jsonl", 0)
-    monkeypatch.setattr(Path, "open", fails(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr(Path, "open", raising(FULL_DISK))
     with pytest.raises(UserError, match=r"cannot write .*history.jsonl: No space left on device; make room"):
         history.write({"step": 1})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sqlite3
 import subprocess
@@ -17,13 +16,6 @@ from ssss_zoo.config.schema import Config, resolve
 from ssss_zoo.train.tracking import Tracker, open_store, store_name
 
 TAGS = {"method": "fixmatch", "seed": "0"}
-
-
-def fails(error: Exception):
-    def function(*_: object, **__: object) -> None:
-        raise error
-
-    return function
 
 
 # --- MLflow ---------------------------------------------------------------------------------------------------------
@@ -41,14 +33,6 @@ def fresh_store(tmp_path_factory) -> Path:
 def store(fresh_store, tmp_path) -> str:
     shutil.copy(fresh_store, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-@pytest.fixture
-def warnings(caplog):
-    """The warnings of the program so far."""
-    caplog.set_level(logging.WARNING, "ssss_zoo")
-    logging.getLogger("ssss_zoo").propagate = True
-    return lambda: [record.getMessage() for record in caplog.records if record.name == "ssss_zoo"]
 
 
 def config(uri: str | None, *words: str) -> Config:
