@@ -306,25 +306,25 @@ def prototype_loss(
     assert loop.teacher is not None
     own, modules, grid = loop.own, loop.modules, output.features.shape[-2:]
     prototypes = modules["farcluss_prototypes"]
-    features = directions(modules["farcluss_head"], output.features)
+    features = project(modules["farcluss_head"], output.features)
     with torch.no_grad():
         with loop.autocast():
             seen = loop.teacher(image)
-        slow = directions(modules["farcluss_slow_head"], torch.cat([seen.features.float(), told.features.float()]))
-        label, mixed = (Fuzzy(*(contrast.to_grid(part, *grid) for part in one)) for one in (label, mixed))
-        ids = contrast.to_grid(mask, *grid)
+        slow = project(modules["farcluss_slow_head"], torch.cat([seen.features.float(), told.features.float()]))
+        label, mixed = (Fuzzy(*(contrast.downsample_nearest(part, *grid) for part in one)) for one in (label, mixed))
+        ids = contrast.downsample_nearest(mask, *grid)
         sure = label.valid & (label.confidence >= own.contrast_confidence)
         members = [contrast.one_hot(ids, loop.classes), label.target * (label.weight * sure).unsqueeze(1)]
-        prototypes.update(slow, contrast.as_cells(torch.cat(members)), own.contrast_momentum)
+        prototypes.update(slow, contrast.flatten_pixels(torch.cat(members)), own.contrast_momentum)
         sure = mixed.valid & (mixed.confidence >= own.contrast_confidence)
         ids = torch.cat([ids, torch.where(sure, mixed.target.argmax(dim=1), contrast.NO_CLASS)]).flatten()
-    vectors, known = prototypes.vectors.clone(), prototypes.known.clone()
+    vectors, initialized = prototypes.vectors.clone(), prototypes.initialized.clone()
     anchors = contrast.draw_anchors(ids, loop.classes, own.contrast_anchors)
-    return contrast.info_nce(features, anchors, vectors, known, own.contrast_temperature, own.contrast_class_mean)
+    return contrast.info_nce(features, anchors, vectors, initialized, own.contrast_temperature, own.contrast_class_mean)
 
 
-def directions(head: nn.Module, maps: Tensor) -> Tensor:
-    return contrast.as_cells(contrast.unit(head(maps.float())))
+def project(head: nn.Module, maps: Tensor) -> Tensor:
+    return contrast.flatten_pixels(contrast.l2_normalize(head(maps.float())))
 
 
 LOOPS: dict[str, Callable[[Loop, Batch], dict[str, Tensor]]] = {
@@ -379,7 +379,7 @@ class Bench:
     batches: list[list[Batch]]
 
     def engine_step(self, index: int) -> dict[str, Tensor]:
-        self.engine.ask.watching = index < WATCHED_STEPS
+        self.engine.hooks.checked = index < WATCHED_STEPS
         return self.engine.step(iter(self.batches[index % len(self.batches)]), self.progress(index))
 
     def loop_step(self, index: int) -> dict[str, Tensor]:

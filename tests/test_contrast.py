@@ -20,8 +20,8 @@ seeds = st.integers(0, 2**31 - 1)
 quick = settings(max_examples=30, deadline=None)
 
 
-def directions(seed: int, count: int, dim: int) -> torch.Tensor:
-    return contrast.unit(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)))
+def project(seed: int, count: int, dim: int) -> torch.Tensor:
+    return contrast.l2_normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)))
 
 
 def everyone(ids: torch.Tensor, classes: int) -> Anchors:
@@ -47,7 +47,7 @@ def by_hand(features, ids, vectors, known, temperature, class_mean):
     return sum(map(sum, losses.values())) / sum(map(len, losses.values()))
 
 
-# ---- grid, directions, head
+# ---- grid, project, head
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
@@ -55,28 +55,28 @@ def by_hand(features, ids, vectors, known, temperature, class_mean):
 def test_grid_takes_the_pixel_under_the_cell_centre(height, width, tall, wide):
     pixels = torch.arange(2 * tall * wide).view(2, tall, wide)
     expected = F.interpolate(pixels.unsqueeze(1).double(), (height, width), mode="nearest-exact").squeeze(1).long()
-    assert torch.equal(contrast.to_grid(pixels, height, width), expected)
+    assert torch.equal(contrast.downsample_nearest(pixels, height, width), expected)
 
 
 def test_grid_keeps_type_and_leading_dimensions():
-    assert contrast.to_grid(torch.ones(2, 8, 8, dtype=torch.bool), 2, 2).dtype == torch.bool
+    assert contrast.downsample_nearest(torch.ones(2, 8, 8, dtype=torch.bool), 2, 2).dtype == torch.bool
     target = torch.rand(2, 3, 8, 8)
-    assert torch.equal(contrast.to_grid(target, 4, 4), target[..., 1::2, 1::2])
+    assert torch.equal(contrast.downsample_nearest(target, 4, 4), target[..., 1::2, 1::2])
 
 
 def test_unit_is_float32_of_length_one_and_leaves_zero_alone():
     maps = torch.tensor([[3.0, 0.0], [4.0, 0.0]], dtype=torch.float16).view(1, 2, 1, 2)
-    assert_close(contrast.unit(maps), torch.tensor([[0.6, 0.0], [0.8, 0.0]]).view(1, 2, 1, 2))
+    assert_close(contrast.l2_normalize(maps), torch.tensor([[0.6, 0.0], [0.8, 0.0]]).view(1, 2, 1, 2))
 
 
 def test_cells_are_rows_in_batch_then_grid_order():
     maps = torch.arange(24).view(2, 3, 2, 2)
-    assert contrast.as_cells(maps)[5].tolist() == maps[1, :, 0, 1].tolist()
+    assert contrast.flatten_pixels(maps)[5].tolist() == maps[1, :, 0, 1].tolist()
 
 
 def test_one_hot_of_void_is_zero():
     ids = torch.tensor([[[0, 2], [255, -1]]])
-    assert contrast.as_cells(contrast.one_hot(ids, 3)).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert contrast.flatten_pixels(contrast.one_hot(ids, 3)).tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
 def test_head_projects_to_its_width():
@@ -93,7 +93,7 @@ def test_first_update_is_the_normalised_weighted_mean_and_later_ones_move_by_mom
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     prototypes.update(features, torch.tensor([[3.0, 0.0], [1.0, 0.0]]), momentum=0.9)  # mean (.75, .25)
     assert_close(prototypes.vectors[0], torch.tensor([3.0, 1.0]) / math.sqrt(10))
-    assert prototypes.known.tolist() == [True, False]
+    assert prototypes.initialized.tolist() == [True, False]
     prototypes.update(features, torch.tensor([[0.0, 0.0], [2.0, 0.0]]), momentum=0.9)
     moved = torch.tensor([0.9 * 3 / math.sqrt(10), 0.9 / math.sqrt(10) + 0.1])
     assert_close(prototypes.vectors[0], moved / moved.norm())
@@ -103,21 +103,21 @@ def test_first_update_is_the_normalised_weighted_mean_and_later_ones_move_by_mom
 @given(seeds, st.floats(0, 1))
 @quick
 def test_prototypes_have_length_one_and_absent_classes_keep_their_bits(seed, momentum):
-    prototypes, features = Prototypes(4, 5), directions(seed, 12, 5)
+    prototypes, features = Prototypes(4, 5), project(seed, 12, 5)
     member = torch.rand(12, 4, generator=torch.Generator().manual_seed(seed))
     prototypes.update(features, member, momentum)
     before = prototypes.vectors.clone()
     member[:, 2] = 0
     prototypes.update(-features, member, momentum)
     assert torch.equal(prototypes.vectors[2], before[2])
-    assert prototypes.known.all()
+    assert prototypes.initialized.all()
     assert_close(prototypes.vectors.norm(dim=1), torch.ones(4))
 
 
 def test_momentum_one_keeps_a_known_prototype_and_zero_gives_the_batch_centroid():
-    features, member = directions(0, 6, 3), torch.ones(6, 1)
+    features, member = project(0, 6, 3), torch.ones(6, 1)
     prototypes = Prototypes(1, 3)
-    prototypes.update(directions(1, 6, 3), member, 0.5)
+    prototypes.update(project(1, 6, 3), member, 0.5)
     before = prototypes.vectors.clone()
     prototypes.update(features, member, 1.0)
     assert_close(prototypes.vectors, before)
@@ -127,16 +127,16 @@ def test_momentum_one_keeps_a_known_prototype_and_zero_gives_the_batch_centroid(
 
 def test_nothing_to_learn_from_changes_nothing():
     prototypes = Prototypes(3, 4)
-    prototypes.update(directions(0, 5, 4), torch.zeros(5, 3), 0.9)
-    assert not prototypes.known.any()
+    prototypes.update(project(0, 5, 4), torch.zeros(5, 3), 0.9)
+    assert not prototypes.initialized.any()
     assert not prototypes.vectors.any()
 
 
 def test_prototypes_take_no_gradient_and_are_saved():
-    prototypes, features = Prototypes(2, 3), directions(0, 4, 3).requires_grad_()
+    prototypes, features = Prototypes(2, 3), project(0, 4, 3).requires_grad_()
     prototypes.update(features, torch.ones(4, 2), 0.9)
     assert not prototypes.vectors.requires_grad
-    assert set(prototypes.state_dict()) == {"vectors", "known"}
+    assert set(prototypes.state_dict()) == {"vectors", "initialized"}
     assert list(prototypes.parameters()) == []
 
 
@@ -147,7 +147,7 @@ def test_sums_and_masses_are_taken_over_all_processes(monkeypatch):
 
 
 def test_two_processes_with_half_a_batch_agree_with_one(monkeypatch):
-    features, member = directions(0, 10, 4), torch.rand(10, 3)
+    features, member = project(0, 10, 4), torch.rand(10, 3)
     whole = Prototypes(3, 4)
     whole.update(features, member, 0.5)
     sent: list[torch.Tensor] = []
@@ -225,7 +225,7 @@ def test_every_member_is_equally_likely_and_may_belong_to_several_classes():
 
 def rows_of(bank: ClassBank, own: int) -> list[list[float]]:
     """A class's vectors from oldest to newest."""
-    filled, place, capacity = int(bank.filled[own]), int(bank.place[own]), bank.vectors.shape[1]
+    filled, place, capacity = int(bank.filled[own]), int(bank.pointer[own]), bank.vectors.shape[1]
     return [bank.vectors[own, (place - filled + n) % capacity].tolist() for n in range(filled)]
 
 
@@ -244,18 +244,18 @@ def test_a_bank_is_a_queue_of_the_latest_vectors_of_each_class(seed, capacity, p
     for own, queue in enumerate(queues):
         assert int(bank.filled[own]) == len(queue)
         assert rows_of(bank, own) == list(queue)
-        assert int(bank.there()[own].sum()) == len(queue)
-        assert bank.there()[own, : len(queue)].all()
+        assert int(bank.valid()[own].sum()) == len(queue)
+        assert bank.valid()[own, : len(queue)].all()
 
 
 def test_a_bank_wraps_around_where_it_is_full():
     bank, number = ClassBank(1, 3, 1), torch.arange(1.0, 9.0).view(1, 8, 1)
     bank.push(number[:, :2], torch.tensor([[True, True]]))
-    assert (bank.filled.item(), bank.place.item(), bank.vectors.flatten().tolist()) == (2, 2, [1, 2, 0])
+    assert (bank.filled.item(), bank.pointer.item(), bank.vectors.flatten().tolist()) == (2, 2, [1, 2, 0])
     bank.push(number[:, 2:5], torch.tensor([[True, True, False]]))
-    assert (bank.filled.item(), bank.place.item(), bank.vectors.flatten().tolist()) == (3, 1, [4, 2, 3])
+    assert (bank.filled.item(), bank.pointer.item(), bank.vectors.flatten().tolist()) == (3, 1, [4, 2, 3])
     bank.push(number[:, 5:8], torch.ones(1, 3, dtype=torch.bool))
-    assert (bank.filled.item(), bank.place.item(), bank.vectors.flatten().tolist()) == (3, 1, [8, 6, 7])
+    assert (bank.filled.item(), bank.pointer.item(), bank.vectors.flatten().tolist()) == (3, 1, [8, 6, 7])
 
 
 def test_a_class_that_is_absent_keeps_its_bits():
@@ -272,7 +272,7 @@ def test_a_class_that_is_absent_keeps_its_bits():
 def test_a_bank_is_saved_takes_no_gradient_and_any_float():
     bank, vectors = ClassBank(2, 3, 2), torch.ones(2, 1, 2, dtype=torch.bfloat16, requires_grad=True)
     bank.push(vectors, torch.ones(2, 1, dtype=torch.bool))
-    assert set(bank.state_dict()) == {"vectors", "filled", "place"}
+    assert set(bank.state_dict()) == {"vectors", "filled", "pointer"}
     assert list(bank.parameters()) == []
     assert bank.vectors.dtype == torch.float32
     assert not bank.vectors.requires_grad
@@ -326,7 +326,7 @@ def test_samples_follow_the_cpu_seed_and_never_leave_what_is_filled(monkeypatch)
 @quick
 def test_info_nce_equals_plain_loops(seed, class_mean, temperature):
     generator = torch.Generator().manual_seed(seed)
-    features, vectors = directions(seed, 15, 6), directions(seed + 1, 4, 6)
+    features, vectors = project(seed, 15, 6), project(seed + 1, 4, 6)
     ids = torch.randint(0, 5, (15,), generator=generator)
     known = torch.rand(4, generator=generator) < 0.7
     loss = contrast.info_nce(features, everyone(ids, 4), vectors, known, temperature, class_mean)
@@ -336,7 +336,7 @@ def test_info_nce_equals_plain_loops(seed, class_mean, temperature):
 @given(seeds, st.integers(2, 5))
 @quick
 def test_info_nce_lies_within_its_bounds(seed, classes):
-    features, vectors = directions(seed, 8, 4), directions(seed + 1, classes, 4)
+    features, vectors = project(seed, 8, 4), project(seed + 1, classes, 4)
     ids, known = torch.arange(8) % classes, torch.ones(classes, dtype=torch.bool)
     loss = contrast.info_nce(features, everyone(ids, classes), vectors, known, 0.5)
     assert 0 < float(loss) <= math.log(1 + (classes - 1) * math.exp(2 / 0.5)) + 1e-5
@@ -354,7 +354,7 @@ def test_the_upper_bound_is_reached_by_the_worst_anchor():
 
 
 def test_gradient_over_similarities_sums_to_zero_and_pulls_only_to_the_own_class():
-    features, ids = directions(5, 6, 4).requires_grad_(), torch.tensor([0, 0, 1, 2, 2, 3])
+    features, ids = project(5, 6, 4).requires_grad_(), torch.tensor([0, 0, 1, 2, 2, 3])
     vectors, known = torch.eye(4), torch.ones(4, dtype=torch.bool)  # so a feature's entries are its similarities
     contrast.info_nce(features, everyone(ids, 4), vectors, known, 0.1, class_mean=False).backward()
     share = (features.detach().double() / 0.1).softmax(dim=1)
@@ -374,8 +374,8 @@ def test_gradient_over_similarities_sums_to_zero_and_pulls_only_to_the_own_class
     ],
 )
 def test_nothing_to_contrast_is_a_zero_with_a_graph(loss, ids, known):
-    features = directions(0, 3, 4).requires_grad_()
-    vectors = directions(1, 3, 4) * torch.tensor(known).unsqueeze(1)
+    features = project(0, 3, 4).requires_grad_()
+    vectors = project(1, 3, 4) * torch.tensor(known).unsqueeze(1)
     value = loss(features, everyone(torch.tensor(ids), 3), vectors, torch.tensor(known), 0.1)
     value.backward()
     assert value.item() == 0
@@ -400,7 +400,7 @@ def test_center_margin_pulls_and_pushes(margin, push):
 
 
 def test_center_margin_pushes_with_gradient():
-    features = directions(2, 4, 3).abs().requires_grad_()
+    features = project(2, 4, 3).abs().requires_grad_()
     vectors = torch.zeros(2, 3)  # no pull: what is left is the push
     known = torch.tensor([True, True])
     contrast.center_margin(features, everyone(torch.tensor([0, 0, 1, 1]), 2), vectors, known, 0.0).backward()

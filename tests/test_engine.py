@@ -110,8 +110,8 @@ def rig(tiny_shelf, tiny_run):
     return make
 
 
-def views(*made: View, labelled_share: float = 1.0) -> dict:
-    return {"make_views": lambda self: Views(made, labelled_share)}
+def views(*made: View, supervised_weight: float = 1.0) -> dict:
+    return {"make_views": lambda self: Views(made, supervised_weight)}
 
 
 # --- the arithmetic, pixel by pixel, in float64 ---------------------------------------------------------------------
@@ -132,7 +132,7 @@ def hand_supervised(logits: Tensor, mask: Tensor) -> Tensor:
     return total / max(count, 1)
 
 
-def hand_consistency(logits, target, weight, valid, classes, normaliser="valid", per_class=False) -> Tensor:
+def hand_consistency(logits, target, weight, valid, classes, divide_by="valid", per_class=False) -> Tensor:
     """target: (B, C, H, W) soft; weight (B, H, W); valid (B, H, W); classes (C,) weights."""
     total, sums = logits.sum() * 0, {"valid": 0.0, "kept": 0.0, "weight": 0.0, "all": float(valid.numel())}
     for b, y, x in positions(valid):
@@ -151,7 +151,7 @@ def hand_consistency(logits, target, weight, valid, classes, normaliser="valid",
             expected = sum(float(classes[c] * t[c]) for c in range(len(t)))
             loss = -expected * sum(float(t[c]) * log_q[c] for c in range(len(t)))
         total = total + w * loss
-    return total / max(sums[normaliser], 1e-6 if normaliser == "weight" else 1.0)
+    return total / max(sums[divide_by], 1e-6 if divide_by == "weight" else 1.0)
 
 
 def positions(mask: Tensor):
@@ -237,11 +237,11 @@ TWO_BOXES = box(1, 1, 6, 6, 3, 3, 8, 8)  # they overlap, and the overlap toggles
 
 
 @pytest.mark.parametrize("partner", ["next", "reverse", "stream"])
-@pytest.mark.parametrize("normaliser", ["valid", "kept", "weight", "all"])
-def test_a_view_with_soft_targets_weights_class_weights_and_cutmix(rig, partner, normaliser):
+@pytest.mark.parametrize("divide_by", ["valid", "kept", "weight", "all"])
+def test_a_view_with_soft_targets_weights_class_weights_and_cutmix(rig, partner, divide_by):
     images = 3  # `next` and `reverse` differ
-    view = View("look", share=0.7, cutmix=CutMix(partner, box(*TWO_BOXES[0].flatten(), images=images)))
-    made = rig({**SOFT_HOOKS, **views(replace(view, normaliser=normaliser), labelled_share=0.6)}, "train.batch=3")
+    view = View("look", loss_weight=0.7, cutmix=CutMix(partner, box(*TWO_BOXES[0].flatten(), images=images)))
+    made = rig({**SOFT_HOOKS, **views(replace(view, divide_by=divide_by), supervised_weight=0.6)}, "train.batch=3")
     batch = raw_batch(images=images)
     order = {"next": [1, 2, 0], "reverse": [2, 1, 0], "stream": [0, 1, 2]}[partner]
 
@@ -263,7 +263,7 @@ def test_a_view_with_soft_targets_weights_class_weights_and_cutmix(rig, partner,
         )
         assert 0 < (weight[valid] > 0).sum() < valid.sum() < valid.numel()  # the four divisors differ
         labelled = network(floats(batch.labelled.image)).logits
-        loss = hand_consistency(network(shown).logits, target, weight, valid, CLASSES, normaliser)
+        loss = hand_consistency(network(shown).logits, target, weight, valid, CLASSES, divide_by)
         return {"supervised": 0.6 * hand_supervised(labelled, batch.labelled.mask), "consistency": 0.7 * loss}
 
     assert check_step(made, batch, hand)["consistency"] > 0
@@ -294,7 +294,7 @@ def test_a_pixel_at_the_threshold_counts_and_one_below_does_not(rig):
     threshold = confidence.flatten().sort().values[60].item()  # the confidence of one pixel, exactly
     made.methods["fixmatch"].threshold = threshold
     seen = []
-    made.engine.on_health = lambda label, weight, hidden: seen.append((label, weight))
+    made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
     made.engine.losses(made.engine.receive(batch), START)
     label, weight = seen[0]
     assert torch.equal(label.confidence, confidence)
@@ -374,7 +374,7 @@ def test_the_self_teacher_labels_in_evaluation_mode_by_a_pass_of_its_own(rig):
 
 
 def test_a_joining_self_teacher_reads_its_labels_off_the_labelled_pass(rig):
-    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], joins=True)}
+    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], shares_pass=True)}
     made = record(rig({**hooks, **views(View("look", cutmix=CutMix("stream", box(0, 0, 4, 4))))}))
     run_losses(made)
     assert passes(made.student) == [
@@ -385,7 +385,7 @@ def test_a_joining_self_teacher_reads_its_labels_off_the_labelled_pass(rig):
 
 
 def test_a_joining_teacher_without_views_adds_nothing_to_the_labelled_pass(rig):
-    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], joins=True)}
+    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], shares_pass=True)}
     made = record(rig({**hooks, **views()}))
     run_losses(made, replace(token_batch(), unlabelled=None, partner=None))
     assert passes(made.student) == [("train", "grad", "x0 x1")]
@@ -443,7 +443,9 @@ def test_two_students_losses_are_the_sum_of_each_ones(rig):
 
 
 def test_views_of_a_group_share_a_pass_and_its_batch_statistics(rig):
-    planned = views(View("a", group="one"), View("b", "weak", group="two"), View("c", "weak", group="one"))
+    planned = views(
+        View("a", forward_group="one"), View("b", "weak", forward_group="two"), View("c", "weak", forward_group="one")
+    )
     made = record(rig(planned))
     before = copy.deepcopy(made.student)
     run_losses(made)
@@ -461,14 +463,14 @@ def test_views_of_a_group_share_a_pass_and_its_batch_statistics(rig):
 
 
 def test_a_view_of_the_group_labelled_goes_through_the_labelled_pass(rig):
-    made = record(rig(views(View("look", group="labelled"))))
+    made = record(rig(views(View("look", forward_group="labelled"))))
     run_losses(made)
     assert passes(made.student)[1:] == [("train", "grad", "x0 x1 w0+ w1+")]
 
 
 def test_fuse_puts_all_views_into_the_labelled_pass(rig):
-    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], joins=True)}
-    made = record(rig({**hooks, **views(View("a"), View("b", group="else"))}, "train.fuse=true"))
+    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], shares_pass=True)}
+    made = record(rig({**hooks, **views(View("a"), View("b", forward_group="else"))}, "train.fuse=true"))
     run_losses(made)
     assert passes(made.student) == [("train", "grad", "x0 x1 w0 w1 w0+ w1+ w0+ w1+")]
 
@@ -480,8 +482,8 @@ def test_a_perturbed_view_reuses_encoded_features_and_is_decoded_with_the_rest(r
         given.append([tuple(level.shape) for level in maps])
         return [level * 0 + 7 for level in maps]
 
-    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], joins=True)}
-    view = View("shaken", "weak", group="labelled", perturb=perturb, perturb_labelled=True)
+    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], shares_pass=True)}
+    view = View("shaken", "weak", forward_group="labelled", perturb=perturb, perturb_labelled=True)
     made = record(rig({**hooks, **views(view)}))
     run_losses(made)
     assert passes(made.student) == [("train", "grad", "x0 x1 w0 w1")]  # encoded once
@@ -491,8 +493,8 @@ def test_a_perturbed_view_reuses_encoded_features_and_is_decoded_with_the_rest(r
 
 
 def test_without_perturb_labelled_only_the_view_is_perturbed(rig):
-    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], joins=True)}
-    view = View("shaken", "weak", group="labelled", perturb=lambda maps: [level * 0 + 7 for level in maps])
+    hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], shares_pass=True)}
+    view = View("shaken", "weak", forward_group="labelled", perturb=lambda maps: [level * 0 + 7 for level in maps])
     made = record(rig({**hooks, **views(view)}))
     run_losses(made)
     assert passes(made.student, "decode") == [("train", "grad", "6")]
@@ -500,7 +502,7 @@ def test_without_perturb_labelled_only_the_view_is_perturbed(rig):
 
 def test_gradient_reaches_the_encoder_through_a_perturbed_view(rig):
     view = View("shaken", "weak", perturb=lambda maps: [level * 2 for level in maps])
-    made = rig(views(view, labelled_share=0.0))
+    made = rig(views(view, supervised_weight=0.0))
     losses = run_losses(made, raw_batch())
     losses["consistency"].backward()
     assert made.student.encoder.low[0].weight.grad.abs().sum() > 0
@@ -511,8 +513,8 @@ def test_a_views_name_changes_no_number_or_is_refused(rig, name):
     """`weak` and `labelled` are also what the engine calls its own outputs."""
 
     def planned(name):
-        twin = View("look", "weak", share=0.0, perturb=lambda maps: maps, perturb_labelled=True)
-        hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], joins=True)}
+        twin = View("look", "weak", loss_weight=0.0, perturb=lambda maps: maps, perturb_labelled=True)
+        hooks = {"make_teacher": lambda self, students, index: SelfTeacher(students[index], shares_pass=True)}
         return {**hooks, **views(View(name, perturb=lambda maps: [level * 0 for level in maps]), twin)}
 
     plain = run_losses(rig(planned("another")), raw_batch())
@@ -677,12 +679,12 @@ BAD = [
     ("make_views", lambda self: [View("look")], "list"),
     ("make_views", lambda self: Views((View("a"), View("a"))), "different names"),
     ("make_views", lambda self: Views((View("a", strength="hard"),)), "hard"),
-    ("make_views", lambda self: Views((View("a", normaliser="sum"),)), "sum"),
+    ("make_views", lambda self: Views((View("a", divide_by="sum"),)), "sum"),
     ("make_views", lambda self: Views((View("a", cutmix=CutMix("other", box(0, 0, 1, 1))),)), "other"),
     ("make_views", lambda self: Views((View("a", cutmix=CutMix("next", box(0, 0, 1, 1, images=3))),)), "boxes"),
-    ("make_views", lambda self: Views((View("a", share=math.nan),)), "share"),
-    ("make_views", lambda self: Views((View("a", share=-1.0),)), "share"),
-    ("make_views", lambda self: Views((), labelled_share=math.nan), "labelled_share"),
+    ("make_views", lambda self: Views((View("a", loss_weight=math.nan),)), "share"),
+    ("make_views", lambda self: Views((View("a", loss_weight=-1.0),)), "share"),
+    ("make_views", lambda self: Views((), supervised_weight=math.nan), "supervised_weight"),
     ("regularize", lambda self, label: torch.zeros(()), "dict"),
     ("regularize", lambda self, label: {"extra": torch.zeros(2)}, "'extra'"),
     ("regularize", lambda self, label: {"extra": 1.0}, "'extra'"),
@@ -749,7 +751,7 @@ def two(tiny_shelf, rig):
 
 def look(made: Rig, batch: Batch | None = None) -> list[tuple[PseudoLabel, Tensor]]:
     seen: list[tuple[PseudoLabel, Tensor]] = []
-    made.engine.on_health = lambda label, weight, hidden: seen.append((label, weight))
+    made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
     made.engine.losses(made.engine.receive(batch or raw_batch()), START)
     return seen
 
@@ -911,21 +913,44 @@ def test_hidden_labels_reach_no_hook(rig):
     def class_hook(self, label, weight, num_classes, progress):
         given.extend(tensors_in([label, weight]))
 
-    def refine_hook(self, seen, labelled, weak, teacher, progress):
-        given.extend(tensors_in([seen.image, seen.label, seen.weight, labelled, weak]))
+    def refine_hook(self, view_output, labelled, teacher_output, teacher, progress):
+        given.extend(tensors_in([view_output.image, view_output.label, view_output.weight, labelled, teacher_output]))
 
     def term_hook(
-        self, labelled, labelled_output, unlabelled, partner, teacher, weak, far, label, weight, views, progress
+        self,
+        labelled,
+        labelled_output,
+        unlabelled,
+        partner,
+        teacher,
+        teacher_output,
+        partner_output,
+        label,
+        weight,
+        views,
+        progress,
     ):
         assert not isinstance(labelled, Batch)
         given.extend(
-            tensors_in([labelled, labelled_output, unlabelled, partner, weak, far, label, weight, list(views)])
+            tensors_in(
+                [
+                    labelled,
+                    labelled_output,
+                    unlabelled,
+                    partner,
+                    teacher_output,
+                    partner_output,
+                    label,
+                    weight,
+                    list(views),
+                ]
+            )
         )
 
     hooks = {"pseudo_label": probs_hook, "pixel_weight": weight_hook, "class_weight": class_hook, "refine": refine_hook}
     made = rig({**hooks, "regularize": term_hook, **views(View("look", cutmix=CutMix("stream", box(0, 0, 3, 3))))})
     told = []
-    made.engine.on_health = lambda label, weight, hidden: told.append(hidden)
+    made.engine.on_pseudo_label = lambda label, weight, hidden: told.append(hidden)
     made.engine.losses(made.engine.receive(raw_batch()), START)
     assert len(given) > 20
     assert not any((tensor == 77).all() for tensor in given if tensor.numel())

@@ -18,12 +18,12 @@ from ssss_zoo.toolkit.losses import (
     consistency,
     cross_entropy,
     divisor,
-    fewest_with_mass,
     ohem,
     percentile,
     pixel_loss,
     squared_error,
     supervised_loss,
+    top_p_mask,
 )
 from ssss_zoo.toolkit.types import IGNORE, PseudoLabel
 
@@ -54,7 +54,7 @@ def make(seed: int, shape: tuple[int, int, int, int] = (2, 4, 3, 5), soft: bool 
     return logits, label, weight, torch.rand(classes, generator=rng) * 2
 
 
-def consistency_by_hand(logits, label, weight, omega, normaliser, per_class=False) -> float:
+def consistency_by_hand(logits, label, weight, omega, divide_by, per_class=False) -> float:
     """The loss as a plain loop over pixels."""
     total = 0.0
     valid, weights = label.valid.flatten().tolist(), weight.double().flatten().tolist()
@@ -78,7 +78,7 @@ def consistency_by_hand(logits, label, weight, omega, normaliser, per_class=Fals
         "all": len(valid),
     }
     counts["kept_share"] = counts["kept"] ** 2 / len(valid)
-    return total / counts[normaliser]
+    return total / counts[divide_by]
 
 
 # --- the labelled loss ----------------------------------------------------------------------------------------------
@@ -185,12 +185,12 @@ def test_the_choice_of_ohem_carries_no_gradient():
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("normaliser", NORMALISERS)
+@pytest.mark.parametrize("divide_by", NORMALISERS)
 @pytest.mark.parametrize("per_class", [False, True])
-def test_consistency_by_hand(seed, soft, normaliser, per_class):
+def test_consistency_by_hand(seed, soft, divide_by, per_class):
     logits, label, weight, omega = make(seed, soft=soft)
-    value = consistency(logits, label, weight, omega, normaliser, per_class)
-    wanted = consistency_by_hand(logits, label, weight, omega, normaliser, per_class)
+    value = consistency(logits, label, weight, omega, divide_by, per_class)
+    wanted = consistency_by_hand(logits, label, weight, omega, divide_by, per_class)
     assert value.item() == pytest.approx(wanted, rel=1e-5)
 
 
@@ -239,15 +239,15 @@ def test_the_gradient_per_class_pulls_towards_the_weighted_target():
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("normaliser", NORMALISERS)
+@pytest.mark.parametrize("divide_by", NORMALISERS)
 @pytest.mark.parametrize("nothing", ["valid", "weight"])
-def test_with_nothing_to_learn_from_the_loss_is_exactly_zero_with_a_finite_gradient(soft, normaliser, nothing):
+def test_with_nothing_to_learn_from_the_loss_is_exactly_zero_with_a_finite_gradient(soft, divide_by, nothing):
     logits, label, weight, omega = make(10, soft=soft)
     if nothing == "valid":
         label = replace(label, valid=torch.zeros_like(label.valid))
     else:
         weight = torch.zeros_like(weight)
-    value = consistency(logits, label, weight, omega, normaliser)
+    value = consistency(logits, label, weight, omega, divide_by)
     value.backward()
     assert value.item() == 0
     assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=0)
@@ -270,9 +270,9 @@ def test_a_weight_at_an_invalid_pixel_does_not_matter_whatever_it_is():
     logits, label, weight, omega = make(12)
     for broken in (math.inf, math.nan):
         spoilt = torch.where(label.valid, weight, broken)
-        for normaliser in ("valid", "kept", "all"):
-            value = consistency(logits, label, spoilt, omega, normaliser)
-            assert_close(value, consistency(logits, label, weight, omega, normaliser))
+        for divide_by in ("valid", "kept", "all"):
+            value = consistency(logits, label, spoilt, omega, divide_by)
+            assert_close(value, consistency(logits, label, weight, omega, divide_by))
 
 
 def test_broken_logits_of_void_pixels_leave_the_labelled_loss_alone():
@@ -293,20 +293,20 @@ def test_the_loss_is_computed_in_float32_whatever_the_logits():
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=SEEDS, soft=st.booleans(), normaliser=st.sampled_from(NORMALISERS), per_class=st.booleans())
-def test_consistency_is_not_negative_and_finite(seed, soft, normaliser, per_class):
+@given(seed=SEEDS, soft=st.booleans(), divide_by=st.sampled_from(NORMALISERS), per_class=st.booleans())
+def test_consistency_is_not_negative_and_finite(seed, soft, divide_by, per_class):
     logits, label, weight, omega = make(seed, soft=soft)
-    value = consistency(logits, label, weight, omega, normaliser, per_class).item()
+    value = consistency(logits, label, weight, omega, divide_by, per_class).item()
     assert 0 <= value < math.inf
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=SEEDS, soft=st.booleans(), normaliser=st.sampled_from(NORMALISERS), factor=st.floats(0.1, 10))
-def test_scaling_the_pixel_weights_scales_the_loss_unless_it_is_divided_by_them(seed, soft, normaliser, factor):
+@given(seed=SEEDS, soft=st.booleans(), divide_by=st.sampled_from(NORMALISERS), factor=st.floats(0.1, 10))
+def test_scaling_the_pixel_weights_scales_the_loss_unless_it_is_divided_by_them(seed, soft, divide_by, factor):
     logits, label, weight, omega = make(seed, soft=soft)
-    before = consistency(logits, label, weight, omega, normaliser).item()
-    after = consistency(logits, label, weight * factor, omega, normaliser).item()
-    assert after == pytest.approx(before if normaliser == "weight" else before * factor, rel=1e-4, abs=1e-7)
+    before = consistency(logits, label, weight, omega, divide_by).item()
+    after = consistency(logits, label, weight * factor, omega, divide_by).item()
+    assert after == pytest.approx(before if divide_by == "weight" else before * factor, rel=1e-4, abs=1e-7)
 
 
 @settings(max_examples=20, deadline=None)
@@ -395,7 +395,7 @@ def test_the_percentile_of_nothing_keeps_nothing():
 @pytest.mark.parametrize(("mass", "kept"), [(0, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.81, 3), (1, 3)])
 def test_the_fewest_classes_with_a_mass(mass, kept):
     largest = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).view(1, 3, 1, 1)
-    assert fewest_with_mass(largest, mass).flatten().tolist() == [True] * kept + [False] * (3 - kept)
+    assert top_p_mask(largest, mass).flatten().tolist() == [True] * kept + [False] * (3 - kept)
 
 
 # --- where a mutant once lived --------------------------------------------------------------------------------------

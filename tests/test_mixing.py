@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssss_zoo.toolkit.augment import random_boxes
-from ssss_zoo.toolkit.mixing import Mixing, chain, partner_rows, true_label
+from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label, partner_rows
 from ssss_zoo.toolkit.types import CutMix, Labelled, PseudoLabel
 
 SIZE = (3, 4, 5)
@@ -100,7 +100,7 @@ def test_a_label_moves_as_its_image_does(seed, partner):
 
 def test_the_truth_of_labelled_pixels_as_a_label():
     mask = torch.tensor([[[2, 0, 255]]])
-    label = true_label(Labelled(torch.zeros(1, 3, 1, 3), mask))
+    label = ground_truth_label(Labelled(torch.zeros(1, 3, 1, 3), mask))
     assert label.target.tolist() == [[[2, 0, 0]]]
     assert label.confidence.tolist() == [[[1, 1, 0]]]
     assert label.valid.tolist() == [[[True, True, False]]]

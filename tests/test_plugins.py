@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import subprocess
 import sys
@@ -577,6 +578,7 @@ def test_watch_sees_every_answer_with_plugin_and_hook():
     seen: list[tuple[str, str]] = []
 
     def watch(plugin: str, hook: str, function: Any) -> Any:
+        @functools.wraps(function)
         def watched(*arguments: Any) -> Any:
             seen.append((plugin, hook))
             return function(*arguments)

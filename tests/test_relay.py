@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from ssss_zoo.engine.defaults import Defaults
-from ssss_zoo.engine.hooks import Relay, check_answer, describe, product, trace_line
+from ssss_zoo.engine.hook_checks import check_answer
+from ssss_zoo.engine.hook_trace import describe, trace_line
+from ssss_zoo.engine.hooks import HookCaller, product
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.toolkit import hookspecs
 from ssss_zoo.toolkit.hookspecs import hookimpl
 from ssss_zoo.toolkit.teachers import SelfTeacher
-from ssss_zoo.toolkit.types import CutMix, Output, Progress, PseudoLabel, Seen, View, Views
+from ssss_zoo.toolkit.types import CutMix, Output, Progress, PseudoLabel, View, ViewOutput, Views
 
 B, C, H, W = 2, 3, 4, 5
 PROGRESS = Progress(3, 10, 5)
@@ -34,9 +36,9 @@ def some_label(**changes: Any) -> PseudoLabel:
     return PseudoLabel(**(parts | changes))
 
 
-def connected(*plugins: Any) -> Relay:
+def connected(*plugins: Any) -> HookCaller:
     """A relay to some plugins, the leftmost asked first."""
-    relay = Relay()
+    relay = HookCaller()
     manager = pluggy.PluginManager("ssss_zoo")
     manager.add_hookspecs(hookspecs)
     for plugin in reversed(plugins):
@@ -66,12 +68,12 @@ NOTHING, SILENT = Weights(None, None, None), Weights(None, None, None)
 REGULARIZE = dict.fromkeys(inspect.signature(hookspecs.regularize).parameters)
 
 
-def pixel_weight(relay: Relay) -> Tensor:
+def pixel_weight(relay: HookCaller) -> Tensor:
     asked = {"probs": torch.ones(B, C, H, W) / C, "label": some_label(), "stream": "unlabelled", "progress": PROGRESS}
     return relay.pixel_weight(**asked)
 
 
-def class_weight(relay: Relay) -> Tensor:
+def class_weight(relay: HookCaller) -> Tensor:
     return relay.class_weight(some_label(), torch.ones(B, H, W), C, PROGRESS)
 
 
@@ -125,11 +127,11 @@ def test_the_first_answer_that_is_not_none_is_the_pseudo_label():
 def test_a_view_is_as_it_was_where_nobody_refines_it():
     class Refines:
         @hookimpl
-        def refine(self) -> Seen:
+        def refine(self) -> ViewOutput:
             return other
 
     seen, other = a_seen(), a_seen()
-    asked = dict.fromkeys(inspect.signature(hookspecs.refine).parameters) | {"seen": seen}
+    asked = dict.fromkeys(inspect.signature(hookspecs.refine).parameters) | {"view_output": seen}
     assert connected().refine(**asked) is seen
     assert connected(Refines()).refine(**asked) is other
 
@@ -144,15 +146,15 @@ def test_the_defaults_speak_last_and_take_the_likeliest_class():
     assert label.target.tolist() == [[[1, 0]]]
     assert_close(label.confidence, torch.tensor([[[0.8, 0.5]]]))
     assert label.valid is valid
-    (view,) = relay.views((2, 8, 8), PROGRESS).views
-    assert (view.strength, view.cutmix.partner, view.share) == ("strong", "next", 1.0)
+    (view,) = relay.make_views((2, 8, 8), PROGRESS).views
+    assert (view.strength, view.cutmix.partner, view.loss_weight) == ("strong", "next", 1.0)
     student = nn.Identity()
-    teacher = relay.ask("make_teacher", students=[student], index=0)
+    teacher = relay.call("make_teacher", students=[student], index=0)
     assert isinstance(teacher, SelfTeacher)
     assert teacher.student is student
-    assert teacher.source is None
-    assert relay.ask("make_students", make_network=lambda: student) == [student]
-    (stage,) = relay.ask("plan_stages", info=None)
+    assert teacher.reads_from is None
+    assert relay.call("make_students", make_network=lambda: student) == [student]
+    (stage,) = relay.call("plan_stages", info=None)
     assert (stage.labelled, stage.unlabelled, stage.steps) == (None, None, None)
 
 
@@ -170,9 +172,9 @@ def boxes(*shape: int, dtype: torch.dtype = torch.long) -> CutMix:
     return CutMix("next", torch.zeros(*shape, dtype=dtype))
 
 
-def a_seen(**changes: Any) -> Seen:
+def a_seen(**changes: Any) -> ViewOutput:
     output = Output(torch.zeros(B, C, H, W), torch.zeros(B, 1, 1, 1))
-    seen = Seen(View("strong"), torch.zeros(B, 3, H, W), output, some_label(), torch.ones(B, H, W), None, max)
+    seen = ViewOutput(View("strong"), torch.zeros(B, 3, H, W), output, some_label(), torch.ones(B, H, W), None, max)
     return replace(seen, **changes)
 
 
@@ -184,15 +186,15 @@ FAULTS = [
     ("make_students", nn.Identity(), "a list of networks, got Identity"),
     ("make_students", [], "a list of networks, got []"),
     ("make_students", [3], "a list of networks, got [3]"),
-    ("make_teacher", nn.Identity(), "a Teacher; Identity has no source, group, network, reported, update"),
+    ("make_teacher", nn.Identity(), "a Teacher; Identity has no reads_from, forward_group, network, is_result, update"),
     ("plan_stages", [], "a generator of Stage"),
     ("make_views", [], "Views, got list"),
     ("make_views", Views((View("a"), View("a"))), "views with different names, got ['a', 'a']"),
     ("make_views", views(strength="stronk"), "views of strength weak, strong or a function, got 'stronk' for strong"),
     (
         "make_views",
-        views(normaliser="mean"),
-        "a normaliser of valid, kept, weight, all, kept_share, got 'mean' for strong",
+        views(divide_by="mean"),
+        "a divide_by of valid, kept, weight, all, kept_share, got 'mean' for strong",
     ),
     (
         "make_views",
@@ -203,15 +205,15 @@ FAULTS = [
     ("make_views", views(cutmix=boxes(B + 1, 1, 4)), "CutMix boxes (B, n, 4) int64 with B = 2, got 3x1x4:int64"),
     ("make_views", views(cutmix=boxes(B, 1, 3)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2x1x3:int64"),
     ("make_views", views(cutmix=boxes(B, 1, 4, dtype=torch.float32)), "CutMix boxes (B, n, 4) int64 with B = 2, got 2"),
-    ("make_views", Views(labelled_share=-0.5), "a labelled_share that is finite and >= 0, got -0.5"),
-    ("make_views", Views(labelled_share=float("inf")), "a labelled_share that is finite and >= 0, got inf"),
+    ("make_views", Views(supervised_weight=-0.5), "a supervised_weight that is finite and >= 0, got -0.5"),
+    ("make_views", Views(supervised_weight=float("inf")), "a supervised_weight that is finite and >= 0, got inf"),
     ("make_views", views(cutmix=CutMix("rows", boxes(B, 1, 4).boxes)), "CutMix rows with the partner rows, none with"),
     ("make_views", views(cutmix=replace(boxes(B, 1, 4), rows=IDS[:, 0, 0])), "CutMix rows with the partner rows, none"),
     ("pseudo_label", some_label(target=SOME * C), "class ids below 3, got 3"),
     ("pseudo_label", some_label(target=-SOME), "numbers >= 0, got -1"),
     ("pseudo_label", some_label(target=torch.ones(B, C, H, W) / C * (1 + SOME[:, None])), "targets that sum to 1"),
     ("pixel_weight", 1.0 - 3 * SOME, "numbers >= 0, got -2"),
-    ("refine", some_label(), "a Seen, got PseudoLabel"),
+    ("refine", some_label(), "a ViewOutput, got PseudoLabel"),
     ("refine", a_seen(label=some_label(target=IDS + C)), "class ids below 3, got 3"),
     ("refine", a_seen(weight=torch.ones(B, 1, W)), "weight (B, H, W) = (2, 4, 5), got (2, 1, 5)"),
     ("pseudo_label", (IDS, IDS), "a PseudoLabel, got tuple"),
@@ -250,17 +252,17 @@ def test_a_wrong_answer_names_hook_plugin_and_what_it_should_be(hook, answer, fa
 
 
 def test_a_hook_that_writes_into_what_it_is_given_is_named():
-    relay, label = Relay(), some_label(confidence=torch.rand(B, H, W))
+    relay, label = HookCaller(), some_label(confidence=torch.rand(B, H, W))
 
     def writes(label):
         label.confidence.mul_(0.5)
 
     relay.arguments = {"probs": torch.ones(B, C, H, W) / C, "label": label}
     with pytest.raises(UserError, match=r"^hook pixel_weight of 'mine' writes into label\.confidence, which others"):
-        relay.watch("mine", "pixel_weight", writes)(label)
-    relay.watch("mine", "pixel_weight", lambda label: label.confidence * 0.5)(label)
-    relay.watching = False
-    relay.watch("mine", "pixel_weight", writes)(label)
+        relay.wrap("mine", "pixel_weight", writes)(label)
+    relay.wrap("mine", "pixel_weight", lambda label: label.confidence * 0.5)(label)
+    relay.checked = False
+    relay.wrap("mine", "pixel_weight", writes)(label)
 
 
 def test_a_fault_inside_a_hook_is_told_by_hook_method_and_line():
@@ -271,10 +273,10 @@ def test_a_fault_inside_a_hook_is_told_by_hook_method_and_line():
         return deep(label) + 1
 
     for watching in (True, False):
-        relay = Relay()
-        relay.watching = watching
+        relay = HookCaller()
+        relay.checked = watching
         with pytest.raises(UserError) as caught:
-            relay.watch("mine", "pixel_weight", fails)(some_label())
+            relay.wrap("mine", "pixel_weight", fails)(some_label())
         line = deep.__code__.co_firstlineno + 1
         assert str(caught.value).startswith(  # newer Pythons add what was meant
             f"hook pixel_weight of 'mine' fails in test_relay.py, line {line}: AttributeError: 'PseudoLabel' object "
@@ -288,7 +290,7 @@ def test_a_fault_in_a_library_is_told_by_the_line_of_the_method():
         return torch.ones(2) + torch.ones(3)
 
     with pytest.raises(UserError, match=rf"line {fails.__code__.co_firstlineno + 1}: RuntimeError: The size of tensor"):
-        Relay().watch("mine", "pixel_weight", fails)(some_label())
+        HookCaller().wrap("mine", "pixel_weight", fails)(some_label())
 
 
 @pytest.mark.parametrize("error", [UserError("mine"), Interrupted("stop"), MemoryError(), KeyboardInterrupt()])
@@ -297,7 +299,7 @@ def test_what_is_no_fault_of_a_hook_passes_it(error):
         raise error
 
     with pytest.raises(type(error)) as caught:
-        Relay().watch("mine", "pixel_weight", fails)(some_label())
+        HookCaller().wrap("mine", "pixel_weight", fails)(some_label())
     assert caught.value is error
 
 
@@ -319,9 +321,9 @@ def test_a_hook_is_not_blamed_for_numbers_that_came_to_it_broken(name, arguments
         return 1 // 0 if fails else BAD
 
     relay = connected()
-    relay.arguments, relay.step = arguments | {"probs": arguments.get("probs", NAN.nan_to_num())}, 3
+    relay.arguments = arguments | {"probs": arguments.get("probs", NAN.nan_to_num()), "progress": Progress(2, 30, 5)}
     with pytest.raises(UserError) as caught:
-        relay.watch("mine", "pixel_weight", weigh)()
+        relay.wrap("mine", "pixel_weight", weigh)()
     assert str(caught.value) == (
         f"the network's outputs are not finite at step 3: so hook pixel_weight was given {name}; lower optim.lr or "
         "take train.precision=32; a checkpoint from before is in the run's folder if there was one"
@@ -336,14 +338,8 @@ def test_a_hook_whose_sums_overflow_is_blamed_only_where_it_was_given_reasonable
     output = Output(torch.full((B, C, H, W), -largest), torch.zeros(B, C, H, W))
     relay.arguments = {"probs": torch.zeros(B, C, H, W), "output": output}
     with pytest.raises(UserError) as caught:
-        relay.watch("mine", "pixel_weight", lambda: BAD)()
+        relay.wrap("mine", "pixel_weight", lambda: BAD)()
     assert blamed in str(caught.value)
-
-
-def test_the_step_is_the_one_that_was_asked_last():
-    relay = connected(Defaults())
-    relay.ask("make_views", size=(B, H, W), progress=PROGRESS)
-    assert relay.step == PROGRESS.step + 1
 
 
 RIGHT = [
@@ -360,7 +356,7 @@ RIGHT = [
     ("pixel_weight", torch.full((B, H, W), 2.0)),
     ("class_weight", torch.ones(C)),
     ("refine", a_seen()),
-    ("make_views", Views(labelled_share=0.0)),
+    ("make_views", Views(supervised_weight=0.0)),
     ("make_views", views(cutmix=replace(boxes(B, 1, 4), partner="rows", rows=IDS[:, 0, 0]))),
     ("regularize", {}),
     ("regularize", {"a": torch.tensor(-3.0, requires_grad=True)}),
@@ -378,34 +374,34 @@ def test_a_right_answer_and_none_pass(hook, answer):
 # --- watching -------------------------------------------------------------------------------------------------------
 
 
-def watched(answer: Any, relay: Relay) -> Any:
-    return relay.watch("mine", "class_weight", lambda *given: answer)
+def watched(answer: Any, relay: HookCaller) -> Any:
+    return relay.wrap("mine", "class_weight", lambda *given: answer)
 
 
 def test_answers_are_checked_only_while_watching():
-    relay = Relay()
+    relay = HookCaller()
     relay.arguments = {"num_classes": C}
     with pytest.raises(UserError, match="hook class_weight of 'mine'"):
         watched(torch.ones(1), relay)()
-    relay.watching = False
+    relay.checked = False
     assert watched(torch.ones(1), relay)().shape == (1,)
 
 
 def test_a_watched_answer_is_given_back_with_its_arguments_passed_on():
-    relay = Relay()
+    relay = HookCaller()
     relay.arguments = {"num_classes": C}
     seen: list[Any] = []
-    function = relay.watch("mine", "class_weight", lambda *given: seen.append(given) or torch.ones(C))
+    function = relay.wrap("mine", "class_weight", lambda *given: seen.append(given) or torch.ones(C))
     assert function(1, 2).shape == (C,)
     assert seen == [(1, 2)]
 
 
 def test_the_trace_has_a_line_an_answer_and_stops_with_watching():
     lines: list[str] = []
-    relay = Relay(trace=lines.append)
+    relay = HookCaller(trace=lines.append)
     relay.arguments = {"num_classes": C, "progress": PROGRESS}
     watched(torch.ones(C), relay)()
-    relay.watching = False
+    relay.checked = False
     watched(torch.ones(C), relay)()
     assert len(lines) == 1
     assert lines[0].startswith("class_weight  mine ")
@@ -423,7 +419,7 @@ def test_a_trace_line_says_hook_plugin_time_answer_and_arguments():
         (torch.tensor(1.0), "scalar:float32"),
         (torch.ones(2, 3, dtype=torch.bool), "2x3:bool"),
         (some_label(), "PseudoLabel(target 2x4x5:int64)"),
-        (Views((View("a", share=0.5), View("b", group="g"))), "Views(a*0.5 in strong, b*1 in g)"),
+        (Views((View("a", loss_weight=0.5), View("b", forward_group="g"))), "Views(a*0.5 in strong, b*1 in g)"),
         (Views(), "Views(labels alone)"),
         (PROGRESS, "3/10"),
         ({"a": torch.ones(2), "b": None}, "{a: 2:float32, b: None}"),

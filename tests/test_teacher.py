@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.toolkit.teachers import EMATeacher, PeerTeacher, SelfTeacher, average_, predict, warmed_decay
+from ssss_zoo.toolkit.teachers import EMATeacher, PeerTeacher, SelfTeacher, ema_update_, ema_warmup, predict
 from ssss_zoo.toolkit.types import Output, Progress
 
 IMAGE = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
@@ -49,7 +49,7 @@ def at(step: int) -> Progress:
 def test_the_average_by_hand_over_parameters_and_floating_buffers(decay):
     slow, fast = network(1), network(2)
     before, other = state(slow), state(fast)
-    average_(slow, fast, decay)
+    ema_update_(slow, fast, decay)
     for name, value in slow.state_dict().items():
         if value.is_floating_point():
             wanted = (decay * before[name].double() + (1 - decay) * other[name].double()).float()
@@ -60,7 +60,7 @@ def test_the_average_by_hand_over_parameters_and_floating_buffers(decay):
 def test_whole_numbers_are_copied_and_the_student_is_not_touched():
     slow, fast = network(1), network(2)
     other = state(fast)
-    average_(slow, fast, 0.9)
+    ema_update_(slow, fast, 0.9)
     assert slow.norm.num_batches_tracked.item() == 5
     for name, value in fast.state_dict().items():
         assert torch.equal(value, other[name])
@@ -69,7 +69,7 @@ def test_whole_numbers_are_copied_and_the_student_is_not_touched():
 def test_the_average_is_in_place_and_leaves_no_graph():
     slow, fast = network(1), network(2)
     places = [parameter.data_ptr() for parameter in slow.parameters()]
-    average_(slow, fast, 0.5)
+    ema_update_(slow, fast, 0.5)
     assert [parameter.data_ptr() for parameter in slow.parameters()] == places
     assert all(parameter.grad_fn is None for parameter in slow.parameters())
 
@@ -77,9 +77,9 @@ def test_the_average_is_in_place_and_leaves_no_graph():
 def test_a_decay_of_one_keeps_and_of_zero_copies_exactly():
     slow, fast = network(1), network(2)
     before = state(slow)
-    average_(slow, fast, 1.0)
+    ema_update_(slow, fast, 1.0)
     assert all(torch.equal(p, before[name]) for name, p in slow.named_parameters())
-    average_(slow, fast, 0.0)
+    ema_update_(slow, fast, 0.0)
     assert all(torch.equal(p, q) for p, q in zip(slow.parameters(), fast.parameters(), strict=True))
 
 
@@ -87,18 +87,18 @@ def test_a_network_without_floating_tensors_can_be_averaged():
     slow, fast = nn.Module(), nn.Module()
     slow.register_buffer("count", torch.tensor(1))
     fast.register_buffer("count", torch.tensor(7))
-    average_(slow, fast, 0.5)
+    ema_update_(slow, fast, 0.5)
     assert slow.count.item() == 7
 
 
 def test_the_warm_up_copies_first_then_is_a_plain_average_until_its_cap():
-    assert warmed_decay(0, 0.999) == 0
-    assert warmed_decay(1, 0.999) == 0.5
-    assert warmed_decay(9, 0.999) == pytest.approx(0.9)
-    assert warmed_decay(998, 0.999) == pytest.approx(1 - 1 / 999)
-    assert warmed_decay(999, 0.999) == pytest.approx(0.999)
-    assert warmed_decay(10**6, 0.999) == 0.999
-    assert warmed_decay(9, 0.5) == 0.5
+    assert ema_warmup(0, 0.999) == 0
+    assert ema_warmup(1, 0.999) == 0.5
+    assert ema_warmup(9, 0.999) == pytest.approx(0.9)
+    assert ema_warmup(998, 0.999) == pytest.approx(1 - 1 / 999)
+    assert ema_warmup(999, 0.999) == pytest.approx(0.999)
+    assert ema_warmup(10**6, 0.999) == 0.999
+    assert ema_warmup(9, 0.5) == 0.5
 
 
 def test_with_warm_up_the_teacher_is_the_mean_of_all_students_so_far():
@@ -147,7 +147,7 @@ def test_the_running_average_labels_in_evaluation_mode_with_its_own_statistics()
     made = teacher(IMAGE).logits
     assert_close(made, predict(student, IMAGE, train_mode=False).logits)
     assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
-    assert teacher.source is None
+    assert teacher.reads_from is None
 
 
 def test_the_running_average_can_label_with_the_batchs_statistics():
@@ -184,7 +184,7 @@ def test_a_peer_labels_in_train_mode_and_keeps_learning_elsewhere():
     teacher.update(network(2), at(0))
     assert all(torch.equal(value, before[name]) for name, value in peer.state_dict().items())
     assert teacher.network is None
-    assert teacher.source is None
+    assert teacher.reads_from is None
 
 
 def test_a_student_that_labels_for_itself_does_so_in_evaluation_mode_and_stays_in_train_mode():
@@ -196,8 +196,8 @@ def test_a_student_that_labels_for_itself_does_so_in_evaluation_mode_and_stays_i
     assert student.training
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     assert teacher.network is None
-    assert teacher.source is None
-    assert SelfTeacher(student, joins=True).source is student
+    assert teacher.reads_from is None
+    assert SelfTeacher(student, shares_pass=True).reads_from is student
     teacher.update(student, at(0))
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
@@ -208,6 +208,6 @@ def test_what_a_teacher_is_unless_it_says_otherwise():
     before = teacher.network.norm.running_mean.clone()
     teacher.update(student, Progress(0, 10, 5))
     assert_close(teacher.network.norm.running_mean, 0.5 * (before + student.norm.running_mean))
-    assert teacher.reported
-    assert SelfTeacher(student).reported
-    assert PeerTeacher(student).reported
+    assert teacher.is_result
+    assert SelfTeacher(student).is_result
+    assert PeerTeacher(student).is_result

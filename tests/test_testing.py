@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from ssss_zoo.toolkit.types import PseudoLabel, Labelled, Output, Unlabelled, Views
 from ssss_zoo.toolkit.hookspecs import hookimpl
-from ssss_zoo.toolkit.teachers import EMATeacher, Labeller, predict
+from ssss_zoo.toolkit.teachers import EMATeacher, BaseTeacher, predict
 
 """
 BODY = """

@@ -76,7 +76,7 @@ class MakeViews:
 
     @hookimpl
     def make_views(self) -> types.Views:
-        return types.Views((types.View("weak", "weak", share=0.5), types.View("strong", share=0.5)))
+        return types.Views((types.View("weak", "weak", loss_weight=0.5), types.View("strong", loss_weight=0.5)))
 
 
 @dataclass(eq=False)
@@ -108,9 +108,9 @@ class Refine:
     paper: ClassVar[str] = "an example"
 
     @hookimpl
-    def refine(self, seen: types.Seen) -> types.Seen:
-        agrees = seen.output.logits.max(dim=1).indices == seen.label.ids
-        return replace(seen, weight=seen.weight * torch.where(agrees, 0.5, 1.0))
+    def refine(self, view_output: types.ViewOutput) -> types.ViewOutput:
+        agrees = view_output.output.logits.max(dim=1).indices == view_output.label.ids
+        return replace(view_output, weight=view_output.weight * torch.where(agrees, 0.5, 1.0))
 
 
 @dataclass(eq=False)

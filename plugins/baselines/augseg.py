@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, EMATeacher, Progress, PseudoLabel, RandomIntensity, View, Views, centred_boxes, check_range, hookimpl,
-    warmed_decay,
+    CutMix, EMATeacher, Progress, PseudoLabel, RandomIntensity, View, Views, centred_boxes, check_range, ema_warmup,
+    hookimpl,
 )  # fmt: skip
 
 INJECTED, MIXED = (8.0, 2.0), (4.0, 4.0)  # of Beta, what a box leaves of the image: release
@@ -45,7 +45,7 @@ class AugSeg:
         return EMATeacher(students[index], self.decay)
 
     def decay(self, progress: Progress) -> float:
-        return 0.0 if progress.epoch < self.copy_epochs else warmed_decay(progress.step, self.ema_decay)
+        return 0.0 if progress.epoch < self.copy_epochs else ema_warmup(progress.step, self.ema_decay)
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
@@ -53,7 +53,7 @@ class AugSeg:
         order, chances = torch.randperm(size[0]), torch.rand(size[0])
         labelled = CutMix("labelled", centred_boxes(*size, INJECTED), order, gate=doubtful(chances))
         mix = CutMix("rows", centred_boxes(*size, MIXED), order, under=labelled if self.inject else None)
-        view = View("strong", self.intensity, self.weight, group="labelled", cutmix=mix, normaliser="all")
+        view = View("strong", self.intensity, self.weight, forward_group="labelled", cutmix=mix, divide_by="all")
         return Views((view,))
 
     @hookimpl

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, Labelled, Output, PseudoLabel, RunInfo, Seen, SelfTeacher, View, Views, channel_dropout, check_choice,
-    check_range, consistency, device_generator, hookimpl, one_hot, random_boxes,
+    CutMix, Labelled, Output, PseudoLabel, RunInfo, SelfTeacher, View, ViewOutput, Views, channel_dropout,
+    check_choice, check_range, consistency, device_generator, hookimpl, one_hot, random_boxes,
 )  # fmt: skip
 
 SURE = "corrmatch_sure"  # the note of where a view's weight was above 0 before regions grew
@@ -54,24 +54,24 @@ class CorrMatch:
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:
-        return SelfTeacher(students[index], joins=True)  # release: labels from the pass shared with labelled images
+        return SelfTeacher(students[index], shares_pass=True)  # release: labels from the labelled images' pass
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
         """The strong view, the weak view under channel dropout, and the weak view itself for `regularize`."""
         views = (
-            View("strong", share=0.125, cutmix=CutMix(self.partner, random_boxes(*size))),
+            View("strong", loss_weight=0.125, cutmix=CutMix(self.partner, random_boxes(*size))),
             View(
                 "perturbed",
                 strength="weak",
-                share=0.125,
-                group="labelled",
+                loss_weight=0.125,
+                forward_group="labelled",
                 perturb=channel_dropout(self.dropout),
                 perturb_labelled=self.perturb_labelled,
             ),
-            View("weak", strength="weak", share=0.0, group="labelled"),
+            View("weak", strength="weak", loss_weight=0.0, forward_group="labelled"),
         )
-        return Views(views, labelled_share=0.25)
+        return Views(views, supervised_weight=0.25)
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor, stream: str) -> PseudoLabel:
@@ -85,40 +85,40 @@ class CorrMatch:
         return (label.confidence >= self.gamma.value).float()
 
     @hookimpl
-    def refine(self, seen: Seen, weak: Output) -> Seen | None:
+    def refine(self, view_output: ViewOutput, teacher_output: Output) -> ViewOutput | None:
         """Grow regions of the own image, outside the box, in label and weight of a view with boxes."""
-        if seen.box is None or not self.regions:
+        if view_output.box is None or not self.regions:
             return None
-        classes, last = seen.output.logits.shape[1], weak.maps[-1]
+        classes, last = view_output.output.logits.shape[1], teacher_output.maps[-1]
         make = device_generator(last.device)
         rows = torch.randint(last.shape[-2] * last.shape[-1], (self.regions,), device=last.device, generator=make)
         with torch.autocast(last.device.type, enabled=False):
             maps = self.head.correlation(last, rows).unflatten(2, last.shape[-2:])  # (B, R, h, w)
-        own = seen.label.valid & ~seen.box
-        ids, grown = grow(seen.label.ids, seen.weight > 0, own, maps, self.gamma.value, classes)
-        target, weight = ids, torch.where(grown & (seen.weight == 0), 1.0, seen.weight)
-        if seen.label.target.dim() == 4:  # another method's soft target
-            target = torch.where(grown.unsqueeze(1), one_hot(ids, classes), seen.label.target)
-        notes = {**seen.notes, SURE: seen.weight > 0}
-        return replace(seen, label=replace(seen.label, target=target), weight=weight, notes=notes)
+        own = view_output.label.valid & ~view_output.box
+        ids, grown = grow(view_output.label.ids, view_output.weight > 0, own, maps, self.gamma.value, classes)
+        target, weight = ids, torch.where(grown & (view_output.weight == 0), 1.0, view_output.weight)
+        if view_output.label.target.dim() == 4:  # another method's soft target
+            target = torch.where(grown.unsqueeze(1), one_hot(ids, classes), view_output.label.target)
+        notes = {**view_output.notes, SURE: view_output.weight > 0}
+        return replace(view_output, label=replace(view_output.label, target=target), weight=weight, notes=notes)
 
     @hookimpl
     def regularize(
-        self, labelled: Labelled, labelled_output: Output, weak: Output | None, views: tuple[Seen, ...]
+        self, labelled: Labelled, labelled_output: Output, teacher_output: Output | None, views: tuple[ViewOutput, ...]
     ) -> dict[str, Tensor]:
         """CE of propagated logits on labels and on both views, KL between weak and strong predictions."""
-        own = [seen for seen in views if seen.view.of == "unlabelled"]
-        strong = next((seen for seen in own if seen.box is not None), None)
-        plain = [seen for seen in own if is_plain(seen.view)][:1]
+        own = [view_output for view_output in views if view_output.view.images == "unlabelled"]
+        strong = next((view_output for view_output in own if view_output.box is not None), None)
+        plain = [view_output for view_output in own if is_plain(view_output.view)][:1]
         terms = {}
-        if self.kl_weight and strong and weak:
-            terms["corrmatch_kl"] = self.kl_weight * self.divergence(strong, weak)
+        if self.kl_weight and strong and teacher_output:
+            terms["corrmatch_kl"] = self.kl_weight * self.divergence(strong, teacher_output)
         if self.propagate:
-            logits, *spread = self.propagated([labelled_output, *(seen.output for seen in plain)])
+            logits, *spread = self.propagated([labelled_output, *(view_output.output for view_output in plain)])
             terms["corrmatch_labelled"] = 0.25 * self.supervised(logits, labelled.mask)
             if strong:
                 spread, plain = [*spread, *self.propagated([strong.output])], [*plain, strong]
-            losses = [agreement(logits, seen) for logits, seen in zip(spread, plain, strict=True)]
+            losses = [agreement(logits, view_output) for logits, view_output in zip(spread, plain, strict=True)]
             if losses:
                 terms["corrmatch_unlabelled"] = 0.125 * torch.stack(losses).sum() / 2
         return terms
@@ -134,12 +134,12 @@ class CorrMatch:
             large = resize(spread.unflatten(2, maps.shape[-2:]), logits.shape[-2:])
         return large.split([len(output.logits) for output in outputs])
 
-    def divergence(self, strong: Seen, weak: Output) -> Tensor:
+    def divergence(self, strong: ViewOutput, teacher_output: Output) -> Tensor:
         """KL(p_weak, p_strong), the weak side without gradient, over sure pixels, divided by the valid ones."""
         counted = strong.notes.get(SURE, strong.weight > 0) & strong.label.valid
         if strong.box is not None and not self.kl_in_box:
             counted = counted & ~strong.box
-        log_p = weak.logits.detach().float().log_softmax(dim=1)
+        log_p = teacher_output.logits.detach().float().log_softmax(dim=1)
         log_q = strong.output.logits.float().masked_fill(~counted.unsqueeze(1), 0.0).log_softmax(dim=1)
         each = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
         return torch.where(counted, each, 0.0).sum() / strong.label.valid.sum().clamp(min=1)
@@ -190,9 +190,9 @@ def is_plain(view: View) -> bool:
     return view.strength == "weak" and view.cutmix is None and view.perturb is None
 
 
-def agreement(logits: Tensor, seen: Seen) -> Tensor:
+def agreement(logits: Tensor, view_output: ViewOutput) -> Tensor:
     """Cross-entropy of logits (B, C, H, W) with a view's label, weighted as the view is, over its valid pixels."""
-    return consistency(logits, seen.label, seen.weight, torch.ones_like(logits[0, :, 0, 0]), "valid")
+    return consistency(logits, view_output.label, view_output.weight, torch.ones_like(logits[0, :, 0, 0]), "valid")
 
 
 def resize(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

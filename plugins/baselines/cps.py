@@ -35,7 +35,7 @@ class CPS:
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> PeerTeacher:
         """Without CutMix labels are read off the peer's own training passes; with it, it makes passes for them."""
-        return PeerTeacher(students[(index + 1) % len(students)], joins=not self.cutmix, group="weak")
+        return PeerTeacher(students[(index + 1) % len(students)], shares_pass=not self.cutmix, forward_group="weak")
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
@@ -43,7 +43,7 @@ class CPS:
             mix = CutMix(self.partner, toggled_boxes(*size, count=3, area=(0.25, 0.5)))
             return Views((View("mixed", "weak", self.weight, "mixed", mix),), labelled_last=True)
         unlabelled = View("weak", "weak", self.weight / 2, "weak")  # the release's mean is over both streams together
-        return Views((unlabelled, View("same", "weak", self.weight / 2, "labelled", of="labelled")))
+        return Views((unlabelled, View("same", "weak", self.weight / 2, "labelled", images="labelled")))
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:

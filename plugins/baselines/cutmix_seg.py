@@ -39,7 +39,14 @@ class CutMixSeg:
         """One box of half the image. Confidence is one number for the batch: the share of sure pixels (release)."""
         mix = CutMix(self.partner, toggled_boxes(*size, count=1, area=(0.5, 0.5)))
         view = View(
-            "mixed", self.strength, self.weight, "mixed", mix, normaliser="all", pool="batch", loss=squared_error
+            "mixed",
+            self.strength,
+            self.weight,
+            "mixed",
+            mix,
+            divide_by="all",
+            weight_pooling="batch",
+            loss=squared_error,
         )
         return Views((view,))
 

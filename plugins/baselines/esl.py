@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    NO_CLASS, CutMix, EMATeacher, Labelled, Output, Progress, Prototypes, PseudoLabel, RunInfo, Seen, Teacher, View,
-    Views, as_cells, average_, check_range, directions, draw_anchors, fewest_with_mass, hookimpl, info_nce, one_hot,
-    projection_head, random_boxes, to_grid, warmed_decay,
+    NO_CLASS, CutMix, EMATeacher, Labelled, Output, Progress, Prototypes, PseudoLabel, RunInfo, Teacher, View,
+    ViewOutput, Views, check_range, downsample_nearest, draw_anchors, ema_update_, ema_warmup, flatten_pixels,
+    hookimpl, info_nce, one_hot, project, projection_head, random_boxes, top_p_mask,
 )  # fmt: skip
 
 
@@ -55,13 +55,13 @@ class ESL:
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
         mix = CutMix("next", random_boxes(*size))  # [ours: UniMatch's boxes; the paper's are not known]
-        return Views((View("strong", share=self.weight, group="labelled", cutmix=mix),))
+        return Views((View("strong", loss_weight=self.weight, forward_group="labelled", cutmix=mix),))
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
         """The fewest likeliest classes with the mass, renormalised (eq. 5); (B, C, H, W)."""
         largest, classes = probs.sort(dim=1, descending=True)
-        kept = largest * fewest_with_mass(largest, self.mass)
+        kept = largest * top_p_mask(largest, self.mass)
         target = torch.zeros_like(probs).scatter_(1, classes, kept / kept.sum(dim=1, keepdim=True))
         return PseudoLabel(target, largest[:, 0], valid)
 
@@ -71,9 +71,9 @@ class ESL:
         labelled: Labelled,
         labelled_output: Output,
         teacher: Teacher,
-        weak: Output | None,
+        teacher_output: Output | None,
         label: PseudoLabel | None,
-        views: tuple[Seen, ...],
+        views: tuple[ViewOutput, ...],
         progress: Progress,
     ) -> dict[str, Tensor] | None:
         """Student cells are drawn to the centre of their class, which the teacher's cells move [ours: the paper has
@@ -81,25 +81,25 @@ class ESL:
         if self.contrast_weight == 0 or progress.epoch < self.contrast_epochs:
             return None
         grid = labelled_output.features.shape[-2:]
-        mask = to_grid(labelled.mask, *grid)
+        mask = downsample_nearest(labelled.mask, *grid)
         shown = [view for view in views if view.view.perturb is None]
         ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
-        features = directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
-        told = [teacher(labelled.image), *([weak] if weak else [])]
-        means = directions(self.slow_head.eval(), [output.features for output in told])
+        features = project(self.head, [labelled_output.features, *(view.output.features for view in shown)])
+        told = [teacher(labelled.image), *([teacher_output] if teacher_output else [])]
+        means = project(self.slow_head.eval(), [output.features for output in told])
         members = torch.cat([mask, *([self.sure_ids(label, grid)] if label else [])])
-        classes = len(self.centres.known)
-        self.centres.update(means, as_cells(one_hot(members, classes)), self.contrast_momentum)
-        vectors, known = self.centres.vectors.clone(), self.centres.known.clone()
+        classes = len(self.centres.initialized)
+        self.centres.update(means, flatten_pixels(one_hot(members, classes)), self.contrast_momentum)
+        vectors, initialized = self.centres.vectors.clone(), self.centres.initialized.clone()
         anchors = draw_anchors(ids, classes, self.contrast_anchors)
-        loss = info_nce(features, anchors, vectors, known, self.contrast_temperature)
+        loss = info_nce(features, anchors, vectors, initialized, self.contrast_temperature)
         return {"esl_contrast": self.contrast_weight * loss}
 
     def sure_ids(self, label: PseudoLabel, grid: torch.Size) -> Tensor:
         """The likeliest class of each feature cell that is sure, NO_CLASS elsewhere; (B, h, w)."""
         sure = label.valid & (label.confidence >= self.contrast_confidence)
-        return to_grid(torch.where(sure, label.ids, NO_CLASS), *grid)
+        return downsample_nearest(torch.where(sure, label.ids, NO_CLASS), *grid)
 
     @hookimpl
     def after_step(self, progress: Progress) -> None:
-        average_(self.slow_head, self.head, warmed_decay(progress.step, self.ema_decay))
+        ema_update_(self.slow_head, self.head, ema_warmup(progress.step, self.ema_decay))

@@ -23,19 +23,19 @@ class FixMatch:
     partner: Literal["stream", "twin", "next", "reverse"] = "stream"
     # 0: the student labels for itself (release); else the decay of the average that labels (V2's release: 0.996).
     ema_decay: Annotated[float, Range(0, 1)] = 0.0
-    shared_pass: bool = False  # V2's release: the strong view joins the pass of the labelled images
+    shared_pass: bool = False  # V2's release: the strong view shares the pass of the labelled images
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher | SelfTeacher:
         if self.ema_decay:
             return EMATeacher(students[index], self.ema_decay)
-        return SelfTeacher(students[index], joins=True)  # release: labels from the pass shared with labelled images
+        return SelfTeacher(students[index], shares_pass=True)  # release: labels from the labelled images' pass
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
         group, cutmix = "labelled" if self.shared_pass else "strong", CutMix(self.partner, random_boxes(*size))
-        strong = View("strong", share=0.5, group=group, cutmix=cutmix)
-        return Views((strong,), labelled_share=0.5)  # release: (L_x + L_u) / 2
+        strong = View("strong", loss_weight=0.5, forward_group=group, cutmix=cutmix)
+        return Views((strong,), supervised_weight=0.5)  # release: (L_x + L_u) / 2
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:

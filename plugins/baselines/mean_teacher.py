@@ -26,14 +26,14 @@ class MeanTeacher:
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:
         """In train mode, with BatchNorm statistics of its own; the student is what is evaluated."""
-        options = {"train_mode": True, "buffers": False, "reported": False}
+        options = {"train_mode": True, "buffers": False, "is_result": False}
         return EMATeacher(students[index], lambda progress: self.ema_decay, **options)
 
     @hookimpl
     def make_views(self) -> Views:
         """The weak view and the labelled images as they are, half each: the mean is over both together, padding too."""
-        weak = View("weak", "weak", self.weight / 2, "weak", normaliser="all", loss=mean_squared_error)
-        return Views((weak, replace(weak, name="same", group="labelled", of="labelled")))
+        weak = View("weak", "weak", self.weight / 2, "weak", divide_by="all", loss=mean_squared_error)
+        return Views((weak, replace(weak, name="same", forward_group="labelled", images="labelled")))
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate as resize
 
 from ssss_zoo.toolkit import (
-    NEVER, NO_CLASS, ClassBank, Labelled, Output, RunInfo, anchor_mean, as_cells, check_choice, check_range,
-    draw_anchors, draw_members, hookimpl, projection_head, unit,
+    NEVER, NO_CLASS, ClassBank, Labelled, Output, RunInfo, anchor_mean, check_choice, check_range, draw_anchors,
+    draw_members, flatten_pixels, hookimpl, l2_normalize, projection_head,
 )  # fmt: skip
 
 
@@ -54,7 +54,7 @@ class PixCon:
         guess = logits.max(dim=1).indices
         ids = truth if self.admit == "all" else torch.where(guess == truth, truth, NO_CLASS)
         with torch.autocast(maps.device.type, enabled=False):
-            cells = as_cells(unit(self.head(maps)))
+            cells = flatten_pixels(l2_normalize(self.head(maps)))
             drawn = draw_anchors(ids.flatten(), len(self.bank.filled), self.per_class)
             admitted = cells[drawn.cells]  # (C, A, D)
             some = draw_members(drawn.drawn.flatten().unsqueeze(0), self.anchors)
@@ -71,7 +71,7 @@ def bank_nce(anchors: Tensor, own: Tensor, counted: Tensor, bank: ClassBank, tem
 
     anchors: (N, D) of length 1; own: (N,) their classes; counted: (N,) bool.
     """
-    there = bank.there()  # (C, M)
+    there = bank.valid()  # (C, M)
     similarity = torch.einsum("nd,cmd->ncm", anchors, bank.vectors.clone()) / temperature
     each = similarity.masked_fill(~there, NEVER).logsumexp(dim=2)  # (N, C): the sum over each class's memory
     loss = each.logsumexp(dim=1) - each.gather(1, own.unsqueeze(1)).squeeze(1)

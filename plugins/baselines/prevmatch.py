@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    Labelled, Progress, PseudoLabel, RunInfo, Seen, Unlabelled, Views, check_choice, check_range, consistency,
-    hookimpl, predict, true_label,
+    Labelled, Progress, PseudoLabel, RunInfo, Unlabelled, ViewOutput, Views, check_choice, check_range, consistency,
+    ground_truth_label, hookimpl, predict,
 )  # fmt: skip
 
 
@@ -49,8 +49,8 @@ class PrevMatch:
         """(L_x + L_std) / 2 of the method underneath becomes (L_x + L_std + lambda L_prev) / (2 + lambda)."""
         plan = yield
         factor = 2 / (2 + self.strength(progress))
-        views = tuple(replace(view, share=view.share * factor) for view in plan.views)
-        return replace(plan, views=views, labelled_share=plan.labelled_share * factor)
+        views = tuple(replace(view, loss_weight=view.loss_weight * factor) for view in plan.views)
+        return replace(plan, views=views, supervised_weight=plan.supervised_weight * factor)
 
     def strength(self, progress: Progress) -> float:
         """lambda: 0 to 1 until half of the run, then back to 0; 0 while nothing is kept."""
@@ -62,29 +62,36 @@ class PrevMatch:
         labelled: Labelled,
         unlabelled: Unlabelled | None,
         partner: Unlabelled | None,
-        views: tuple[Seen, ...],
+        views: tuple[ViewOutput, ...],
         progress: Progress,
     ) -> dict[str, Tensor] | None:
         """lambda times the views' own losses against the ensemble's labels; the views' shares are scaled already."""
-        strength, own = self.strength(progress), [seen for seen in views if seen.view.of == "unlabelled"]
+        strength, own = (
+            self.strength(progress),
+            [view_output for view_output in views if view_output.view.images == "unlabelled"],
+        )
         if not strength or self.past is None or unlabelled is None or not own:
             return None
         picked = self.past.draw(self.drawn)
-        others = {"labelled": true_label(labelled)}
+        others = {"labelled": ground_truth_label(labelled)}
         if partner is not None:
             others["partner"] = self.past.label(picked, partner)
         label = self.past.label(picked, unlabelled)
-        return {"prevmatch": strength * torch.stack([self.term(seen, label, others) for seen in own]).sum()}
+        return {
+            "prevmatch": strength * torch.stack([self.term(view_output, label, others) for view_output in own]).sum()
+        }
 
-    def term(self, seen: Seen, own: PseudoLabel, others: dict[str, PseudoLabel]) -> Tensor:
+    def term(self, view_output: ViewOutput, own: PseudoLabel, others: dict[str, PseudoLabel]) -> Tensor:
         """One view's loss against the ensemble's labels, mixed as the view is."""
-        label = seen.mix.label(own, others)
+        label = view_output.mix.label(own, others)
         weight = (label.confidence >= self.threshold).float()
         if self.previous_weight == "image":
             weight = self.image_factor * image_mean(label.confidence, label.valid)
-        ones = torch.ones(seen.output.logits.shape[1], device=weight.device)
-        loss = consistency(seen.output.logits, label, weight, ones, seen.view.normaliser, own_loss=seen.view.loss)
-        return seen.view.share * loss
+        ones = torch.ones(view_output.output.logits.shape[1], device=weight.device)
+        loss = consistency(
+            view_output.output.logits, label, weight, ones, view_output.view.divide_by, own_loss=view_output.view.loss
+        )
+        return view_output.view.loss_weight * loss
 
     @hookimpl
     def after_step(self, students: list[nn.Module], progress: Progress) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssss_zoo.toolkit import Output, Seen, check_range, device_generator, hookimpl
+from ssss_zoo.toolkit import Output, ViewOutput, check_range, device_generator, hookimpl
 
 TOP = 4  # agents that are ranked; release
 AT_ONCE = 32  # channels that are mixed at image size together; bounds memory, changes nothing
@@ -33,34 +33,45 @@ class RankMatch:
 
     @hookimpl
     def regularize(
-        self, labelled_output: Output, weak: Output | None, far: Output | None, views: tuple[Seen, ...]
+        self,
+        labelled_output: Output,
+        teacher_output: Output | None,
+        partner_output: Output | None,
+        views: tuple[ViewOutput, ...],
     ) -> dict[str, Tensor]:
-        strong = [seen for seen in views if seen.view.of == "unlabelled" and is_strong(seen)]
-        if weak is None or not strong:
+        strong = [
+            view_output for view_output in views if view_output.view.images == "unlabelled" and is_strong(view_output)
+        ]
+        if teacher_output is None or not strong:
             return {}
-        sources = {"labelled": labelled_output} | ({"partner": far} if far else {})
-        with torch.autocast(weak.features.device.type, enabled=False):
-            pairs = [(mixed(seen, weak, sources), seen.output.features) for seen in strong]
+        sources = {"labelled": labelled_output} | ({"partner": partner_output} if partner_output else {})
+        with torch.autocast(teacher_output.features.device.type, enabled=False):
+            pairs = [
+                (mixed(view_output, teacher_output, sources), view_output.output.features) for view_output in strong
+            ]
             terms = [ranking_loss(*pair, self.agents, self.guard) for pair in pairs]
         return {"rankmatch": self.weight * torch.stack(terms).mean()}
 
 
-def is_strong(seen: Seen) -> bool:
+def is_strong(view_output: ViewOutput) -> bool:
     """Whether a view looks unlike the weak one: mixed, or changed in its pixels and not in its features alone."""
-    return seen.view.cutmix is not None or (seen.view.strength != "weak" and seen.view.perturb is None)
+    return view_output.view.cutmix is not None or (
+        view_output.view.strength != "weak" and view_output.view.perturb is None
+    )
 
 
 @torch.no_grad()
-def mixed(seen: Seen, weak: Output, sources: dict[str, Output]) -> Tensor:
+def mixed(view_output: ViewOutput, teacher_output: Output, sources: dict[str, Output]) -> Tensor:
     """The weak features laid together as the view's images were: brought to image size, mixed, brought back to the
     view's grid; (B, D, h, w) float32, a few channels at a time."""
-    size, grid = seen.image.shape[-2:], seen.output.features.shape[-2:]
+    size, grid = view_output.image.shape[-2:], view_output.output.features.shape[-2:]
     parts = []
-    for first in range(0, weak.features.shape[1], AT_ONCE):
+    for first in range(0, teacher_output.features.shape[1], AT_ONCE):
         own, *others = (
-            resize(output.features[:, first : first + AT_ONCE].float(), size) for output in (weak, *sources.values())
+            resize(output.features[:, first : first + AT_ONCE].float(), size)
+            for output in (teacher_output, *sources.values())
         )
-        parts.append(resize(seen.mix(own, dict(zip(sources, others, strict=True))), grid))
+        parts.append(resize(view_output.mix(own, dict(zip(sources, others, strict=True))), grid))
     return torch.cat(parts, dim=1)
 
 

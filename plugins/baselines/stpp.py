@@ -79,7 +79,7 @@ class STPlusPlus:
 
     @hookimpl
     def make_views(self) -> Views:
-        return Views(labelled_look=self.disturb)
+        return Views(augment_labelled=self.disturb)
 
     def disturb(self, labelled: Labelled) -> Labelled:
         """Pseudo-labelled crops get the strong photometric view, then by chance a box of noise without label."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    NO_CLASS, Anchors, ClassBank, CutMix, EMATeacher, Labelled, Output, Progress, RunInfo, Seen, Teacher, View,
-    Views, as_cells, average_, check_range, device_generator, draw_members, half_boxes, hookimpl, percentile,
-    predict, to_grid, unit, warmed_decay,
+    NO_CLASS, Anchors, ClassBank, CutMix, EMATeacher, Labelled, Output, Progress, RunInfo, Teacher, View, ViewOutput,
+    Views, check_range, device_generator, downsample_nearest, draw_members, ema_update_, ema_warmup, flatten_pixels,
+    half_boxes, hookimpl, l2_normalize, percentile, predict,
 )  # fmt: skip
 
 
@@ -61,22 +61,22 @@ class U2PL:
     def decay(self, progress: Progress) -> float:
         if progress.epoch < self.warm_epochs + self.copy_epochs:
             return 0.0
-        return warmed_decay(progress.step - int(self.warm_epochs * progress.epoch_steps), self.ema_decay)
+        return ema_warmup(progress.step - int(self.warm_epochs * progress.epoch_steps), self.ema_decay)
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int], progress: Progress) -> Views:
         """The weak view with half of the next image, in the labelled pass; its loss is N / K^2 times the sum."""
         share = float(progress.epoch >= self.warm_epochs)
         mix = CutMix("next", half_boxes(*size))
-        return Views((View("mixed", "weak", share, "labelled", mix, normaliser="kept_share"),))
+        return Views((View("mixed", "weak", share, "labelled", mix, divide_by="kept_share"),))
 
     @hookimpl
-    def refine(self, seen: Seen, labelled: Labelled, teacher: Teacher, progress: Progress) -> Seen:
+    def refine(self, view_output: ViewOutput, labelled: Labelled, teacher: Teacher, progress: Progress) -> ViewOutput:
         """Drop the pixels whose entropy, by the teacher's word on the mixed image, is in the top percent."""
-        told = second_look(teacher, labelled, seen)
-        entropy = entropies(told, seen)
-        kept = entropy < percentile(entropy, seen.label.valid, 100 - self.left(progress))
-        return replace(seen, weight=seen.weight * kept, notes={**seen.notes, "u2pl": told})
+        told = second_look(teacher, labelled, view_output)
+        entropy = entropies(told, view_output)
+        kept = entropy < percentile(entropy, view_output.label.valid, 100 - self.left(progress))
+        return replace(view_output, weight=view_output.weight * kept, notes={**view_output.notes, "u2pl": told})
 
     def left(self, progress: Progress) -> float:
         """Percent of the pixels at either end of the entropies: drop * (1 - t / T)."""
@@ -84,35 +84,40 @@ class U2PL:
 
     @hookimpl
     def regularize(
-        self, labelled: Labelled, labelled_output: Output, teacher: Teacher, views: tuple[Seen, ...], progress: Progress
+        self,
+        labelled: Labelled,
+        labelled_output: Output,
+        teacher: Teacher,
+        views: tuple[ViewOutput, ...],
+        progress: Progress,
     ) -> dict[str, Tensor] | None:
         if not views or progress.epoch < self.warm_epochs or self.contrast_weight == 0:
             return None
-        seen = views[0]
-        told = seen.notes["u2pl"] if "u2pl" in seen.notes else second_look(teacher, labelled, seen)
-        features = torch.cat([labelled_output.features, seen.output.features]).float()
+        view_output = views[0]
+        told = view_output.notes["u2pl"] if "u2pl" in view_output.notes else second_look(teacher, labelled, view_output)
+        features = torch.cat([labelled_output.features, view_output.output.features]).float()
         with torch.autocast(features.device.type, enabled=False):
-            own = as_cells(unit(self.head(features)))  # (N, D)
+            own = flatten_pixels(l2_normalize(self.head(features)))  # (N, D)
             with torch.no_grad():
-                slow = as_cells(self.slow_head.train()(told.features.float()))
-            sure, unsure, ids = self.sort_pixels(labelled, seen, told, progress)
+                slow = flatten_pixels(self.slow_head.train()(told.features.float()))
+            sure, unsure, ids = self.sort_pixels(labelled, view_output, told, progress)
             return {"u2pl_contrast": self.contrast_weight * self.loss_over_classes(own, slow, ids, sure, unsure, told)}
 
     def sort_pixels(
-        self, labelled: Labelled, seen: Seen, told: Output, progress: Progress
+        self, labelled: Labelled, view_output: ViewOutput, told: Output, progress: Progress
     ) -> tuple[Tensor, Tensor, Tensor]:
         """On the feature grid, labelled images first, each (N,): low entropy, high entropy, class ids. Labelled pixels
         are sure and may be negatives; of unlabelled ones the ends of the entropies are."""
-        entropy, valid, left = entropies(told, seen), seen.label.valid, self.left(progress)
+        entropy, valid, left = entropies(told, view_output), view_output.label.valid, self.left(progress)
         low = valid & (entropy <= percentile(entropy, valid, left))
         high = valid & (entropy >= percentile(entropy, valid, 100 - left))
         known = labelled.mask != NO_CLASS
         grid = told.features.shape[-2:]
 
         def cells(one: Tensor, other: Tensor) -> Tensor:
-            return to_grid(torch.cat([one, other]), *grid).flatten()
+            return downsample_nearest(torch.cat([one, other]), *grid).flatten()
 
-        return cells(known, low), cells(known, high), cells(labelled.mask, seen.label.ids)
+        return cells(known, low), cells(known, high), cells(labelled.mask, view_output.label.ids)
 
     def loss_over_classes(
         self, own: Tensor, slow: Tensor, ids: Tensor, sure: Tensor, unsure: Tensor, told: Output
@@ -121,12 +126,12 @@ class U2PL:
         step's negatives first, as the release does. own: (N, D) of length 1; slow: (N, D) as the head gives them: a
         class's positive is the direction of their mean, in which long ones count for more (release)."""
         number = torch.arange(told.logits.shape[1], device=ids.device)
-        probs = as_cells(to_grid(told.logits.float().softmax(dim=1), *told.features.shape[-2:])).T
+        probs = flatten_pixels(downsample_nearest(told.logits.float().softmax(dim=1), *told.features.shape[-2:])).T
         mine = (ids == number.unsqueeze(1)) & sure  # (C, N)
         far = draw_members(self.negative_cells(probs, ids, unsure), self.pushed)
-        self.bank.push(unit(slow)[far.cells], far.drawn)
+        self.bank.push(l2_normalize(slow)[far.cells], far.drawn)
         anchors = draw_members(mine & (probs > self.anchor_floor), self.anchors)
-        positive = unit(mine.float() @ slow / mine.sum(dim=1, keepdim=True).clamp(min=1))  # (C, D)
+        positive = l2_normalize(mine.float() @ slow / mine.sum(dim=1, keepdim=True).clamp(min=1))  # (C, D)
         present = mine.any(dim=1)
         memory = (~present).to(torch.int8).sort(stable=True).indices if self.release_bugs else number
         speaks = number < present.sum() if self.release_bugs else present
@@ -162,19 +167,19 @@ class U2PL:
 
     @hookimpl
     def after_step(self, progress: Progress) -> None:
-        average_(self.slow_head, self.head, self.decay(progress), buffers=False)
+        ema_update_(self.slow_head, self.head, self.decay(progress), buffers=False)
 
 
-def second_look(teacher: Teacher, labelled: Labelled, seen: Seen) -> Output:
+def second_look(teacher: Teacher, labelled: Labelled, view_output: ViewOutput) -> Output:
     """The teacher's output on labelled images and view together, in train mode where it has weights of its own."""
-    images = torch.cat([labelled.image, seen.image])
+    images = torch.cat([labelled.image, view_output.image])
     with torch.no_grad():
         return predict(teacher.network, images, train_mode=True) if teacher.network is not None else teacher(images)
 
 
-def entropies(told: Output, seen: Seen) -> Tensor:
+def entropies(told: Output, view_output: ViewOutput) -> Tensor:
     """(B, H, W) natural entropy of the second look at the view."""
-    probs = told.logits[-len(seen.image) :].float().softmax(dim=1)
+    probs = told.logits[-len(view_output.image) :].float().softmax(dim=1)
     return torch.special.entr(probs).sum(dim=1)
 
 

@@ -8,8 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, PseudoLabel, SelfTeacher, View, Views, channel_dropout, check_choice, check_range, hookimpl,
-    random_boxes,
+    CutMix, PseudoLabel, SelfTeacher, View, Views, channel_dropout, check_choice, check_range, hookimpl, random_boxes,
 )  # fmt: skip
 
 
@@ -29,22 +28,23 @@ class UniMatch:
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:
-        return SelfTeacher(students[index], joins=True)  # release: labels from the pass shared with labelled images
+        return SelfTeacher(students[index], shares_pass=True)  # release: labels from the labelled images' pass
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
         strong = [
-            View(name, share=0.125, cutmix=CutMix(self.partner, random_boxes(*size))) for name in ("strong1", "strong2")
+            View(name, loss_weight=0.125, cutmix=CutMix(self.partner, random_boxes(*size)))
+            for name in ("strong1", "strong2")
         ]
         perturbed = View(
             "perturbed",
             strength="weak",
-            share=0.25,
-            group="labelled",
+            loss_weight=0.25,
+            forward_group="labelled",
             perturb=channel_dropout(self.dropout),
             perturb_labelled=self.perturb_labelled,
         )
-        return Views((*strong, perturbed), labelled_share=0.5)  # release: (L_x + U_1/4 + U_2/4 + U_fp/2) / 2
+        return Views((*strong, perturbed), supervised_weight=0.5)  # release: (L_x + U_1/4 + U_2/4 + U_fp/2) / 2
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:

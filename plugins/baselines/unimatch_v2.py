@@ -36,10 +36,10 @@ class UniMatchV2:
     def make_views(self, size: tuple[int, int, int]) -> Views:
         halves = complementary_dropout(size[0]) if self.dropout else (None, None)
         views = tuple(
-            View(name, share=0.25, cutmix=CutMix(self.partner, random_boxes(*size)), perturb=half)
+            View(name, loss_weight=0.25, cutmix=CutMix(self.partner, random_boxes(*size)), perturb=half)
             for name, half in zip(("strong1", "strong2"), halves, strict=True)
         )
-        return Views(views, labelled_share=0.5)  # release: (L_x + (U_1 + U_2) / 2) / 2
+        return Views(views, supervised_weight=0.5)  # release: (L_x + (U_1 + U_2) / 2) / 2
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    NO_CLASS, CutMix, EMATeacher, Labelled, Output, Progress, Prototypes, PseudoLabel, RunInfo, Seen, Teacher, View,
-    Views, as_cells, average_, center_margin, channel_dropout, check_choice, check_range, directions, draw_anchors,
-    fewest_with_mass, hookimpl, info_nce, one_hot, process_sum, projection_head, random_boxes, to_grid,
-    warmed_decay,
+    NO_CLASS, CutMix, EMATeacher, Labelled, Output, Progress, Prototypes, PseudoLabel, RunInfo, Teacher, View,
+    ViewOutput, Views, center_margin, channel_dropout, check_choice, check_range, downsample_nearest, draw_anchors,
+    ema_update_, ema_warmup, flatten_pixels, hookimpl, info_nce, one_hot, process_sum, project, projection_head,
+    random_boxes, top_p_mask,
 )  # fmt: skip
 
 SMALLEST = 1e-30  # float32: keeps 1 / share finite
@@ -114,12 +114,12 @@ class Farcluss:
         dropout takes half of its share [ours: UniMatch's halves]."""
         share = self.unsupervised_weight * ramp(progress, self.ramp_epochs)
         mix = CutMix("next", random_boxes(*size)) if self.cutmix else None
-        strong = View("strong", share=share, group="labelled", cutmix=mix, normaliser=self.reduce)
+        strong = View("strong", loss_weight=share, forward_group="labelled", cutmix=mix, divide_by=self.reduce)
         if not self.feature_perturbation:
             return Views((strong,))
         dropout = channel_dropout(self.feature_perturbation)
-        weak = View("perturbed", "weak", share / 2, "perturbed", perturb=dropout, normaliser=self.reduce)
-        return Views((replace(strong, share=share / 2), weak))
+        weak = View("perturbed", "weak", share / 2, "perturbed", perturb=dropout, divide_by=self.reduce)
+        return Views((replace(strong, loss_weight=share / 2), weak))
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, logits: Tensor, valid: Tensor) -> PseudoLabel:
@@ -133,7 +133,7 @@ class Farcluss:
             return PseudoLabel(ids, confidence, valid)
         scores, classes = logits.float().topk(kept, dim=1)  # (B, K, H, W), largest first
         if self.label_mode == "cumulative":
-            scores = scores.masked_fill(~fewest_with_mass(probs.gather(1, classes), self.label_mass), -math.inf)
+            scores = scores.masked_fill(~top_p_mask(probs.gather(1, classes), self.label_mass), -math.inf)
         shares = (scores / self.temperature).softmax(dim=1)
         return PseudoLabel(torch.zeros_like(probs).scatter_(1, classes, shares), confidence, valid)
 
@@ -149,7 +149,7 @@ class Farcluss:
         """m = sum of the kept classes' probabilities, (B, H, W) in [0, 1]. probs: (B, C, H, W)."""
         largest = probs.topk(min(self.top_k, probs.shape[1]), dim=1).values
         if self.label_mode == "cumulative":
-            largest = largest * fewest_with_mass(largest, self.label_mass)
+            largest = largest * top_p_mask(largest, self.label_mass)
         return largest.sum(dim=1).clamp(max=1)
 
     @hookimpl
@@ -178,10 +178,10 @@ class Farcluss:
         labelled: Labelled,
         labelled_output: Output,
         teacher: Teacher,
-        weak: Output | None,
+        teacher_output: Output | None,
         label: PseudoLabel | None,
         weight: Tensor | None,
-        views: tuple[Seen, ...],
+        views: tuple[ViewOutput, ...],
         progress: Progress,
     ) -> dict[str, Tensor] | None:
         """Prototypes take in this batch's class centroids [known], then anchors are drawn to them [ours: form].
@@ -192,14 +192,14 @@ class Farcluss:
             return None
         shown = [view for view in views if view.view.perturb is None]
         grid = labelled_output.features.shape[-2:]
-        mask = to_grid(labelled.mask, *grid)
+        mask = downsample_nearest(labelled.mask, *grid)
         ids = torch.cat([mask, *(self.sure_ids(view.label, grid) for view in shown)]).flatten()
-        features = directions(self.head, [labelled_output.features, *(view.output.features for view in shown)])
+        features = project(self.head, [labelled_output.features, *(view.output.features for view in shown)])
         if self.contrast_centroids == "student":
             means, sources = features, [(view.label, view.weight) for view in shown]
         else:
-            told = [teacher(labelled.image), *([weak] if weak else [])]
-            means = directions(self.slow_head.eval(), [output.features for output in told])
+            told = [teacher(labelled.image), *([teacher_output] if teacher_output else [])]
+            means = project(self.slow_head.eval(), [output.features for output in told])
             sources = [(label, weight)] if label and weight is not None else []
         with torch.autocast(mask.device.type, enabled=False):
             self.absorb(means, mask, sources)
@@ -208,15 +208,15 @@ class Farcluss:
     def absorb(self, means: Tensor, mask: Tensor, sources: list[tuple[PseudoLabel, Tensor]]) -> None:
         """Update the prototypes: a labelled cell joins its class, an unlabelled one those of its target, times its
         pixel weight where it is valid and sure. means: (N, D); mask: (B, h, w), the cells of `means` first in line."""
-        classes, grid = len(self.prototypes.known), mask.shape[-2:]
+        classes, grid = len(self.prototypes.initialized), mask.shape[-2:]
         members = [one_hot(mask, classes)]  # (B, C, h, w) each
         for label, weight in sources:
             cells = on_grid(label, grid)
             hard = self.contrast_members == "argmax" or cells.target.dim() == 3
             target = one_hot(cells.ids, classes) if hard else cells.target
-            counts = torch.where(self.sure(cells), to_grid(weight, *grid), 0.0)
+            counts = torch.where(self.sure(cells), downsample_nearest(weight, *grid), 0.0)
             members.append(target * counts.unsqueeze(1))
-        self.prototypes.update(means, as_cells(torch.cat(members)), self.contrast_momentum)
+        self.prototypes.update(means, flatten_pixels(torch.cat(members)), self.contrast_momentum)
 
     def sure(self, label: PseudoLabel) -> Tensor:
         """What may speak for its class: valid, and at least as confident as the floor; bool of the label's size."""
@@ -229,9 +229,9 @@ class Farcluss:
 
     def contrast_loss(self, features: Tensor, ids: Tensor) -> Tensor:
         """The term between anchors drawn by class and a copy of the prototypes. features: (N, D); ids: (N,)."""
-        vectors, known = self.prototypes.vectors.clone(), self.prototypes.known.clone()
-        anchors = draw_anchors(ids, len(known), self.contrast_anchors)
-        given, mean = (features, anchors, vectors, known), self.contrast_class_mean
+        vectors, initialized = self.prototypes.vectors.clone(), self.prototypes.initialized.clone()
+        anchors = draw_anchors(ids, len(initialized), self.contrast_anchors)
+        given, mean = (features, anchors, vectors, initialized), self.contrast_class_mean
         if self.contrast == "center_margin":
             return center_margin(*given, self.center_margin, mean)
         return info_nce(*given, self.contrast_temperature, mean)
@@ -240,7 +240,7 @@ class Farcluss:
     def after_step(self, progress: Progress) -> None:
         """The projection head's running average follows as the teacher follows the student."""
         if self.contrast != "off":
-            average_(self.slow_head, self.head, warmed_decay(progress.step, self.ema_decay))
+            ema_update_(self.slow_head, self.head, ema_warmup(progress.step, self.ema_decay))
 
 
 def ramp(progress: Progress, epochs: float) -> float:
@@ -265,4 +265,4 @@ def class_mass(label: PseudoLabel, num_classes: int, soft: bool) -> Tensor:
 
 def on_grid(label: PseudoLabel, grid: torch.Size) -> PseudoLabel:
     """The label under the centre of each feature cell; grid: (h, w)."""
-    return PseudoLabel(*(to_grid(part, *grid) for part in (label.target, label.confidence, label.valid)))
+    return PseudoLabel(*(downsample_nearest(part, *grid) for part in (label.target, label.confidence, label.valid)))

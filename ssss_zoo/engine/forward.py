@@ -54,7 +54,7 @@ def forward(
             passes.setdefault(group, []).append(ForwardItem("weak", "weak", batch.unlabelled.image))
     for one in shown:
         view = one.view
-        items = passes.setdefault("labelled" if fuse else view.group, [])
+        items = passes.setdefault("labelled" if fuse else view.forward_group, [])
         items.append(ForwardItem(f"view {view.name}", one.source, one.image, view.perturb))
         if view.perturb and view.perturb_labelled:
             items.append(ForwardItem(f"labelled for {view.name}", "labelled", batch.labelled.image, view.perturb))

@@ -16,7 +16,7 @@ def weak_images(plan: Views, batch: Batch) -> dict[str, Unlabelled]:
     """The images that teachers label, by stream: `labelled`, `unlabelled`, `partner`. Of labelled images every pixel
     counts, void included."""
     weak: dict[str, Unlabelled] = {}
-    if any(view.of == "labelled" for view in plan.views):
+    if any(view.images == "labelled" for view in plan.views):
         weak["labelled"] = Unlabelled(batch.labelled.image, torch.ones_like(batch.labelled.mask, dtype=torch.bool))
     if plan.views and batch.unlabelled:
         weak["unlabelled"] = batch.unlabelled
@@ -44,7 +44,7 @@ def check_plan(plan: Views, batch: Batch, teachers: Sequence[Teacher], progress:
             "nor at the last step; give such views a share of 0 there instead of leaving them out"
         )
     gated = [view.name for view in plan.views if is_gated(view)]
-    if gated and any(teacher.source for teacher in teachers):
+    if gated and any(teacher.reads_from for teacher in teachers):
         raise UserError(
             f"view '{gated[0]}' is mixed by what the teacher says of each image, and this run's teacher says it in "
             "the student's own pass; choose hooks.make_teacher=METHOD, one whose teacher makes passes of its own"

@@ -6,7 +6,6 @@ One `PluginManager` a run. Only what is selected is imported: a broken plugin th
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.util
 import inspect
 import sys
@@ -31,7 +30,7 @@ ALWAYS = ("setup", "after_step", "after_eval")  # a plugin keeps its own state w
 HOOKS = tuple(name for name, item in vars(hookspecs).items() if hasattr(item, "ssss_zoo_spec"))
 CHOSEN = tuple(name for name in HOOKS if name not in ALWAYS)
 
-Watch = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
+Wrap = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
 
 
 def installed(kind: str) -> dict[str, EntryPoint]:
@@ -204,17 +203,17 @@ def build_method(name: str, method: type, config: Config) -> Any:
     return built
 
 
-class Speaker:
-    """What pluggy gets to see of a method: one of its hooks, wrapped by `watch` (hooks that are wrappers are not)."""
+class OneHook:
+    """What pluggy gets to see of a method: one of its hooks, wrapped by `wrap` (hooks that are wrappers are not)."""
 
-    def __init__(self, name: str, method: Any, hook: str, watch: Watch | None) -> None:
+    def __init__(self, name: str, method: Any, hook: str, wrap: Wrap | None) -> None:
         function = getattr(method, hook)
-        if watch and not getattr(function, MARK)["wrapper"]:
-            function = functools.wraps(function)(watch(name, hook, function))
+        if wrap and not getattr(function, MARK)["wrapper"]:
+            function = wrap(name, hook, function)
         setattr(self, hook, function)
 
 
-def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None = None) -> pluggy.PluginManager:
+def make_manager(config: Config, methods: Mapping[str, Any], wrap: Wrap | None = None) -> pluggy.PluginManager:
     """The run's manager: for each hook the chosen methods, leftmost asked first, the defaults last."""
     from ssss_zoo.engine import defaults
 
@@ -228,13 +227,13 @@ def make_manager(config: Config, methods: Mapping[str, Any], watch: Watch | None
         asked = list(methods) if hook in ALWAYS else named.get(hook, config.plugins.names)
         for name in reversed([*asked, "default"]):  # pluggy asks the last one registered first
             if hook in implements(type(everybody[name])):
-                register(manager, name, Speaker(name, everybody[name], hook, watch), hook)
+                register(manager, name, OneHook(name, everybody[name], hook, wrap), hook)
     return manager
 
 
-def register(manager: pluggy.PluginManager, name: str, speaker: Speaker, hook: str) -> None:
+def register(manager: pluggy.PluginManager, name: str, implementation: OneHook, hook: str) -> None:
     """Raises UserError when the method's function does not fit the hook's specification."""
-    given, asked = (inspect.signature(getattr(place, hook)).parameters for place in (hookspecs, speaker))
+    given, asked = (inspect.signature(getattr(place, hook)).parameters for place in (hookspecs, implementation))
     extra = [one.name for one in asked.values() if one.default is one.empty and one.name not in given]
     if extra:
         raise UserError(
@@ -245,7 +244,7 @@ def register(manager: pluggy.PluginManager, name: str, speaker: Speaker, hook: s
     if late:
         raise UserError(f"method '{name}': {hook} gives '{late[0]}' a default value; a hook's arguments take none")
     try:
-        manager.register(speaker, f"{name} {hook}")
+        manager.register(implementation, f"{name} {hook}")
     except pluggy.PluginValidationError as error:
         raise UserError(f"method '{name}': {' '.join(str(error).split())}") from None
 

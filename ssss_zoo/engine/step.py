@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.forward import MixedView, forward
-from ssss_zoo.engine.hooks import Relay
+from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.optimizer import backward, make_optimizer, set_learning_rate
 from ssss_zoo.engine.plan import check_plan, is_gated, needs_second, weak_images
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.toolkit.augment import Strong, random_flip
 from ssss_zoo.toolkit.contrast import one_hot
 from ssss_zoo.toolkit.losses import consistency, supervised_loss
-from ssss_zoo.toolkit.mixing import Mixing, chain, true_label
+from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
 from ssss_zoo.toolkit.teachers import Teacher
-from ssss_zoo.toolkit.types import Batch, Labelled, Output, Progress, PseudoLabel, Seen, Unlabelled, View, Views
+from ssss_zoo.toolkit.types import Batch, Labelled, Output, Progress, PseudoLabel, Unlabelled, View, ViewOutput, Views
 
 if TYPE_CHECKING:
     from ssss_zoo.models.contract import Network
@@ -55,14 +55,14 @@ class PseudoTarget:
 class Engine:
     """The training of one stage: students, each with its teacher, one optimiser, the hooks.
 
-    on_health: called at the steps that are logged with (label, weight, hidden labels or None) of the weak view.
+    on_pseudo_label: called at the steps that are logged with (label, weight, hidden labels or None) of the weak view.
     on_view: called with each view as the student saw it and its class weights (C,).
     """
 
     def __init__(
         self,
         config: Config,
-        ask: Relay,
+        hooks: HookCaller,
         students: list[Network],
         teachers: list[Teacher],
         modules: Iterable[nn.Module],
@@ -70,13 +70,19 @@ class Engine:
         device: torch.device,
         seed: int,
     ) -> None:
-        self.config, self.ask, self.device, self.num_classes, self.seed = config, ask, device, num_classes, seed
-        self.students, self.teachers = students, teachers
-        self.strong, self.supervised = Strong(config.augment), supervised_loss(config.loss)
+        self.config = config
+        self.hooks = hooks
+        self.device = device
+        self.num_classes = num_classes
+        self.seed = seed
+        self.students = students
+        self.teachers = teachers
+        self.strong = Strong(config.augment)
+        self.supervised = supervised_loss(config.loss)
         self.optimizer = make_optimizer(config, students, modules)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-        self.on_health: Callable[[PseudoLabel, Tensor, Tensor | None], None] | None = None
-        self.on_view: Callable[[Seen, Tensor], None] | None = None
+        self.on_pseudo_label: Callable[[PseudoLabel, Tensor, Tensor | None], None] | None = None
+        self.on_view: Callable[[ViewOutput, Tensor], None] | None = None
 
     # --- the step ---------------------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class Engine:
         with torch.no_grad():
             for student, teacher in zip(self.students, self.teachers, strict=True):
                 teacher.update(student, progress)
-            self.ask.ask("after_step", students=self.students, teachers=self.teachers, progress=progress)
+            self.hooks.after_step(students=self.students, teachers=self.teachers, progress=progress)
         return sums
 
     def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -110,10 +116,10 @@ class Engine:
         batch: on the device, as `receive` makes it. The students' outputs carry the graph, the teachers' do not.
         """
         # What students will look at: a plan, and the images of each view, made once, the same for all students.
-        plan = self.ask.views(size_of(batch), progress)
+        plan = self.hooks.make_views(size_of(batch), progress)
         check_plan(plan, batch, self.teachers, progress)
-        if plan.labelled_look:
-            batch = replace(batch, labelled=plan.labelled_look(batch.labelled))
+        if plan.augment_labelled:
+            batch = replace(batch, labelled=plan.augment_labelled(batch.labelled))
         weak = weak_images(plan, batch)
         views = [self.augmented(view, batch) for view in plan.views]
 
@@ -127,7 +133,9 @@ class Engine:
         outputs: list[dict[str, Output]] = []
         for student, target in zip(self.students, targets, strict=True):
             mixed = [self.mixed(view, target) for view in views]
-            weak_in = list(dict.fromkeys(teacher.group for teacher in self.teachers if teacher.source is student))
+            weak_in = list(
+                dict.fromkeys(teacher.forward_group for teacher in self.teachers if teacher.reads_from is student)
+            )
             with self.autocast():
                 outputs.append(forward(student, plan, batch, mixed, self.config.train.fuse, weak_in))
             shown.append(mixed)
@@ -155,31 +163,31 @@ class Engine:
         """The loss terms of one student by name."""
         # Labels against the output on labelled images.
         labelled = output["labelled"]
-        losses = {"supervised": plan.labelled_share * self.supervised(labelled.logits, batch.labelled.mask)}
+        losses = {"supervised": plan.supervised_weight * self.supervised(labelled.logits, batch.labelled.mask)}
 
         # Pseudo-labels, mixed as the views were, against the outputs on views.
-        seen = tuple(
+        view_outputs = tuple(
             self.pair(one, output[f"view {one.view.name}"], targets, teacher, batch, progress) for one in shown
         )
-        if seen:
-            losses["consistency"] = torch.stack([self.consistency(one, progress) for one in seen]).sum()
+        if view_outputs:
+            losses["consistency"] = torch.stack([self.consistency(one, progress) for one in view_outputs]).sum()
         target, partner = targets.get("unlabelled"), targets.get("partner")
-        if target and self.on_health:
-            self.on_health(target.label, target.weight, batch.hidden)
+        if target and self.on_pseudo_label:
+            self.on_pseudo_label(target.label, target.weight, batch.hidden)
 
         # Whatever else the methods add; their terms may call the networks again.
         with self.autocast():
-            return losses | self.ask.regularize(
+            return losses | self.hooks.regularize(
                 labelled=batch.labelled,
                 labelled_output=labelled,
                 unlabelled=batch.unlabelled,
                 partner=batch.partner,
                 teacher=teacher,
-                weak=target and target.output,
-                far=partner and partner.output,
+                teacher_output=target and target.output,
+                partner_output=partner and partner.output,
                 label=target and target.label,
                 weight=target and target.weight,
-                views=seen,
+                views=view_outputs,
                 progress=progress,
             )
 
@@ -203,19 +211,19 @@ class Engine:
     def augmented(self, view: View, batch: Batch) -> AugmentedView:
         """A view's images and its partners', strengthened as the view asks."""
         strengthen = view.strength if callable(view.strength) else self.strong if view.strength == "strong" else None
-        weak = batch.labelled if view.of == "labelled" else batch.unlabelled
+        weak = batch.labelled if view.images == "labelled" else batch.unlabelled
         assert weak is not None
         image = strengthen(weak.image) if strengthen else weak.image
         partners = {"labelled": batch.labelled.image}
         if batch.partner and needs_second([view]):
             partners["partner"] = strengthen(batch.partner.image) if strengthen else batch.partner.image
-        own = "labelled" if view.of == "labelled" else "weak"
+        own = "labelled" if view.images == "labelled" else "weak"
         return AugmentedView(view, image, partners, own if image is weak.image else f"view {view.name}")
 
     def mixed(self, one: AugmentedView, targets: Mapping[str, PseudoTarget]) -> MixedView:
         """The view's boxes laid over its images; gates ask what the teacher predicts of each image."""
         view, (images, _, height, width) = one.view, one.image.shape
-        probs = targets[view.of].output.logits.float().softmax(dim=1) if is_gated(view) else None
+        probs = targets[view.images].output.logits.float().softmax(dim=1) if is_gated(view) else None
         mixing = Mixing(view.cutmix, (images, height, width), one.image.device, probs)
         source = f"view {view.name}" if view.cutmix else one.source
         return MixedView(view, mixing(one.image, one.partners), source, mixing)
@@ -230,7 +238,7 @@ class Engine:
         second batch, and, unless it reads its labels off a student's pass, all."""
         targets = {}
         for stream, images in weak.items():
-            if teacher.source is None or stream == "partner":
+            if teacher.reads_from is None or stream == "partner":
                 with self.autocast():
                     output = teacher(images.image)
                 targets[stream] = self.target(output, images.valid, stream, progress)
@@ -252,7 +260,7 @@ class Engine:
         targets = {}
         for stream, images in weak.items():
             if stream not in known:
-                student = next(at for at, student in enumerate(self.students) if student is teacher.source)
+                student = next(at for at, student in enumerate(self.students) if student is teacher.reads_from)
                 output = outputs[student]["labelled" if stream == "labelled" else "weak"].detach()
                 targets[stream] = self.target(output, images.valid, stream, progress)
         return targets
@@ -269,8 +277,8 @@ class Engine:
         logits = output.logits.float()
         probs = logits.softmax(dim=1)
         about: dict[str, Any] = {"probs": probs, "stream": stream, "progress": progress}
-        label = self.ask.pseudo_label(logits=logits, output=output, valid=valid, **about)
-        return PseudoTarget(output, label, self.ask.pixel_weight(label=label, **about))
+        label = self.hooks.pseudo_label(logits=logits, output=output, valid=valid, **about)
+        return PseudoTarget(output, label, self.hooks.pixel_weight(label=label, **about))
 
     # --- views against their targets --------------------------------------------------------------------------------
 
@@ -283,31 +291,39 @@ class Engine:
         teacher: Teacher,
         batch: Batch,
         progress: Progress,
-    ) -> Seen:
+    ) -> ViewOutput:
         """A view's output beside its target, which is mixed by the view's boxes as its image was."""
-        view, mixing, own = one.view, one.mixing, targets[one.view.of]
+        view, mixing, own = one.view, one.mixing, targets[one.view.images]
         others = {"partner": targets["partner"]} if "partner" in targets else {}
         if any(cutmix.partner == "labelled" for cutmix in chain(view.cutmix)):
             others["labelled"] = ground_truth_target(batch.labelled, own)
         label = mixing.label(own.label, {name: target.label for name, target in others.items()})
         weight = mixing(own.weight, {name: target.weight for name, target in others.items()})
-        seen = Seen(view, one.image, output, label, weight, mixing.box, mixing)
+        view_output = ViewOutput(view, one.image, output, label, weight, mixing.box, mixing)
         with self.autocast():  # a closer look may call the networks again
-            seen = self.ask.refine(
-                seen=seen, labelled=batch.labelled, weak=own.output, teacher=teacher, progress=progress
+            view_output = self.hooks.refine(
+                view_output=view_output,
+                labelled=batch.labelled,
+                teacher_output=own.output,
+                teacher=teacher,
+                progress=progress,
             )
-        return seen if view.pool == "pixel" else replace(seen, weight=seen.weight.mean().expand_as(seen.weight))
+        return (
+            view_output
+            if view.weight_pooling == "pixel"
+            else replace(view_output, weight=view_output.weight.mean().expand_as(view_output.weight))
+        )
 
-    def consistency(self, seen: Seen, progress: Progress) -> Tensor:
+    def consistency(self, view_output: ViewOutput, progress: Progress) -> Tensor:
         """The loss of a view against its target, times its share."""
-        rebalance = self.ask.class_weight(
-            label=seen.label, weight=seen.weight, num_classes=self.num_classes, progress=progress
+        rebalance = self.hooks.class_weight(
+            label=view_output.label, weight=view_output.weight, num_classes=self.num_classes, progress=progress
         )
         if self.on_view:
-            self.on_view(seen, rebalance)
-        view, per_class = seen.view, self.config.loss.class_weight == "per_class"
-        given = (seen.output.logits, seen.label, seen.weight, rebalance)
-        return view.share * consistency(*given, view.normaliser, per_class, view.loss)
+            self.on_view(view_output, rebalance)
+        view, per_class = view_output.view, self.config.loss.class_weight == "per_class"
+        given = (view_output.output.logits, view_output.label, view_output.weight, rebalance)
+        return view.loss_weight * consistency(*given, view.divide_by, per_class, view.loss)
 
     # --- for others -------------------------------------------------------------------------------------------------
 
@@ -315,7 +331,7 @@ class Engine:
         """The images of a step before boxes, by view; drawn again from the step's own seed."""
         seed_draws(self.seed, progress.step, 0)
         batch = self.receive(raw)
-        plan = self.ask.views(size_of(batch), progress)
+        plan = self.hooks.make_views(size_of(batch), progress)
         weak = {"weak": batch.unlabelled.image} if batch.unlabelled else {}
         return {"labelled": batch.labelled.image} | weak | {v.name: self.augmented(v, batch).image for v in plan.views}
 
@@ -349,7 +365,7 @@ def size_of(batch: Batch) -> tuple[int, int, int]:
 
 def ground_truth_target(labelled: Labelled, like: PseudoTarget) -> PseudoTarget:
     """The labelled images' own masks as a target whose pixels all count, in the form of `like`."""
-    label = true_label(labelled)
+    label = ground_truth_label(labelled)
     if like.label.target.dim() == 4:
         label = replace(label, target=one_hot(label.target, like.label.target.shape[1]))
     return PseudoTarget(like.output, label, torch.ones_like(like.weight))

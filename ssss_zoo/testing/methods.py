@@ -167,7 +167,7 @@ class MethodContract:
     def test_nothing_to_learn_from_gives_zero_and_not_nan(self, make: Make) -> None:
         """All labelled pixels void, all unlabelled ones padding."""
         made, counts = make(LONG), []
-        made.engine.on_health = lambda label, weight, hidden: counts.append(bool(label.valid.any()))
+        made.engine.on_pseudo_label = lambda label, weight, hidden: counts.append(bool(label.valid.any()))
         batch = next(made.feed)
         void = Labelled(batch.labelled.image, torch.full_like(batch.labelled.mask, IGNORE))
         blank, far = (u and Unlabelled(u.image, torch.zeros_like(u.valid)) for u in (batch.unlabelled, batch.partner))
@@ -280,7 +280,7 @@ class MethodContract:
     def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: Make) -> None:
         """Asked on any machine, of the first steps and of the last."""
         made = make(LONG, "diagnose=true")
-        made.engine.ask.watching, made.engine.on_health = False, made.training.health
+        made.engine.hooks.checked, made.engine.on_pseudo_label = False, made.training.health
         for step in (0, 28):
             batch = next(made.feed)
             with Waits([*on_the_device(made), *moved(batch)]) as waits:
@@ -290,10 +290,10 @@ class MethodContract:
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_no_step_waits_for_the_device(self, make: Make) -> None:
         made = make(LONG, "train.device=cuda", "diagnose=true")
-        feed, made.engine.on_health = made.feed, made.training.health
+        feed, made.engine.on_pseudo_label = made.feed, made.training.health
         for step in range(3):
             made.engine.step(feed, made.training.progress(step))
-        made.engine.ask.watching = False
+        made.engine.hooks.checked = False
         torch.cuda.set_sync_debug_mode("error")
         try:
             for step in (3, 28):

@@ -24,25 +24,25 @@ def projection_head(width: int, dim: int) -> nn.Sequential:
     )
 
 
-def unit(features: Tensor) -> Tensor:
+def l2_normalize(features: Tensor) -> Tensor:
     """Features of any float type scaled to length 1 over dimension 1, in float32; a zero vector stays zero."""
     return F.normalize(features.float(), dim=1, eps=1e-6)
 
 
-def as_cells(maps: Tensor) -> Tensor:
+def flatten_pixels(maps: Tensor) -> Tensor:
     """(B, D, h, w) to (B * h * w, D), one row a cell."""
     return maps.movedim(1, -1).flatten(0, 2)
 
 
-def directions(head: nn.Module, maps: list[Tensor]) -> Tensor:
+def project(head: nn.Module, maps: list[Tensor]) -> Tensor:
     """Feature maps (B, D', h, w) of several passes, projected by `head` in one go to length 1 in float32, autocast off:
     (N, D), one row a cell in the order of the passes."""
     joined = torch.cat(maps).float()
     with torch.autocast(joined.device.type, enabled=False):
-        return as_cells(unit(head(joined)))
+        return flatten_pixels(l2_normalize(head(joined)))
 
 
-def to_grid(pixels: Tensor, height: int, width: int) -> Tensor:
+def downsample_nearest(pixels: Tensor, height: int, width: int) -> Tensor:
     """The pixel under the centre of each cell: (..., H, W) of any type to (..., height, width)."""
     rows = (2 * torch.arange(height, device=pixels.device) + 1) * pixels.shape[-2] // (2 * height)
     columns = (2 * torch.arange(width, device=pixels.device) + 1) * pixels.shape[-1] // (2 * width)
@@ -62,19 +62,20 @@ def process_sum(tensor: Tensor) -> Tensor:
 
 
 class Prototypes(nn.Module):
-    """One running direction a class. vectors: (C, D), length 1 where `known` (C,) bool, zero elsewhere."""
+    """One running direction a class. vectors: (C, D), length 1 where `initialized` (C,) bool, zero elsewhere."""
 
     vectors: Tensor
-    known: Tensor
+    initialized: Tensor
 
     def __init__(self, num_classes: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("vectors", torch.zeros(num_classes, dim))
-        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("initialized", torch.zeros(num_classes, dtype=torch.bool))
 
     @torch.no_grad()
     def update(self, features: Tensor, membership: Tensor, momentum: float) -> None:
-        """Move each class towards the mean of its features, in place: read `vectors` and `known` as a copy for a loss.
+        """Move each class towards the mean of its features, in place. A loss reads copies of `vectors` and
+        `initialized`.
 
         features: (N, D); membership: (N, C), >= 0, how much a cell belongs to a class. With the mean c over all
         processes, mu <- normalise(momentum * mu + (1 - momentum) * c), or normalise(c) the first time; a class
@@ -84,9 +85,9 @@ class Prototypes(nn.Module):
         sums = process_sum(membership.float().T @ features.float())  # (C, D)
         present = mass > 0
         mean = sums / mass.where(present, torch.ones_like(mass)).unsqueeze(1)
-        moved = torch.where(self.known.unsqueeze(1), momentum * self.vectors + (1 - momentum) * mean, mean)
-        self.vectors.copy_(torch.where(present.unsqueeze(1), unit(moved), self.vectors))
-        self.known.logical_or_(present)
+        moved = torch.where(self.initialized.unsqueeze(1), momentum * self.vectors + (1 - momentum) * mean, mean)
+        self.vectors.copy_(torch.where(present.unsqueeze(1), l2_normalize(moved), self.vectors))
+        self.initialized.logical_or_(present)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,29 +130,29 @@ def draw_members(members: Tensor, per_class: int) -> Anchors:
 
 class ClassBank(nn.Module):
     """The latest vectors of each class, first in, first out. vectors: (C, M, D); filled: (C,) how many there are;
-    place: (C,) where the next one goes."""
+    pointer: Tensor where the next one goes."""
 
     vectors: Tensor
     filled: Tensor
-    place: Tensor
+    pointer: Tensor
 
     def __init__(self, num_classes: int, capacity: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("vectors", torch.zeros(num_classes, capacity, dim))
         self.register_buffer("filled", torch.zeros(num_classes, dtype=torch.int64))
-        self.register_buffer("place", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
 
     @torch.no_grad()
     def push(self, vectors: Tensor, valid: Tensor) -> None:
         """Add vectors (C, A, D), those of each class where `valid` (C, A) bool is True, which must come first in its
         row. In place: read `vectors` as a copy for a loss. A class without any keeps its bits; A at most M."""
         classes, capacity, _ = self.vectors.shape
-        slots = (self.place.unsqueeze(1) + torch.arange(valid.shape[1], device=valid.device)) % capacity
+        slots = (self.pointer.unsqueeze(1) + torch.arange(valid.shape[1], device=valid.device)) % capacity
         rows = torch.arange(classes, device=valid.device).unsqueeze(1)
         old = self.vectors[rows, slots]
         self.vectors[rows, slots] = torch.where(valid.unsqueeze(2), vectors.to(old.dtype), old)
         number = valid.sum(dim=1)
-        self.place.copy_((self.place + number) % capacity)
+        self.pointer.copy_((self.pointer + number) % capacity)
         self.filled.copy_((self.filled + number).clamp(max=capacity))
 
     def sample(self, classes: Tensor, number: int) -> Tensor:
@@ -161,14 +162,14 @@ class ClassBank(nn.Module):
         draw = torch.rand(len(classes), number, generator=device_generator(where), device=where)
         return self.vectors[classes.unsqueeze(1), (draw * self.filled[classes].unsqueeze(1)).long()]
 
-    def there(self) -> Tensor:
+    def valid(self) -> Tensor:
         """(C, M) bool: the slots that hold a vector."""
         return torch.arange(self.vectors.shape[1], device=self.filled.device) < self.filled.unsqueeze(1)
 
 
-def usable(anchors: Anchors, known: Tensor) -> Tensor:
+def usable_anchors(anchors: Anchors, initialized: Tensor) -> Tensor:
     """(C, A) bool: drawn, with a prototype to go to and at least one other to stay away from."""
-    return anchors.drawn & known.unsqueeze(1) & (known.sum() >= 2)
+    return anchors.drawn & initialized.unsqueeze(1) & (initialized.sum() >= 2)
 
 
 def anchor_mean(values: Tensor, counted: Tensor, class_mean: bool) -> Tensor:
@@ -181,31 +182,37 @@ def anchor_mean(values: Tensor, counted: Tensor, class_mean: bool) -> Tensor:
 
 
 def info_nce(
-    features: Tensor, anchors: Anchors, vectors: Tensor, known: Tensor, temperature: float, class_mean: bool = True
+    features: Tensor,
+    anchors: Anchors,
+    vectors: Tensor,
+    initialized: Tensor,
+    temperature: float,
+    class_mean: bool = True,
 ) -> Tensor:
-    """InfoNCE over prototypes: -log softmax_k(f . mu_k / temperature) at the anchor's own class, over known classes.
+    """InfoNCE over prototypes: -log softmax_k(f . mu_k / temperature) at the anchor's own class, over classes with a
+    prototype.
 
-    features: (N, D) float32 of length 1; vectors (C, D), known (C,): copies of what `Prototypes` holds. A scalar
-    between 0 and log(1 + (M - 1) exp(2 / temperature)) with M known prototypes; 0 with M < 2 or without anchors.
+    features: (N, D) float32 of length 1; vectors (C, D), initialized (C,): copies of what `Prototypes` holds. A scalar
+    between 0 and log(1 + (M - 1) exp(2 / temperature)) with M prototypes; 0 with M < 2 or without anchors.
     Van den Oord et al. (2018) with class means as keys, as in U2PL and ReCo.
     """
     similarity = features[anchors.cells] @ vectors.T / temperature  # (C, A, C)
-    log_share = torch.where(known, similarity, NEVER).log_softmax(dim=-1)
+    log_share = torch.where(initialized, similarity, NEVER).log_softmax(dim=-1)
     own = log_share.diagonal(dim1=0, dim2=2).T  # (C, A)
-    return anchor_mean(-own, usable(anchors, known), class_mean)
+    return anchor_mean(-own, usable_anchors(anchors, initialized), class_mean)
 
 
 def center_margin(
-    features: Tensor, anchors: Anchors, vectors: Tensor, known: Tensor, margin: float, class_mean: bool = True
+    features: Tensor, anchors: Anchors, vectors: Tensor, initialized: Tensor, margin: float, class_mean: bool = True
 ) -> Tensor:
     """Pull to the own prototype and push batch centroids apart: mean(1 - f . mu_c) + mean over pairs of classes
     c != k of max(0, m_c . m_k - margin), where m is the normalised mean of a class's anchors, with gradient.
 
     Arguments as in `info_nce`; margin: in [-1, 1]. A scalar >= 0; 0 under the same conditions.
     """
-    picked, counted = features[anchors.cells], usable(anchors, known)  # (C, A, D)
+    picked, counted = features[anchors.cells], usable_anchors(anchors, initialized)  # (C, A, D)
     pull = anchor_mean(1 - (picked * vectors.unsqueeze(1)).sum(dim=-1), counted, class_mean)
-    centroid = unit((picked * counted.unsqueeze(-1)).sum(dim=1))  # (C, D)
+    centroid = l2_normalize((picked * counted.unsqueeze(-1)).sum(dim=1))  # (C, D)
     present = counted.any(dim=1)
     pairs = (present.unsqueeze(0) & present.unsqueeze(1)).fill_diagonal_(False)
     overlap = torch.where(pairs, (centroid @ centroid.T - margin).relu(), 0.0)

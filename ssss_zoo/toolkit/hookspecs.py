@@ -2,7 +2,7 @@
 
 Asked once: `make_students`, `setup`, `plan_stages`, `make_teacher`. Asked at each step, in this order: `make_views`,
 `pseudo_label`, `pixel_weight`, `refine`, `class_weight`, `regularize`, `after_step`. After an evaluation: `after_eval`.
-An implementation names only the arguments it needs; none may have a default value. Shapes as in `records`.
+An implementation names only the arguments it needs; none may have a default value. Shapes as in `types`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ssss_zoo.toolkit.types import (
     Progress,
     PseudoLabel,
     RunInfo,
-    Seen,
     Stage,
     StageResult,
     Unlabelled,
+    ViewOutput,
     Views,
 )
 
@@ -102,13 +102,15 @@ def pixel_weight(probs: Tensor, label: PseudoLabel, stream: str, progress: Progr
 
 
 @hookspec(firstresult=True)
-def refine(seen: Seen, labelled: Labelled, weak: Output, teacher: Teacher, progress: Progress) -> Seen | None:
+def refine(
+    view_output: ViewOutput, labelled: Labelled, teacher_output: Output, teacher: Teacher, progress: Progress
+) -> ViewOutput | None:
     """A last word on a view once its boxes are laid and the student has seen it: other labels or weights than the weak
     view's, because of what lies where or of what the view looks like. The first answer counts.
 
-    seen: see `Seen`, with label and weight mixed; weak: the teacher's output on the weak views; teacher: may be called
-    on the view. Asked for each view, without gradient. Returns `seen` with label, weight or notes replaced.
-    Silence means that it stays as it is.
+    view_output: its label and weight are mixed as the view is; teacher_output: the teacher's output on the weak views;
+    teacher: may be called on the view. Asked for each view, without gradient. Returns `view_output` with label, weight
+    or notes replaced. Silence means that it stays as it is.
     """
 
 
@@ -130,19 +132,20 @@ def regularize(
     unlabelled: Unlabelled | None,
     partner: Unlabelled | None,
     teacher: Teacher,
-    weak: Output | None,
-    far: Output | None,
+    teacher_output: Output | None,
+    partner_output: Output | None,
     label: PseudoLabel | None,
     weight: Tensor | None,
-    views: tuple[Seen, ...],
+    views: tuple[ViewOutput, ...],
     progress: Progress,
 ) -> dict[str, Tensor] | None:
     """Feature regularization: further loss terms. Every plugin is asked; all terms are summed.
 
     labelled_output: the student's output on the labelled images, with gradient; unlabelled, partner: weak views of the
-    batch and of the second batch that CutMix may use; weak, far: the teacher's outputs on them, without gradient;
-    label, weight: of the weak views; views: what the student saw, outputs with gradient; teacher: may be called on more
-    images. Without views (`make_views`) weak, label and weight are None, without a second batch partner and far are.
+    batch and of the second batch that CutMix may use; teacher_output, partner_output: the teacher's outputs on them,
+    without gradient; label, weight: of the weak views; views: what the student saw, outputs with gradient; teacher: may
+    be called on more images. Without views (`make_views`) teacher_output, label and weight are None; without a second
+    batch partner and partner_output are.
     Returns scalar losses by the name they are logged under, each already times its own factor. A term with nothing to
     work on returns a zero that is connected to the graph. Read a memory as a copy before you write to it: writing in
     place into what a loss has read breaks backward. Silence means no further term.

@@ -74,23 +74,23 @@ def pixel_loss(logits: Tensor, label: PseudoLabel, class_weight: Tensor, per_cla
     log_q = logits.float().log_softmax(dim=1)
     if per_class:
         return -(label.target * class_weight.view(1, -1, 1, 1) * log_q).sum(dim=1)
-    return -expected_weight(label, class_weight) * (label.target * log_q).sum(dim=1)
+    return -expected_class_weight(label, class_weight) * (label.target * log_q).sum(dim=1)
 
 
-def divisor(normaliser: str, valid: Tensor, weight: Tensor) -> Tensor:
-    """What a summed consistency loss is divided by; see `View.normaliser`. valid, weight: (B, H, W)."""
-    if normaliser == "valid":
+def divisor(divide_by: str, valid: Tensor, weight: Tensor) -> Tensor:
+    """What a summed consistency loss is divided by; see `View.divide_by`. valid, weight: (B, H, W)."""
+    if divide_by == "valid":
         return valid.sum().clamp(min=1)
-    if normaliser == "kept":
+    if divide_by == "kept":
         return (valid & (weight > 0)).sum().clamp(min=1)
-    if normaliser == "weight":
+    if divide_by == "weight":
         return (weight * valid).sum().clamp(min=1e-6)
-    if normaliser == "all":
+    if divide_by == "all":
         return torch.full((), float(valid.numel()), device=valid.device)
-    if normaliser == "kept_share":
+    if divide_by == "kept_share":
         kept = (valid & (weight > 0)).sum().clamp(min=1)
         return kept.square() / valid.numel()
-    raise ValueError(f"View.normaliser must be valid, kept, weight, all or kept_share; got {normaliser!r}")
+    raise ValueError(f"View.divide_by must be valid, kept, weight, all or kept_share; got {divide_by!r}")
 
 
 def consistency(
@@ -98,7 +98,7 @@ def consistency(
     label: PseudoLabel,
     weight: Tensor,
     class_weight: Tensor,
-    normaliser: str,
+    divide_by: str,
     per_class: bool = False,
     own_loss: PixelLoss | None = None,
 ) -> Tensor:
@@ -113,18 +113,18 @@ def consistency(
     if own_loss is None:
         loss = pixel_loss(logits, label, class_weight, per_class)
     else:
-        loss = own_loss(logits, label) * expected_weight(label, class_weight)
-    return (loss * weight).sum() / divisor(normaliser, label.valid, weight)
+        loss = own_loss(logits, label) * expected_class_weight(label, class_weight)
+    return (loss * weight).sum() / divisor(divide_by, label.valid, weight)
 
 
-def expected_weight(label: PseudoLabel, class_weight: Tensor) -> Tensor:
+def expected_class_weight(label: PseudoLabel, class_weight: Tensor) -> Tensor:
     """The class weight of each pixel, (B, H, W): its class's, or the expectation under its distribution."""
     if label.target.dim() == 3:
         return class_weight[label.target]
     return (label.target * class_weight.view(1, -1, 1, 1)).sum(dim=1)
 
 
-def fewest_with_mass(largest: Tensor, mass: float) -> Tensor:
+def top_p_mask(largest: Tensor, mass: float) -> Tensor:
     """Which of the probabilities (B, K, H, W), largest first, it takes to reach `mass`; always the first. Bool."""
     taken = largest.cumsum(dim=1) - largest < mass
     taken[:, 0] = True

@@ -63,7 +63,7 @@ def partner_rows(cutmix: CutMix, images: int) -> Tensor:
     return {"next": order.roll(-1), "reverse": order.flip(0)}.get(cutmix.partner, order)
 
 
-def true_label(labelled: Labelled) -> PseudoLabel:
+def ground_truth_label(labelled: Labelled) -> PseudoLabel:
     """The labelled images' own masks as ids of confidence 1, for views that show their pixels; void is not valid, 0."""
     valid = labelled.mask != IGNORE
     return PseudoLabel(labelled.mask.masked_fill(~valid, 0), valid.float(), valid)

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 class Teacher(Protocol):
     """Labels weak views without gradient.
 
-    source: the student off whose own training pass its predictions are read (in train mode, sharing that pass's
+    reads_from: the student off whose own training pass its predictions are read (in train mode, sharing that pass's
         BatchNorm statistics); None when it makes passes of its own.
-    group: with a source, the pass that the weak views are put into.
+    forward_group: with `reads_from`, the pass that the weak views are put into.
     network: its own weights, to save, evaluate and export; None when it has none.
-    reported: whether those weights, rather than the student's, stand for the run.
+    is_result: whether those weights, rather than the student's, stand for the run.
     """
 
-    source: nn.Module | None
-    group: str
+    reads_from: nn.Module | None
+    forward_group: str
     network: nn.Module | None
-    reported: bool
+    is_result: bool
 
     def __call__(self, image: Tensor) -> Output: ...
 
@@ -50,34 +50,34 @@ def predict(network: nn.Module, image: Tensor, train_mode: bool) -> Output:
         network.train(not train_mode)
 
 
-class Labeller:
+class BaseTeacher:
     """What most teachers have in common: no weights of their own, passes of their own, nothing to update."""
 
-    source: nn.Module | None = None
-    group: str = "labelled"
+    reads_from: nn.Module | None = None
+    forward_group: str = "labelled"
     network: nn.Module | None = None
-    reported: bool = True
+    is_result: bool = True
 
     def update(self, student: nn.Module, progress: Progress) -> None:
         pass
 
 
-class SelfTeacher(Labeller):
+class SelfTeacher(BaseTeacher):
     """The student labels for itself.
 
-    joins=True: from the pass that it shares with the labelled images, in train mode (FixMatch and UniMatch as
+    shares_pass=True: from the pass that it shares with the labelled images, in train mode (FixMatch and UniMatch as
     released, for the batch itself; CutMix partners from a second batch are labelled in evaluation mode).
-    joins=False: by a pass of its own in evaluation mode.
+    shares_pass=False: by a pass of its own in evaluation mode.
     """
 
-    def __init__(self, student: nn.Module, joins: bool = False) -> None:
-        self.student, self.source = student, student if joins else None
+    def __init__(self, student: nn.Module, shares_pass: bool = False) -> None:
+        self.student, self.reads_from = student, student if shares_pass else None
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.student, image, train_mode=False)
 
 
-def average_(slow: nn.Module, fast: nn.Module, decay: float, buffers: bool = True) -> None:
+def ema_update_(slow: nn.Module, fast: nn.Module, decay: float, buffers: bool = True) -> None:
     """slow <- decay * slow + (1 - decay) * fast, in place, over parameters and floating buffers (BatchNorm statistics);
     integer buffers are copied. buffers=False: over parameters only, all buffers stay as they are. One fused call for
     all tensors of a device and type."""
@@ -94,19 +94,19 @@ def average_(slow: nn.Module, fast: nn.Module, decay: float, buffers: bool = Tru
                 a.copy_(b)
 
 
-def warmed_decay(step: int, decay: float) -> float:
+def ema_warmup(step: int, decay: float) -> float:
     """min(1 - 1/(t + 1), decay): the first update (t = 0) copies, later ones average ever more (Mean Teacher's
     released code and all that followed; methods-wide convention of AugSeg, U2PL, UniMatch V2)."""
     return min(1 - 1 / (step + 1), decay)
 
 
-class EMATeacher(Labeller):
+class EMATeacher(BaseTeacher):
     """The running average of the student's weights and BatchNorm statistics (Tarvainen and Valpola, 2017).
 
-    decay: in [0, 1], warmed up (see `warmed_decay`), or a function of the progress that gives it as it is. train_mode:
+    decay: in [0, 1], warmed up (see `ema_warmup`), or a function of the progress that gives it as it is. train_mode:
     label in train mode, with the batch's own BatchNorm statistics (the default, evaluation mode, uses the averaged
     ones). buffers: average BatchNorm's statistics too; else the teacher keeps those of its own passes, which only train
-    mode moves. reported: see `Teacher`.
+    mode moves. is_result: see `Teacher`.
     """
 
     def __init__(
@@ -115,30 +115,30 @@ class EMATeacher(Labeller):
         decay: float | Callable[[Progress], float],
         train_mode: bool = False,
         buffers: bool = True,
-        reported: bool = True,
+        is_result: bool = True,
     ) -> None:
         self.network: nn.Module = copy.deepcopy(student).requires_grad_(False).eval()
         self.decay: Callable[[Progress], float] = (
-            decay if callable(decay) else lambda progress: warmed_decay(progress.step, decay)
+            decay if callable(decay) else lambda progress: ema_warmup(progress.step, decay)
         )
-        self.train_mode, self.buffers, self.reported = train_mode, buffers, reported
+        self.train_mode, self.buffers, self.is_result = train_mode, buffers, is_result
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.network, image, self.train_mode)
 
     def update(self, student: nn.Module, progress: Progress) -> None:
-        average_(self.network, student, self.decay(progress), self.buffers)
+        ema_update_(self.network, student, self.decay(progress), self.buffers)
 
 
-class PeerTeacher(Labeller):
+class PeerTeacher(BaseTeacher):
     """Another student of the run labels (CPS, Chen et al., 2021): in train mode, with the batch's own statistics.
 
-    joins: its labels are read off the training pass in which it sees the weak views itself, named `group`; else it
-    makes passes of its own, without gradient.
+    shares_pass: its labels are read off the training pass in which it sees the weak views itself, `forward_group`; else
+    it makes passes of its own, without gradient.
     """
 
-    def __init__(self, peer: nn.Module, joins: bool = False, group: str = "labelled") -> None:
-        self.peer, self.source, self.group = peer, peer if joins else None, group
+    def __init__(self, peer: nn.Module, shares_pass: bool = False, forward_group: str = "labelled") -> None:
+        self.peer, self.reads_from, self.forward_group = peer, peer if shares_pass else None, forward_group
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.peer, image, train_mode=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 IGNORE = 255  # a mask's value for void, and for the padding of a labelled crop
 
 Perturbation = Callable[[list[Tensor]], list[Tensor]]
-Look = Callable[[Tensor], Tensor]  # weak images (B, channels, H, W) in [0, 1] to the same, changed
+Augmentation = Callable[[Tensor], Tensor]  # weak images (B, channels, H, W) in [0, 1] to the same, changed
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,31 +125,32 @@ class View:
 
     strength: `strong` (the run's photometric augmentation on top of the weak view), `weak` (the weak view itself), or a
         function that makes the view's images from the weak ones.
-    share: weight of this view's loss in the total.
-    group: the forward pass it goes into. `labelled` is the pass of the labelled images; views of one group share
-        a pass, and so BatchNorm statistics.
+    loss_weight: weight of this view's loss in the total.
+    forward_group: the forward pass it goes into. `labelled` is the pass of the labelled images; views of one group
+        share a pass, and so BatchNorm statistics.
     cutmix: boxes of a partner, or None.
     perturb: changes the encoder's features on their way to the decoder (list of maps in, the same list out).
     perturb_labelled: also decode a perturbed copy of the labelled images, thrown away after BatchNorm saw it.
-    normaliser: what the summed loss is divided by: `valid` (pixels that are not padding), `kept` (pixels with a
+    divide_by: what the summed loss is divided by: `valid` (pixels that are not padding), `kept` (pixels with a
         weight above 0), `weight` (sum of the weights), `all` (every pixel), `kept_share` (kept^2 / all: the mean over
         kept pixels times the inverse of their share, U2PL). Never less than 1 (weight: 1e-6).
-    pool: what one weight is for: a `pixel`, or, as the mean of the view's weights, the whole `batch` (CutMix-Seg).
+    weight_pooling: what one weight is for: a `pixel`, or, as the mean of the view's weights, the whole `batch`
+        (CutMix-Seg).
     loss: (B, H, W) from logits and label; None: cross-entropy.
-    of: the images it shows, `unlabelled` or `labelled` (consistency on labelled images; their masks are not used).
+    images: the images it shows, `unlabelled` or `labelled` (consistency on labelled images; their masks are not used).
     """
 
     name: str
-    strength: str | Look = "strong"
-    share: float = 1.0
-    group: str = "strong"
+    strength: str | Augmentation = "strong"
+    loss_weight: float = 1.0
+    forward_group: str = "strong"
     cutmix: CutMix | None = None
     perturb: Perturbation | None = None
     perturb_labelled: bool = False
-    normaliser: str = "valid"
-    pool: str = "pixel"
+    divide_by: str = "valid"
+    weight_pooling: str = "pixel"
     loss: PixelLoss | None = None
-    of: str = "unlabelled"
+    images: str = "unlabelled"
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,14 +158,14 @@ class Views:
     """All that the student looks at in one step: the views, and the share of the labelled loss.
     No views at all means that the method learns from labels alone: no unlabelled image is read.
 
-    labelled_look: changes the labelled images and masks before anybody sees them.
+    augment_labelled: changes the labelled images and masks before anybody sees them.
     labelled_last: the pass of the labelled images comes after the others, so that BatchNorm's running statistics end
         with it (CPS with CutMix).
     """
 
     views: tuple[View, ...] = ()
-    labelled_share: float = 1.0
-    labelled_look: Callable[[Labelled], Labelled] | None = None
+    supervised_weight: float = 1.0
+    augment_labelled: Callable[[Labelled], Labelled] | None = None
     labelled_last: bool = False
 
 
@@ -177,7 +178,7 @@ class Mix(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ViewOutput:
     """A view after the student's pass: its image as shown (boxes mixed in), the student's output with gradient, and the
     target and pixel weight (B, H, W) mixed by the same boxes.
 
@@ -248,7 +249,7 @@ class RunInfo:
     unlabelled: Sequence[Sample]
     read: Callable[[Sample], Any]
     supervised: Callable[[Tensor, Tensor], Tensor]
-    strong: Look
+    strong: Augmentation
 
     @property
     def num_classes(self) -> int:

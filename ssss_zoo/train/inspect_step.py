@@ -22,7 +22,7 @@ from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.evaluation.figures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
 from ssss_zoo.record_files import TrainingState
 from ssss_zoo.text import brief
-from ssss_zoo.toolkit.types import Batch, PseudoLabel, Seen, Stage
+from ssss_zoo.toolkit.types import Batch, PseudoLabel, Stage, ViewOutput
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.reevaluate import find_checkpoint, run_config
 from ssss_zoo.train.run import make_job, make_training
@@ -43,7 +43,7 @@ class Look:
     batch: Batch
     losses: dict[str, float] = field(default_factory=dict)
     weak: list[tuple[PseudoLabel, Tensor]] = field(default_factory=list)
-    views: list[tuple[Seen, Tensor]] = field(default_factory=list)
+    views: list[tuple[ViewOutput, Tensor]] = field(default_factory=list)
 
 
 def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
@@ -91,7 +91,7 @@ def look_at(training: Training, raw: Batch, step: int) -> Look:
     engine = training.engine
     seed_draws(engine.seed, step, 0)
     look = Look(engine.receive(raw))
-    engine.on_health = lambda label, weight, hidden: look.weak.append((label, weight))
+    engine.on_pseudo_label = lambda label, weight, hidden: look.weak.append((label, weight))
     engine.on_view = lambda seen, weights: look.views.append((seen, weights))
     losses = engine.losses(look.batch, training.progress(step))
     look.losses = {name: loss.item() for name, loss in losses.items()}
@@ -172,7 +172,7 @@ def facts(look: Look, training: Training, step: int) -> Image.Image:
     """Losses, who answered, how much counts, as text; then the class weights of each view that has any."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in look.losses.items())
     lines = [f"step {step + 1} of {training.steps}, losses: {losses}"]
-    lines += spoken(training.job.relay.hook)
+    lines += spoken(training.job.hooks.manager_hooks)
     lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
     text = Image.new("RGB", (900, LINE * len(lines) + 2 * GAP), "white")
     for number, line in enumerate(lines):

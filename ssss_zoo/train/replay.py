@@ -45,7 +45,7 @@ def replay(file: Path, words: Sequence[str]) -> list[str]:
     _, training = reached(make_job(config, methods, dataset, RunFolder(place.parents[1]), state))
     training.restore_folder(place, state)
     training.feed = training.open_feed(record["step"])
-    training.engine.ask.watching = config.trace
+    training.engine.hooks.checked = config.trace
     images = training.images(record["step"])
     if images != record["images"]:
         raise UserError(f"{file}: the step showed other images than these data give now; the run's data have changed")

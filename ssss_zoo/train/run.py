@@ -17,7 +17,7 @@ from ssss_zoo.atomic_write import write_json
 from ssss_zoo.config.schema import Config, check_budget, oddities, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN
-from ssss_zoo.engine.hooks import Relay
+from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.registry import build_methods, load, make_manager, spoken, stands_in
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
@@ -87,10 +87,10 @@ def make_job(
     """Networks, hooks and the methods' own state, ready for the first step; nothing is written. Raises UserError for
     what keeps them from it."""
     model_class = load("models", config.model.name, f"model={config.model.name}")
-    relay = Relay(trace=log.info if config.trace else None)
-    relay.connect(make_manager(config, methods, relay.watch).hook)
+    hooks = HookCaller(trace=log.info if config.trace else None)
+    hooks.connect(make_manager(config, methods, hooks.wrap).hook)
     device = choose_device(config)
-    job = Job(config, dataset, model_class, relay, device, folder, screen or Screen(), state)
+    job = Job(config, dataset, model_class, hooks, device, folder, screen or Screen(), state)
     tell_of_what_is_not_kept(methods, job)
     return job
 
@@ -146,7 +146,7 @@ def all_stages(job: Job) -> Training:
 def reached(job: Job) -> tuple[Generator[Stage, StageResult, None], Training]:
     """The methods' plan, and the training of the stage that the run's state stands in, not begun; what earlier stages
     came to is read back."""
-    plan = job.relay.ask("plan_stages", info=job.info)
+    plan = job.hooks.call("plan_stages", info=job.info)
     training = make_training(job, a_stage(next(plan, None)), 0, 0)
     for index in range((job.state or {}).get("stage", 0)):
         result = training.read_result(job.folder.stage(index))
@@ -165,13 +165,13 @@ def make_training(job: Job, stage: Stage, index: int, offset: int) -> Training:
     if index > 0 and stage.restart:
         for student, fresh in zip(job.students, job.make_students(), strict=True):
             student.load_state_dict(fresh.state_dict())
-    teachers = [job.relay.ask("make_teacher", students=job.students, index=i) for i in range(len(job.students))]
+    teachers = [job.hooks.call("make_teacher", students=job.students, index=i) for i in range(len(job.students))]
     for teacher in teachers:
         if teacher.network is not None:
             teacher.network.to(job.device)
     classes = len(job.dataset.class_names)
     seed = job.config.seed + 1_000_003 * index  # a stage draws nothing that an earlier one drew
-    engine = Engine(job.config, job.relay, job.students, teachers, job.modules.values(), classes, job.device, seed)
+    engine = Engine(job.config, job.hooks, job.students, teachers, job.modules.values(), classes, job.device, seed)
     if job.config.train.compile:
         for network in engine.networks().values():
             for part in network.children():
@@ -218,4 +218,4 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
         note = "; your file's, in place of the installed one" if stands_in(name, type(method)) else ""
         log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}{note}")
     if len(methods) > 1:  # a mix: say whose parts these are
-        log.info(f"hooks: {'; '.join(spoken(job.relay.hook))}")
+        log.info(f"hooks: {'; '.join(spoken(job.hooks.manager_hooks))}")

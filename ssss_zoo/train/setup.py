@@ -20,7 +20,7 @@ from ssss_zoo.data.contents import apart, said_of_copies, without_copies
 from ssss_zoo.data.loading.cache import InMemory
 from ssss_zoo.data.loading.loader import Needs
 from ssss_zoo.data.loading.statistics import settle
-from ssss_zoo.engine.hooks import Relay
+from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
@@ -53,13 +53,13 @@ class Job:
         config: Config,
         dataset: Dataset,
         model_class: Callable[..., Network],
-        relay: Relay,
+        hooks: HookCaller,
         device: torch.device,
         folder: RunFolder,
         screen: Screen,
         state: dict[str, Any] | None,
     ) -> None:
-        self.config, self.dataset, self.model_class, self.relay = config, dataset, model_class, relay
+        self.config, self.dataset, self.model_class, self.hooks = config, dataset, model_class, hooks
         self.device, self.folder, self.screen, self.state = device, folder, screen, state
         self.students = self.make_students()
         self.first_weights = digest(self.students[0])
@@ -85,7 +85,7 @@ class Job:
         seed_draws(self.config.seed, 0, 0)
         names = len(self.dataset.class_names)
         layout = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
-        students: list[Network] = self.relay.ask(
+        students: list[Network] = self.hooks.call(
             "make_students", make_network=lambda: self.model_class(self.config.model, names)
         )
         return [student.to(self.device, memory_format=layout).train() for student in students]  # type: ignore[call-overload]
@@ -94,7 +94,7 @@ class Job:
         """Which streams are read at all: asked of the methods for the first and for the last step."""
         height, width = square(self.config.train.crop)
         plans = [
-            self.relay.views((self.config.train.batch, height, width), Progress(step, LAST + 1, 1))
+            self.hooks.make_views((self.config.train.batch, height, width), Progress(step, LAST + 1, 1))
             for step in (0, LAST)
         ]
         views = [view for plan in plans for view in plan.views]
@@ -151,7 +151,7 @@ class Job:
     def make_modules(self) -> dict[str, nn.Module]:
         seed_draws(self.config.seed, 0, 1)
         modules: dict[str, nn.Module] = {}
-        for answer in self.relay.ask("setup", info=self.info):
+        for answer in self.hooks.call("setup", info=self.info):
             for name, module in answer.items():
                 if name in modules:
                     raise UserError(f"two methods keep a module called '{name}'; one must be renamed")

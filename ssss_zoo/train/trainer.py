@@ -143,8 +143,8 @@ class Training:
 
     def one_step(self) -> None:
         """A step, and whatever is due after it: log, save, evaluate, stop."""
-        self.engine.ask.watching = self.step < WATCHED_STEPS
-        self.engine.on_health = self.health if self.at(self.log_every, self.step + 1) else None
+        self.engine.hooks.checked = self.step < WATCHED_STEPS
+        self.engine.on_pseudo_label = self.health if self.at(self.log_every, self.step + 1) else None
         self.feed.peek(self.config.train.accumulate)  # a file that cannot be read fails before anything has changed
         self.whole = False
         self.pending.append(self.engine.step(self.feed, self.progress(self.step)))
@@ -235,7 +235,7 @@ class Training:
         window, skipped = self.window, self.skipped
         self.restore(on_host(self.snapshot.state), self.snapshot.load)
         self.window, self.skipped = window, skipped
-        self.feed, self.engine.on_health = self.open_feed(self.step), None
+        self.feed, self.engine.on_pseudo_label = self.open_feed(self.step), None
         self.health.reset()
         while self.step < step:
             if self.step in self.skipped:
@@ -341,7 +341,7 @@ class Training:
     def reported(self) -> str:
         """Whose mIoU stands for the run: the teacher's where it has weights and says so, else the student's."""
         teacher = self.engine.teachers[0]
-        return "teacher" if teacher.network is not None and teacher.reported else "student"
+        return "teacher" if teacher.network is not None and teacher.is_result else "student"
 
     def reported_network(self) -> nn.Module:
         return self.networks()[self.reported()]
@@ -364,11 +364,11 @@ class Training:
             self.offset + self.step,
         )
         self.job.history.write({"step": self.offset + self.step, "stage": self.stage.name, "val": self.val})
-        self.engine.ask.ask(
+        self.engine.hooks.call(
             "after_eval", metrics=self.val, students=self.engine.students, progress=self.progress(self.step)
         )
         if self.diary:
-            self.engine.ask.watching = False
+            self.engine.hooks.checked = False
             self.diary.write(self.folder.pseudo_labels, self.offset + self.step, self.progress(self.step))
         self.count_time("evaluate")
         self.evaluations, self.evaluation_due = self.evaluations + 1, False
@@ -547,13 +547,13 @@ class Training:
         self.write_checkpoint(place, training=True)
         try:
             batches = iter(self.feed.peek(self.config.train.accumulate))
-            self.engine.ask.watching = True
+            self.engine.hooks.checked = True
             losses = self.engine.step(batches, self.progress(self.steps - 1))
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             if broken:
                 values = {name: loss.item() for name, loss in losses.items()}
                 raise UserError(self.explain(self.step, values, "in the rehearsal of the last step"))
-            self.engine.ask.watching = False
+            self.engine.hooks.checked = False
             self.tell_of_terms_that_never_begin(losses)
             if len(self.job.dataset.val):
                 self.rehearse_evaluation()

@@ -321,28 +321,28 @@ def strong(rig):
 
 def test_regions_leave_box_padding_and_foreign_weights_alone(strong):
     method, before, weak = strong
-    after = method.refine(before, weak=weak)
+    after = method.refine(before, teacher_output=weak)
     assert torch.equal(after.notes[module.SURE], before.weight > 0)
     moved = (after.label.target != before.label.target) | (after.weight != before.weight)
     assert moved.any()
     assert not (moved & (BOX | ~before.label.valid)).any()
-    halved = method.refine(replace(before, weight=before.weight / 2), weak=weak)
+    halved = method.refine(replace(before, weight=before.weight / 2), teacher_output=weak)
     assert torch.equal(halved.weight, torch.where(before.weight > 0, 0.5, after.weight))
 
 
 def test_soft_targets_of_another_method_become_certain_where_a_region_is_taken(strong):
     method, before, weak = strong
     soft = 0.9 * F.one_hot(before.label.target, 5).movedim(-1, 1).float() + 0.02
-    got = method.refine(replace(before, label=replace(before.label, target=soft)), weak=weak)
+    got = method.refine(replace(before, label=replace(before.label, target=soft)), teacher_output=weak)
     certain = got.label.target.amax(dim=1) == 1
     assert certain.any()
-    assert torch.equal(got.label.ids, method.refine(before, weak=weak).label.target)
+    assert torch.equal(got.label.ids, method.refine(before, teacher_output=weak).label.target)
     assert torch.equal(got.label.target.movedim(1, -1)[~certain], soft.movedim(1, -1)[~certain])
 
 
 def test_a_view_without_boxes_keeps_its_labels(strong):
     method, before, weak = strong
-    assert method.refine(replace(before, box=None), weak=weak) is None
+    assert method.refine(replace(before, box=None), teacher_output=weak) is None
 
 
 # --- options and streams --------------------------------------------------------------------------------------------
@@ -350,8 +350,8 @@ def test_a_view_without_boxes_keeps_its_labels(strong):
 
 def test_shares_and_groups():
     plan = CorrMatch().make_views((2, 16, 16))
-    assert plan.labelled_share == 0.25
-    assert [(view.name, view.strength, view.share, view.group) for view in plan.views] == [
+    assert plan.supervised_weight == 0.25
+    assert [(view.name, view.strength, view.loss_weight, view.forward_group) for view in plan.views] == [
         ("strong", "strong", 0.125, "strong"),
         ("perturbed", "weak", 0.125, "labelled"),
         ("weak", "weak", 0.0, "labelled"),

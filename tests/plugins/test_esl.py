@@ -71,7 +71,7 @@ def test_the_contrast_is_infonce_over_centres_of_sure_cells(rig, monkeypatch):
     method = made.methods["esl"]
     centres = F.normalize(torch.randn(5, 6, generator=torch.Generator().manual_seed(2)), dim=1)
     method.centres.vectors.copy_(centres)
-    method.centres.known.fill_(True)
+    method.centres.initialized.fill_(True)
     network, teacher = copy.deepcopy(made.student), copy.deepcopy(made.student).eval()
     head, slow_head = copy.deepcopy(method.head), copy.deepcopy(method.slow_head).eval()
     x, w, _ = images(batch)
@@ -108,10 +108,10 @@ def test_the_contrast_waits_for_its_epoch_and_centres_appear_with_it(rig):
     made = rig("options.esl.contrast_epochs=6")
     losses, _ = take_step(made, raw_batch(), Progress(29, 100, 5))
     assert "esl_contrast" not in losses
-    assert not made.methods["esl"].centres.known.any()
+    assert not made.methods["esl"].centres.initialized.any()
     losses, _ = take_step(made, raw_batch(), LATE)
     assert losses["esl_contrast"] > 0
-    assert made.methods["esl"].centres.known.all()
+    assert made.methods["esl"].centres.initialized.all()
 
 
 @pytest.mark.parametrize(("weight", "there"), [(0, False), (1, True)])

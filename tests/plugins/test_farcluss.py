@@ -24,7 +24,7 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import contrast
 from ssss_zoo.toolkit.losses import consistency, cross_entropy, divisor, pixel_loss
 from ssss_zoo.toolkit.mixing import Mixing
-from ssss_zoo.toolkit.types import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, Seen, View
+from ssss_zoo.toolkit.types import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, View, ViewOutput
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -615,13 +615,13 @@ def scene(seed, classes=3, batch=2, grid=4, size=8, width=4):
     weight = weight_of(Farcluss(), weak.logits)
     image = torch.zeros(batch, 3, size, size)
     turned = replace(label, target=label.target.flip(0))
-    seen = Seen(View("strong"), image, strong, turned, weight.flip(0), None, lambda own, others: own)
+    seen = ViewOutput(View("strong"), image, strong, turned, weight.flip(0), None, lambda own, others: own)
     seen = replace(seen, label=replace(seen.label, confidence=label.confidence.flip(0), valid=label.valid.flip(0)))
     return {
         "labelled": Labelled(image, mask),
         "labelled_output": student,
         "teacher": FixedTeacher(output()),
-        "weak": weak,
+        "teacher_output": weak,
         "label": label,
         "weight": weight,
         "views": (seen,),
@@ -630,7 +630,7 @@ def scene(seed, classes=3, batch=2, grid=4, size=8, width=4):
 
 
 def rows(features):
-    return contrast.unit(features.detach()).double().movedim(1, -1).flatten(0, 2).tolist()
+    return contrast.l2_normalize(features.detach()).double().movedim(1, -1).flatten(0, 2).tolist()
 
 
 def middle(pixels):
@@ -683,7 +683,7 @@ def test_13_contrastive_term_equals_plain_loops(seed, source, joined):
     loss = method.regularize(**given_)["farcluss_contrast"]
     seen, student = given_["views"][0], given_["labelled_output"]
     if source == "teacher":
-        cells = rows(given_["teacher"].output.features) + rows(given_["weak"].features)
+        cells = rows(given_["teacher"].output.features) + rows(given_["teacher_output"].features)
         unlabelled = plain_members(given_["label"], given_["weight"], 0.6, classes, joined == "argmax")
     else:
         cells = rows(student.features) + rows(seen.output.features)
@@ -705,7 +705,7 @@ def test_13_prototypes_move_by_momentum_over_steps():
     method.regularize(**second)
     fresh = ready()
     fresh.regularize(**second)
-    cells = torch.cat([second["teacher"].output.features, second["weak"].features])
+    cells = torch.cat([second["teacher"].output.features, second["teacher_output"].features])
     members = mask_members(second["labelled"].mask, 3) + plain_members(second["label"], second["weight"], 0.7, 3)
     member = torch.tensor(members).double()
     mean = (member.T @ torch.tensor(rows(cells)).double()) / member.sum(dim=0).unsqueeze(1)
@@ -739,7 +739,7 @@ def test_11_and_13_nothing_to_contrast_is_a_zero_with_a_graph(form):
     loss.backward()
     assert loss.item() == 0
     assert not given_["views"][0].output.features.grad.any()
-    assert not method.prototypes.known.any()
+    assert not method.prototypes.initialized.any()
 
 
 def test_13_values_of_ignored_pixels_reach_neither_loss_nor_prototypes():
@@ -756,9 +756,9 @@ def test_13_values_of_ignored_pixels_reach_neither_loss_nor_prototypes():
 def test_13_one_class_alone_gives_zero_and_scaling_features_changes_nothing():
     method, given_ = ready(), scene(5)
     given_["labelled"].mask.clamp_(max=0)
-    given_ |= {"weak": None, "label": None, "weight": None, "views": ()}
+    given_ |= {"teacher_output": None, "label": None, "weight": None, "views": ()}
     assert method.regularize(**given_)["farcluss_contrast"].item() == 0
-    assert method.prototypes.known.tolist() == [True, False, False]
+    assert method.prototypes.initialized.tolist() == [True, False, False]
     losses = []
     for factor in (1.0, 7.0):
         scaled = scene(6)
@@ -774,7 +774,7 @@ def test_13_center_margin_on_labelled_cells_by_hand():
     image = torch.zeros(1, 3, 1, 2)
     labelled = Labelled(image, torch.tensor([[[0, 1]]]))
     given_ = {"labelled": labelled, "labelled_output": side, "teacher": FixedTeacher(side.detach()), "progress": LATER}
-    loss = method.regularize(**given_, weak=None, label=None, weight=None, views=())["farcluss_contrast"]
+    loss = method.regularize(**given_, teacher_output=None, label=None, weight=None, views=())["farcluss_contrast"]
     assert_close(loss.item(), 0.6)  # both anchors lie on their prototypes; the two centroids share 0.6
 
 
@@ -816,11 +816,11 @@ def test_9_gradient_reaches_the_student_and_the_head_and_nothing_else():
     torch.manual_seed(0)
     method, given_ = Farcluss(contrast_dim=4), scene(1)
     modules = method.setup(info=info())
-    given_["weak"].features.requires_grad_()
+    given_["teacher_output"].features.requires_grad_()
     method.regularize(**given_)["farcluss_contrast"].backward()
     assert given_["labelled_output"].features.grad.any()
     assert given_["views"][0].output.features.grad.any()
-    assert given_["weak"].features.grad is None
+    assert given_["teacher_output"].features.grad is None
     assert all(p.grad is not None for p in modules["farcluss_head"].parameters())
     assert all(p.grad is None and not p.requires_grad for p in modules["farcluss_slow_head"].parameters())
     assert not modules["farcluss_prototypes"].vectors.requires_grad
@@ -851,7 +851,7 @@ def test_half_precision_features_are_taken():
 
     half, method = scene(1), Farcluss(contrast_dim=4)
     method.setup(info=info())
-    half |= {key: halved(half[key]) for key in ("labelled_output", "weak")}
+    half |= {key: halved(half[key]) for key in ("labelled_output", "teacher_output")}
     half["teacher"] = FixedTeacher(halved(half["teacher"].output))
     half["views"] = tuple(replace(view, output=halved(view.output)) for view in half["views"])
     loss = method.regularize(**half)["farcluss_contrast"]
@@ -908,10 +908,10 @@ def test_14_the_projection_follows_as_the_teacher_does():
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (10, 0.2), (25, 0.5), (50, 1.0), (900, 1.0)])
 def test_15_share_ramps_linearly_and_stays(step, share):
     (view,) = Farcluss(unsupervised_weight=2.0).make_views(size=(2, 16, 16), progress=Progress(step, 1000, 10)).views
-    assert_close(view.share, 2 * share)
-    assert (view.strength, view.group, view.normaliser) == ("strong", "labelled", "valid")
+    assert_close(view.loss_weight, 2 * share)
+    assert (view.strength, view.forward_group, view.divide_by) == ("strong", "labelled", "valid")
     (now,) = Farcluss(ramp_epochs=0.0).make_views(size=(2, 16, 16), progress=START).views
-    assert now.share == 1.0
+    assert now.loss_weight == 1.0
 
 
 def test_15_without_its_weights_the_total_is_the_supervised_loss_and_gradient():
@@ -920,7 +920,7 @@ def test_15_without_its_weights_the_total_is_the_supervised_loss_and_gradient():
     (view,) = method.make_views(size=(2, 3, 4), progress=START).views
     supervised = cross_entropy(student, mask)
     extra = ready(contrast_weight=0.0).regularize(**given_)["farcluss_contrast"]
-    total = supervised + view.share * loss_of(method, teacher, student) + extra
+    total = supervised + view.loss_weight * loss_of(method, teacher, student) + extra
     assert torch.equal(total, supervised)
     assert torch.equal(*(torch.autograd.grad([t], student, retain_graph=True)[0] for t in (total, supervised)))
 
@@ -928,15 +928,15 @@ def test_15_without_its_weights_the_total_is_the_supervised_loss_and_gradient():
 def test_views_follow_their_switches():
     torch.manual_seed(0)
     view = Farcluss(reduce="weight").make_views(size=(40, 32, 32), progress=LATER).views[0]
-    assert view.normaliser == "weight"
+    assert view.divide_by == "weight"
     assert view.cutmix.partner == "next"
     assert view.cutmix.boxes.shape == (40, 1, 4)
     assert 5 < int((view.cutmix.boxes.sum(dim=(1, 2)) > 0).sum()) < 35
     assert Farcluss(cutmix=False).make_views(size=(2, 8, 8), progress=LATER).views[0].cutmix is None
     strong, dropped = Farcluss(feature_perturbation=0.5).make_views(size=(2, 8, 8), progress=LATER).views
-    assert (strong.share, dropped.share) == (0.5, 0.5)
+    assert (strong.loss_weight, dropped.loss_weight) == (0.5, 0.5)
     assert strong.cutmix is not None
-    assert (dropped.strength, dropped.group, dropped.cutmix) == ("weak", "perturbed", None)
+    assert (dropped.strength, dropped.forward_group, dropped.cutmix) == ("weak", "perturbed", None)
     (kept,) = dropped.perturb([torch.ones(4, 50, 3, 3)])
     assert set(kept.unique().tolist()) == {0.0, 2.0}
 
@@ -1017,9 +1017,9 @@ def test_no_hook_waits_for_the_device(monkeypatch, form, source):
     monkeypatch.setattr(contrast, "device_generator", lambda device: generator)  # reads the CPU's seed, not the device
     with NoHostSync():
         for mode in ("fixed_k", "cumulative"):
-            label = label_of(Farcluss(label_mode=mode), given_["weak"].logits, given_["label"].valid)
+            label = label_of(Farcluss(label_mode=mode), given_["teacher_output"].logits, given_["label"].valid)
             method.class_weight(label=label, num_classes=3)
-        method.pixel_weight(probs=given_["weak"].logits.softmax(dim=1))
+        method.pixel_weight(probs=given_["teacher_output"].logits.softmax(dim=1))
         method.regularize(**given_)["farcluss_contrast"].backward()
         method.after_step(progress=LATER)
     with pytest.raises(AssertionError, match="waits"), NoHostSync():

@@ -105,7 +105,7 @@ def test_a_step_is_the_releases(rig, threshold):
 
 def test_threshold_zero_uses_every_valid_pixel(rig):
     made, batch, seen = rig("options.fixmatch.threshold=0"), a_batch(), []
-    made.engine.on_health = lambda label, weight, hidden: seen.append((label, weight))
+    made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
     made.engine.losses(made.engine.receive(batch), START)
     label, weight = seen[0]
     assert weight.min() == 1

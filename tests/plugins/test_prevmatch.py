@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from helpers.by_hand import BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.mixing import true_label
+from ssss_zoo.toolkit.mixing import ground_truth_label
 from ssss_zoo.toolkit.types import Batch, Labelled, Progress
 
 SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
@@ -197,10 +197,10 @@ def test_shares_sum_to_one_with_the_term(rig):
     """(L_x + L_std + lambda L_prev) / (2 + lambda): the method underneath gives (L_x + L_std) / 2."""
     made = rig()
     stocked(made)
-    plan = made.run.relay.views((3, 16, 16), LATER)
-    assert plan.labelled_share == pytest.approx(1 / 2.6)
-    assert [view.share for view in plan.views] == pytest.approx([0.25 / 2.6, 0.25 / 2.6, 0.5 / 2.6])
-    assert sum(view.share for view in plan.views) * 1.6 + plan.labelled_share == pytest.approx(1)
+    plan = made.run.hooks.make_views((3, 16, 16), LATER)
+    assert plan.supervised_weight == pytest.approx(1 / 2.6)
+    assert [view.loss_weight for view in plan.views] == pytest.approx([0.25 / 2.6, 0.25 / 2.6, 0.5 / 2.6])
+    assert sum(view.loss_weight for view in plan.views) * 1.6 + plan.supervised_weight == pytest.approx(1)
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_by_epochs_the_validation_score_has_no_influence(rig):
     for step, made in ((0, one), (0, other), (1, one), (1, other)):
         take_step(made, raw_batch(), Progress(step, 10, 1))
         if made is other:
-            made.run.relay.ask("after_eval", metrics=scored(0.9), students=made.engine.students, progress=START)
+            made.run.hooks.call("after_eval", metrics=scored(0.9), students=made.engine.students, progress=START)
     pasts = [made.run.modules["prevmatch_past"].state_dict() for made in (one, other)]
     assert pasts[0]["kept"] == 1
     assert all(torch.equal(a, b) for a, b in zip(pasts[0].values(), pasts[1].values(), strict=True))
@@ -272,7 +272,7 @@ def test_by_best_a_copy_is_kept_when_the_students_score_rises(rig):
     made = rig("options.prevmatch.store=best")
     past = made.run.modules["prevmatch_past"]
     for miou, total in ((0.3, 1), (0.2, 1), (0.3, 1), (0.31, 2)):
-        made.run.relay.ask("after_eval", metrics=scored(miou), students=made.engine.students, progress=START)
+        made.run.hooks.call("after_eval", metrics=scored(miou), students=made.engine.students, progress=START)
         assert past.total == total
     again = PastModels(made.student, len(past.copies)).double()
     again.load_state_dict(past.state_dict())
@@ -311,7 +311,7 @@ def test_with_few_copies_all_there_are_may_be_taken():
 
 
 def test_labelled_pixels_in_a_view_keep_their_own_labels():
-    label = true_label(Labelled(torch.zeros(1, 3, 1, 3), torch.tensor([[[4, 255, 0]]])))
+    label = ground_truth_label(Labelled(torch.zeros(1, 3, 1, 3), torch.tensor([[[4, 255, 0]]])))
     assert label.target.tolist() == [[[4, 0, 0]]]
     assert label.confidence.tolist() == [[[1.0, 0.0, 1.0]]]
     assert label.valid.tolist() == [[[True, False, True]]]

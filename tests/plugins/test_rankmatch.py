@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from helpers.by_hand import BOXES, START, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, CutMix, Seen, View
+from ssss_zoo.toolkit.types import Batch, CutMix, View, ViewOutput
 
 SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
 AGENTS = 6
@@ -251,7 +251,7 @@ def test_more_agents_than_places_are_no_harm():
     ],
 )
 def test_which_views_are_strong(view, counts):
-    assert is_strong(Seen(view, *(None,) * 6)) == counts  # type: ignore[arg-type]
+    assert is_strong(ViewOutput(view, *(None,) * 6)) == counts  # type: ignore[arg-type]
 
 
 def test_without_strong_views_it_says_nothing(rig):

@@ -76,14 +76,14 @@ FIXED = ("train.batch=3", "augment.flip=0")
 
 def weightless(made):
     """The same run with all its views, each at a share of 0, and the whole labelled loss."""
-    views = made.engine.ask.views
+    views = made.engine.hooks.make_views
 
     def planned(*given) -> Views:
         plan = views(*given)
         assert plan.views
-        return replace(plan, views=tuple(replace(view, share=0.0) for view in plan.views), labelled_share=1.0)
+        return replace(plan, views=tuple(replace(view, loss_weight=0.0) for view in plan.views), supervised_weight=1.0)
 
-    made.engine.ask.views = planned
+    made.engine.hooks.make_views = planned
     return made.double()
 
 

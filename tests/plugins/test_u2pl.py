@@ -16,7 +16,7 @@ from helpers.by_hand import BOX, BOXES, assert_step, images, raw_batch, take_ste
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import contrast
 from ssss_zoo.toolkit.contrast import Anchors
-from ssss_zoo.toolkit.types import Labelled, Output, Progress, PseudoLabel, Seen, View
+from ssss_zoo.toolkit.types import Labelled, Output, Progress, PseudoLabel, View, ViewOutput
 
 LATER = Progress(30, 100, 5)  # the sixth epoch; drop = 20 * 0.7 = 14 percent
 
@@ -148,7 +148,7 @@ def test_a_pixel_at_the_percentile_is_dropped_and_padding_has_no_rank():
     image, valid = torch.zeros(1, 3, 1, 13), torch.arange(13).view(1, 1, 13) < 11
     output = Output(torch.stack([share, 1 - share], dim=1).log(), torch.zeros(1, 2, 1, 13))
     label = PseudoLabel(torch.zeros(1, 1, 13, dtype=torch.int64), share, valid)
-    seen = Seen(View("mixed", "weak"), image, output, label, torch.ones(1, 1, 13), None, lambda own, others: own)
+    seen = ViewOutput(View("mixed", "weak"), image, output, label, torch.ones(1, 1, 13), None, lambda own, others: own)
     told = Told(Output(output.logits.repeat(2, 1, 1, 1), output.features.repeat(2, 1, 1, 1)))
     labelled = Labelled(image, torch.zeros(1, 1, 13, dtype=torch.int64))
     weight = U2PL(drop=20).refine(seen, labelled, told, Progress(0, 10, 5)).weight[label.valid]

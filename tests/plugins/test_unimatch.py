@@ -174,7 +174,7 @@ def test_a_threshold_that_nothing_reaches_leaves_half_the_labelled_loss(rig):
 
 def test_threshold_zero_uses_every_valid_pixel(rig):
     made, batch, seen = rig("options.unimatch.threshold=0"), a_batch(), []
-    made.engine.on_health = lambda label, weight, hidden: seen.append((label, weight))
+    made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
     made.engine.losses(made.engine.receive(batch), START)
     assert seen[0][1].min() == 1
 
@@ -194,12 +194,12 @@ def test_without_dropout_the_perturbed_output_is_the_weak_one(tiny_run):
 
 def test_shares_are_those_of_the_paper():
     plan = UniMatch().make_views((2, 16, 16))
-    assert [(view.name, view.share, view.group) for view in plan.views] == [
+    assert [(view.name, view.loss_weight, view.forward_group) for view in plan.views] == [
         ("strong1", 0.125, "strong"),
         ("strong2", 0.125, "strong"),
         ("perturbed", 0.25, "labelled"),
     ]
-    assert plan.labelled_share == 0.5
+    assert plan.supervised_weight == 0.5
 
 
 def test_a_pixel_at_the_threshold_counts():
@@ -230,15 +230,18 @@ def test_with_one_view_and_nothing_perturbed_it_is_fixmatch(tiny_run, monkeypatc
     """The other views taken out, or of share 0 in passes of their own (in the passes of the first they would change its
     BatchNorm statistics, even at a share of 0); the share that is left is FixMatch's."""
     unimatch, fixmatch = (tiny_run(f"method={name}", "train.batch=3", "augment.flip=0") for name in METHODS)
-    views = unimatch.engine.ask.views
+    views = unimatch.engine.hooks.make_views
 
     def planned(*given):
         plan = views(*given)
         first, second, perturbed = plan.views
-        rest = [replace(view, share=0.0, group=view.name, perturb_labelled=False) for view in (second, perturbed)]
-        return replace(plan, views=(replace(first, share=0.5), *([] if removed else rest)))
+        rest = [
+            replace(view, loss_weight=0.0, forward_group=view.name, perturb_labelled=False)
+            for view in (second, perturbed)
+        ]
+        return replace(plan, views=(replace(first, loss_weight=0.5), *([] if removed else rest)))
 
-    monkeypatch.setattr(unimatch.engine.ask, "views", planned)
+    monkeypatch.setattr(unimatch.engine.hooks, "make_views", planned)
     for made in (unimatch, fixmatch):
         options = made.methods[made.config.method]
         options.threshold = 0.25

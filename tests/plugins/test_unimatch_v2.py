@@ -225,7 +225,7 @@ def test_each_view_has_boxes_of_its_own_and_both_share_a_pass():
     torch.manual_seed(0)
     first, second = UniMatchV2().make_views((64, 32, 32)).views
     assert not torch.equal(first.cutmix.boxes, second.cutmix.boxes)
-    assert first.group == second.group != "labelled"
+    assert first.forward_group == second.forward_group != "labelled"
 
 
 @pytest.mark.parametrize(
