@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.failures import FULL_DISK, Killed, raising
 
+from helpers.failures import FULL_DISK, Killed, raising
 from ssss_zoo.atomic_write import replacing_file, replacing_folder, write_json, write_text
 from ssss_zoo.errors import UserError
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.failures import FULL_DISK, Killed, raising
 from torch import nn
 
+from helpers.failures import FULL_DISK, Killed, raising
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, State
 from ssss_zoo.train.checkpoint import (

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.failures import FULL_DISK, raising
 
+from helpers.failures import FULL_DISK, raising
 from ssss_zoo.errors import UserError
 from ssss_zoo.train.history import History, open_history, read_history
 
