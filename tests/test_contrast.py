@@ -7,7 +7,6 @@ from collections import deque
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,12 +137,6 @@ def test_prototypes_take_no_gradient_and_are_saved():
     assert not prototypes.vectors.requires_grad
     assert set(prototypes.state_dict()) == {"vectors", "initialized"}
     assert list(prototypes.parameters()) == []
-
-
-def test_sums_and_masses_are_taken_over_all_processes(monkeypatch):
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.mul_(2))
-    assert contrast.process_sum(torch.ones(2)).tolist() == [2, 2]
 
 
 def test_two_processes_with_half_a_batch_agree_with_one(monkeypatch):

@@ -25,6 +25,7 @@ from ssss_zoo.toolkit.augment import Strong, random_flip
 from ssss_zoo.toolkit.contrast import one_hot
 from ssss_zoo.toolkit.losses import consistency, supervised_loss
 from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
+from ssss_zoo.toolkit.processes import process_mean
 from ssss_zoo.toolkit.teachers import Teacher
 from ssss_zoo.toolkit.types import Batch, Labelled, Output, Progress, PseudoLabel, Unlabelled, View, ViewOutput, Views
 
@@ -308,11 +309,10 @@ class Engine:
                 teacher=teacher,
                 progress=progress,
             )
-        return (
-            view_output
-            if view.weight_pooling == "pixel"
-            else replace(view_output, weight=view_output.weight.mean().expand_as(view_output.weight))
-        )
+        if view.weight_pooling == "batch":
+            mean_weight = process_mean(view_output.weight.mean())
+            view_output = replace(view_output, weight=mean_weight.expand_as(view_output.weight))
+        return view_output
 
     def consistency(self, view_output: ViewOutput, progress: Progress) -> Tensor:
         """The loss of a view against its target, times its share."""

@@ -22,7 +22,6 @@ from ssss_zoo.toolkit.contrast import (
     info_nce,
     l2_normalize,
     one_hot,
-    process_sum,
     project,
     projection_head,
     usable_anchors,
@@ -42,6 +41,7 @@ from ssss_zoo.toolkit.losses import (
     top_p_mask,
 )
 from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
+from ssss_zoo.toolkit.processes import process_count, process_gather, process_max, process_mean, process_sum
 from ssss_zoo.toolkit.teachers import (
     BaseTeacher,
     EMATeacher,
@@ -141,6 +141,10 @@ __all__ = [
     "percentile",
     "pixel_loss",
     "predict",
+    "process_count",
+    "process_gather",
+    "process_max",
+    "process_mean",
     "process_sum",
     "project",
     "projection_head",

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ssss_zoo.toolkit.processes import process_sum
 
 NO_CLASS = 255  # the id of a cell that is no anchor, and a mask's void; any id outside 0 to C - 1 does as well
 NEVER = -1e9  # similarity to a prototype that does not exist yet: finite, so that a row of nothing else has no NaN
@@ -52,13 +53,6 @@ def downsample_nearest(pixels: Tensor, height: int, width: int) -> Tensor:
 def one_hot(ids: Tensor, num_classes: int) -> Tensor:
     """(B, h, w) int64 to (B, C, h, w) float32; an id outside 0 to C - 1 (void) gives zeros."""
     return (ids.unsqueeze(1) == torch.arange(num_classes, device=ids.device).view(1, -1, 1, 1)).float()
-
-
-def process_sum(tensor: Tensor) -> Tensor:
-    """The sum over all processes of a distributed run, in place; the tensor itself in a single process."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(tensor)
-    return tensor
 
 
 class Prototypes(nn.Module):

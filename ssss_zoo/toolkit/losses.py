@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssss_zoo.toolkit.contrast import one_hot
+from ssss_zoo.toolkit.processes import process_count, process_mean
 from ssss_zoo.toolkit.types import IGNORE, PixelLoss, PseudoLabel
 
 if TYPE_CHECKING:
@@ -23,23 +24,24 @@ def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     logits: (B, C, H, W); mask: (B, H, W) int64 class ids or IGNORE.
     """
     total = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction="sum")
-    return total / (mask != IGNORE).sum().clamp(min=1)
+    return total / process_mean((mask != IGNORE).sum()).clamp(min=1)
 
 
 def ohem(logits: Tensor, mask: Tensor, threshold: float, min_kept: int) -> Tensor:
     """Cross-entropy over hard pixels only (Shrivastava et al., 2016, as the field runs it on Cityscapes).
 
     A pixel is kept when the probability q of its true class is at most max(threshold, the `min_kept`-th smallest q);
-    with fewer than `min_kept` labelled pixels all are kept. The choice carries no gradient. Mean over the kept ones.
-    logits: (B, C, H, W); mask: (B, H, W) int64 class ids or IGNORE. No host synchronisation.
+    with fewer than `min_kept` labelled pixels all are kept. Each of W processes chooses among its own pixels, with
+    `min_kept` / W (our choice: a release gives each GPU its own number). The choice carries no gradient. Mean over the
+    kept ones. logits: (B, C, H, W); mask: (B, H, W) int64 class ids or IGNORE. No host synchronisation.
     """
     loss = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction="none").flatten()
     labelled = (mask != IGNORE).flatten()
     true_class = torch.where(labelled, torch.exp(-loss.detach()), torch.inf)
-    rank = min(min_kept, true_class.numel())
+    rank = min(-(-min_kept // process_count()), true_class.numel())
     limit = true_class.kthvalue(rank).values.clamp(min=threshold)  # inf when fewer than min_kept are labelled
     kept = labelled & (true_class <= limit)
-    return (loss * kept).sum() / kept.sum().clamp(min=1)
+    return (loss * kept).sum() / process_mean(kept.sum()).clamp(min=1)
 
 
 def supervised_loss(settings: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
@@ -78,17 +80,17 @@ def pixel_loss(logits: Tensor, label: PseudoLabel, class_weight: Tensor, per_cla
 
 
 def divisor(divide_by: str, valid: Tensor, weight: Tensor) -> Tensor:
-    """What a summed consistency loss is divided by; see `View.divide_by`. valid, weight: (B, H, W)."""
+    """What each process divides its summed consistency loss by; see `View.divide_by`. valid, weight: (B, H, W)."""
     if divide_by == "valid":
-        return valid.sum().clamp(min=1)
+        return process_mean(valid.sum()).clamp(min=1)
     if divide_by == "kept":
-        return (valid & (weight > 0)).sum().clamp(min=1)
+        return process_mean((valid & (weight > 0)).sum()).clamp(min=1)
     if divide_by == "weight":
-        return (weight * valid).sum().clamp(min=1e-6)
-    if divide_by == "all":
+        return process_mean((weight * valid).sum()).clamp(min=1e-6)
+    if divide_by == "all":  # every process has as many pixels
         return torch.full((), float(valid.numel()), device=valid.device)
     if divide_by == "kept_share":
-        kept = (valid & (weight > 0)).sum().clamp(min=1)
+        kept = process_mean((valid & (weight > 0)).sum()).clamp(min=1)
         return kept.square() / valid.numel()
     raise ValueError(f"View.divide_by must be valid, kept, weight, all or kept_share; got {divide_by!r}")
 
@@ -135,7 +137,8 @@ def percentile(values: Tensor, valid: Tensor, percent: float) -> Tensor:
     """The `percent`-th percentile, 0 to 100, of the valid values, between neighbours by linear interpolation (NumPy's
     rule); a scalar on the device, not finite when nothing is valid. No host synchronisation, no limit of size.
 
-    values: float, valid: bool, of one shape.
+    values: float, valid: bool, of one shape. Each of several processes takes the percentile of its own images (as
+    U2PL's release does).
     """
     ordered = values.masked_fill(~valid, torch.inf).flatten().sort().values
     place = (valid.sum() - 1).clamp(min=0).double() * (percent / 100)
