@@ -25,8 +25,8 @@ from PIL import Image
 
 from ssss_zoo.config.schema import resolve, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.cache import InMemory
-from ssss_zoo.data.loading.crops import Crops, make_stream
+from ssss_zoo.data.loading.cache import InMemoryDataset
+from ssss_zoo.data.loading.crops import CropDataset, make_stream
 from ssss_zoo.engine.registry import load
 from ssss_zoo.train.setup import open_dataset
 
@@ -66,12 +66,12 @@ def decoders(dataset: Dataset, count: int) -> dict[str, Callable[[], int]]:
 
 def streams(dataset: Dataset, batches: int, words: list[str]) -> dict[str, Callable[[], int]]:
     config = resolve(words)
-    kept = InMemory(dataset, dataset.labelled, dataset.labelled)
+    kept = InMemoryDataset(dataset, dataset.labelled, dataset.labelled)
     scale = (config.augment.scale[0], config.augment.scale[1])
     contenders = {}
     for place, source in (("files", dataset), ("memory", kept)):
         for workers in (0, 1, 2):
-            crops = Crops(source, dataset.labelled, square(config.train.crop), scale, 0, "labelled", masks=True)
+            crops = CropDataset(source, dataset.labelled, square(config.train.crop), scale, 0, "labelled", masks=True)
             stream = make_stream(crops, config.train.batch, 0, workers, pin=False)
             next(stream)  # processes have started
 

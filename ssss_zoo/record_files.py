@@ -149,7 +149,7 @@ class OptimizerState(TypedDict):
 
 class TrainingState(State):
     """state.pt of a checkpoint to go on from. config: text by key of the configuration, `a.b.c`. contents: what the
-    data held, see `data/contents`."""
+    data held, see `data/fingerprint.py`."""
 
     stage: int
     optimizer: OptimizerState

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ssss_zoo.commands.cli import KINDS, beside, command_line
-from ssss_zoo.data.benchmarks.shapes import CLASSES
+from ssss_zoo.data.benchmarks.shapes_scene import SHAPES_CLASSES
 
 WORDS = [
     "method=farcluss", "dataset=shapes", "train.steps=4", "train.batch=2", "train.crop=[32,32]", "train.threads=1",
@@ -106,7 +106,7 @@ def test_figures_lie_in_their_ranges(made):
     assert val["step"] == 4
     assert val["miou"] == val["teacher"]["miou"]  # the teacher stands for the run
     for part in (val, val["student"], val["teacher"], made.metrics["best"]):
-        assert list(part["iou"]) == list(CLASSES)
+        assert list(part["iou"]) == list(SHAPES_CLASSES)
         known = [iou for iou in part["iou"].values() if iou is not None]
         assert all(0 <= value <= 1 for value in [part["miou"], part["pixel_accuracy"], *known])
         assert part["miou"] == pytest.approx(math.fsum(known) / len(known))
@@ -193,7 +193,7 @@ def test_evaluate_on_another_list_prints_a_table(made, ssss):
     done = ssss("evaluate", f"run={made.folder}", "on=labelled", "weights=best", "evaluate.mode=sliding")
     assert done.code == 0, done.err
     assert "weights, on labelled (20 images)" in " ".join(done.out.split())
-    for name in (*CLASSES, "mIoU", "student", "teacher"):
+    for name in (*SHAPES_CLASSES, "mIoU", "student", "teacher"):
         assert name in done.out
 
 

@@ -160,7 +160,7 @@ TRAINS = ("run", "inspect", "compare", "search")
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_documentation_works(command, tiny_shelf, tmp_path, monkeypatch, capsys):
     """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, one seed, and few images."""
-    monkeypatch.setitem(shapes.PARTS, "val", 6)
+    monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     name, *words = [STANDS.get(word, word) for word in shlex.split(command)[1:]]
     assert name in main.commands
     if command in NAMED:
@@ -194,7 +194,7 @@ def furnish(command, folder):
         benchmark(folder / "VOC2012", "JPEGImages/{}.jpg", "SegmentationClass/{}.png", "splits/366", "splits/val.txt")
     if "CamVid" in command:
         (folder / "CamVid").mkdir()
-        (folder / "CamVid/classes.txt").write_text("\n".join(camvid.CLASSES))
+        (folder / "CamVid/classes.txt").write_text("\n".join(camvid.CAMVID_CLASSES))
         benchmark(folder / "CamVid", "images/train/{}.png", "masks/train/{}.png", "splits/1_8", "splits/val.txt")
     if ".../config.yaml" in command or "run=DIR" in command:
         assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, "output=first"]) == 0
@@ -245,7 +245,7 @@ SNIPPETS = [
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_python_snippet_works(snippet, tiny_shelf, tmp_path, monkeypatch):
     """As the commands: with two steps, one seed, a tiny network, few images."""
-    monkeypatch.setitem(shapes.PARTS, "val", 6)
+    monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     monkeypatch.setattr(ssss_zoo, "run", small(api.run))

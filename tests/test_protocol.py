@@ -9,7 +9,7 @@ from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.schema import protocol_settings, resolve
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks import published_splits as known
-from ssss_zoo.data.benchmarks.published_splits import KnownList, known_lists
+from ssss_zoo.data.benchmarks.published_splits import PublishedList, published_lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.protocol import check_family, describe, name_of
 
@@ -39,10 +39,10 @@ def voc(tmp_path, monkeypatch):
     for path in ("val.txt", "366/labeled.txt", "1_8/labeled.txt", "u2pl_1_8/labeled.txt"):
         file = tmp_path / path.replace("/", "-")
         file.write_text(path)
-        digest = known.origin(file, "voc")["sha256"]
-        lists[path] = KnownList(path, 1, known_lists("voc")[path].family, digest)
+        digest = known.identify_list(file, "voc")["sha256"]
+        lists[path] = PublishedList(path, 1, published_lists("voc")[path].family, digest)
         files[path] = file
-    monkeypatch.setattr(known, "known_lists", lambda dataset: lists)
+    monkeypatch.setattr(known, "published_lists", lambda dataset: lists)
     return lambda split: Listed({"val": files["val.txt"], "labelled": files[f"{split}/labeled.txt"]})
 
 
@@ -55,7 +55,7 @@ def message(call):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_protocol_settles_crop_and_scoring_for_every_method(name):
     settings = protocol_settings(name)
-    assert settings["family"] in {entry.family for entry in known_lists(settings["dataset"]).values()}
+    assert settings["family"] in {entry.family for entry in published_lists(settings["dataset"]).values()}
     first = None
     for method in ("supervised", "unimatch", "u2pl", "cps", "unimatch_v2"):
         config = resolve([f"protocol={name}", f"method={method}"])

@@ -18,7 +18,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 from ssss_zoo.config.schema import AugmentConfig
-from ssss_zoo.data.benchmarks.shapes import draw_scene
+from ssss_zoo.data.benchmarks.shapes_scene import draw_scene
 from ssss_zoo.toolkit.augment import BRIGHTNESS, CONTRAST, HUE, SATURATION, Strong, StrongDraw
 
 MANY = 6

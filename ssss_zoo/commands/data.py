@@ -18,13 +18,13 @@ from rich.table import Table
 
 from ssss_zoo.config.schema import Config, resolve, square
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
-from ssss_zoo.data.benchmarks.download import size
-from ssss_zoo.data.benchmarks.prepare import ARCHIVES, carry_out, plan, said
-from ssss_zoo.data.files import THREADS
+from ssss_zoo.data.benchmarks.download import format_bytes
+from ssss_zoo.data.benchmarks.prepare import ARCHIVES, describe_plan, plan_preparation, prepare_benchmark
+from ssss_zoo.data.files import READER_THREADS
 from ssss_zoo.data.lists import find_root
-from ssss_zoo.data.tools.audit import Report, audit, parts_of
-from ssss_zoo.data.tools.looks import Memory
-from ssss_zoo.data.tools.split import VAL, labelled_order, list_sizes, write_lists
+from ssss_zoo.data.tools.audit import AuditReport, audit, samples_by_part
+from ssss_zoo.data.tools.audit_cache import AuditCache
+from ssss_zoo.data.tools.split import VAL_LIST, labelled_order, list_sizes, write_lists
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.toolkit.types import IGNORE
@@ -42,7 +42,7 @@ def opened(words: Iterable[str]) -> tuple[Config, Dataset]:
     return config, dataset
 
 
-def check_words(words: Iterable[str]) -> Report:
+def check_words(words: Iterable[str]) -> AuditReport:
     """The report on the data set that the words name. Raises UserError as opening it does."""
     config, dataset = opened(words)
     with Progress(console=Console(stderr=True), transient=True) as bar:
@@ -69,16 +69,16 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
             f"where to? give data.root=DIR, or set $SSSS_DATA (then it goes to $SSSS_DATA/{config.dataset})"
         )
     root = expanded(config.data.root or Path(store or "", config.dataset))
-    todo = plan(benchmark, root)
+    todo = plan_preparation(benchmark, root)
     if not todo.done:
         console = Console(stderr=True)
-        for said_line in said(benchmark, root, todo):
+        for said_line in describe_plan(benchmark, root, todo):
             console.print(escape(said_line), soft_wrap=True, highlight=False)
         if not agreed and not (sys.stdin.isatty() and click.confirm("Do you agree, and shall it begin?", err=True)):
             raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("")
-            carry_out(
+            prepare_benchmark(
                 benchmark,
                 root,
                 todo,
@@ -86,11 +86,11 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
             )
     config.data.root = str(root)
     dataset = open_dataset(dataset_class, config)
-    counts = ", ".join(f"{len(samples)} {part}" for part, samples in parts_of(dataset).items())
+    counts = ", ".join(f"{len(samples)} {part}" for part, samples in samples_by_part(dataset).items())
     kept = sum(file.stat().st_size for file in (root / ARCHIVES).glob("*"))
     return [
         f"{'nothing to do: ' if todo.done else ''}{root} holds {config.dataset}, split {config.data.split}: {counts}",
-        f"{root / ARCHIVES} holds {size(kept)} of archives, no longer needed",
+        f"{root / ARCHIVES} holds {format_bytes(kept)} of archives, no longer needed",
     ]
 
 
@@ -107,12 +107,12 @@ def split_words(words: Iterable[str]) -> list[str]:
         raise UserError(f"dataset={config.dataset} lies in no folder to write lists into")
     root = find_root(config.data, config.dataset, "its images and masks")
     counts = list_sizes(sizes, len(pool))
-    memory = Memory(dataset)
-    with ThreadPoolExecutor(THREADS) as threads:
+    memory = AuditCache(dataset)
+    with ThreadPoolExecutor(READER_THREADS) as threads:
         shown = [set(look.counts) - {IGNORE} for look in threads.map(lambda s: memory.look(s, masked=True), pool)]
     memory.save()
     order = labelled_order(shown, config.seed)
-    loose = parts_of(dataset)["unlabelled"]
+    loose = samples_by_part(dataset)["unlabelled"]
     written = write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
     lines = []
     for name, count in counts.items():
@@ -120,9 +120,11 @@ def split_words(words: Iterable[str]) -> list[str]:
         lacks = [label for index, label in enumerate(dataset.class_names) if index not in seen]
         classes = f"without {', '.join(lacks)}" if lacks else "every class shown"
         lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(loose)} unlabelled, {classes}")
-    if written[-1].name == VAL:
+    if written[-1].name == VAL_LIST:
         held = f"the {len(dataset.val)} images" if len(dataset.val) > 1 else "the one image"
-        lines.append(f"{VAL} is new, too: {held} that validate so far do so with every list of this folder from now on")
+        lines.append(
+            f"{VAL_LIST} is new, too: {held} that validate so far do so with every list of this folder from now on"
+        )
     return [*lines, "written: " + ", ".join(str(file) for file in written)]
 
 
@@ -144,7 +146,7 @@ def preview_words(words: Iterable[str]) -> Path:
     return file
 
 
-def show_report(report: Report) -> None:
+def show_report(report: AuditReport) -> None:
     """Findings by kind, shares of the classes, and what sizes allow."""
     console = Console()
     console.print(class_table(report))
@@ -180,7 +182,7 @@ def line(fault: Fault) -> str:
     return fault.message if fault.name in fault.message else f"{fault.name}: {fault.message}"
 
 
-def class_table(report: Report) -> Table:
+def class_table(report: AuditReport) -> Table:
     """Share of pixels and number of images by class, labelled and val; a dash where no mask of a part is usable."""
     found = report.figures
     table = Table(title=", ".join(f"{count} {part}" for part, count in found["images"].items()), title_justify="left")

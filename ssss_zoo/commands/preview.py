@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.crops import Crops, crop_rules
+from ssss_zoo.data.loading.crops import CropDataset, crop_rules
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.evaluation.figures import WIDEST, bars, coloured, photo, resized, sheet, spread, stacked
 from ssss_zoo.models.encoders import statistic
@@ -28,7 +28,7 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
     samples = spread(dataset.labelled, count)
     crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
     rules = crop_rules(config.augment, statistic("mean", config.model, MEAN), config.augment.pad_label)
-    crops = Crops(dataset, samples, crop, scale, config.seed, "preview", masks=True, **rules)
+    crops = CropDataset(dataset, samples, crop, scale, config.seed, "preview", masks=True, **rules)
     order = [crops.index(position) for position in range(len(samples))]
     seed_draws(config.seed, 0, 0)
     rows, pixels = [], np.zeros(IGNORE + 1, np.int64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ssss_zoo.data.contents import Contents, contents, fingerprint_of
+from ssss_zoo.data.fingerprint import ContentDigests, content_digests, fingerprint
 from ssss_zoo.toolkit.types import Sample
 
 if TYPE_CHECKING:
@@ -91,12 +91,12 @@ class Dataset(ABC):
         return [] if sample.mask is None else [sample.mask]
 
     @cached_property
-    def contents(self) -> Contents:
+    def contents(self) -> ContentDigests:
         """What the files hold when this is first asked for, file by file; see `contents`."""
-        return contents(self)
+        return content_digests(self)
 
     @property
     def fingerprint(self) -> str:
         """Digest of classes, lists and what the files hold: two runs with the same one were given the same data in the
         same order."""
-        return fingerprint_of(self.contents)
+        return fingerprint(self.contents)

@@ -12,9 +12,24 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.data.classes import Colour
-from ssss_zoo.data.decoding import decoded, deep_pixels, packing
-from ssss_zoo.data.images import SIDEWAYS, TURNS, Header, Reading, header, header_of, source
-from ssss_zoo.data.tiff import PHOTOMETRIC, WHITE_IS_ZERO, Picture, bands_of, inverted, picture
+from ssss_zoo.data.decoders import decode_eight_bits, decode_high_depth, raw_mode
+from ssss_zoo.data.images import (
+    ORIENTATION_TURNS,
+    SIDEWAYS,
+    Header,
+    Reading,
+    header_of_image,
+    open_image,
+    read_header,
+)
+from ssss_zoo.data.tiff import (
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    TiffPicture,
+    open_tiff,
+    read_tiff_channels,
+    white_is_zero_error,
+)
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import IGNORE
@@ -39,33 +54,37 @@ def stored(path: Path, reading: Reading, shown: bool = False, lossy: bool = True
     colours of its palette, where it has one. Raises UserError, naming the file, when it cannot be read, has several
     pages or bands that are no colours, and, unless `lossy`, for a format that smears.
     """
-    with source(path, reading.max_pixels) as held:
-        found = header_of(held, path)
+    with open_image(path, reading.max_pixels) as held:
+        found = header_of_image(held, path)
         smears = "" if lossy else lossy_format(path, held)
         if smears:
             raise smeared(path, smears)
         if found.pages > 1:
             raise UserError(f"mask {path} has {found.pages} pages; expected one: write each into a file of its own")
         pixels = pixels_of(held, found, path, shown)
-    return TURNS[found.orientation](pixels) if reading.exif and found.orientation in TURNS else pixels
+    return (
+        ORIENTATION_TURNS[found.orientation](pixels)
+        if reading.exif and found.orientation in ORIENTATION_TURNS
+        else pixels
+    )
 
 
-def pixels_of(held: Image.Image | Picture, found: Header, path: Path, shown: bool) -> np.ndarray:
+def pixels_of(held: Image.Image | TiffPicture, found: Header, path: Path, shown: bool) -> np.ndarray:
     """(H, W) or (H, W, 3) as stored; alpha is dropped. Raises UserError as `stored`."""
-    if isinstance(held, Picture):
-        pixels = bands_of(held)
+    if isinstance(held, TiffPicture):
+        pixels = read_tiff_channels(held)
         return bands(path, pixels // 255 if held.dtype == bool else pixels, found.alpha)
     if held.format == "TIFF" and held.mode == "L" and held.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
-        raise inverted(path)
+        raise white_is_zero_error(path)
     if found.depth:
-        return bands(path, deep_pixels(held, path), found.alpha)
-    if held.format == "TIFF" and found.orientation in TURNS:
+        return bands(path, decode_high_depth(held, path), found.alpha)
+    if held.format == "TIFF" and found.orientation in ORIENTATION_TURNS:
         return unturned(held, path, shown)
     if held.mode in WITH_ALPHA and not (shown and held.mode == "PA"):
         return np.array(held.getchannel(0))
     if held.mode in PLAIN and not (held.mode == "P" and (shown or shows_greys(held))):
-        scale = SCALED.get(packing(held), 1)
-        pixels = bands(path, decoded(held, path), held.mode == "RGBA").astype(np.uint8, copy=False)
+        scale = SCALED.get(raw_mode(held), 1)
+        pixels = bands(path, decode_eight_bits(held, path), held.mode == "RGBA").astype(np.uint8, copy=False)
         return pixels if scale == 1 else pixels // scale
     return np.array(held.convert("RGB"))
 
@@ -85,8 +104,8 @@ def shows_greys(image: Image.Image) -> bool:
 
 def unturned(image: Image.Image, path: Path, shown: bool) -> np.ndarray:
     """The pixels of a TIFF of 8 bits that has a tag: Pillow turns some of these and not others, tifffile none."""
-    with picture(path) as held:
-        pixels = bands(path, bands_of(held), held.alpha)
+    with open_tiff(path) as held:
+        pixels = bands(path, read_tiff_channels(held), held.alpha)
     if image.mode == "1":
         return pixels // 255
     if shown and image.mode == "P":
@@ -107,14 +126,14 @@ def bands(path: Path, pixels: np.ndarray, alpha: bool) -> np.ndarray:
 def upright_size(path: Path, reading: Reading) -> tuple[int, int]:
     """(H, W) of a file's picture, turned by its own tag where `reading` says so. Raises UserError, naming the file,
     when it cannot be read."""
-    found = header(path, reading.max_pixels)
+    found = read_header(path, reading.max_pixels)
     height, width = found.size
     return (width, height) if reading.exif and found.orientation in SIDEWAYS else (height, width)
 
 
-def lossy_format(path: Path, held: Image.Image | Picture) -> str:
+def lossy_format(path: Path, held: Image.Image | TiffPicture) -> str:
     """The format of a file whose pixels are not those that were saved; empty where they are."""
-    if isinstance(held, Picture):
+    if isinstance(held, TiffPicture):
         return ""
     if held.format in ("JPEG", "MPO", "AVIF"):
         return "AVIF" if held.format == "AVIF" else "JPEG"
@@ -125,14 +144,14 @@ def lossy_format(path: Path, held: Image.Image | Picture) -> str:
 
 def lossy_file(path: Path) -> str:
     """The lossy format of a file; empty where it has none."""
-    with source(path, sys.maxsize) as held:
+    with open_image(path, sys.maxsize) as held:
         return lossy_format(path, held)
 
 
 def is_coloured(path: Path, reading: Reading) -> bool:
     """Whether a mask has colours: three channels that are not all equal. A file that cannot be read has none."""
     try:
-        pixels = stored(path, reading) if header(path, reading.max_pixels).mode not in ("1", "L", "P") else None
+        pixels = stored(path, reading) if read_header(path, reading.max_pixels).mode not in ("1", "L", "P") else None
     except UserError:
         return False
     return pixels is not None and pixels.ndim == 3 and grey_codes(pixels) is None
@@ -214,7 +233,7 @@ def leave_out(values: Sequence[float]) -> str:
 
 def nodata(path: Path) -> list[float]:
     """The value that a TIFF's own tag says is none, where that can be no id; empty for other files."""
-    declared = header(path, sys.maxsize).nodata
+    declared = read_header(path, sys.maxsize).nodata
     return [] if declared is None or 0 <= declared <= IGNORE else [declared]
 
 

@@ -15,13 +15,13 @@ from PIL import Image
 
 from ssss_zoo.data.base import UNUSABLE, Dataset
 from ssss_zoo.data.codes import AS_TOLD, VOIDED, leave_out, read_codes
-from ssss_zoo.data.images import SIDEWAYS, Reading, header, image_size, read_image, read_valid
+from ssss_zoo.data.images import SIDEWAYS, Reading, image_size, read_header, read_image, read_valid
 from ssss_zoo.data.lists import Lists
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
-THREADS, CHUNK = 8, 64  # of the check; it stops after the first chunk with something wrong
-SHOWN = 5  # values named in a message
+READER_THREADS, CHUNK = 8, 64  # of the check; it stops after the first chunk with something wrong
+VALUES_SHOWN = 5  # values named in a message
 
 
 # --- one mask -------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def read_mask(path: Path, ignored: Sequence[float] = (), reading: Reading = AS_T
     return ids.astype(np.uint8)
 
 
-def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask (H, W) resized to (H, W) of `size`, nearest neighbour, where the aspect is the same; else as it is."""
     if mask.shape == size or not same_aspect((mask.shape[0], mask.shape[1]), size):
         return mask
@@ -93,7 +93,7 @@ class FileDataset(Dataset):
         self.notes = [*self.notes, *lists.notes]
 
     def areas(self, samples: Sequence[Sample]) -> list[int]:
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(READER_THREADS) as pool:
             return list(pool.map(self.area, samples))
 
     def area(self, sample: Sample) -> int:
@@ -108,7 +108,7 @@ class FileDataset(Dataset):
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class SampleCheck:
     """What a look at one sample gave: pixels of each value (256,), zeros without a mask; what is wrong, if anything.
     kind: problems of one kind are counted together."""
 
@@ -117,7 +117,7 @@ class Finding:
     problem: str = ""
 
 
-NOTHING = np.zeros(IGNORE + 1, np.int64)
+NO_PIXELS = np.zeros(IGNORE + 1, np.int64)
 
 
 def check_pairs(dataset: FileDataset) -> None:
@@ -132,20 +132,22 @@ def check_pairs(dataset: FileDataset) -> None:
         first = unusable[0]
         alike = sum(fault.kind == first.kind for fault in unusable)
         raise UserError(f"{first.message}{f' ({alike} are like it)' if alike > 1 else ''}")
-    labelled = total(inspect(dataset, dataset.labelled, look_at_pair))
-    check_content(labelled, dataset, dataset.labelled, "labelled")
+    labelled = total_counts(check_samples(dataset, dataset.labelled, check_image_and_mask))
+    check_mask_content(labelled, dataset, dataset.labelled, "labelled")
     if dataset.val:
-        check_content(total(inspect(dataset, dataset.val, look_at_pair)), dataset, dataset.val, "validation")
+        check_mask_content(
+            total_counts(check_samples(dataset, dataset.val, check_image_and_mask)), dataset, dataset.val, "validation"
+        )
     known = {sample.image for sample in dataset.labelled}
-    inspect(dataset, [sample for sample in dataset.unlabelled if sample.image not in known], look_at_image)
+    check_samples(dataset, [sample for sample in dataset.unlabelled if sample.image not in known], check_image)
     missing = [name for name, pixels in zip(dataset.class_names, labelled, strict=False) if pixels == 0]
     notes = [f"no labelled pixel of {', '.join(missing)}"] if missing else []
     notes += [fault.message for fault in dataset.faults]
-    notes += leaks(dataset.val, [*dataset.labelled, *dataset.unlabelled])
+    notes += describe_leaks(dataset.val, [*dataset.labelled, *dataset.unlabelled])
     dataset.notes = [*dataset.notes, *(note for note in notes if note not in dataset.notes)]
 
 
-def leaks(val: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
+def describe_leaks(val: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
     """A note on validation images whose file is also trained on: the same one, or the same bytes in another. Bytes are
     read where sizes are equal."""
     sizes = Counter(sample.image.stat().st_size for sample in val)
@@ -165,44 +167,46 @@ def digest(path: Path) -> bytes:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
 
 
-Look = Callable[[FileDataset, Sample], Finding]
+Look = Callable[[FileDataset, Sample], SampleCheck]
 
 
-def inspect(dataset: FileDataset, samples: Sequence[Sample], look: Look) -> list[Finding]:
+def check_samples(dataset: FileDataset, samples: Sequence[Sample], look: Look) -> list[SampleCheck]:
     """`look` at every sample, in threads; UserError after the first chunk that holds a problem."""
-    findings: list[Finding] = []
-    with ThreadPoolExecutor(THREADS) as pool:
+    findings: list[SampleCheck] = []
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         for start in range(0, len(samples), CHUNK):
             chunk = samples[start : start + CHUNK]
             findings += pool.map(lambda sample: look(dataset, sample), chunk)
             if any(finding.problem for finding in findings[start:]):
-                raise UserError(complaint(findings, len(dataset.class_names)))
+                raise UserError(first_fault(findings, len(dataset.class_names)))
     return findings
 
 
-def look_at_image(dataset: FileDataset, sample: Sample) -> Finding:
+def check_image(dataset: FileDataset, sample: Sample) -> SampleCheck:
     try:
         image_size(sample.image, dataset.reading)
     except UserError as error:
-        return Finding(NOTHING, "unreadable", str(error))
-    return Finding(NOTHING)
+        return SampleCheck(NO_PIXELS, "unreadable", str(error))
+    return SampleCheck(NO_PIXELS)
 
 
-def look_at_pair(dataset: FileDataset, sample: Sample) -> Finding:
+def check_image_and_mask(dataset: FileDataset, sample: Sample) -> SampleCheck:
     """What is wrong with a pair, its mask's values counted."""
     try:
         size = image_size(sample.image, dataset.reading)
         mask = dataset.read_mask(sample)
     except UserError as error:
-        return Finding(NOTHING, "unreadable", str(error))
+        return SampleCheck(NO_PIXELS, "unreadable", str(error))
     counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
     if mask.shape != size:
-        return Finding(counts, "size", size_problem(dataset, sample, (mask.shape[0], mask.shape[1]), size))
-    values = value_problem(counts, len(dataset.class_names))
-    return Finding(counts, "value", f"mask {sample.mask} {values}") if values else Finding(counts)
+        return SampleCheck(
+            counts, "size", describe_size_mismatch(dataset, sample, (mask.shape[0], mask.shape[1]), size)
+        )
+    values = describe_wrong_values(counts, len(dataset.class_names))
+    return SampleCheck(counts, "value", f"mask {sample.mask} {values}") if values else SampleCheck(counts)
 
 
-def size_problem(dataset: Dataset, sample: Sample, mask: tuple[int, int], image: tuple[int, int]) -> str:
+def describe_size_mismatch(dataset: Dataset, sample: Sample, mask: tuple[int, int], image: tuple[int, int]) -> str:
     """What is wrong with a mask and an image of these sizes (H, W), which differ, and what to do."""
     sizes = f"mask {sample.mask} is {mask[1]}x{mask[0]}, its image {image[1]}x{image[0]}"
     told = f"{sizes}: they must match pixel for pixel"
@@ -220,7 +224,7 @@ def size_problem(dataset: Dataset, sample: Sample, mask: tuple[int, int], image:
 def exif_tag(path: Path) -> int:
     """Which way a file says that it is to be turned; 1, which is upright, where it is no image that can be read."""
     try:
-        return header(path, sys.maxsize).orientation
+        return read_header(path, sys.maxsize).orientation
     except UserError:
         return 1
 
@@ -230,30 +234,30 @@ def same_aspect(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
 
 
-def value_problem(counts: np.ndarray, classes: int) -> str:
+def describe_wrong_values(counts: np.ndarray, classes: int) -> str:
     """What is wrong with a mask of these values (256,) where ids go up to `classes` - 1; empty when nothing is."""
     wrong = np.flatnonzero(counts[classes:IGNORE]) + classes
     if not wrong.size:
         return ""
-    values = ", ".join(f"{value} ({counts[value]:,} pixels)" for value in wrong[:SHOWN])
-    more = f" and {wrong.size - SHOWN} more values" if wrong.size > SHOWN else ""
+    values = ", ".join(f"{value} ({counts[value]:,} pixels)" for value in wrong[:VALUES_SHOWN])
+    more = f" and {wrong.size - VALUES_SHOWN} more values" if wrong.size > VALUES_SHOWN else ""
     return f"holds {values}{more}; ids are 0 to {classes - 1}, void is {IGNORE}"
 
 
-def total(findings: Sequence[Finding]) -> np.ndarray:
+def total_counts(findings: Sequence[SampleCheck]) -> np.ndarray:
     """Pixels of each value over all, (256,)."""
-    return np.sum([NOTHING, *(finding.counts for finding in findings)], axis=0)
+    return np.sum([NO_PIXELS, *(finding.counts for finding in findings)], axis=0)
 
 
-def complaint(findings: Sequence[Finding], classes: int) -> str:
+def first_fault(findings: Sequence[SampleCheck], classes: int) -> str:
     """The first problem in one line: hint, and how many of the files seen so far are like it."""
     first = next(finding for finding in findings if finding.problem)
     alike = Counter(finding.kind for finding in findings)[first.kind]
-    hint = value_hint(total(findings), classes) if first.kind == "value" else ""
+    hint = suggest_value_fix(total_counts(findings), classes) if first.kind == "value" else ""
     return f"{first.problem}{hint} ({alike} of {len(findings)} files looked at are like it)"
 
 
-def value_hint(counts: np.ndarray, classes: int) -> str:
+def suggest_value_fix(counts: np.ndarray, classes: int) -> str:
     """What masks with these values (256,) probably are, given that `classes` were declared."""
     present = np.flatnonzero(counts[:IGNORE])
     if present[0] > 0 and present[-1] == classes:
@@ -263,13 +267,13 @@ def value_hint(counts: np.ndarray, classes: int) -> str:
     return "; correct the masks or name the missing classes"
 
 
-def check_content(counts: np.ndarray, dataset: Dataset, samples: Sequence[Sample], part: str) -> None:
+def check_mask_content(counts: np.ndarray, dataset: Dataset, samples: Sequence[Sample], part: str) -> None:
     """Raise UserError when the masks of a part, (256,) pixels by value in all, leave nothing to learn or measure."""
     if not samples:
         raise UserError(f"no {part} image: at least one is needed")
     present = set(np.flatnonzero(counts).tolist())
     where = f"{len(samples)} {part} masks, such as {samples[0].mask}"
-    if present == {0, IGNORE} and holds_ids(dataset):
+    if present == {0, IGNORE} and masks_hold_ids(dataset):
         raise UserError(
             f"only 0 and {IGNORE} in all {where}: looks like 0/255 masks, but {IGNORE} is void: "
             f"write 1 for the object and keep {IGNORE} for pixels to ignore (of dataset=folder: data.encoding=values)"
@@ -278,6 +282,6 @@ def check_content(counts: np.ndarray, dataset: Dataset, samples: Sequence[Sample
         raise UserError(f"nothing but void ({IGNORE}) in all {where}: there is nothing to learn from")
 
 
-def holds_ids(dataset: Dataset) -> bool:
+def masks_hold_ids(dataset: Dataset) -> bool:
     """Whether a mask's own values are its ids, so that 255 in a file is void by itself."""
     return getattr(getattr(dataset, "encoding", None), "kind", "ids") == "ids"

@@ -17,24 +17,38 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssss_zoo.data.decoding import DEEP, decoded, deep_pixels, depth_of, packing
-from ssss_zoo.data.tiff import NODATA, Picture, bands_of, is_tiff, number, outside_of, picture
+from ssss_zoo.data.decoders import (
+    HIGH_DEPTH_MODES,
+    decode_eight_bits,
+    decode_high_depth,
+    high_bit_depth,
+    raw_mode,
+)
+from ssss_zoo.data.tiff import (
+    NODATA,
+    TiffPicture,
+    is_tiff,
+    open_tiff,
+    parse_nodata,
+    read_outside_mask,
+    read_tiff_channels,
+)
 from ssss_zoo.errors import UserError
 
-SUFFIXES = (  # of files that are read, in any case; what Pillow reads of the formats that hold one picture or more
+IMAGE_SUFFIXES = (  # of the files that are read, in upper or lower case
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".avif", ".tga"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 MAX_PIXELS = 180_000_000  # of a file that is read, see `data.max_pixels` (our choice: what Pillow refuses above, about)
-COLOURS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3} | dict.fromkeys(
-    DEEP, 1
+MODE_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3} | dict.fromkeys(
+    HIGH_DEPTH_MODES, 1
 )  # by Pillow's mode: how many channels there are beside alpha
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels, alpha among them
-ALPHA = ("LA", "PA", "RGBA")
+MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels, alpha among them
+ALPHA_MODES = ("LA", "PA", "RGBA")
 WIDTH, LENGTH, BITS, DESCRIPTION, SAMPLES, BELOW, FORMAT = 256, 257, 258, 270, 277, 330, 339  # a TIFF's tags
 ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
-BACK = {6: 8, 8: 6}  # the turn that takes another back, where it is not the same
-TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, ...), by EXIF's tag
+INVERSE_ORIENTATION = {6: 8, 8: 6}  # the turn that takes another back, where it is not the same
+ORIENTATION_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, ...), by EXIF's tag
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -43,7 +57,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, .
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels),
 }
-BROKEN = (  # what decoders raise at damaged files; imagecodecs' are RuntimeErrors
+DECODER_ERRORS = (  # what decoders raise at damaged files; imagecodecs' are RuntimeErrors
     OSError,
     ValueError,
     SyntaxError,
@@ -108,38 +122,38 @@ class Header:
 
 
 @contextmanager
-def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_with_pillow(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The file, header read. Raises UserError, naming the file, when Pillow fails at it here or in the body, where it
     has more pixels, and where it is an animation."""
-    with readable(path), unmapped(path) as image:
-        check_size(path, (image.height, image.width), max_pixels)
-        check_still(image, path)
+    with translate_decoder_errors(path), open_unmapped(path) as image:
+        check_pixel_count(path, (image.height, image.width), max_pixels)
+        check_not_animated(image, path)
         yield image
 
 
 @contextmanager
-def source(path: Path, max_pixels: int) -> Iterator[Image.Image | Picture]:
+def open_image(path: Path, max_pixels: int) -> Iterator[Image.Image | TiffPicture]:
     """The file as Pillow has it, or as tifffile, where Pillow would fail at a TIFF or drop some of it. Raises as
     `opened`."""
-    with readable(path):
+    with translate_decoder_errors(path):
         try:
-            image = unmapped(path)
-        except BROKEN:
+            image = open_unmapped(path)
+        except DECODER_ERRORS:
             if not is_tiff(path):
                 raise
         else:
             with image:
-                if image.format != "TIFF" or plain(image):
-                    check_size(path, (image.height, image.width), max_pixels)
-                    check_still(image, path)
+                if image.format != "TIFF" or pillow_reads_all(image):
+                    check_pixel_count(path, (image.height, image.width), max_pixels)
+                    check_not_animated(image, path)
                     yield image
                     return
-        with picture(path) as found:
-            check_size(path, found.shape[:2], max_pixels)
+        with open_tiff(path) as found:
+            check_pixel_count(path, found.shape[:2], max_pixels)
             yield found
 
 
-def unmapped(path: Path) -> Image.Image:
+def open_unmapped(path: Path) -> Image.Image:
     """The file as Pillow opens it. It turns a TIFF upright by its tag, but not one that it maps into memory, which it
     does where it knows a file's name: so it gets none of a TIFF."""
     image = Image.open(path)
@@ -149,15 +163,15 @@ def unmapped(path: Path) -> Image.Image:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def translate_decoder_errors(path: Path) -> Iterator[None]:
     """Raises UserError, naming the file, where its decoder fails in the body."""
     try:
         yield
-    except BROKEN as error:
-        raise UserError(f"cannot read {path}: {reason(path, error)}") from None
+    except DECODER_ERRORS as error:
+        raise UserError(f"cannot read {path}: {decoder_error_text(path, error)}") from None
 
 
-def reason(path: Path, error: Exception) -> str:
+def decoder_error_text(path: Path, error: Exception) -> str:
     if not path.exists():
         return "no such file"
     if path.is_file() and path.stat().st_size == 0:
@@ -167,7 +181,7 @@ def reason(path: Path, error: Exception) -> str:
     return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
-def check_size(path: Path, size: tuple[int, int], most: int) -> None:
+def check_pixel_count(path: Path, size: tuple[int, int], most: int) -> None:
     """Raise UserError for a picture (H, W) of more than `most` pixels."""
     if size[0] * size[1] > most:
         raise UserError(
@@ -176,7 +190,7 @@ def check_size(path: Path, size: tuple[int, int], most: int) -> None:
         )
 
 
-def check_still(image: Image.Image, path: Path) -> None:
+def check_not_animated(image: Image.Image, path: Path) -> None:
     """Raise UserError for an animation. Pages of a TIFF may be bands, a JPEG's further pictures hang on its first."""
     if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
         raise UserError(
@@ -188,34 +202,34 @@ def check_still(image: Image.Image, path: Path) -> None:
 # --- header ---------------------------------------------------------------------------------------------------------
 
 
-def header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
+def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
     """What a file says of its picture. Raises UserError, naming the file, when it cannot be read."""
-    with source(path, max_pixels) as held:
-        return header_of(held, path)
+    with open_image(path, max_pixels) as held:
+        return header_of_image(held, path)
 
 
-def header_of(held: Image.Image | Picture, path: Path) -> Header:
+def header_of_image(held: Image.Image | TiffPicture, path: Path) -> Header:
     """The header of a file that `source` holds. Raises UserError for colours that do not become RGB."""
-    if isinstance(held, Picture):
-        return header_of_picture(held)
-    if held.mode not in COLOURS:
+    if isinstance(held, TiffPicture):
+        return header_of_tiff(held)
+    if held.mode not in MODE_CHANNELS:
         raise UserError(f"{path} holds colours that are not read (Pillow's mode {held.mode}): save it as RGB")
-    depth = depth_of(held, path)
-    mode = "LA" if packing(held) == "LA;16B" else held.mode  # Pillow makes four channels of it
-    alpha = mode in ALPHA or (not depth and "transparency" in held.info)
+    depth = high_bit_depth(held, path)
+    mode = "LA" if raw_mode(held) == "LA;16B" else held.mode  # Pillow makes four channels of it
+    alpha = mode in ALPHA_MODES or (not depth and "transparency" in held.info)
     return Header(
         size=(held.height, held.width) if held.format != "TIFF" else (held.tag_v2[LENGTH], held.tag_v2[WIDTH]),  # type: ignore[attr-defined]
         mode=mode,
-        channels=COLOURS[mode] + alpha,
+        channels=MODE_CHANNELS[mode] + alpha,
         alpha=alpha,
         depth=depth,
-        orientation=orientation(held),
+        orientation=exif_orientation(held),
         further=getattr(held, "n_frames", 1) - 1 if held.format == "MPO" else 0,
-        nodata=number(held.tag_v2.get(NODATA)) if held.format == "TIFF" else None,  # type: ignore[attr-defined]
+        nodata=parse_nodata(held.tag_v2.get(NODATA)) if held.format == "TIFF" else None,  # type: ignore[attr-defined]
     )
 
 
-def header_of_picture(held: Picture) -> Header:
+def header_of_tiff(held: TiffPicture) -> Header:
     """The header of a file that tifffile reads."""
     name = held.dtype.name
     words = {"float": "floating-point", "int": f"signed {name[3:]}-bit", "uint": f"{name[4:]}-bit"}
@@ -233,7 +247,7 @@ def header_of_picture(held: Picture) -> Header:
     )
 
 
-def plain(image: Image.Image) -> bool:
+def pillow_reads_all(image: Image.Image) -> bool:
     """Whether Pillow holds all of a TIFF: one page, 8 bits a channel at most, and no sample that its mode has not."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     described = str(tags.get(DESCRIPTION, ""))
@@ -241,40 +255,42 @@ def plain(image: Image.Image) -> bool:
         not tags.next
         and BELOW not in tags  # ImageJ keeps many pages behind the entry of one:
         and not (described.startswith("ImageJ=") and "images=" in described)
-        and image.mode in COLOURS
-        and image.mode not in DEEP
+        and image.mode in MODE_CHANNELS
+        and image.mode not in HIGH_DEPTH_MODES
         and max(tags.get(BITS, (8,))) <= 8
         and set(tags.get(FORMAT, (1,))) <= {1, 4}
         and tags.get(SAMPLES, 1) <= len(image.getbands())
     )
 
 
-def orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """The EXIF tag, 1 to 8; read from the header alone (Pillow would decode a whole PNG to look for it)."""
     if image.format == "PNG" and "exif" not in image.info:
         return UPRIGHT
     return int(image.getexif().get(ORIENTATION, UPRIGHT))
 
 
-def check_channels(found: Header, reading: Reading, path: Path) -> None:
+def check_channel_count(found: Header, reading: Reading, path: Path) -> None:
     """Raise UserError where a file has other channels than are expected."""
     if reading.bands:
         if max(reading.bands) > found.channels:
-            raise UserError(f"data.channels={list(reading.bands)}: {path} has {channels_said(found)}, counted from 1")
+            raise UserError(
+                f"data.channels={list(reading.bands)}: {path} has {describe_channels(found)}, counted from 1"
+            )
     elif found.colours:
         raise UserError(
             f"{path} holds {found.colours} colours, which are not taken for RGB: save it as RGB, or take its channels "
             f"as they are (data.channels={list(range(1, found.channels + 1))})"
         )
-    elif taken(found, reading.channels) is None:
+    elif channels_to_read(found, reading.channels) is None:
         more = found.channels if found.channels > 1 else 3
         raise UserError(
-            f"{path} has {channels_said(found)}; expected {reading.channels}: take all with "
+            f"{path} has {describe_channels(found)}; expected {reading.channels}: take all with "
             f"model.in_channels={more}, or of dataset=folder some of them, counted from 1, as data.channels=[1,2,3]"
         )
 
 
-def check_depth(depth: str, reading: Reading, path: Path) -> None:
+def check_bit_depth(depth: str, reading: Reading, path: Path) -> None:
     """Raise UserError where a file has more bits a channel than are expected, or fewer. depth: as in `Header`."""
     if depth and not reading.low:
         raise UserError(
@@ -290,12 +306,12 @@ def check_depth(depth: str, reading: Reading, path: Path) -> None:
         )
 
 
-def channels_said(found: Header) -> str:
+def describe_channels(found: Header) -> str:
     mode = f" ({found.mode})" if found.mode else f", one in each of its {found.pages} pages" if found.pages > 1 else ""
     return f"{found.channels} channel{'s' if found.channels > 1 else ''}{mode}"
 
 
-def taken(found: Header, wanted: int) -> int | None:
+def channels_to_read(found: Header, wanted: int) -> int | None:
     """How many channels are read for `wanted` ones: all, those beside alpha, or a single grey one; None where they do
     not fit."""
     beside = found.channels - found.alpha
@@ -306,9 +322,9 @@ def taken(found: Header, wanted: int) -> int | None:
 
 def image_size(path: Path, reading: Reading) -> tuple[int, int]:
     """(H, W) as `read_image` will give it, from the header alone. Raises UserError as that does, damage apart."""
-    found = header(path, reading.max_pixels)
-    check_channels(found, reading, path)
-    check_depth(found.depth, reading, path)
+    found = read_header(path, reading.max_pixels)
+    check_channel_count(found, reading, path)
+    check_bit_depth(found.depth, reading, path)
     height, width = found.size
     return (width, height) if reading.exif and found.orientation in SIDEWAYS else (height, width)
 
@@ -323,11 +339,11 @@ def read_image(path: Path, reading: Reading) -> np.ndarray:
     data are 0. Raises UserError, naming the file, when it cannot be read, has another number of channels, or more than
     8 bits a channel and no range.
     """
-    pixels, missing = stored(path, reading)
+    pixels, missing = read_stored_values(path, reading)
     if bool(reading.low) != (pixels.dtype != np.uint8):
-        check_depth(header(path, reading.max_pixels).depth, reading, path)
+        check_bit_depth(read_header(path, reading.max_pixels).depth, reading, path)
     if reading.low and (pixels.dtype != np.uint8 or not reading.mixed):
-        pixels = stretched(pixels, reading)
+        pixels = stretch_range(pixels, reading)
     elif reading.low:
         pixels = pixels.astype(np.float32)
     if missing is not None:
@@ -339,41 +355,41 @@ def read_valid(path: Path, reading: Reading) -> np.ndarray | None:
     """(H, W) bool, false where an image has no data; None where it has data everywhere. Raises as `read_image`."""
     if not reading.gaps:
         return None
-    missing = stored(path, reading)[1]
+    missing = read_stored_values(path, reading)[1]
     return None if missing is None or not missing.any() else ~missing
 
 
-def stored(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
+def read_stored_values(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
     """(H, W, channels) values of the file, uint8, or floating-point ones of a deeper file, NaN without data; and
     (H, W) bool, where no channel has data, None where nothing says so. Raises UserError as `read_image`."""
-    with source(path, reading.max_pixels) as held:
-        found = header_of(held, path)
-        check_channels(found, reading, path)
-        pixels, outside = channels_of(held, found, reading, path)
+    with open_image(path, reading.max_pixels) as held:
+        found = header_of_image(held, path)
+        check_channel_count(found, reading, path)
+        pixels, outside = read_channels(held, found, reading, path)
     turn = found.orientation if reading.exif else UPRIGHT
-    if turn in TURNS:
-        pixels = np.ascontiguousarray(TURNS[turn](pixels))
-        outside = TURNS[turn](outside) if outside is not None else None
+    if turn in ORIENTATION_TURNS:
+        pixels = np.ascontiguousarray(ORIENTATION_TURNS[turn](pixels))
+        outside = ORIENTATION_TURNS[turn](outside) if outside is not None else None
     values = reading.nodata
     if reading.tags and found.nodata is not None:
         values = (*values, found.nodata)
-    return without_data(pixels, values, outside)
+    return find_missing_data(pixels, values, outside)
 
 
-def channels_of(
-    held: Image.Image | Picture, found: Header, reading: Reading, path: Path
+def read_channels(
+    held: Image.Image | TiffPicture, found: Header, reading: Reading, path: Path
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(H, W, channels) as stored, and where the file's own mask says that there is no picture, (H, W) bool or None."""
-    count = found.channels if reading.bands else taken(found, reading.channels) or found.channels
+    count = found.channels if reading.bands else channels_to_read(found, reading.channels) or found.channels
     outside = None
-    if isinstance(held, Picture):
-        pixels, outside = bands_of(held), outside_of(held)
+    if isinstance(held, TiffPicture):
+        pixels, outside = read_tiff_channels(held), read_outside_mask(held)
     elif found.depth:
-        pixels = deep_pixels(held, path)
+        pixels = decode_high_depth(held, path)
     else:
-        pixels = eight_bits(held, MODES[count], path)
-        if held.format == "TIFF" and found.orientation in TURNS:  # Pillow has turned it
-            pixels = TURNS[BACK.get(found.orientation, found.orientation)](pixels)
+        pixels = read_eight_bits(held, MODE_OF_CHANNELS[count], path)
+        if held.format == "TIFF" and found.orientation in ORIENTATION_TURNS:  # Pillow has turned it
+            pixels = ORIENTATION_TURNS[INVERSE_ORIENTATION.get(found.orientation, found.orientation)](pixels)
     if reading.bands:
         return np.ascontiguousarray(pixels[..., [band - 1 for band in reading.bands]]), outside
     if pixels.shape[2] > count:
@@ -383,17 +399,17 @@ def channels_of(
     return np.repeat(pixels, reading.channels, axis=2), outside
 
 
-def eight_bits(image: Image.Image, mode: str, path: Path) -> np.ndarray:
+def read_eight_bits(image: Image.Image, mode: str, path: Path) -> np.ndarray:
     """(H, W, bands) uint8 of an image that Pillow holds without loss, in one of MODES."""
     if image.mode == mode:
-        return decoded(image, path)
+        return decode_eight_bits(image, path)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # a palette's transparent entry has a colour only this way
     array = np.array(image if image.mode == mode else image.convert(mode))
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def without_data(
+def find_missing_data(
     pixels: np.ndarray, values: tuple[float, ...], outside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixels (H, W, channels), those of more than 8 bits as floating-point numbers, NaN without data; and where no
@@ -415,7 +431,7 @@ def without_data(
     return (pixels if eight else floats), (missing if missing.any() else None)
 
 
-def stretched(pixels: np.ndarray, reading: Reading) -> np.ndarray:
+def stretch_range(pixels: np.ndarray, reading: Reading) -> np.ndarray:
     """float32 in [0, 255]: low becomes 0, high 255, what lies beyond is cut off, and what is no number is 0."""
     kind = pixels.dtype if pixels.dtype.kind == "f" else np.float32
     low, high = np.array(reading.low, kind), np.array(reading.high, kind)

@@ -12,7 +12,7 @@ import numpy as np
 from ssss_zoo.data.base import UNUSABLE, WARNING, Fault
 from ssss_zoo.data.classes import FILES, ClassLine, Colour, palette, read_class_list, shown_colours
 from ssss_zoo.data.codes import VOIDED, code_of, is_coloured, packed, unpacked
-from ssss_zoo.data.files import SHOWN
+from ssss_zoo.data.files import VALUES_SHOWN
 from ssss_zoo.data.folder.evidence import Census, census
 from ssss_zoo.data.folder.mask_encoding import Codes, Encoding
 from ssss_zoo.data.folder.palettes import kind_by_palettes
@@ -243,8 +243,8 @@ def doubts_of_found(blank: Encoding, seen: Census) -> Iterator[Fault]:
     if seen.smeared():
         yield Fault(UNUSABLE, "smeared", name, f"{SMEARED} ({shares(blank, seen)}); {way_out(blank, seen)}")
     elif strays:
-        told = ", ".join(stray(blank, seen, code) for code in strays[:SHOWN])
-        more = f" and {len(strays) - SHOWN} more" if len(strays) > SHOWN else ""
+        told = ", ".join(stray(blank, seen, code) for code in strays[:VALUES_SHOWN])
+        more = f" and {len(strays) - VALUES_SHOWN} more" if len(strays) > VALUES_SHOWN else ""
         message = f"{told}{more}: almost no pixels in few masks, so strays rather than classes"
         yield Fault(
             UNUSABLE, "stray", str(seen.holders_of(strays[0])[0]), f"{message}; {way_out(blank, seen, CORRECT)}"
@@ -267,9 +267,9 @@ def stray(blank: Encoding, seen: Census, code: int) -> str:
 
 def shares(blank: Encoding, seen: Census) -> str:
     """The codes with most pixels, and their shares."""
-    most = np.argsort(-seen.pixels, kind="stable")[: 2 * SHOWN]
+    most = np.argsort(-seen.pixels, kind="stable")[: 2 * VALUES_SHOWN]
     told = ", ".join(f"{blank.word(int(seen.codes[at]))} {seen.pixels[at] / seen.pixels.sum():.2%}" for at in most)
-    return told + (", ..." if len(seen.codes) > 2 * SHOWN else "")
+    return told + (", ..." if len(seen.codes) > 2 * VALUES_SHOWN else "")
 
 
 def way_out(blank: Encoding, seen: Census, mend: str = AGAIN) -> str:
@@ -286,9 +286,9 @@ def way_out(blank: Encoding, seen: Census, mend: str = AGAIN) -> str:
         f"'{name} {' '.join(map(str, unpacked(code)))}'" if blank.kind == "colours" else f"'{code}: {name}'"
         for code, name in zip(kept, names, strict=True)
     ]
-    more = ", ..." if len(lines) > 2 * SHOWN else ""
+    more = ", ..." if len(lines) > 2 * VALUES_SHOWN else ""
     snap = (
-        f"write classes.txt of the lines {', '.join(lines[: 2 * SHOWN])}{more} with names of your own, and give "
+        f"write classes.txt of the lines {', '.join(lines[: 2 * VALUES_SHOWN])}{more} with names of your own, and give "
         "data.snap=true, which takes the nearest of them"
     )
     ways = [mend, snap] if mend == AGAIN and len(plain) > 2 else [snap, mend]

@@ -12,16 +12,16 @@ import numpy as np
 
 from ssss_zoo.errors import UserError
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes, by order of bytes and size of offsets
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes, by order of bytes and size of offsets
 ORIENTATION, NODATA, PHOTOMETRIC = 274, 42113, 262  # tags; the second is GDAL's
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # what samples mean, by the tag PhotometricInterpretation
-COLOURS = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # that are not RGB
-RAW = {32803: "a camera's raw mosaic", 34892: "a camera's raw values", 32844: "LogL", 32845: "LogLuv"}
-SHOWN = 4  # sizes named in a message
+OTHER_COLOUR_SPACES = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # that are not RGB
+CAMERA_RAW = {32803: "a camera's raw mosaic", 34892: "a camera's raw values", 32844: "LogL", 32845: "LogLuv"}
+SIZES_SHOWN = 4  # sizes named in a message
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class TiffPicture:
     """shape: (H, W, bands) as stored; alpha: whether the last band is; colours: what the bands are where they are
     neither grey nor RGB; pages: how many hold a band each; inside: the page of a mask of one bit, 0 where there is no
     picture; axes: of `series`; pages that are no series are stacked."""
@@ -41,13 +41,13 @@ def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF does."""
     try:
         with open(path, "rb") as file:
-            return file.read(4) in MAGIC
+            return file.read(4) in TIFF_MAGIC
     except OSError:
         return False
 
 
 @contextmanager
-def picture(path: Path) -> Iterator[Picture]:
+def open_tiff(path: Path) -> Iterator[TiffPicture]:
     """What an open TIFF holds, its pixels not decoded. Reduced copies are passed over, pages of one band each and of
     one kind are the bands of one picture.
 
@@ -57,40 +57,40 @@ def picture(path: Path) -> Iterator[Picture]:
 
     try:
         with tifffile.TiffFile(path) as file:
-            yield found(file, path)
+            yield read_tiff_picture(file, path)
     except tifffile.TiffFileError as error:
         raise ValueError(str(error)) from None
 
 
-def found(file: Any, path: Path) -> Picture:
+def read_tiff_picture(file: Any, path: Path) -> TiffPicture:
     """The picture of a `tifffile.TiffFile`. Raises UserError as `picture`."""
     whole = [page for page in file.pages if not page.is_reduced and not page.is_mask]
     masks = [page for page in file.pages if page.is_mask and not page.is_reduced]
-    if not whole or hidden(whole[0]):
+    if not whole or is_camera_preview(whole[0]):
         raise UserError(f"{path} begins with a reduced copy of its picture: save the picture alone, as a plain TIFF")
-    page, series = whole[0], series_of(file, whole)
+    page, series = whole[0], find_series(file, whole)
     if len(whole) > 1 and (series is None or page.ndim != 2):
-        check_alike(path, whole)
-    shape = shape_of(path, series) if series is not None else (*page.shape, len(whole))
+        check_pages_alike(path, whole)
+    shape = series_shape(path, series) if series is not None else (*page.shape, len(whole))
     alpha = page.photometric in (BLACK_IS_ZERO, RGB) and bool({1, 2} & set(map(int, page.extrasamples)))
-    if int(page.photometric) in RAW:
-        raise UserError(f"{path} holds {RAW[int(page.photometric)]}: develop it, and save it as RGB")
+    if int(page.photometric) in CAMERA_RAW:
+        raise UserError(f"{path} holds {CAMERA_RAW[int(page.photometric)]}: develop it, and save it as RGB")
     if page.photometric == WHITE_IS_ZERO and page.bitspersample > 1:
-        raise inverted(path)
-    return Picture(
+        raise white_is_zero_error(path)
+    return TiffPicture(
         shape=shape,
         dtype=np.dtype(page.dtype),
         alpha=alpha,
-        colours=COLOURS.get(int(page.photometric), ""),
-        orientation=orientation_of(page),
-        nodata=number(page.tags.get(NODATA)),
+        colours=OTHER_COLOUR_SPACES.get(int(page.photometric), ""),
+        orientation=page_orientation(page),
+        nodata=parse_nodata(page.tags.get(NODATA)),
         pages=whole,
         inside=next((mask for mask in masks if mask.shape[:2] == shape[:2]), None),
         series=series,
     )
 
 
-def inverted(path: Path) -> UserError:
+def white_is_zero_error(path: Path) -> UserError:
     """The error for values that one reader takes as they are stored, and another turns about."""
     return UserError(
         f"{path} is a TIFF whose values say that 0 is white (tag {PHOTOMETRIC}), which is read in two ways: save it "
@@ -98,51 +98,51 @@ def inverted(path: Path) -> UserError:
     )
 
 
-def hidden(page: Any) -> bool:
+def is_camera_preview(page: Any) -> bool:
     """Whether a page keeps a larger picture below it: it is the preview of a camera's file."""
     return any(below.imagewidth > page.imagewidth for below in page.pages or ())
 
 
-def series_of(file: Any, whole: list[Any]) -> Any:
+def find_series(file: Any, whole: list[Any]) -> Any:
     """What tifffile sees as one array, where that is every page; None where pages must be put together by us."""
     wanted = {page.index for page in whole}
     covers = (s for s in file.series if wanted <= {page.index for page in s.pages if page is not None})
     return next(covers, None)
 
 
-def check_alike(path: Path, pages: list[Any]) -> None:
+def check_pages_alike(path: Path, pages: list[Any]) -> None:
     """Raise UserError unless every page is one band of the same kind."""
     kinds = {(page.shape, str(page.dtype)): page for page in pages}
     if len(kinds) == 1 and pages[0].ndim == 2:
         return
-    sizes = ", ".join(f"{page.imagewidth}x{page.imagelength}" for page in pages[:SHOWN])
-    more = f" and {len(pages) - SHOWN} more" if len(pages) > SHOWN else ""
+    sizes = ", ".join(f"{page.imagewidth}x{page.imagelength}" for page in pages[:SIZES_SHOWN])
+    more = f" and {len(pages) - SIZES_SHOWN} more" if len(pages) > SIZES_SHOWN else ""
     raise UserError(
         f"{path} holds {len(pages)} pictures ({sizes}{more}), and one is expected: save the one that is meant as a "
         "file of its own (pages of one band each and of one size would be the bands of one picture)"
     )
 
 
-def shape_of(path: Path, series: Any) -> tuple[int, int, int]:
+def series_shape(path: Path, series: Any) -> tuple[int, int, int]:
     """(H, W, bands) of a series. Raises UserError for more dimensions."""
     axes, shape = series.axes, series.shape
     if len(shape) not in (2, 3) or not {"Y", "X"} <= set(axes):
         raise UserError(f"{path} holds {'x'.join(map(str, shape))} values ({axes}); expected bands of one image")
     sides = dict(zip(axes, shape, strict=True))
-    bands = shape[band_axis(axes)] if len(shape) == 3 else 1
+    bands = shape[channel_axis(axes)] if len(shape) == 3 else 1
     return sides["Y"], sides["X"], bands
 
 
-def band_axis(axes: str) -> int:
+def channel_axis(axes: str) -> int:
     return next(at for at, axis in enumerate(axes) if axis not in "YX")
 
 
-def orientation_of(page: Any) -> int:
+def page_orientation(page: Any) -> int:
     tag = page.tags.get(ORIENTATION)
     return int(tag.value) if tag else 1
 
 
-def number(tag: Any) -> float | None:
+def parse_nodata(tag: Any) -> float | None:
     """The value that GDAL's tag gives to pixels without data; None without one, and for what is no number."""
     text = getattr(tag, "value", tag)
     try:
@@ -151,16 +151,16 @@ def number(tag: Any) -> float | None:
         return None
 
 
-def bands_of(picture: Picture) -> np.ndarray:
+def read_tiff_channels(picture: TiffPicture) -> np.ndarray:
     """(H, W, bands) as stored; one bit becomes 0 and 255."""
     if picture.series is None:
         pixels = np.stack([page.asarray() for page in picture.pages], axis=2)
     else:
         pixels = picture.series.asarray()
-        pixels = np.moveaxis(pixels, band_axis(picture.series.axes), 2) if pixels.ndim == 3 else pixels[:, :, None]
+        pixels = np.moveaxis(pixels, channel_axis(picture.series.axes), 2) if pixels.ndim == 3 else pixels[:, :, None]
     return pixels.astype(np.uint8) * 255 if pixels.dtype == bool else np.ascontiguousarray(pixels)
 
 
-def outside_of(picture: Picture) -> np.ndarray | None:
+def read_outside_mask(picture: TiffPicture) -> np.ndarray | None:
     """(H, W) bool, where the file's own mask says that there is no picture; None without one."""
     return None if picture.inside is None else picture.inside.asarray() == 0

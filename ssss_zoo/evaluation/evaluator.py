@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssss_zoo.config.schema import EvaluateConfig, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.crops import load
+from ssss_zoo.data.loading.workers import load_batches
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.metrics import confusion_matrix, summary
 from ssss_zoo.toolkit.types import Sample
@@ -77,7 +77,7 @@ class Evaluator:
         """One image (1, channels, H, W) in [0, 1] and its mask (1, H, W) int64 at a time, on the device; in centre mode
         both framed for `network`."""
         images = Images(self.dataset, samples)
-        for image, mask in load(images, self.workers, batch_size=1):
+        for image, mask in load_batches(images, self.workers, batch_size=1):
             pair = image.to(self.device).float() / 255, mask.to(self.device).long()
             yield self.framed(*pair, network) if self.settings.mode == "centre" else pair
 

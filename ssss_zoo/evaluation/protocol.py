@@ -13,7 +13,7 @@ from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import merge
 from ssss_zoo.config.schema import Config, protocol_settings
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.benchmarks.published_splits import UNKNOWN, family_of, origin
+from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST, identify_list, split_family
 from ssss_zoo.errors import UserError
 
 SCORING = {  # keys of `evaluate` that count, by mode
@@ -46,7 +46,7 @@ def describe(config: Config, dataset: Dataset) -> dict[str, Any]:
 def check_family(config: Config) -> None:
     """Raise UserError for a split of another family of lists than the protocol that was asked for."""
     if config.protocol:
-        wanted, found = protocol_settings(config.protocol)["family"], family_of(config.dataset, config.data.split)
+        wanted, found = protocol_settings(config.protocol)["family"], split_family(config.dataset, config.data.split)
         if found and found != wanted:
             raise UserError(
                 f"data.split={config.data.split} is of the lists of family {found}, protocol={config.protocol} is of "
@@ -56,7 +56,7 @@ def check_family(config: Config) -> None:
 
 def lists_of(config: Config, dataset: Dataset) -> dict[str, dict[str, Any]]:
     """The split lists of the run that are files: digest, and which known list each is, or `unknown`."""
-    return {part: origin(path, config.dataset) for part, path in dataset.list_files.items()}
+    return {part: identify_list(path, config.dataset) for part, path in dataset.list_files.items()}
 
 
 def chosen(config: Config) -> dict[str, Any]:
@@ -73,9 +73,9 @@ def chosen(config: Config) -> dict[str, Any]:
 def name_of(config: Config, lists: dict[str, dict[str, Any]]) -> str | None:
     """The first protocol whose crop, scoring and family of lists are the run's, the one that was asked for before the
     others; None where a list is unknown, too."""
-    if not lists or any(entry["list"] == UNKNOWN for part, entry in lists.items() if part != "unlabelled"):
+    if not lists or any(entry["list"] == UNKNOWN_LIST for part, entry in lists.items() if part != "unlabelled"):
         return None
-    family, run = family_of(config.dataset, config.data.split), chosen(config)
+    family, run = split_family(config.dataset, config.data.split), chosen(config)
     names = sorted(recipes("protocol"), key=lambda name: name != config.protocol)
     for name in names:
         settings = protocol_settings(name)

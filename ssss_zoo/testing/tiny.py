@@ -214,10 +214,10 @@ class Rig:
     @property
     def feed(self) -> Any:
         """The batches of the run, from the first one on."""
-        from ssss_zoo.data.loading.loader import Feed
+        from ssss_zoo.data.loading.loader import BatchLoader
 
         training = self.training
-        return Feed(
+        return BatchLoader(
             self.run.dataset,
             training.labelled,
             training.unlabelled,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssss_zoo.config.parse import merge, read_file, read_words
 from ssss_zoo.config.schema import Config, resolve, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.contents import differences
+from ssss_zoo.data.fingerprint import describe_differences
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Evaluator
@@ -146,7 +146,7 @@ def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
     """Warn in a line where the data are not what the run was trained on; what lay in its checkpoint says so."""
     place = checkpoint.find_folder(RunFolder(folder).last)
     old = checkpoint.load_typed(place, TrainingState).get("contents") if place else None
-    told = differences(old, dataset.contents) if old is not None else ""
+    told = describe_differences(old, dataset.contents) if old is not None else ""
     if told:
         log.warning(f"these are not the data that the run was trained on: {brief(told, TOLD)}")
 

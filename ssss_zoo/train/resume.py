@@ -10,7 +10,7 @@ from typing import Any
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.contents import Contents, differences
+from ssss_zoo.data.fingerprint import ContentDigests, describe_differences
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import Metrics, TrainingState, read_metrics
 from ssss_zoo.train import checkpoint
@@ -107,13 +107,13 @@ def without_estimates(settings: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in settings.items() if key not in ESTIMATED_KEYS}
 
 
-def check_same_data(old: Contents | None, dataset: Dataset, changed: str, folder: RunFolder) -> None:
+def check_same_data(old: ContentDigests | None, dataset: Dataset, changed: str, folder: RunFolder) -> None:
     """Raise UserError where the data differ from those that the run began with; `changed`="allow" only warns.
 
     The classes must be the same in any case, because the network's outputs stand for them. old: None for a run of a
     version that did not record its data.
     """
-    difference = differences(old, dataset.contents) if old is not None else ""
+    difference = describe_differences(old, dataset.contents) if old is not None else ""
     if not difference or old is None:
         return
     same_classes = list(old["classes"].items()) == list(dataset.contents["classes"].items())

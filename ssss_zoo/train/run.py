@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssss_zoo.atomic_write import write_json
 from ssss_zoo.config.schema import Config, check_budget, oddities, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.benchmarks.published_splits import UNKNOWN
+from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST
 from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.registry import build_methods, load, make_manager, spoken, stands_in
 from ssss_zoo.engine.step import Engine
@@ -206,7 +206,7 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
     for line in oddities(config):
         log.warning(line)
     protocol = job.protocol
-    strange = [part for part, entry in protocol["lists"].items() if entry["list"] == UNKNOWN]
+    strange = [part for part, entry in protocol["lists"].items() if entry["list"] == UNKNOWN_LIST]
     told = f"; split lists that are none of the field's: {', '.join(strange)}" if strange else ""
     log.info(f"protocol {protocol['name'] or 'of its own'}, digest {protocol['digest']}{told}")
     log.info(

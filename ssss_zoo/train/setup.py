@@ -15,11 +15,11 @@ from torch import nn
 from ssss_zoo.atomic_write import write_text
 from ssss_zoo.config.schema import Config, DataConfig, as_yaml, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.benchmarks.download import size
-from ssss_zoo.data.contents import apart, said_of_copies, without_copies
-from ssss_zoo.data.loading.cache import InMemory
-from ssss_zoo.data.loading.loader import Needs
-from ssss_zoo.data.loading.statistics import settle
+from ssss_zoo.data.benchmarks.download import format_bytes
+from ssss_zoo.data.duplicates import describe_dropped_copies, drop_copies, split_off
+from ssss_zoo.data.loading.cache import InMemoryDataset
+from ssss_zoo.data.loading.loader import StreamNeeds
+from ssss_zoo.data.loading.statistics import fill_statistics
 from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
@@ -90,7 +90,7 @@ class Job:
         )
         return [student.to(self.device, memory_format=layout).train() for student in students]  # type: ignore[call-overload]
 
-    def find_needs(self) -> Needs:
+    def find_needs(self) -> StreamNeeds:
         """Which streams are read at all: asked of the methods for the first and for the last step."""
         height, width = square(self.config.train.crop)
         plans = [
@@ -113,15 +113,15 @@ class Job:
         hidden = self.config.diagnose and unlabelled
         if hidden and any(sample.mask is None for sample in self.dataset.unlabelled):
             raise UserError("diagnose=true needs hidden labels for every unlabelled image, and some have none")
-        return Needs(unlabelled, partner, hidden)
+        return StreamNeeds(unlabelled, partner, hidden)
 
     def in_memory(self) -> Dataset:
         """The data set with all that the run will read in memory. Raises UserError where that is too much."""
         given, begin = self.dataset, time.perf_counter()
         unlabelled = given.unlabelled if self.needs.unlabelled else ()
         masked = [*given.labelled, *given.val, *(unlabelled if self.needs.hidden else ())]
-        dataset = InMemory(given, [*given.labelled, *given.val, *unlabelled], masked)
-        log.info(f"read everything into memory: {size(dataset.bytes)}, {time.perf_counter() - begin:.1f} s")
+        dataset = InMemoryDataset(given, [*given.labelled, *given.val, *unlabelled], masked)
+        log.info(f"read everything into memory: {format_bytes(dataset.bytes)}, {time.perf_counter() - begin:.1f} s")
         return dataset
 
     def pool(self) -> Sequence[Sample]:
@@ -218,15 +218,15 @@ def hold_out(dataset: Dataset, share: float) -> None:
     if not 0 < number < len(labelled):
         raise UserError(f"data.hold_out={share:g} takes {number} of {len(labelled)} labelled images; 1 to all but one")
     order = sorted(labelled, key=lambda sample: hashlib.sha256(f"hold out {sample.name}".encode()).digest())
-    chosen = {sample.name for sample in apart(order, number, 1)}
+    chosen = {sample.name for sample in split_off(order, number, 1)}
     dataset.val = [sample for sample in labelled if sample.name in chosen]
     dataset.labelled = [sample for sample in labelled if sample.name not in chosen]
     rest = [sample for sample in dataset.unlabelled if sample.name not in chosen]
-    dataset.unlabelled = without_copies(rest, dataset.val, dataset.labelled)
+    dataset.unlabelled = drop_copies(rest, dataset.val, dataset.labelled)
     dataset.list_files = {}  # these lists are nobody's
     number, copies = len(chosen), len(rest) - len(dataset.unlabelled)
     held = "labelled image is" if number == 1 else "labelled images are"
-    told = [f"{number} {held} held out and validated on, in place of val", *said_of_copies(copies)]
+    told = [f"{number} {held} held out and validated on, in place of val", *describe_dropped_copies(copies)]
     dataset.notes = [*dataset.notes, *told]
 
 
@@ -243,7 +243,7 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     dataset.channels = config.model.in_channels
     if config.data.hold_out:
         hold_out(dataset, config.data.hold_out)
-    settle(dataset, config)
+    fill_statistics(dataset, config)
     check_padding(dataset, config)
     return dataset
 

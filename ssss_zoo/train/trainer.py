@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ssss_zoo.atomic_write import write_json, write_text
 from ssss_zoo.config.schema import as_yaml
-from ssss_zoo.data.loading.loader import Feed
+from ssss_zoo.data.loading.loader import BatchLoader
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.evaluation.metrics import import_torchmetrics
@@ -94,9 +94,9 @@ class Training:
         sample = self.unlabelled[len(self.unlabelled) // 2]
         return Diary(self.job.dataset, sample, self.engine, self.job.modules)
 
-    def open_feed(self, step: int) -> Feed:
+    def open_feed(self, step: int) -> BatchLoader:
         """The stage's streams from the first batch of `step` on."""
-        return Feed(
+        return BatchLoader(
             self.job.dataset,
             self.labelled,
             self.unlabelled,

@@ -16,7 +16,7 @@ from ssss_zoo.comparison.report.fairness import (
 from ssss_zoo.comparison.report.published import SOURCES, Orders, beside, entries, orders
 from ssss_zoo.comparison.report.tables import notes
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.data.benchmarks.published_splits import family_of
+from ssss_zoo.data.benchmarks.published_splits import split_family
 
 
 def test_what_differs_names_the_settings():
@@ -87,7 +87,7 @@ def test_published_figures_are_of_methods_splits_and_sources_that_we_know():
         assert 20 <= entry.get("of", 20) <= 240, entry
         assert set(entry["method"].split("+")) <= set(recipes("method")), entry
         assert entry["source"] in SOURCES, entry
-        families = {family_of(entry["dataset"], split) for split in entry["miou"]}
+        families = {split_family(entry["dataset"], split) for split in entry["miou"]}
         assert len(families) == 1, entry
         assert all(families), entry
         assert all(30 < value < 95 for value in entry["miou"].values()), entry

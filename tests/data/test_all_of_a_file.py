@@ -8,7 +8,7 @@ from PIL import Image
 from helpers.errors import refusal
 from helpers.images import save_image, save_png16
 from ssss_zoo.data.codes import read_codes
-from ssss_zoo.data.images import TURNS, Reading, header, image_size, read_image
+from ssss_zoo.data.images import ORIENTATION_TURNS, Reading, image_size, read_header, read_image
 from ssss_zoo.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def test_every_band_of_a_tiff_is_there(tmp_path, bands, count, write):
         read_image(path, Reading(2, (count, 1), *stretch)), expected[..., [count - 1, 0]], rtol=1e-6
     )
     assert image_size(path, Reading(count, (), *stretch)) == (9, 12)
-    for wanted in {1, 3, 4} - {count, count - header(path).alpha}:
+    for wanted in {1, 3, 4} - {count, count - read_header(path).alpha}:
         for call in (read_image, image_size):
             refusal(lambda call=call, n=wanted: call(path, Reading(n, (), *stretch)), "a.tif", f"{count} channels")
     refusal(lambda: read_image(path, Reading(1, (count + 1,), *stretch)), f"data.channels=[{count + 1}]")
@@ -130,7 +130,7 @@ def test_a_second_picture_of_a_jpeg_is_counted(tmp_path):
     first, second = (Image.fromarray(EIGHT[..., at : at + 3]).resize((64, 48)) for at in (0, 2))
     first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
     first.save(tmp_path / "b.jpg")
-    assert header(tmp_path / "a.jpg").further == 1
+    assert read_header(tmp_path / "a.jpg").further == 1
     np.testing.assert_allclose(
         read_image(tmp_path / "a.jpg", Reading()), read_image(tmp_path / "b.jpg", Reading()), atol=1
     )
@@ -174,7 +174,7 @@ def tiff16(path, pixels):
 def test_no_bit_of_16_is_lost(tmp_path, name, write, channels):
     path, pixels = tmp_path / name, DEEP[..., :channels]
     write(path, pixels)
-    assert header(path).depth in ("16-bit", "32-bit")
+    assert read_header(path).depth in ("16-bit", "32-bit")
     np.testing.assert_allclose(read_image(path, Reading(channels, (), *FULL)), pixels / 65535 * 255, rtol=1e-6)
     refusal(lambda: image_size(path, Reading(channels)), name, "-bit image", "data.low")
     refusal(lambda: read_image(path, Reading(channels)), name, "-bit image", "data.low")
@@ -202,7 +202,7 @@ def test_alpha_is_left_out_or_read_as_asked(tmp_path, channels, bits):
     bare = grey if channels == 2 else expected[..., :3]
     np.testing.assert_allclose(read_image(path, Reading(3, (), *stretch)), bare, rtol=1e-6)
     np.testing.assert_allclose(read_image(path, Reading(1, (channels,), *stretch)), expected[..., -1:], rtol=1e-6)
-    assert header(path).alpha
+    assert read_header(path).alpha
 
 
 def test_colours_that_are_not_rgb(tmp_path):
@@ -231,7 +231,7 @@ def test_a_tag_turns_unless_it_is_not_to(tmp_path, kind, tag):
     stored = np.repeat(grey[..., None], 3, axis=2).astype(float)
     for obeyed in (True, False):
         reading = Reading(3, (), *stretch, exif=obeyed)
-        expected = TURNS[tag](stored) if obeyed and tag > 1 else stored
+        expected = ORIENTATION_TURNS[tag](stored) if obeyed and tag > 1 else stored
         found = read_image(path, reading)
         assert found.shape == expected.shape
         assert abs(found - expected).max() <= 8  # a JPEG's

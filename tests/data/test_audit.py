@@ -10,7 +10,7 @@ from PIL import Image
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.folder.dataset import Folder
-from ssss_zoo.data.tools import looks as module
+from ssss_zoo.data.tools import audit_cache as module
 from ssss_zoo.data.tools.audit import audit
 from ssss_zoo.errors import UserError
 
@@ -198,7 +198,9 @@ def test_many_faults_are_all_named(root):
 def test_files_that_did_not_change_are_not_read_again(root, monkeypatch):
     first = report(root)
     read = []
-    monkeypatch.setattr(module, "look_at", lambda *given: read.append(given) or (_ for _ in ()).throw(AssertionError))
+    monkeypatch.setattr(
+        module, "measure_sample", lambda *given: read.append(given) or (_ for _ in ()).throw(AssertionError)
+    )
     again = report(root)
     assert again == first
     assert read == []
@@ -313,11 +315,11 @@ def test_settings_of_reading_have_memories_of_their_own(root, first):
 
 
 def change_version(monkeypatch, root):
-    monkeypatch.setattr(module, "version_of", lambda name: "0")
+    monkeypatch.setattr(module, "package_version", lambda name: "0")
 
 
 def change_code(monkeypatch, root):
-    monkeypatch.setattr(module, "code_of_reading", lambda: [__file__])
+    monkeypatch.setattr(module, "reading_code", lambda: [__file__])
 
 
 def change_field(monkeypatch, root):
@@ -344,8 +346,8 @@ def test_whatever_reading_depends_on_is_another_memory(root, monkeypatch, change
     first = report(root)
     change(monkeypatch, root)
     read = []
-    look_at = module.look_at
-    monkeypatch.setattr(module, "look_at", lambda *given: read.append(given) or look_at(*given))
+    look_at = module.measure_sample
+    monkeypatch.setattr(module, "measure_sample", lambda *given: read.append(given) or look_at(*given))
     assert report(root) == first
     assert len(read) == 16
 
@@ -360,7 +362,7 @@ def test_what_could_not_be_read_is_looked_at_again(root, monkeypatch):
 @pytest.mark.parametrize("content", ["", "[]", "null", '{"a": 1}', '{"%s": {}}', "\x00"])
 def test_a_damaged_memory_is_none(root, content):
     first = report(root)
-    memory = module.Memory(opened(root))
+    memory = module.AuditCache(opened(root))
     keys = list(memory.known)
     memory.file.write_text(content.replace("%s", keys[0]))
     assert report(root) == first
@@ -380,7 +382,7 @@ def test_without_a_home_nothing_is_remembered(root, monkeypatch, tmp_path_factor
 
 
 def test_a_few_memories_are_kept(root):
-    for number in range(module.KEPT + 3):
+    for number in range(module.CACHES_KEPT + 3):
         (root / "classes.txt").write_text(f"sky\nroad\ncar{number}\n")
         report(root)
-    assert len(list(module.Memory(opened(root)).file.parent.iterdir())) == module.KEPT
+    assert len(list(module.AuditCache(opened(root)).file.parent.iterdir())) == module.CACHES_KEPT

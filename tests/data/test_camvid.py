@@ -8,7 +8,7 @@ import torch
 
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.benchmarks.camvid import CamVid
-from ssss_zoo.data.loading.crops import Crops
+from ssss_zoo.data.loading.crops import CropDataset
 
 ROOT = Path(os.environ.get("SSSS_TEST_CAMVID") or Path(__file__).parents[2] / "../shared/data/camvid").resolve()
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason=f"no CamVid at {ROOT}; set SSSS_TEST_CAMVID to its folder")
@@ -47,7 +47,7 @@ def test_pixels_and_check(camvid):
 
 def test_crop_shows_the_mask_that_goes_with_the_image(camvid):
     """Sky is brighter than the road, under one and the same crop."""
-    crops = Crops(camvid, camvid.labelled, (160, 208), (0.5, 1.0), seed=0, tag="labelled", masks=True)
+    crops = CropDataset(camvid, camvid.labelled, (160, 208), (0.5, 1.0), seed=0, tag="labelled", masks=True)
     items = [crops[position] for position in range(12)]
     images, masks = (torch.stack([item[key] for item in items]) for key in ("image", "mask"))
     brightness = images.float().mean(dim=1)

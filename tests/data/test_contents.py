@@ -10,10 +10,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssss_zoo.config.schema import DataConfig, resolve
-from ssss_zoo.data import contents as module
-from ssss_zoo.data.contents import GONE, apart, contents, differences, digest, pieces
+from ssss_zoo.data import fingerprint as module
+from ssss_zoo.data.duplicates import (
+    split_off,
+)
+from ssss_zoo.data.fingerprint import (
+    NO_FILE,
+    content_digests,
+    describe_differences,
+    digest_ranges,
+    file_digest,
+)
 from ssss_zoo.data.folder.dataset import Folder
-from ssss_zoo.data.loading.cache import InMemory
+from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.toolkit.types import Sample
 from ssss_zoo.train.setup import open_dataset
 
@@ -93,11 +102,11 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_every_change_is_named_and_has_another_fingerprint(root, what):
     before = opened(root)
-    kept, first = contents(before), before.fingerprint
+    kept, first = content_digests(before), before.fingerprint
     act, told = CHANGES[what]
     act(root)
     after = opened(root)
-    assert differences(kept, contents(after)) == told
+    assert describe_differences(kept, content_digests(after)) == told
     assert after.fingerprint != first
     assert before.fingerprint == first, "a run is of the data that it began with"
 
@@ -115,15 +124,15 @@ def test_the_same_content_elsewhere_is_the_same(root, tmp_path, act):
     act(tmp_path / "copy")
     here, there = opened(root), opened(tmp_path / "copy")
     assert here.fingerprint == there.fingerprint
-    assert differences(contents(here), contents(there)) == ""
-    assert InMemory(here, here.labelled, here.labelled).fingerprint == here.fingerprint
+    assert describe_differences(content_digests(here), content_digests(there)) == ""
+    assert InMemoryDataset(here, here.labelled, here.labelled).fingerprint == here.fingerprint
 
 
 def test_order_counts_and_is_said(root):
     data = opened(root)
-    first = contents(data)
+    first = content_digests(data)
     data.labelled = data.labelled[::-1]
-    assert differences(first, contents(data)) == (
+    assert describe_differences(first, content_digests(data)) == (
         "the labelled images are in another order; the labelled masks are in another order"
     )
 
@@ -133,30 +142,30 @@ def test_what_is_gone_or_no_file_raises_nothing(root):
     (root / "masks/train/1.png").unlink()
     os.mkfifo(root / "masks/train/1.png")
     (root / "masks/train/2.png").unlink()
-    found = contents(data)["labelled masks"]
-    assert found["images/train/1.png"] == found["images/train/2.png"] == GONE
+    found = content_digests(data)["labelled masks"]
+    assert found["images/train/1.png"] == found["images/train/2.png"] == NO_FILE
 
 
 @given(size=st.integers(0, 20 << 18), whole=st.booleans())
 def test_pieces_lie_within_the_file_and_hold_its_first_and_last_byte(size, whole):
-    found = pieces(size, whole)
+    found = digest_ranges(size, whole)
     assert all(0 <= start <= start + length <= size for start, length in found)
     if size:
         assert found[0][0] == 0
         assert sum(found[-1]) == size
-    if whole or size <= module.WHOLE:
+    if whole or size <= module.WHOLE_FILE_BYTES:
         assert sum(length for _, length in found) == size
 
 
 def test_a_large_mask_is_read_whole_and_a_large_image_in_pieces(tmp_path):
-    file, content = tmp_path / "large.bmp", bytearray(3 * module.WHOLE)
+    file, content = tmp_path / "large.bmp", bytearray(3 * module.WHOLE_FILE_BYTES)
     digests = {}
     for place in (None, 0, 2 * module.BLOCK, len(content) - 1):
         changed = bytearray(content)
         if place is not None:
             changed[place] = 1
         file.write_bytes(changed)
-        digests[place] = digest(str(file), True), digest(str(file), False)
+        digests[place] = file_digest(str(file), True), file_digest(str(file), False)
     assert len({whole for whole, _ in digests.values()}) == 4
     assert len({quick for _, quick in digests.values()}) == 3
 
@@ -191,7 +200,7 @@ def samples_of(folder, contents):
     ],
 )
 def test_copies_stay_on_one_side_where_they_can(tmp_path, contents, number, chosen):
-    found = apart(samples_of(tmp_path, contents), number, 1)
+    found = split_off(samples_of(tmp_path, contents), number, 1)
     assert "".join(sample.image.read_text() for sample in found) == chosen
 
 
@@ -200,7 +209,7 @@ def test_copies_stay_on_one_side_where_they_can(tmp_path, contents, number, chos
 def test_some_are_held_out_and_some_are_left(tmp_path_factory, contents, share):
     order = samples_of(tmp_path_factory.mktemp("copies"), contents)
     number = max(1, int(share * len(order)))
-    found = apart(order, number, 1)
+    found = split_off(order, number, 1)
     assert 1 <= len(found) <= 2 * number
     assert len(found) < len(order)
     assert len({sample.name for sample in found}) == len(found)

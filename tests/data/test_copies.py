@@ -8,8 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssss_zoo.data.tools import copies
-from ssss_zoo.data.tools.copies import cells, find_copies, packed_copy, small_copy, unpacked_copy
+from ssss_zoo.data.tools import near_duplicates
+from ssss_zoo.data.tools.near_duplicates import (
+    cell_weights,
+    find_near_duplicates,
+    packed_copy,
+    small_copy,
+    unpacked_copy,
+)
 
 
 def photograph(seed, size=(120, 160)):
@@ -81,7 +87,7 @@ PHOTOGRAPHS = [photograph(seed) for seed in range(8)]
 def test_copies_of_photographs_are_found_and_nothing_else(way):
     changed = [COPIES[way](image) for image in PHOTOGRAPHS]
     for first, second in ((PHOTOGRAPHS, changed), (changed, PHOTOGRAPHS)):
-        found = find_copies([*map(small, first)], [*map(small, second)])
+        found = find_near_duplicates([*map(small, first)], [*map(small, second)])
         assert sorted((pair.first, pair.second) for pair in found) == [(at, at) for at in range(len(PHOTOGRAPHS))]
         assert [pair.likeness for pair in found] == sorted((pair.likeness for pair in found), reverse=True)
 
@@ -90,12 +96,12 @@ SMOOTH = [small(smooth(seed)) for seed in range(120)]
 
 
 def test_of_smooth_pictures_none_is_a_copy():
-    assert find_copies(SMOOTH[:24], SMOOTH[24:]) == []
+    assert find_near_duplicates(SMOOTH[:24], SMOOTH[24:]) == []
 
 
 @pytest.mark.parametrize("way", ["itself", "JPEG of quality 75", "half as large", "darker", "larger"])
 def test_copies_of_smooth_pictures_are_found_by_their_grain(way):
-    found = find_copies(SMOOTH[:8], [small(COPIES[way](smooth(seed))) for seed in range(8)])
+    found = find_near_duplicates(SMOOTH[:8], [small(COPIES[way](smooth(seed))) for seed in range(8)])
     assert [(pair.first, pair.second) for pair in sorted(found, key=lambda pair: pair.first)] == [
         (at, at) for at in range(8)
     ]
@@ -105,32 +111,32 @@ def test_copies_of_smooth_pictures_are_found_by_their_grain(way):
 def test_pictures_without_detail_are_no_copies(level):
     plain = small(Image.new("RGB", (80, 60), (level, level, level)))
     slope = np.broadcast_to(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (60, 80, 3))
-    assert find_copies([plain], [plain]) == []
-    assert find_copies([small(slope)], [small(slope[:, ::-1])]) == []
-    assert find_copies([], [plain]) == find_copies([plain], []) == []
+    assert find_near_duplicates([plain], [plain]) == []
+    assert find_near_duplicates([small(slope)], [small(slope[:, ::-1])]) == []
+    assert find_near_duplicates([], [plain]) == find_near_duplicates([plain], []) == []
 
 
 @settings(max_examples=50, deadline=None)
 @given(begin=st.floats(0, 0.24), end=st.floats(0, 0.24), count=st.sampled_from([1, 8, 32]))
 def test_cells_are_means_of_what_is_left(begin, end, count):
-    weights = cells(np.array([begin]), np.array([end]), count)[0]
-    assert weights.shape == (count, copies.SIDE)
+    weights = cell_weights(np.array([begin]), np.array([end]), count)[0]
+    assert weights.shape == (count, near_duplicates.COPY_SIDE)
     assert weights.min() >= 0
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-3)
-    middle = (np.arange(copies.SIDE) + 0.5) / copies.SIDE
+    middle = (np.arange(near_duplicates.COPY_SIDE) + 0.5) / near_duplicates.COPY_SIDE
     wanted = begin + (1 - begin - end) * (np.arange(count) + 0.5) / count
-    np.testing.assert_allclose(weights @ middle, wanted, atol=1 / copies.SIDE)
+    np.testing.assert_allclose(weights @ middle, wanted, atol=1 / near_duplicates.COPY_SIDE)
 
 
 def test_deep_and_grey_images_have_a_small_copy():
     ramp = np.linspace(100, 101, 64 * 64, dtype=np.float32).reshape(64, 64, 1)
     assert np.ptp(small(ramp)) == 255  # what little there is, is kept
-    assert small_copy(np.repeat(ramp, 5, axis=2)).shape == (copies.SIDE, copies.SIDE)
+    assert small_copy(np.repeat(ramp, 5, axis=2)).shape == (near_duplicates.COPY_SIDE, near_duplicates.COPY_SIDE)
 
 
 def test_at_most_so_many_pairs_are_looked_at_closely(monkeypatch):
     asked = []
-    monkeypatch.setattr(copies, "CLOSE", 2)
-    monkeypatch.setattr(copies, "laid_upon", lambda *given: asked.append(given) or (1.0, 1.0))
-    find_copies([*map(small, PHOTOGRAPHS)], [*map(small, PHOTOGRAPHS)])
+    monkeypatch.setattr(near_duplicates, "PAIRS_COMPARED", 2)
+    monkeypatch.setattr(near_duplicates, "align", lambda *given: asked.append(given) or (1.0, 1.0))
+    find_near_duplicates([*map(small, PHOTOGRAPHS)], [*map(small, PHOTOGRAPHS)])
     assert len(asked) == 2

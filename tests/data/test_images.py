@@ -14,9 +14,9 @@ from helpers.folders import open_as_run
 from helpers.images import save_png16
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import resolve
-from ssss_zoo.data.decoding import decoded
-from ssss_zoo.data.images import Reading, header, image_size, read_image, stretched
-from ssss_zoo.data.loading.crops import Crops, crop_image, draw_geometry
+from ssss_zoo.data.decoders import decode_eight_bits
+from ssss_zoo.data.images import Reading, image_size, read_header, read_image, stretch_range
+from ssss_zoo.data.loading.crops import CropDataset, crop_image, draw_geometry
 from ssss_zoo.data.tools.audit import audit
 
 BANDS = np.arange(3 * 4 * 6, dtype=np.uint16).reshape(3, 4, 6) * 900  # (H, W, bands), 0 to 63900
@@ -79,13 +79,13 @@ def test_many_8_bit_bands_stay_as_they_are(tmp_path):
     eight = (BANDS // 900).astype(np.uint8)
     path = tiff(tmp_path / "a.tif", eight, photometric="minisblack", planarconfig="contig")
     np.testing.assert_array_equal(read_image(path, Reading(6)), eight)
-    assert not header(path).depth
+    assert not read_header(path).depth
 
 
 def test_16_bits_of_a_coloured_png_are_all_kept(tmp_path):
     rgb = np.array([[[0, 1, 2], [257, 300, 65535]]], np.uint16)  # 1 and 2 differ from 0 in the lower byte alone
     path = save_png16(tmp_path / "a.png", rgb)
-    assert header(path).depth == "16-bit"
+    assert read_header(path).depth == "16-bit"
     np.testing.assert_allclose(read_image(path, Reading(3, (), (0,), (65535,))), rgb / 65535 * 255, rtol=1e-6)
     assert image_size(path, Reading(3, (), (0,), (65535,))) == (1, 2)
 
@@ -126,7 +126,7 @@ def test_broken_tiff_is_named(tmp_path):
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=20), st.integers(0, 60000), st.integers(1, 5000))
 def test_stretching_keeps_the_order_and_stays_in_range(values, low, width):
     pixels = np.array(values, np.uint16).reshape(1, -1, 1)
-    out = stretched(pixels, Reading(1, (), (low,), (low + width,))).ravel()
+    out = stretch_range(pixels, Reading(1, (), (low,), (low + width,))).ravel()
     assert out.min() >= 0
     assert out.max() <= 255
     assert (np.diff(out[np.argsort(values, kind="stable")]) >= 0).all()
@@ -192,7 +192,7 @@ def test_image_of_another_depth_is_found_by_the_check(bands):
 
 def test_crops_of_deep_images_keep_their_precision(bands):
     _, dataset = open_as_run(f"data.root={bands}", "model.in_channels=4")
-    item = Crops(dataset, dataset.labelled, (24, 24), (1.0, 1.0), 0, "labelled", masks=True)[0]
+    item = CropDataset(dataset, dataset.labelled, (24, 24), (1.0, 1.0), 0, "labelled", masks=True)[0]
     assert item["image"].dtype.is_floating_point
     assert len(item["image"].unique()) > 256
 
@@ -236,7 +236,7 @@ def test_quick_decoding_gives_pillows_pixels(tmp_path, mode, suffix, options):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(pixels).resize((53, 37)).convert(mode).save(path, **options)
     with Image.open(path) as image:
-        np.testing.assert_array_equal(decoded(image, path).squeeze(), np.array(image))
+        np.testing.assert_array_equal(decode_eight_bits(image, path).squeeze(), np.array(image))
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "I;16"])
@@ -244,7 +244,7 @@ def test_what_is_not_quick_is_pillows(tmp_path, mode):
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).convert("L").convert(mode).save(path)
     with Image.open(path) as image:
-        np.testing.assert_array_equal(decoded(image, path).squeeze(), np.array(image))
+        np.testing.assert_array_equal(decode_eight_bits(image, path).squeeze(), np.array(image))
 
 
 def test_transparent_colour_of_a_png_stays_a_colour(tmp_path):

@@ -18,7 +18,7 @@ from ssss_zoo.data.classes import bit_colour, read_class_list
 from ssss_zoo.data.codes import read_codes
 from ssss_zoo.data.folder.dataset import Folder
 from ssss_zoo.data.folder.mask_encoding import Encoding
-from ssss_zoo.data.images import TURNS
+from ssss_zoo.data.images import ORIENTATION_TURNS
 from ssss_zoo.data.masks import understand
 from ssss_zoo.data.tools.audit import audit
 from ssss_zoo.errors import UserError
@@ -434,7 +434,7 @@ def test_a_masks_own_exif_tag_is_obeyed_or_not(tmp_path, suffix, tag, kind):
     Image.fromarray(COLOURS[mask] if kind == "colours" else mask).save(path, exif=exif, lossless=True)
     lines = LISTED if kind == "colours" else ["a", "b", "c"]
     obeyed = classes(tmp_path, [path], ("encoding", kind), lines=lines).encoding
-    upright = TURNS[tag](mask) if tag > 1 else mask
+    upright = ORIENTATION_TURNS[tag](mask) if tag > 1 else mask
     assert obeyed.read(Sample("", None, path)).tolist() == upright.tolist()
     assert obeyed.size(Sample("", None, path)) == upright.shape
     stored = classes(tmp_path, [path], ("encoding", kind), ("exif", False), lines=lines).encoding

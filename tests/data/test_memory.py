@@ -7,8 +7,8 @@ import pytest
 
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.loading import cache as memory
-from ssss_zoo.data.loading.cache import InMemory
-from ssss_zoo.data.loading.crops import Crops, make_stream
+from ssss_zoo.data.loading.cache import InMemoryDataset
+from ssss_zoo.data.loading.crops import CropDataset, make_stream
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing.tiny import TinyData
 from ssss_zoo.toolkit.types import Sample
@@ -36,7 +36,7 @@ def counted():
 
 
 def test_everything_is_read_once_and_comes_as_it_was(counted):
-    kept = InMemory(counted, [*counted.labelled, *counted.val], counted.labelled)
+    kept = InMemoryDataset(counted, [*counted.labelled, *counted.val], counted.labelled)
     for _ in range(3):
         for sample in counted.labelled:
             np.testing.assert_array_equal(kept.read_image(sample), TinyData.read_image(counted, sample))
@@ -48,17 +48,17 @@ def test_everything_is_read_once_and_comes_as_it_was(counted):
 
 
 def test_what_is_not_kept_is_read(counted):
-    kept = InMemory(counted, counted.labelled, ())
+    kept = InMemoryDataset(counted, counted.labelled, ())
     kept.read_image(Sample("val2000", 2000))
     assert counted.read["val2000", "image"] == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_crops_from_memory_are_those_from_files(counted, workers):
-    kept = InMemory(counted, counted.labelled, counted.labelled)
+    kept = InMemoryDataset(counted, counted.labelled, counted.labelled)
     batches = []
     for dataset in (counted, kept):
-        crops = Crops(dataset, counted.labelled, (8, 8), (0.5, 2.0), 0, "labelled", masks=True)
+        crops = CropDataset(dataset, counted.labelled, (8, 8), (0.5, 2.0), 0, "labelled", masks=True)
         stream = make_stream(crops, 2, 0, workers, pin=False)
         batches.append([next(stream) for _ in range(4)])
     for one, other in zip(*batches, strict=True):
@@ -67,9 +67,9 @@ def test_crops_from_memory_are_those_from_files(counted, workers):
 
 def test_too_much_is_refused_before_it_is_read(counted, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 1000)
-    monkeypatch.setattr(memory, "FIRST", 2)
+    monkeypatch.setattr(memory, "SAMPLES_MEASURED", 2)
     with pytest.raises(UserError, match=r"data\.cache=ram would take about .* 1 KB are free"):
-        InMemory(counted, counted.labelled, counted.labelled)
+        InMemoryDataset(counted, counted.labelled, counted.labelled)
     assert len(counted.read) <= 3
 
 
@@ -82,5 +82,5 @@ def test_a_run_from_memory_is_the_same_run(tiny_run):
     for word in ("none", "ram"):
         rig = tiny_run("method=unimatch", f"data.cache={word}")
         losses.append(rig.steps(2))
-        assert isinstance(rig.run.dataset, InMemory) == (word == "ram")
+        assert isinstance(rig.run.dataset, InMemoryDataset) == (word == "ram")
     assert losses[0] == losses[1]

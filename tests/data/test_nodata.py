@@ -10,10 +10,10 @@ from PIL import Image
 from helpers.errors import refusal
 from helpers.folders import open_as_run
 from ssss_zoo.config.schema import resolve
-from ssss_zoo.data.images import Reading, read_image, read_valid, stored
-from ssss_zoo.data.loading.cache import InMemory
-from ssss_zoo.data.loading.crops import Crops
-from ssss_zoo.data.loading.statistics import far_off
+from ssss_zoo.data.images import Reading, read_image, read_stored_values, read_valid
+from ssss_zoo.data.loading.cache import InMemoryDataset
+from ssss_zoo.data.loading.crops import CropDataset
+from ssss_zoo.data.loading.statistics import find_nodata_values
 from ssss_zoo.data.tools.audit import audit
 from ssss_zoo.toolkit.types import IGNORE
 
@@ -81,8 +81,8 @@ def test_pixels_without_data_are_void_dark_and_in_no_statistics(tmp_path, value,
     assert rest.std() > 20
     assert plain.figures["classes"]["class_1"]["labelled"]["share"] == pytest.approx(200 / (18 * 32))
     assert not [fault for fault in plain.faults if fault.kind in ("leak", "copy", "range")]
-    for source in (dataset, InMemory(dataset, dataset.unlabelled, [])):
-        item = Crops(source, dataset.unlabelled, (24, 32), (1.0, 1.0), 0, "unlabelled", masks=False)[0]
+    for source in (dataset, InMemoryDataset(dataset, dataset.unlabelled, [])):
+        item = CropDataset(source, dataset.unlabelled, (24, 32), (1.0, 1.0), 0, "unlabelled", masks=False)[0]
         assert item["valid"].sum() == 18 * 32
         assert not item["valid"][:MARGIN].any()
     assert any("no data" in note for note in dataset.notes)
@@ -130,7 +130,7 @@ def test_a_band_alone_without_data_is_dark_and_counts(tmp_path):
     assert valid.sum(axis=1).tolist() == [5, 0, 5, 5]
     assert image[0, 0].tolist() == [127.5, 0, 127.5]
     assert image[1].max() == 0
-    assert np.isnan(stored(tmp_path / "a.tif", reading)[0]).sum() == 5 + 15
+    assert np.isnan(read_stored_values(tmp_path / "a.tif", reading)[0]).sum() == 5 + 15
 
 
 def test_a_mask_page_of_a_tiff_says_where_there_is_no_picture(tmp_path):
@@ -155,9 +155,9 @@ def test_a_mask_page_of_a_tiff_says_where_there_is_no_picture(tmp_path):
 def test_what_lies_far_off_is_found_and_nothing_else(value, low, width, share):
     rng = np.random.default_rng(0)
     values = rng.uniform(low, low + width, (4000, 1))
-    assert far_off(values) == []
+    assert find_nodata_values(values) == []
     values[: int(share * len(values))] = value
-    assert [found for found, _ in far_off(values)] == [value]
+    assert [found for found, _ in find_nodata_values(values)] == [value]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_what_lies_far_off_is_found_and_nothing_else(value, low, width, share):
     ],
 )
 def test_what_is_not_far_off(values):
-    assert far_off(values[:, None]) == []
+    assert find_nodata_values(values[:, None]) == []
 
 
 # --- depths ---------------------------------------------------------------------------------------------------------

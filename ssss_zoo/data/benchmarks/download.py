@@ -11,9 +11,9 @@ from typing import Any
 
 from ssss_zoo.errors import UserError
 
-CHUNK = 1 << 16  # bytes; what of one has come is lost when a connection breaks
-TRIES = 5  # at one mirror, as long as each brings something (our choice)
-PATIENCE = (15, 60)  # seconds to wait for a connection, and for the next bytes (our choice)
+DOWNLOAD_CHUNK = 1 << 16  # bytes; what of one has come is lost when a connection breaks
+TRIES_PER_MIRROR = 5  # at one mirror, as long as each brings something (our choice)
+TIMEOUTS = (15, 60)  # seconds to wait for a connection, and for the next bytes (our choice)
 OnBytes = Callable[[int, int], None]  # bytes here, bytes in all (0 where the server does not say)
 
 
@@ -23,20 +23,20 @@ def fetch(file: Path, urls: Sequence[str], sha256: str | None, on_bytes: OnBytes
     What has come is kept beside it as `<name>.part` and gone on with. Without a digest any content is believed. Raises
     UserError, saying what each mirror did and how to go on by hand, and for a full disk.
     """
-    pooch = packages()
+    pooch = import_pooch()
     if file.is_file() and sha256 is None:
         return
     said = []
     for url in urls:
-        for _ in range(TRIES):
-            getter = Resuming(file.with_name(f"{file.name}.part"), on_bytes)
+        for _ in range(TRIES_PER_MIRROR):
+            getter = ResumingDownloader(file.with_name(f"{file.name}.part"), on_bytes)
             try:
                 pooch.retrieve(url, sha256 and f"sha256:{sha256}", file.name, file.parent, downloader=getter)
                 return
             except OSError as error:  # requests' errors are such, too
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise full_disk(file) from None
-                said.append(f"{url}: {short(error)}")
+                    raise full_disk_error(file) from None
+                said.append(f"{url}: {network_error_text(error)}")
                 again = getter.grew
             except ValueError:  # pooch's word for a wrong digest; it has thrown the file away
                 said.append(f"{url}: another file than expected (its SHA-256 is not {sha256})")
@@ -49,7 +49,7 @@ def fetch(file: Path, urls: Sequence[str], sha256: str | None, on_bytes: OnBytes
     )
 
 
-def packages() -> Any:
+def import_pooch() -> Any:
     """pooch, silenced. Raises UserError where it is not installed."""
     try:
         import pooch
@@ -59,7 +59,7 @@ def packages() -> Any:
     return pooch
 
 
-class Resuming:
+class ResumingDownloader:
     """A downloader as pooch wants it, which goes on with the bytes in `part`. went_on: whether it did; grew: whether
     any came."""
 
@@ -72,7 +72,7 @@ class Resuming:
 
         here = self.part.stat().st_size if self.part.is_file() else 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={here}-"} if here else {})
-        with requests.get(url, headers=headers, stream=True, timeout=PATIENCE) as answer:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as answer:
             if here and answer.status_code == requests.codes.requested_range_not_satisfiable:
                 self.went_on = True  # the file is whole already, or longer than it should be: the digest will tell
             else:
@@ -89,7 +89,7 @@ class Resuming:
         whole, cut = here + int(answer.headers.get("Content-Length", 0)), False
         with self.part.open("ab" if here else "wb") as sink:
             try:
-                for chunk in answer.iter_content(CHUNK):
+                for chunk in answer.iter_content(DOWNLOAD_CHUNK):
                     sink.write(chunk)
                     here += len(chunk)
                     self.grew = True
@@ -100,7 +100,7 @@ class Resuming:
             raise ConnectionError(f"the connection broke off after {here:,} of {whole:,} bytes")
 
 
-def short(error: Exception) -> str:
+def network_error_text(error: Exception) -> str:
     """What went wrong, without the chain of objects that requests tells."""
     response = getattr(error, "response", None)
     if response is not None:
@@ -110,21 +110,21 @@ def short(error: Exception) -> str:
     return text.rpartition(">: ")[2][:160]
 
 
-def check_space(folder: Path, needed: int) -> None:
+def check_disk_space(folder: Path, needed: int) -> None:
     """Raise UserError where the disk that `folder` lies on has less than `needed` bytes left."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder} has {size(free)} left on its disk, and {size(needed)} are needed: free some, or give another "
-            "data.root"
+            f"{folder} has {format_bytes(free)} left on its disk, and {format_bytes(needed)} are needed: free "
+            "some, or give another data.root"
         )
 
 
-def full_disk(file: Path) -> UserError:
+def full_disk_error(file: Path) -> UserError:
     return UserError(f"the disk of {file.parent} is full; what has come is kept, the same command goes on with it")
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes for people."""
     for unit in ("bytes", "KB", "MB"):
         if count < 1000:

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-UNKNOWN = "unknown"
+UNKNOWN_LIST = "unknown"
 
 
 @dataclass(frozen=True)
-class KnownList:
+class PublishedList:
     """A list of the field. path: below `splits/`; lines: images in it; family: whose partition, empty for lists that
     all families share; sha256: of the file as released, None where we never had it in hand."""
 
@@ -26,20 +26,20 @@ class KnownList:
 
 
 @cache
-def known_lists(dataset: str) -> dict[str, KnownList]:
+def published_lists(dataset: str) -> dict[str, PublishedList]:
     """The lists of a benchmark by their path; none for a data set without any."""
     table = yaml.safe_load(files("ssss_zoo.data.benchmarks").joinpath("split_lists.yaml").read_text("utf-8"))
-    return {path: KnownList(path, **entry) for path, entry in table.get(dataset, {}).items()}
+    return {path: PublishedList(path, **entry) for path, entry in table.get(dataset, {}).items()}
 
 
-def family_of(dataset: str, split: str) -> str:
+def split_family(dataset: str, split: str) -> str:
     """Whose partition the split of a benchmark is, such as `cps` for 1/8 of VOC; empty where none is known."""
-    entry = known_lists(dataset).get(f"{split.replace('/', '_')}/labeled.txt")
+    entry = published_lists(dataset).get(f"{split.replace('/', '_')}/labeled.txt")
     return entry.family if entry else ""
 
 
-def origin(file: Path, dataset: str) -> dict[str, Any]:
+def identify_list(file: Path, dataset: str) -> dict[str, Any]:
     """What a list is: its digest, and the path of the known list that it is byte for byte, else `unknown`."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    found = next((entry for entry in known_lists(dataset).values() if entry.sha256 == digest), None)
-    return {"sha256": digest, "list": f"{dataset}/{found.path}" if found else UNKNOWN}
+    found = next((entry for entry in published_lists(dataset).values() if entry.sha256 == digest), None)
+    return {"sha256": digest, "list": f"{dataset}/{found.path}" if found else UNKNOWN_LIST}

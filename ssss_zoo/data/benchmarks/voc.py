@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, Each, Lists, missing, on_github, save_ids
+from ssss_zoo.data.benchmarks.prepare import (
+    WORK,
+    Archive,
+    Benchmark,
+    ConvertAll,
+    ListSource,
+    on_github,
+    save_ids,
+    without_target,
+)
 from ssss_zoo.data.classes import palette
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
@@ -14,20 +23,20 @@ from ssss_zoo.errors import UserError
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import DataConfig
 
-CLASSES = (
+VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 MASKS, AUGMENTED = "SegmentationClass", "SegmentationClassAug"  # the devkit's masks; U2PL's folder with those of SBD
-LISTS = "https://github.com/LiheYoung/UniMatch (splits/pascal)"
-SBD = "sbd"  # in the working folder: SBD's MATLAB files
+VOC_LISTS = "https://github.com/LiheYoung/UniMatch (splits/pascal)"
+SBD_FOLDER = "sbd"  # in the working folder: SBD's MATLAB files
 
 
-def add_sbd(root: Path, each: Each) -> None:
+def add_sbd(root: Path, each: ConvertAll) -> None:
     """Masks of SBD for the training images that the development kit has none of (UniMatch's and CPS's folder)."""
     wanted = [Path(line.split()[1]) for line in (root / "splits/train_aug.txt").read_text().splitlines()]
-    pairs = [(root / WORK / SBD / f"{mask.stem}.mat", root / mask) for mask in wanted]
-    each("masks of SBD", convert_sbd, missing(pairs))
+    pairs = [(root / WORK / SBD_FOLDER / f"{mask.stem}.mat", root / mask) for mask in wanted]
+    each("masks of SBD", convert_sbd, without_target(pairs))
 
 
 def convert_sbd(pair: tuple[Path, Path]) -> None:
@@ -44,7 +53,7 @@ def convert_sbd(pair: tuple[Path, Path]) -> None:
     save_ids(ids.astype("uint8"), target)
 
 
-BENCHMARK = Benchmark(
+VOC_BENCHMARK = Benchmark(
     name="voc",
     licence="VOC2012: for research; images from Flickr under its terms (host.robots.ox.ac.uk/pascal/VOC/voc2012); SBD: "
     "for research, cite Hariharan et al., ICCV 2011",
@@ -68,7 +77,7 @@ BENCHMARK = Benchmark(
             name="benchmark.tgz",
             bytes=1_419_539_633,
             unpacked=1_600_000_000,
-            keep={"benchmark_RELEASE/dataset/cls/": f"{WORK}/{SBD}/"},
+            keep={"benchmark_RELEASE/dataset/cls/": f"{WORK}/{SBD_FOLDER}/"},
             urls=(
                 "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
                 "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
@@ -77,7 +86,7 @@ BENCHMARK = Benchmark(
         ),
     ),
     convert=add_sbd,
-    lists=(Lists(on_github("LiheYoung/UniMatch", "splits/pascal")),),
+    lists=(ListSource(on_github("LiheYoung/UniMatch", "splits/pascal")),),
     converted=100_000_000,
 )
 
@@ -86,7 +95,7 @@ class VOC(FileDataset):
     """Root: `JPEGImages/`, `SegmentationClass/` (all masks, or the devkit's beside `SegmentationClassAug/`, which is
     taken then), and UniMatch's lists in `splits/` or `splits/pascal/`."""
 
-    benchmark: ClassVar[Benchmark | None] = BENCHMARK
+    benchmark: ClassVar[Benchmark | None] = VOC_BENCHMARK
     source: ClassVar[str] = (
         "PASCAL VOC 2012, 21 classes (Everingham et al., IJCV 2010), with SBD (Hariharan, ICCV 2011)"
     )
@@ -95,5 +104,5 @@ class VOC(FileDataset):
         root = find_root(data, "voc", "JPEGImages/, SegmentationClass/ and splits/")
         masks = AUGMENTED if (root / AUGMENTED).is_dir() else MASKS
         need_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
-        self.take(read_split(root, split_folder(root, "pascal", LISTS), data.split, {f"{MASKS}/": f"{masks}/"}))
-        self.class_names, self.colours = CLASSES, palette(len(CLASSES))
+        self.take(read_split(root, split_folder(root, "pascal", VOC_LISTS), data.split, {f"{MASKS}/": f"{masks}/"}))
+        self.class_names, self.colours = VOC_CLASSES, palette(len(VOC_CLASSES))

@@ -13,8 +13,8 @@ import numpy as np
 from ssss_zoo.data.base import WARNING, Fault
 from ssss_zoo.data.classes import FILES
 from ssss_zoo.data.codes import upright_size
-from ssss_zoo.data.contents import apart, said_of_copies, without_copies
-from ssss_zoo.data.files import FileDataset, fitted, same_aspect
+from ssss_zoo.data.duplicates import describe_dropped_copies, drop_copies, split_off
+from ssss_zoo.data.files import FileDataset, resize_mask, same_aspect
 from ssss_zoo.data.folder.layout import Found, scan
 from ssss_zoo.data.folder.parts import LABELLED, TEST, TRAIN, UNLABELLED, VAL
 from ssss_zoo.data.folder.tree import MISSED, Fate, fates, label, number_of, summary
@@ -88,7 +88,7 @@ class Folder(FileDataset):
             raise UserError(f"{sample.name} has no mask")
         mask = self.encoding.read(sample)
         if self.resize_masks:
-            mask = fitted(mask, image_size(sample.image, self.reading))
+            mask = resize_mask(mask, image_size(sample.image, self.reading))
         return self.voided(mask, sample)
 
     def mask_files(self, sample: Sample) -> list[Path]:
@@ -121,7 +121,7 @@ def arranged(found: Found, parts: Mapping[str, Written], split: str) -> tuple[Li
     train = listed.get(LABELLED) or [sample for sample in listed.get(TRAIN, found.pairs) if sample.mask]
     pairs = others(train, away)
     spare = others(found.pairs, [*train, *away])
-    spare = without_copies(spare, pairs) or spare
+    spare = drop_copies(spare, pairs) or spare
     held = not val
     if val:
         origin = f"for validation ({label(parts[VAL].path, found.root) if VAL in parts else 'val part'})"
@@ -139,8 +139,8 @@ def arranged(found: Found, parts: Mapping[str, Written], split: str) -> tuple[Li
     within = listed.get(UNLABELLED) or (listed[TRAIN] if {TRAIN, LABELLED} <= set(listed) else None)
     pool = [*others(pairs, labelled), *within] if within else pool_of(found, pairs, listed.get(TRAIN, []))
     every = others(once(pool), [*labelled, *val, *away])
-    unlabelled = without_copies(every, val, labelled) if held else every
-    notes = [*list_notes(found.root, parts), *said_of_copies(len(every) - len(unlabelled))]
+    unlabelled = drop_copies(every, val, labelled) if held else every
+    notes = [*list_notes(found.root, parts), *describe_dropped_copies(len(every) - len(unlabelled))]
     return Lists(labelled, unlabelled or labelled, val, notes=notes), origin
 
 
@@ -245,7 +245,7 @@ def hold_out(pairs: Sequence[Sample], keep: int) -> tuple[list[Sample], list[Sam
             "label more, or add images/val and masks/val"
         )
     number = max(int(len(pairs) * HELD_OUT + 0.5), 1)
-    chosen = {sample.image for sample in apart(shuffled(pairs, "val"), number, keep)}
+    chosen = {sample.image for sample in split_off(shuffled(pairs, "val"), number, keep)}
     return [s for s in pairs if s.image in chosen], [s for s in pairs if s.image not in chosen]
 
 

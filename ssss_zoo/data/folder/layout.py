@@ -29,7 +29,7 @@ from ssss_zoo.data.folder.parts import PARTS, TEST, TRAIN, VAL, WORDS, Parts, is
 from ssss_zoo.data.folder.polygons import Coco, LabelMe, pair_coco, read_coco
 from ssss_zoo.data.folder.regions import ClassFiles, Regions
 from ssss_zoo.data.folder.tree import CONVERT, Fate, Tree, composed, label, walk
-from ssss_zoo.data.images import SUFFIXES
+from ssss_zoo.data.images import IMAGE_SUFFIXES
 from ssss_zoo.errors import UserError, expanded, nearest
 from ssss_zoo.toolkit.types import Sample
 
@@ -290,7 +290,7 @@ def paired(corner: Corner, tree: Tree, parts: Parts) -> Pairs:
     files, masks = tree.images(corner.images), tree.images(corner.masks) or tree.json(corner.masks)
     for folder, paths in ((corner.images, files), (corner.masks, masks)):
         if not paths:
-            raise UserError(f"no image in {folder} (looked for {' '.join(SUFFIXES)}; {there(tree, folder)})")
+            raise UserError(f"no image in {folder} (looked for {' '.join(IMAGE_SUFFIXES)}; {there(tree, folder)})")
     images, same = keyed(files, lambda path: key_of(path, corner.images, corner, parts), tree.root)
     of_mask, more = keyed(masks, lambda path: key_of(path, corner.masks, corner, parts), tree.root)
     pairs = pair_masks(images, of_mask, tree.root)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssss_zoo.data.codes import AS_TOLD, LARGEST, VOIDED, hex_colour, lossy_file, read_codes, smeared, upright_size
-from ssss_zoo.data.files import SHOWN, read_mask
+from ssss_zoo.data.files import VALUES_SHOWN, read_mask
 from ssss_zoo.data.images import Reading
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE, Sample
@@ -107,9 +107,9 @@ class Encoding:
     def undeclared(self, path: Path, codes: np.ndarray) -> UserError:
         """The error for codes (N,) of a mask that stand for nothing: how many, which, and the three ways out."""
         found, counts = np.unique(codes, return_counts=True)
-        most = np.argsort(-counts, kind="stable")[:SHOWN]
+        most = np.argsort(-counts, kind="stable")[:VALUES_SHOWN]
         few = ", ".join(f"{self.word(found[index])} ({counts[index]:,} pixels)" for index in most)
-        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        more = f" and {len(found) - VALUES_SHOWN} more" if len(found) > VALUES_SHOWN else ""
         all_of_them = ",".join(self.word(code, quoted=True) for code in found) if not more else "..."
         what, line = ("colours", "name R G B") if self.kind == "colours" else ("values", "VALUE: name")
         return UserError(
@@ -131,5 +131,5 @@ class Encoding:
         if self.kind == "ids":
             return f"masks hold class ids{left_out}"
         pairs = [f"{self.word(code)} is {names[index]}" for code, index in self.known.items() if index != IGNORE]
-        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-        return f"masks hold {self.kind}: {', '.join(pairs[:SHOWN])}{more}{left_out}"
+        more = f" and {len(pairs) - VALUES_SHOWN} more" if len(pairs) > VALUES_SHOWN else ""
+        return f"masks hold {self.kind}: {', '.join(pairs[:VALUES_SHOWN])}{more}{left_out}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssss_zoo.data.base import UNUSABLE, Fault
 from ssss_zoo.data.folder.tree import composed, label
-from ssss_zoo.data.images import opened
+from ssss_zoo.data.images import open_with_pillow
 from ssss_zoo.errors import UserError
 
 ENDINGS = (  # of a mask's stem, in any case; every other one is an ending, too, where all masks share it
@@ -310,7 +310,7 @@ def different(path: Path) -> int:
     """How many different values or colours a file holds, at most FEW + 1; 0 for one that cannot be read, or a JPEG in
     which values are smeared: reading says so."""
     try:
-        with opened(path) as image:
+        with open_with_pillow(path) as image:
             if image.format == "JPEG":
                 return 0
             if image.mode in ("F", "I", "I;16", "I;16B", "I;16L"):
@@ -324,7 +324,7 @@ def different(path: Path) -> int:
 def one_channel(path: Path) -> bool:
     """Whether a file holds one value a pixel; one that cannot be read does not."""
     try:
-        with opened(path) as image:
+        with open_with_pillow(path) as image:
             return len(image.getbands()) == 1
     except UserError:
         return False

@@ -11,7 +11,7 @@ import numpy as np
 from ssss_zoo.data.classes import ClassLine, Colour
 from ssss_zoo.data.codes import hex_colour, packed, stored
 from ssss_zoo.data.folder.evidence import THREADS
-from ssss_zoo.data.images import Reading, opened
+from ssss_zoo.data.images import Reading, open_with_pillow
 from ssss_zoo.errors import UserError
 
 GREYS = [level for level in range(256) for _ in range(3)]  # a palette that says nothing: each index is its own grey
@@ -60,7 +60,7 @@ def kind_by_palettes(
 def palette_of(path: Path, reading: Reading) -> tuple[int, ...]:
     """The palette of a mask, three numbers an entry; empty where it has none, says nothing by it or cannot be read."""
     try:
-        with opened(path, reading.max_pixels) as image:
+        with open_with_pillow(path, reading.max_pixels) as image:
             found = (image.getpalette("RGB") or []) if image.mode in ("P", "PA") else []
     except UserError:
         return ()

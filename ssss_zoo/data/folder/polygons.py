@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssss_zoo.data.classes import VOID
-from ssss_zoo.data.files import THREADS
+from ssss_zoo.data.files import READER_THREADS
 from ssss_zoo.data.folder.regions import Regions
 from ssss_zoo.data.folder.tree import composed
 from ssss_zoo.errors import UserError
@@ -51,7 +51,7 @@ class LabelMe(Regions):
     said_of = "masks are drawn from LabelMe's shapes"
 
     def labels(self, samples: Sequence[Sample]) -> list[str]:
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(READER_THREADS) as pool:
             return sorted({name for names in pool.map(self.labels_of, samples) for name in names})
 
     def labels_of(self, sample: Sample) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ssss_zoo.data.images import SUFFIXES
+from ssss_zoo.data.images import IMAGE_SUFFIXES
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
 
@@ -82,7 +82,7 @@ class Tree:
 
 
 def is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def composed(text: str) -> str:
@@ -166,7 +166,7 @@ def fates(trees: list[Tree], claims: Mapping[Path, Fate]) -> dict[Path, Fate]:
 def unclaimed(path: Path) -> Fate:
     """Why a file is left out that nobody has a use for."""
     suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
+    if suffix in IMAGE_SUFFIXES:
         return Fate(why="image outside the folders that are read", mend="data.unlabelled names further folders")
     if suffix in PICTURES:
         return Fate(why=f"{suffix} file", mend=CONVERT)

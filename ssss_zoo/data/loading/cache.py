@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.benchmarks.download import size
-from ssss_zoo.data.files import THREADS
+from ssss_zoo.data.benchmarks.download import format_bytes
+from ssss_zoo.data.files import READER_THREADS
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
-FIRST = 32  # samples read before it is said whether all will fit
-SHARE = 0.8  # of the memory that is free may be taken (our choice)
+SAMPLES_MEASURED = 32  # samples read before it is said whether all will fit
+MEMORY_SHARE = 0.8  # of the memory that is free may be taken (our choice)
 
-Key = tuple[str, bool]  # name of the sample, whether it is its mask
+CacheKey = tuple[str, bool]  # name of the sample, whether it is its mask
 
 
-class InMemory(Dataset):
+class InMemoryDataset(Dataset):
     """A data set as `of`, every sample of `images` and the masks of `masked` read once, here and now. Loader processes
     that are forked share what is read; others (no such system is Linux) get a copy each.
 
@@ -31,21 +31,21 @@ class InMemory(Dataset):
     def __init__(self, of: Dataset, images: Iterable[Sample], masked: Iterable[Sample]) -> None:
         vars(self).update(vars(of))
         self.of = of
-        wanted: dict[Key, Sample] = {(sample.name, False): sample for sample in images}
+        wanted: dict[CacheKey, Sample] = {(sample.name, False): sample for sample in images}
         wanted |= {(sample.name, True): sample for sample in masked if sample.mask is not None}
-        self.kept: dict[Key, np.ndarray] = {}
+        self.kept: dict[CacheKey, np.ndarray] = {}
         self.valid: dict[str, np.ndarray | None] = {}
         self.fill(list(wanted.items()))
 
-    def fill(self, wanted: Sequence[tuple[Key, Sample]]) -> None:
-        def read(item: tuple[Key, Sample]) -> None:
+    def fill(self, wanted: Sequence[tuple[CacheKey, Sample]]) -> None:
+        def read(item: tuple[CacheKey, Sample]) -> None:
             (name, is_mask), sample = item
             self.kept[name, is_mask] = self.of.read_mask(sample) if is_mask else self.of.read_image(sample)
             if not is_mask:
                 self.valid[name] = self.of.read_valid(sample)
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            begin = wanted[:: -(-len(wanted) // FIRST) or 1]  # images and masks, evenly spread
+        with ThreadPoolExecutor(READER_THREADS) as pool:
+            begin = wanted[:: -(-len(wanted) // SAMPLES_MEASURED) or 1]  # images and masks, evenly spread
             list(pool.map(read, begin))
             check_memory(self.bytes * len(wanted) // max(len(begin), 1))
             list(pool.map(read, [item for item in wanted if item[0] not in self.kept]))
@@ -78,10 +78,10 @@ class InMemory(Dataset):
 def check_memory(needed: int) -> None:
     """Raise UserError where `needed` bytes are more than most of the free ones, as far as the system tells."""
     free = free_memory()
-    if free is not None and needed > SHARE * free:
+    if free is not None and needed > MEMORY_SHARE * free:
         raise UserError(
-            f"data.cache=ram would take about {size(needed)} and {size(free)} are free: leave it out, or take fewer or "
-            "smaller images"
+            f"data.cache=ram would take about {format_bytes(needed)} and {format_bytes(free)} are free: leave it out, "
+            "or take fewer or smaller images"
         )
 
 

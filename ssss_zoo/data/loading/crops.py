@@ -4,11 +4,7 @@ goes on at position k sees what it would have seen, whatever the number of worke
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -16,22 +12,22 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Sampler, default_collate
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 
 from ssss_zoo.config.schema import AugmentConfig
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.cache import InMemory
+from ssss_zoo.data.loading.cache import InMemoryDataset
+from ssss_zoo.data.loading.workers import load_batches
 from ssss_zoo.errors import UserError
-from ssss_zoo.stopping import end_with_parent, unheard
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
-ORDER, GEOMETRY = 0, 1  # what a generator is for: no draw of one kind repeats the other's
-SIDE = Image.Resampling.BILINEAR  # Pillow's filter widens when shrinking, that is, it antialiases
+ORDER_DRAW, GEOMETRY_DRAW = 0, 1  # what a generator is for: no draw of one kind repeats the other's
+INTERPOLATION = Image.Resampling.BILINEAR  # Pillow's filter widens when shrinking, that is, it antialiases
 
 
 @dataclass(frozen=True)
-class Geometry:
+class CropGeometry:
     """A crop of a rescaled image, in pixels. source: (H, W) of the original; size: of the rescaled image; corner: top
     and left of the crop in it; shown: (rows, columns) of the crop that it fills, the rest is padding."""
 
@@ -48,7 +44,7 @@ def draw_geometry(
     rng: np.random.Generator,
     base: int | None = None,
     law: str = "uniform",
-) -> Geometry:
+) -> CropGeometry:
     """Scale and place of a crop of an image (H, W), by UniMatch's rule (release; ours draws in another order).
 
     The long side becomes a whole number drawn uniformly from [floor(lo * L), floor(hi * L)], L the image's own long
@@ -65,23 +61,23 @@ def draw_geometry(
     top = int(rng.integers(0, max(height - crop[0], 0), endpoint=True))
     left = int(rng.integers(0, max(width - crop[1], 0), endpoint=True))
     shown = (min(height, crop[0]), min(width, crop[1]))
-    return Geometry(source, (height, width), (top, left), shown)
+    return CropGeometry(source, (height, width), (top, left), shown)
 
 
-def crop_image(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+def crop_image(image: np.ndarray, geometry: CropGeometry) -> np.ndarray:
     """The filled part of the crop, (rows, columns, channels), of `image` (H, W, channels) uint8 or float32, and of its
     type: what resizing the whole image and cutting the crop from it gives, computed for the crop alone."""
-    spans = [span(geometry, axis) for axis in (0, 1)]
+    spans = [source_span(geometry, axis) for axis in (0, 1)]
     (top, bottom, first, last), (left, right, begin, end) = spans
     part = np.ascontiguousarray(image[top:bottom, left:right])
     box, size = (begin, first, end, last), geometry.shown[::-1]
     whole = part.shape[2] == 3 and part.dtype == np.uint8  # an image that Pillow has a mode for
     planes = [part] if whole else [part[:, :, channel] for channel in range(part.shape[2])]
-    resized = [np.asarray(Image.fromarray(plane).resize(size, SIDE, box)) for plane in planes]
+    resized = [np.asarray(Image.fromarray(plane).resize(size, INTERPOLATION, box)) for plane in planes]
     return resized[0] if whole else np.stack(resized, axis=2)
 
 
-def span(geometry: Geometry, axis: int) -> tuple[int, int, float, float]:
+def source_span(geometry: CropGeometry, axis: int) -> tuple[int, int, float, float]:
     """Along one axis: start and stop of the source pixels that the crop needs, the filter's reach included, and where
     the crop begins and ends, counted from that start."""
     source, size, corner, shown = (getattr(geometry, name)[axis] for name in ("source", "size", "corner", "shown"))
@@ -92,14 +88,14 @@ def span(geometry: Geometry, axis: int) -> tuple[int, int, float, float]:
     return start, stop, begin - start, min(end - start, stop - start)
 
 
-def crop_mask(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+def crop_mask(mask: np.ndarray, geometry: CropGeometry) -> np.ndarray:
     """The filled part of the crop, (rows, columns) uint8, of `mask` (H, W): nearest pixel, in whole numbers (Pillow's
     own adds up rounding errors and may slip by a pixel)."""
     rows, columns = (nearest_pixels(geometry, axis) for axis in (0, 1))
     return np.ascontiguousarray(mask[rows][:, columns])
 
 
-def nearest_pixels(geometry: Geometry, axis: int) -> np.ndarray:
+def nearest_pixels(geometry: CropGeometry, axis: int) -> np.ndarray:
     """Along one axis: the source pixel under the centre of each pixel of the crop."""
     places = geometry.corner[axis] + np.arange(geometry.shown[axis])
     return (2 * places + 1) * geometry.source[axis] // (2 * geometry.size[axis])
@@ -133,7 +129,7 @@ def crop_rules(augment: AugmentConfig, colour: Sequence[float], label: int = IGN
     return {"base": augment.base, "law": augment.scale_law, "padding": around}
 
 
-class Crops(TorchDataset[dict[str, Any]]):
+class CropDataset(TorchDataset[dict[str, Any]]):
     """The crops of a list of samples, by position 0, 1, 2, ... without end.
 
     Every epoch of len(samples) positions shows each sample once, in an order of its own. crop: (h, w); scale: the
@@ -160,7 +156,7 @@ class Crops(TorchDataset[dict[str, Any]]):
             raise UserError(f"the {tag} stream has no image")
         self.dataset, self.samples, self.masks, self.padding = dataset, samples, masks, padding or Padding()
         self.crop, self.scale, self.base, self.law = crop, scale, base, law
-        self.keys = {ORDER: stream_key(seed, order or tag), GEOMETRY: stream_key(seed, tag)}
+        self.keys = {ORDER_DRAW: stream_key(seed, order or tag), GEOMETRY_DRAW: stream_key(seed, tag)}
         self.order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # of the epoch asked for last
 
     def __len__(self) -> int:
@@ -175,7 +171,7 @@ class Crops(TorchDataset[dict[str, Any]]):
         sample = self.samples[index]
         image = self.dataset.read_image(sample)
         source = (image.shape[0], image.shape[1])
-        rng = self.generator(GEOMETRY, position)
+        rng = self.generator(GEOMETRY_DRAW, position)
         geometry = draw_geometry(source, self.crop, self.scale, rng, self.base, self.law)
         rows, columns = self.padding.spot(self.crop, geometry.shown)
         filled = torch.from_numpy(crop_image(image, geometry).transpose(2, 0, 1).copy())
@@ -195,7 +191,7 @@ class Crops(TorchDataset[dict[str, Any]]):
         mask = mask if seen is None else mask.masked_fill(empty, IGNORE)
         return item | {"mask": mask, "pseudo": sample.pseudo is not None}
 
-    def mask(self, sample: Sample, geometry: Geometry) -> torch.Tensor:
+    def mask(self, sample: Sample, geometry: CropGeometry) -> torch.Tensor:
         """(h, w) uint8. Raises UserError when the mask is not of the image's size."""
         if sample.mask is None and sample.pseudo is None:
             return torch.full(self.crop, IGNORE, dtype=torch.uint8)
@@ -211,7 +207,7 @@ class Crops(TorchDataset[dict[str, Any]]):
         """Which sample a position shows."""
         epoch, place = divmod(position, len(self.samples))
         if self.order[0] != epoch:
-            self.order = (epoch, self.generator(ORDER, epoch).permutation(len(self.samples)))
+            self.order = (epoch, self.generator(ORDER_DRAW, epoch).permutation(len(self.samples)))
         return int(self.order[1][place])
 
     def sample(self, position: int) -> Sample:
@@ -235,108 +231,21 @@ class Positions(Sampler[int]):
         return count(self.start)
 
 
-class Careful(TorchDataset[Any]):
-    """Items that hand a UserError over as one of them: raised in a worker, it would arrive wrapped in a traceback."""
-
-    def __init__(self, items: TorchDataset[Any]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)  # type: ignore[arg-type]
-
-    def __getitem__(self, position: int) -> Any:
-        try:
-            return self.items[position]
-        except UserError as error:
-            return error
-
-
-def collate(items: list[Any]) -> Any:
-    """The items stacked along a new first dimension, or the first error among them."""
-    error = next((item for item in items if isinstance(item, UserError)), None)
-    return error if error else default_collate(items)
-
-
-def one_thread(worker: int) -> None:
-    """Set up a loader process: the processes share the cores among themselves, and end when they are told to."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-    end_with_parent()
-
-
-def make_stream(crops: Crops, batch: int, start: int, workers: int, pin: bool) -> Iterator[dict[str, torch.Tensor]]:
+def make_stream(
+    crops: CropDataset, batch: int, start: int, workers: int, pin: bool
+) -> Iterator[dict[str, torch.Tensor]]:
     """Batches of `crops` from position `start` on (step * batch, for a run that goes on), without end.
 
     image (B, channels, h, w) uint8 (float32 of deep files), valid (B, h, w) bool, index (B,) int64, and with masks mask
     (B, h, w) uint8. workers: loader processes, 0 for none; pin: page-locked memory, for a GPU. Draws nothing from
     torch's global generators. Raises UserError when a file cannot be read, also from a worker. Loading starts at once.
     """
-    return load(
+    return load_batches(
         crops,
         workers,
         batch_size=batch,
         sampler=Positions(start),
         pin_memory=pin,
         persistent_workers=workers > 0,
-        multiprocessing_context="fork" if workers and isinstance(crops.dataset, InMemory) else None,
+        multiprocessing_context="fork" if workers and isinstance(crops.dataset, InMemoryDataset) else None,
     )
-
-
-DIED = (
-    "a process that reads images for train.workers was killed, most likely by the system for its memory: fewer "
-    "train.workers (0 reads in the run itself) or data.cache=none needs less"
-)
-SHARE_MORE = "/dev/shm is full or small; give a container more of it, as docker run --shm-size, or take train.workers=0"
-SHARED = "unable to allocate shared memory", "unable to write to file </torch", "unable to open shared memory"
-
-
-def load(items: TorchDataset[Any], workers: int, **settings: Any) -> Iterator[Any]:
-    """What a DataLoader of these settings makes of the items, read by so many processes, which begin at once and which
-    no signal that asks to stop reaches. Draws nothing from torch's global generators.
-
-    Raises UserError as an item does, and where a process was killed or finds no shared memory.
-    """
-    loader: DataLoader[Any] = DataLoader(
-        Careful(items),
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=one_thread,
-        generator=torch.Generator(),
-        **settings,
-    )
-    with unheard(), same_child_handler():
-        batches = iter(loader)
-    return told(batches)
-
-
-@contextmanager
-def same_child_handler() -> Iterator[None]:
-    """Keep torch from breaking into whatever runs when a process has died: it is found where its batch is asked for."""
-    kind = getattr(signal, "SIGCHLD", None)
-    if kind is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(kind)
-    try:
-        yield
-    finally:
-        signal.signal(kind, before)
-
-
-def told(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches, their errors raised."""
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, OSError, EOFError) as error:
-            if any(words in str(error) for words in SHARED):
-                raise UserError(f"no shared memory for train.workers ({SHARE_MORE})") from None
-            broken_off = isinstance(error, (ConnectionError, EOFError))  # in the middle of what it was sending
-            if not broken_off and all(worker.is_alive() for worker in getattr(batches, "_workers", ())):
-                raise
-            raise UserError(DIED) from None
-        if isinstance(batch, UserError):
-            raise UserError(*batch.args)  # a new one: a cycle of `batch` and this frame would delay the workers' end
-        yield batch

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.crops import Crops, crop_rules, make_stream
+from ssss_zoo.data.loading.crops import CropDataset, crop_rules, make_stream
 from ssss_zoo.toolkit.types import Batch, Labelled, Sample, Unlabelled
 
 
 @dataclass(frozen=True)
-class Needs:
+class StreamNeeds:
     """Which streams the run's methods read: a supervised run opens no unlabelled image."""
 
     unlabelled: bool
@@ -23,7 +23,7 @@ class Needs:
     hidden: bool
 
 
-class Feed(Iterator[Batch]):
+class BatchLoader(Iterator[Batch]):
     """Raw batches (uint8, on the CPU) from two or three independent seeded streams; batch `k` is a function of the seed
     and `k` alone. `waited` is how many seconds the loop stood still for data."""
 
@@ -33,7 +33,7 @@ class Feed(Iterator[Batch]):
         labelled: Sequence[Sample],
         unlabelled: Sequence[Sample],
         config: Config,
-        needs: Needs,
+        needs: StreamNeeds,
         seed: int,
         start: int,
         pin: bool = False,
@@ -44,14 +44,14 @@ class Feed(Iterator[Batch]):
         usual = crop_rules(config.augment, colour)
         known = crop_rules(config.augment, colour, config.augment.pad_label)
         self.batch, self.next_index, self.waited = config.train.batch, start, 0.0
-        self.crops = {"labelled": Crops(dataset, labelled, crop, scale, seed, "labelled", masks=True, **known)}
+        self.crops = {"labelled": CropDataset(dataset, labelled, crop, scale, seed, "labelled", masks=True, **known)}
         if needs.unlabelled:
-            self.crops["unlabelled"] = Crops(
+            self.crops["unlabelled"] = CropDataset(
                 dataset, unlabelled, crop, scale, seed, "unlabelled", masks=needs.hidden, **usual
             )
         if needs.partner:
             order = "unlabelled" if needs.partner == "twin" else "partner"
-            self.crops["partner"] = Crops(
+            self.crops["partner"] = CropDataset(
                 dataset, unlabelled, crop, scale, seed, "partner", masks=False, order=order, **usual
             )
         workers = config.train.workers or 0

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 
 from ssss_zoo.data.base import UNUSABLE, WARNING, Dataset, Fault
-from ssss_zoo.data.files import THREADS, value_hint
-from ssss_zoo.data.tools.copies import find_copies
-from ssss_zoo.data.tools.looks import Look, Memory
+from ssss_zoo.data.files import READER_THREADS, suggest_value_fix
+from ssss_zoo.data.tools.audit_cache import AuditCache, SampleStats
+from ssss_zoo.data.tools.near_duplicates import find_near_duplicates
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
-BLANK = (
+BLANK_CONTRAST = (
     4  # steps of grey, of 255, between the darkest and the brightest cell of a picture that shows nothing (our choice)
 )
 
 
 @dataclass
-class Report:
+class AuditReport:
     """faults, the worst first; figures: what is in the data set, as `--json` prints it."""
 
     faults: list[Fault]
@@ -38,14 +38,14 @@ class Report:
 
 def audit(
     dataset: Dataset, crop: tuple[int, int], batch: int, on_file: Callable[[int], None] = lambda count: None
-) -> Report:
+) -> AuditReport:
     """Read every file of a data set in threads, and say all that is wrong. on_file: told after each file how many there
     are; crop (height, width), batch: of the run that is planned."""
-    parts = parts_of(dataset)
-    remembered = Memory(dataset)
+    parts = samples_by_part(dataset)
+    remembered = AuditCache(dataset)
     samples = [(part, sample) for part, of_part in parts.items() for sample in of_part]
-    looks: dict[str, list[Look]] = {part: [] for part in parts}
-    with ThreadPoolExecutor(THREADS) as pool:
+    looks: dict[str, list[SampleStats]] = {part: [] for part in parts}
+    with ThreadPoolExecutor(READER_THREADS) as pool:
         found = pool.map(lambda pair: remembered.look(pair[1], masked=pair[0] != "unlabelled"), samples)
         for (part, _), look in zip(samples, found, strict=True):
             looks[part].append(look)
@@ -53,15 +53,15 @@ def audit(
     remembered.save()
     faults = [
         *dataset.faults,
-        *of_files(parts, looks, len(dataset.class_names)),
-        *of_content(dataset, looks),
-        *of_pictures(parts, looks),
+        *find_file_faults(parts, looks, len(dataset.class_names)),
+        *find_class_faults(dataset, looks),
+        *find_picture_faults(parts, looks),
     ]
     faults.sort(key=lambda fault: fault.level != UNUSABLE)
-    return Report(faults, figures(dataset, parts, looks, crop, batch))
+    return AuditReport(faults, summarize(dataset, parts, looks, crop, batch))
 
 
-def parts_of(dataset: Dataset) -> dict[str, list[Sample]]:
+def samples_by_part(dataset: Dataset) -> dict[str, list[Sample]]:
     """The samples of each part, every image in one part only, and with its mask where it has one to learn from."""
     known = {sample.name for sample in dataset.labelled}
     loose = [sample for sample in dataset.unlabelled if sample.name not in known]
@@ -71,11 +71,13 @@ def parts_of(dataset: Dataset) -> dict[str, list[Sample]]:
 # --- what is wrong --------------------------------------------------------------------------------------------------
 
 
-def of_files(parts: dict[str, list[Sample]], looks: dict[str, list[Look]], classes: int) -> Iterator[Fault]:
+def find_file_faults(
+    parts: dict[str, list[Sample]], looks: dict[str, list[SampleStats]], classes: int
+) -> Iterator[Fault]:
     """Files that cannot be used, and masks that say nothing."""
     masked = [look for part in ("labelled", "val") for look in looks[part]]
     strange = any(look.problem and look.problem[0] == "value" for look in masked)
-    hint = value_hint(counted(masked), classes) if strange else ""
+    hint = suggest_value_fix(count_values(masked), classes) if strange else ""
     for part, samples in parts.items():
         for sample, look in zip(samples, looks[part], strict=True):
             if look.problem:
@@ -85,7 +87,7 @@ def of_files(parts: dict[str, list[Sample]], looks: dict[str, list[Look]], class
                 yield Fault(WARNING, "void", sample.name, f"mask {sample.mask} is void everywhere")
 
 
-def of_content(dataset: Dataset, looks: dict[str, list[Look]]) -> Iterator[Fault]:
+def find_class_faults(dataset: Dataset, looks: dict[str, list[SampleStats]]) -> Iterator[Fault]:
     """Parts without images, and classes that nobody shows; of masks that cannot be used nothing is concluded."""
     for part in ("labelled", "val"):
         if not looks[part]:
@@ -93,7 +95,7 @@ def of_content(dataset: Dataset, looks: dict[str, list[Look]]) -> Iterator[Fault
             yield Fault(level, "empty", part, f"no {part} image")
             continue
         good = [look for look in looks[part] if look.counts and not look.problem]
-        pixels = counted(good)
+        pixels = count_values(good)
         present = set(np.flatnonzero(pixels).tolist())
         which = f"all {part} masks" if len(good) == len(looks[part]) else f"the {len(good)} usable {part} masks"
         if present == {0, IGNORE}:
@@ -107,7 +109,7 @@ def of_content(dataset: Dataset, looks: dict[str, list[Look]]) -> Iterator[Fault
             yield Fault(WARNING, "class", part, f"no {part} pixel of {', '.join(lacks)}")
 
 
-def of_pictures(parts: dict[str, list[Sample]], looks: dict[str, list[Look]]) -> Iterator[Fault]:
+def find_picture_faults(parts: dict[str, list[Sample]], looks: dict[str, list[SampleStats]]) -> Iterator[Fault]:
     """Pictures that show nothing, and the same picture twice: pixel for pixel anywhere, and much the same in val and in
     what is trained on."""
     seen = {
@@ -116,28 +118,28 @@ def of_pictures(parts: dict[str, list[Sample]], looks: dict[str, list[Look]]) ->
     }
     for part, pairs in seen.items():
         for sample, look in pairs:
-            if blank(look):
-                yield Fault(WARNING, "blank", sample.name, f"{sample.name} of {part} {said_of_blank(look)}")
-    telling = {part: [pair for pair in pairs if not blank(pair[1])] for part, pairs in seen.items()}
-    yield from exact_copies(telling)
-    yield from near_copies(telling)
+            if is_blank(look):
+                yield Fault(WARNING, "blank", sample.name, f"{sample.name} of {part} {describe_blank(look)}")
+    telling = {part: [pair for pair in pairs if not is_blank(pair[1])] for part, pairs in seen.items()}
+    yield from find_exact_copies(telling)
+    yield from find_near_copies(telling)
 
 
-def blank(look: Look) -> bool:
-    return look.levels[1] - look.levels[0] < BLANK
+def is_blank(look: SampleStats) -> bool:
+    return look.levels[1] - look.levels[0] < BLANK_CONTRAST
 
 
-def said_of_blank(look: Look) -> str:
+def describe_blank(look: SampleStats) -> str:
     low, high = look.levels
     where = f"brightness {low:g}" if low == high else f"brightness {low:g} to {high:g}"
-    what = "black" if high < BLANK else "nearly the same everywhere"
+    what = "black" if high < BLANK_CONTRAST else "nearly the same everywhere"
     return f"is {what} ({where} of 255): there is nothing in it to learn from"
 
 
-Seen = dict[str, list[tuple[Sample, Look]]]  # by part
+CheckedParts = dict[str, list[tuple[Sample, SampleStats]]]  # by part
 
 
-def exact_copies(seen: Seen) -> Iterator[Fault]:
+def find_exact_copies(seen: CheckedParts) -> Iterator[Fault]:
     first: dict[str, tuple[str, str]] = {}
     for part, pairs in seen.items():
         for sample, look in pairs:
@@ -150,10 +152,10 @@ def exact_copies(seen: Seen) -> Iterator[Fault]:
                 first[look.digest] = (part, sample.name)
 
 
-def near_copies(seen: Seen) -> Iterator[Fault]:
+def find_near_copies(seen: CheckedParts) -> Iterator[Fault]:
     """Of val and what is trained on, the likeliest first: copies within a part do no harm that matters."""
     others = [(part, *pair) for part in ("labelled", "unlabelled") for pair in seen[part]]
-    pairs = find_copies([look.picture for _, look in seen["val"]], [look.picture for _, _, look in others])
+    pairs = find_near_duplicates([look.picture for _, look in seen["val"]], [look.picture for _, _, look in others])
     for pair in pairs:
         (twin, other), (part, sample, look) = seen["val"][pair.first], others[pair.second]
         if other.digest != look.digest:
@@ -164,7 +166,7 @@ def near_copies(seen: Seen) -> Iterator[Fault]:
 # --- what is in it --------------------------------------------------------------------------------------------------
 
 
-def counted(looks: Sequence[Look]) -> np.ndarray:
+def count_values(looks: Sequence[SampleStats]) -> np.ndarray:
     """Pixels of each id over all, (256,)."""
     pixels = np.zeros(IGNORE + 1, np.int64)
     for look in looks:
@@ -173,13 +175,17 @@ def counted(looks: Sequence[Look]) -> np.ndarray:
     return pixels
 
 
-def figures(
-    dataset: Dataset, parts: dict[str, list[Sample]], looks: dict[str, list[Look]], crop: tuple[int, int], batch: int
+def summarize(
+    dataset: Dataset,
+    parts: dict[str, list[Sample]],
+    looks: dict[str, list[SampleStats]],
+    crop: tuple[int, int],
+    batch: int,
 ) -> dict[str, Any]:
     """Numbers of images, shares of classes, sizes, and what crop and batch may be."""
     sizes = np.array([look.size for of_part in looks.values() for look in of_part if look.size] or [(0, 0)])
     good = {part: [look for look in looks[part] if not look.problem] for part in ("labelled", "val")}
-    pixels = {part: counted(good[part])[:IGNORE] for part in good}
+    pixels = {part: count_values(good[part])[:IGNORE] for part in good}
     small = int((sizes < crop).any(axis=1).sum())
     return {
         "images": {part: len(samples) for part, samples in parts.items()},

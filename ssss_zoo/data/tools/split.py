@@ -12,7 +12,7 @@ from ssss_zoo.data.folder.dataset import share_of
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
-VAL = "val.txt"  # of all lists below `splits/`
+VAL_LIST = "val.txt"  # of all lists below `splits/`
 
 
 def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
@@ -67,8 +67,8 @@ def write_lists(
         for name, samples in parts.items():
             written.append(homes[size] / name)
             write_list(written[-1], root, samples)
-    if val and not (root / "splits" / VAL).is_file():
-        written.append(root / "splits" / VAL)
+    if val and not (root / "splits" / VAL_LIST).is_file():
+        written.append(root / "splits" / VAL_LIST)
         write_list(written[-1], root, val)
     return written
 

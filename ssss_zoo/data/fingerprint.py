@@ -1,0 +1,123 @@
+"""What the files of a data set hold, file by file: by it two machines know the same data, and a run data that changed.
+
+A digest is of a file's size and bytes, so neither its time nor its folder counts. Of an image of more than WHOLE bytes
+only BLOCKS pieces are read, from its first byte to its last: 10,000 files take about a second. What that misses is an
+edit of a large image that is not compressed, such as a BMP, between the pieces: a compressed one becomes another in
+size, or in its last bytes (a PNG's check sum).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from ssss_zoo.text import brief
+
+if TYPE_CHECKING:
+    from ssss_zoo.data.base import Dataset
+
+WHOLE_FILE_BYTES = 1 << 18  # bytes: an image up to this size is read whole, as every mask is (our choice)
+PIECES, BLOCK = 4, 1 << 16  # pieces of a larger one, and bytes of each (our choice)
+READERS, TOGETHER = 4, 64  # that read, and files that each takes at a time
+FILES_NAMED = 3  # files of each kind that a message names
+NO_FILE = "no file"  # in place of the digest
+
+ContentDigests = dict[str, dict[str, str]]  # digest by name, for `classes`, `labelled images`, `labelled masks`, ...
+
+
+def content_digests(dataset: Dataset) -> ContentDigests:
+    """What a data set is made of: the number of each class, the digest of the class list where a file holds it, and for
+    every image, and every mask of the labelled and of the validation images, that of its files; lists in their order. A
+    sample made in memory has its name alone. Masks of unlabelled images are hidden and left out."""
+    parts = {"labelled": dataset.labelled, "unlabelled": dataset.unlabelled, "val": dataset.val}
+    files: dict[str, dict[str, list[Any]]] = {
+        f"{part} images": {sample.name: [sample.image] for sample in samples} for part, samples in parts.items()
+    }
+    for part in ("labelled", "val"):
+        files[f"{part} masks"] = {sample.name: dataset.mask_files(sample) for sample in parts[part]}
+    if dataset.class_file:
+        files["class lists"] = {dataset.class_file.name: [dataset.class_file]}
+    found = {"classes": {name: str(number) for number, name in enumerate(dataset.class_names)}}
+    return found | {kind: digest_files(named, whole=not kind.endswith("images")) for kind, named in files.items()}
+
+
+def digest_files(named: Mapping[str, Sequence[Any]], whole: bool) -> dict[str, str]:
+    """The digest of each name's files, joined by `+`; empty for what is no file. A file of several names is read
+    once."""
+    paths = {str(file) for files in named.values() for file in files if is_path(file)}
+    with ThreadPoolExecutor(READERS) as pool:
+        found = pool.map(lambda some: [file_digest(path, whole) for path in some], path_chunks(sorted(paths)))
+        known = dict(zip(sorted(paths), chain.from_iterable(found), strict=True))
+    return {name: "+".join(known[str(file)] for file in files if is_path(file)) for name, files in named.items()}
+
+
+def is_path(file: Any) -> bool:
+    return isinstance(file, (str, os.PathLike))
+
+
+def path_chunks(paths: list[str]) -> list[list[str]]:
+    """TOGETHER at a time: a thread's turn costs about what a small file does."""
+    return [paths[start : start + TOGETHER] for start in range(0, len(paths), TOGETHER)]
+
+
+def file_digest(path: str, whole: bool) -> str:
+    """16 hexadecimal digits of a file's size and bytes, of all of them where `whole`."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return NO_FILE
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            found = hashlib.blake2b(size.to_bytes(8, "big"), digest_size=8)
+            for start, length in digest_ranges(size, whole):
+                file.seek(start)
+                found.update(file.read(length))
+    except OSError:
+        return NO_FILE
+    return found.hexdigest()
+
+
+def digest_ranges(size: int, whole: bool) -> list[tuple[int, int]]:
+    """Where the pieces that are read start, and how long they are, in bytes."""
+    if not whole and size > WHOLE_FILE_BYTES:
+        return [((size - BLOCK) * number // (PIECES - 1), BLOCK) for number in range(PIECES)]
+    return [(start, min(WHOLE_FILE_BYTES, size - start)) for start in range(0, size, WHOLE_FILE_BYTES)]
+
+
+def fingerprint(found: ContentDigests) -> str:
+    """16 hexadecimal digits of contents, their order included."""
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+
+
+def describe_differences(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]) -> str:
+    """What differs between two contents, in one line, such as `2 labelled masks changed (a00.jpg, a01.jpg); 1 val image
+    removed (b.jpg)`; empty where nothing does."""
+    told: list[str] = []
+    for kind in {**old, **new}:
+        told += describe_changes(kind, old.get(kind, {}), new.get(kind, {}))
+    return "; ".join(told)
+
+
+def describe_changes(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    changes = {
+        "added": [name for name in new if name not in old],
+        "removed": [name for name in old if name not in new],
+        "changed": [name for name in new if name in old and old[name] != new[name]],
+    }
+    for change, names in changes.items():
+        if names:
+            yield name_changed(kind, change, names)
+    if not any(changes.values()) and list(old) != list(new):
+        yield f"the {kind} are in another order"
+
+
+def name_changed(kind: str, change: str, names: Sequence[str]) -> str:
+    """`2 labelled masks changed (a00.jpg, a01.jpg)`."""
+    what = kind if len(names) > 1 else kind.removesuffix("es" if kind == "classes" else "s")
+    more = f" and {len(names) - FILES_NAMED} more" if len(names) > FILES_NAMED else ""
+    return f"{len(names)} {what} {change} ({', '.join(brief(name) for name in names[:FILES_NAMED])}{more})"
