@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssss_zoo.config.schema import resolve
-from ssss_zoo.data.folder.tree import RUNS
+from ssss_zoo.data.folder.file_tree import RESULT_FILES
 from ssss_zoo.train.run_folder import RunFolder, output_folder, split_folder_name
 
 
@@ -56,4 +56,4 @@ def test_a_folder_holds_a_run_where_any_file_of_one_lies(tmp_path):
 
 def test_the_data_set_passes_over_the_folders_of_runs():
     folder = RunFolder(Path("run"))
-    assert (folder.config.name, folder.history.name) in RUNS
+    assert (folder.config.name, folder.history.name) in RESULT_FILES

@@ -21,7 +21,7 @@ from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
 from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.benchmarks.prepare import ARCHIVES, describe_plan, plan_preparation, prepare_benchmark
 from ssss_zoo.data.files import READER_THREADS
-from ssss_zoo.data.lists import find_root
+from ssss_zoo.data.split_lists import find_root
 from ssss_zoo.data.tools.audit import AuditReport, audit, samples_by_part
 from ssss_zoo.data.tools.audit_cache import AuditCache
 from ssss_zoo.data.tools.split import VAL_LIST, labelled_order, list_sizes, write_lists

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.data.base import UNUSABLE, Dataset
-from ssss_zoo.data.codes import AS_TOLD, VOIDED, leave_out, read_codes
 from ssss_zoo.data.images import SIDEWAYS, Reading, image_size, read_header, read_image, read_valid
-from ssss_zoo.data.lists import Lists
+from ssss_zoo.data.mask_values import DEFAULT_READING, VOID_VALUE, read_mask_values, suggest_ignore
+from ssss_zoo.data.split_lists import SplitLists
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
@@ -27,22 +27,22 @@ VALUES_SHOWN = 5  # values named in a message
 # --- one mask -------------------------------------------------------------------------------------------------------
 
 
-def read_mask(path: Path, ignored: Sequence[float] = (), reading: Reading = AS_TOLD) -> np.ndarray:
+def read_mask(path: Path, ignored: Sequence[float] = (), reading: Reading = DEFAULT_READING) -> np.ndarray:
     """(H, W) uint8 as stored: palette indices, greys and other whole numbers (one channel, or three that are equal) are
     class ids; 255 is void, and so is what is `ignored`. reading: `exif` and `max_pixels` of it count.
 
     Raises UserError, naming the file, for what cannot hold ids: colours, JPEG, values below 0 or above 255.
     """
-    values = read_codes(path, colours=False, lossy=False, ignored=ignored, reading=reading)
+    values = read_mask_values(path, ignored, reading, colours=False, lossy=False)
     if values.dtype == np.uint8 and not ignored:
         return values
-    ids = np.where(np.isin(values, [VOIDED, *ignored]), IGNORE, values)
+    ids = np.where(np.isin(values, [VOID_VALUE, *ignored]), IGNORE, values)
     beyond = ids[(ids < 0) | (ids > IGNORE)]
     if beyond.size:
         worst = int(beyond.max() if beyond.max() > IGNORE else beyond.min())
         raise UserError(
-            f"mask {path} holds value {worst}, {beyond.size:,} pixels have such; ids are 0 to 254{leave_out([worst])}, "
-            "and data.encoding=values makes a class of each value"
+            f"mask {path} holds value {worst}, {beyond.size:,} pixels have such; ids are 0 to 254"
+            f"{suggest_ignore([worst])}, and data.encoding=values makes a class of each value"
         )
     return ids.astype(np.uint8)
 
@@ -85,7 +85,7 @@ class FileDataset(Dataset):
             return mask
         return np.where(valid, mask, np.uint8(IGNORE))
 
-    def take(self, lists: Lists) -> None:
+    def take(self, lists: SplitLists) -> None:
         """Train and validate on these."""
         self.labelled, self.unlabelled, self.val, self.list_files = (
             lists.labelled, lists.unlabelled, lists.val, lists.files,

@@ -165,7 +165,7 @@ def choose_samples(dataset: Dataset, on: str, config: Config) -> Sequence[Sample
     if on in parts:
         samples = parts[on]
     elif Path(on).is_file():
-        from ssss_zoo.data.lists import read_list
+        from ssss_zoo.data.split_lists import read_list
 
         samples = read_list(Path(on), Path(config.data.root or "."), need_masks=True)
     else:

@@ -7,8 +7,8 @@ from PIL import Image
 
 from helpers.errors import refusal
 from helpers.images import save_image, save_png16
-from ssss_zoo.data.codes import read_codes
 from ssss_zoo.data.images import ORIENTATION_TURNS, Reading, image_size, read_header, read_image
+from ssss_zoo.data.mask_values import read_mask_values
 from ssss_zoo.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -265,7 +265,7 @@ def test_a_tiff_in_which_0_is_white_is_read_in_one_way_or_refused(tmp_path, bits
     values = np.arange(12, dtype=f"uint{bits}").reshape(3, 4)
     tifffile.imwrite(path, values, photometric="miniswhite")
     with pytest.raises(UserError, match="0 is white"):
-        read_codes(path, colours=False, lossy=False)
+        read_mask_values(path, colours=False, lossy=False)
     if bits == 8:
         assert (read_image(path, Reading(channels=1))[..., 0] == 255 - values).all()
     else:

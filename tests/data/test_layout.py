@@ -17,7 +17,7 @@ from PIL import Image
 from helpers.errors import refusal
 from helpers.folders import open_folder, sample_names, write_images, write_masks, write_pairs
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.data.folder.tree import label
+from ssss_zoo.data.folder.file_tree import relative_name
 
 
 @pytest.mark.parametrize(("images", "masks"), [("Images", "labels"), ("img", "annotations"), ("image", "gt")])
@@ -445,10 +445,10 @@ def test_every_file_is_accounted_for_once_and_read_as_it_is_said(files, strange)
         root = Path(folder)
         planted(root, files, strange)
         dataset = open_folder(root)
-        assert set(dataset.account) == {label(path, root) for path in every_path(root)}
+        assert set(dataset.account) == {relative_name(path, root) for path in every_path(root)}
         read = [name for name, fate in dataset.account.items() if not fate.startswith("left out: ")]
         samples = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
-        used = {label(path, root) for sample in samples for path in (sample.image, sample.mask) if path}
+        used = {relative_name(path, root) for sample in samples for path in (sample.image, sample.mask) if path}
         assert set(read) == used | {"classes.txt"}
         assert sum(map(int, re.findall(r"(?:read: |out: |, |; )(\d+) ", summary_of(dataset)))) == len(dataset.account)
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.errors import refusal
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.classes import palette, read_classes
-from ssss_zoo.data.lists import find_root, read_list, read_split
+from ssss_zoo.data.split_lists import find_root, read_list, read_split
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from PIL import Image
 
 from helpers.errors import refusal
 from ssss_zoo.config.schema import DataConfig
-from ssss_zoo.data.classes import bit_colour, read_class_list
-from ssss_zoo.data.codes import read_codes
+from ssss_zoo.data.classes import read_class_list, voc_colour
+from ssss_zoo.data.folder.class_detection import detect_classes
 from ssss_zoo.data.folder.dataset import Folder
-from ssss_zoo.data.folder.mask_encoding import Encoding
+from ssss_zoo.data.folder.mask_encoding import MaskEncoding
 from ssss_zoo.data.images import ORIENTATION_TURNS
-from ssss_zoo.data.masks import understand
+from ssss_zoo.data.mask_values import read_mask_values
 from ssss_zoo.data.tools.audit import audit
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
@@ -36,7 +36,7 @@ def classes(root, masks, *words, lines=None):
     """What is understood of `masks` in `root`, with the settings of `words` and the lines of a classes.txt."""
     if lines:
         (root / "classes.txt").write_text("\n".join(lines))
-    return understand(DataConfig(**dict(words)), root, [Sample("", None, mask) for mask in masks])
+    return detect_classes(DataConfig(**dict(words)), root, [Sample("", None, mask) for mask in masks])
 
 
 # --- without a class list -------------------------------------------------------------------------------------------
@@ -48,14 +48,14 @@ def test_0_and_255_become_two_classes_when_values_are_asked_for(tmp_path):
     found = classes(tmp_path, masks, ("encoding", "values"))
     assert found.names == ("class_0", "class_1")
     assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 1], [1, 0]]
-    assert found.encoding.said(found.names) == "masks hold values: 0 is class_0, 255 is class_1"
+    assert found.encoding.describe(found.names) == "masks hold values: 0 is class_0, 255 is class_1"
 
 
 def test_a_value_may_be_left_out(tmp_path):
     masks = [save(tmp_path / "a.png", [[0, 128, 255]])]
     found = classes(tmp_path, masks, ("encoding", "values"), ("ignore", ["128"]))
     assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[0, 255, 1]]
-    assert found.encoding.said(found.names).endswith("; void: 128")
+    assert found.encoding.describe(found.names).endswith("; void: 128")
     ids = classes(tmp_path, [save(tmp_path / "b.png", [[0, 1, 2, 3, 255]])], ("ignore", ["3"]))
     assert ids.names == ("class_0", "class_1", "class_2")
     assert ids.encoding.read(Sample("", None, tmp_path / "b.png")).tolist() == [[0, 1, 2, 255, 255]]
@@ -86,7 +86,9 @@ def test_colours_of_the_list_are_the_codes_of_coloured_masks(tmp_path):
     assert found.names == ("sky", "road")
     assert found.colours == (BLUE, RED)
     assert found.encoding.read(Sample("", None, masks[0])).tolist() == [[1, 0], [255, 1]]
-    assert found.encoding.said(found.names) == ("masks hold colours: #0000ff is sky, #ff0000 is road; void: #ff00ff")
+    assert found.encoding.describe(found.names) == (
+        "masks hold colours: #0000ff is sky, #ff0000 is road; void: #ff00ff"
+    )
 
 
 def test_palette_and_alpha_count_as_the_colours_they_show(tmp_path):
@@ -129,7 +131,7 @@ def test_void_and_values_of_a_list_hold_whatever_occurs_and_255_stays_void(tmp_p
 def test_names_alone_take_the_values_found_when_they_are_as_many(tmp_path):
     masks = [save(tmp_path / "a.png", [[0, 255]])]
     found = classes(tmp_path, masks, ("encoding", "values"), lines=["ground", "crack"])
-    assert found.encoding.said(found.names) == "masks hold values: 0 is ground, 255 is crack"
+    assert found.encoding.describe(found.names) == "masks hold values: 0 is ground, 255 is crack"
     lines = ["ground", "crack", "leaf"]
     words = ["3 classes", "2 values (0 50.00%, 255 50.00%)", "'VALUE: name'"]
     refusal(lambda: classes(tmp_path, masks, ("encoding", "values"), lines=lines), *words)
@@ -197,12 +199,21 @@ def test_a_list_that_cannot_tell_colours_apart_is_named(tmp_path):
 
 
 def test_colours_and_deep_values_where_values_are_expected(tmp_path):
-    refusal(lambda: read_codes(save(tmp_path / "a.png", [[RED, BLUE]]), False, False), "a.png", "coloured")
+    refusal(
+        lambda: read_mask_values(save(tmp_path / "a.png", [[RED, BLUE]]), colours=False, lossy=False),
+        "a.png",
+        "coloured",
+    )
     deep = Image.fromarray(np.array([[0, 40000]], np.uint16))
     deep.save(tmp_path / "d.png")
-    assert read_codes(tmp_path / "d.png", False, False).tolist() == [[0, 40000]]
+    assert read_mask_values(tmp_path / "d.png", colours=False, lossy=False).tolist() == [[0, 40000]]
     Image.fromarray(np.array([[0.5]], np.float32)).save(tmp_path / "f.tif")
-    refusal(lambda: read_codes(tmp_path / "f.tif", False, False), "f.tif", "0.5", "expected whole numbers")
+    refusal(
+        lambda: read_mask_values(tmp_path / "f.tif", colours=False, lossy=False),
+        "f.tif",
+        "0.5",
+        "expected whole numbers",
+    )
 
 
 # --- what files hold against what is made of it ---------------------------------------------------------------------
@@ -362,7 +373,7 @@ def test_a_palette_that_contradicts_the_list_in_part_is_refused(tmp_path):
     "colours",
     [
         [(level, level, level) for level in range(256)],
-        [bit_colour(index) for index in range(256)],
+        [voc_colour(index) for index in range(256)],
         COLOURS[:3],
         [(0, 0, 0)] * 256,
         [(255, 0, 0)] * 256,
@@ -394,7 +405,7 @@ def test_what_is_ignored_may_be_any_value(tmp_path, dtype, kind):
     found = classes(tmp_path, [path], ("encoding", kind), ("ignore", [str(out)]))
     assert found.names == ("class_0", "class_1", "class_2")
     assert found.encoding.read(Sample("", None, path)).tolist() == [[0, 1], [2, 255]]
-    assert str(out) in found.encoding.said(found.names)
+    assert str(out) in found.encoding.describe(found.names)
 
 
 @pytest.mark.parametrize("kind", ["ids", "values"])
@@ -556,7 +567,7 @@ def test_what_is_written_by_a_list_is_read_by_it(tmp_path_factory, data):
     drawn = np.array(codes)[ids]
     pixels = drawn if kind == "values" else np.stack([drawn >> 16, drawn >> 8 & 255, drawn & 255], axis=2)
     path = save(tmp_path_factory.mktemp("law") / "a.png", pixels)
-    encoding = Encoding(kind, {code: index for index, code in enumerate(codes)})
+    encoding = MaskEncoding(kind, {code: index for index, code in enumerate(codes)})
     assert encoding.read(Sample("", None, path)).tolist() == ids.tolist()
 
 

@@ -19,7 +19,7 @@ from ssss_zoo.data.benchmarks.prepare import (
 )
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.files import FileDataset, read_mask
-from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ class ADE20K(FileDataset):
 
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "ade20k", "images/, annotations/, classes.txt and splits/")
-        need_folders(root, ("images", "annotations"), "what `ssss data prepare dataset=ade20k` makes")
+        require_folders(root, ("images", "annotations"), "what `ssss data prepare dataset=ade20k` makes")
         names = read_classes(root / "classes.txt")[0]
         if len(names) != 150:
             raise UserError(
                 f"{root / 'classes.txt'} names {len(names)} classes; ADE20K has 150, without one for the rest"
             )
-        self.take(read_split(root, split_folder(root, "ade20k", ADE20K_LISTS), data.split))
+        self.take(read_split(root, find_split_folder(root, "ade20k", ADE20K_LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -11,7 +11,7 @@ import numpy as np
 from ssss_zoo.data.benchmarks.prepare import WORK, Archive, Benchmark, ConvertAll, save_ids, without_target
 from ssss_zoo.data.classes import read_classes
 from ssss_zoo.data.files import FileDataset, read_mask
-from ssss_zoo.data.lists import find_root, read_split
+from ssss_zoo.data.split_lists import find_root, read_split
 from ssss_zoo.data.tools.split import write_lists
 from ssss_zoo.toolkit.types import IGNORE, Sample
 

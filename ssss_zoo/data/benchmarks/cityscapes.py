@@ -18,7 +18,7 @@ from ssss_zoo.data.benchmarks.prepare import (
 )
 from ssss_zoo.data.classes import Colour
 from ssss_zoo.data.files import FileDataset, read_mask
-from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE
 
@@ -119,9 +119,9 @@ class Cityscapes(FileDataset):
 
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "cityscapes", "leftImg8bit/, gtFine/ and splits/")
-        need_folders(root, ("leftImg8bit", "gtFine"), "the unpacked archives leftImg8bit_trainvaltest and gtFine")
+        require_folders(root, ("leftImg8bit", "gtFine"), "the unpacked archives leftImg8bit_trainvaltest and gtFine")
         need_train_ids(root)
-        self.take(read_split(root, split_folder(root, "cityscapes", CITYSCAPES_LISTS), data.split))
+        self.take(read_split(root, find_split_folder(root, "cityscapes", CITYSCAPES_LISTS), data.split))
         self.class_names, self.colours = tuple(CITYSCAPES_CLASSES), tuple(CITYSCAPES_CLASSES.values())
 
 

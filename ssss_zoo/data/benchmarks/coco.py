@@ -18,8 +18,8 @@ from ssss_zoo.data.benchmarks.prepare import (
 )
 from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.files import FileDataset
-from ssss_zoo.data.folder.polygons import filled, read_coco
-from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.data.folder.polygons import draw_segmentation, read_coco
+from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE
 
@@ -35,18 +35,18 @@ def convert_coco(root: Path, each: ConvertAll) -> None:
     overlap the smaller one lies on top: the releases do not say how theirs were made, so this is our choice."""
     for part in COCO_PARTS:
         file = read_coco(root / WORK / "annotations" / f"instances_{part}.json")
-        order = {category: place for place, category in enumerate(sorted(file.names), start=1)}
+        order = {category: place for place, category in enumerate(sorted(file.class_names), start=1)}
         work = []
         for name, image in file.images.items():
             target = root / "masks" / f"{Path(name).stem}.png"
             if not target.is_file():
                 shapes = [
                     (IGNORE if region["iscrowd"] else order[region["category_id"]], region["segmentation"])
-                    for region in file.regions[image["id"]]
+                    for region in file.annotations[image["id"]]
                 ]
                 work.append((target, (image["height"], image["width"]), shapes, file.path))
         each(f"masks of {part}", draw_coco_mask, work)
-        names = ["background", *(file.names[category] for category in sorted(file.names))]
+        names = ["background", *(file.class_names[category] for category in sorted(file.class_names))]
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in names))
 
 
@@ -55,7 +55,7 @@ def draw_coco_mask(job: tuple[Path, tuple[int, int], list[tuple[int, Any]], Path
     target, size, shapes, file = job
     mask = np.zeros(size, np.uint8)
     for index, shape in shapes:
-        mask[filled(shape, size, file)] = index
+        mask[draw_segmentation(shape, size, file)] = index
     save_ids(mask, target)
 
 
@@ -110,9 +110,9 @@ class COCO(FileDataset):
 
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "coco", "train2017/, val2017/, masks/, classes.txt and splits/")
-        need_folders(root, (*COCO_PARTS, "masks"), "what `ssss data prepare dataset=coco` makes")
+        require_folders(root, (*COCO_PARTS, "masks"), "what `ssss data prepare dataset=coco` makes")
         names = read_classes(root / "classes.txt")[0]
         if len(names) != 81:
             raise UserError(f"{root / 'classes.txt'} names {len(names)} classes; COCO has 80 things and a background")
-        self.take(read_split(root, split_folder(root, "coco", COCO_LISTS), data.split))
+        self.take(read_split(root, find_split_folder(root, "coco", COCO_LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -17,7 +17,7 @@ from ssss_zoo.data.benchmarks.prepare import (
 )
 from ssss_zoo.data.classes import palette
 from ssss_zoo.data.files import FileDataset
-from ssss_zoo.data.lists import find_root, need_folders, read_split, split_folder
+from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class VOC(FileDataset):
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "voc", "JPEGImages/, SegmentationClass/ and splits/")
         masks = AUGMENTED if (root / AUGMENTED).is_dir() else MASKS
-        need_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
-        self.take(read_split(root, split_folder(root, "pascal", VOC_LISTS), data.split, {f"{MASKS}/": f"{masks}/"}))
+        require_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
+        self.take(
+            read_split(root, find_split_folder(root, "pascal", VOC_LISTS), data.split, {f"{MASKS}/": f"{masks}/"})
+        )
         self.class_names, self.colours = VOC_CLASSES, palette(len(VOC_CLASSES))

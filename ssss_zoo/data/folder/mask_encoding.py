@@ -1,4 +1,4 @@
-"""What the codes of masks stand for, and a mask as class ids."""
+"""What the values of masks stand for, and a mask as class ids."""
 
 from __future__ import annotations
 
@@ -9,29 +9,41 @@ from pathlib import Path
 
 import numpy as np
 
-from ssss_zoo.data.codes import AS_TOLD, LARGEST, VOIDED, hex_colour, lossy_file, read_codes, smeared, upright_size
 from ssss_zoo.data.files import VALUES_SHOWN, read_mask
 from ssss_zoo.data.images import Reading
+from ssss_zoo.data.mask_values import (
+    DEFAULT_READING,
+    VALUE_LIMIT,
+    VOID_VALUE,
+    hex_colour,
+    lossy_format_of_file,
+    lossy_mask_error,
+    read_mask_values,
+    upright_size,
+)
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
-STRANGE = 256  # in the table: a code that stands for nothing
+UNDECLARED = 256  # in place of the class id: the value stands for nothing
 
-Codes = dict[int, int]  # code to class id, or to 255 for void
+IdOfValue = dict[int, int]  # class id of each mask value; 255 for void
 
 
 @dataclass(frozen=True, eq=False)
-class Encoding:
-    """kind: `ids`, `values` or `colours`. codes: all that are declared, none of `ids`. ignored: values that are void
-    whatever is declared, NaN and those of more bits than a code has among them. snap: an undeclared code is taken for
-    the nearest declared one, and JPEG is allowed. reading: whether masks are turned by their own tags, and how large
-    they may be."""
+class MaskEncoding:
+    """How mask values become class ids.
+
+    kind: `ids`, `values` or `colours`. declared: the class id of each declared value; empty for plain ids. nearest:
+    whether an undeclared value becomes the nearest declared one; JPEG is then allowed. ignored: values that are void
+    whatever is declared, among them NaN and those of more than 32 bits. reading: whether masks are turned by their own
+    EXIF tags, and how large they may be.
+    """
 
     kind: str
-    codes: Codes
-    snap: bool = False
+    declared: IdOfValue
+    nearest: bool = False
     ignored: tuple[float, ...] = ()
-    reading: Reading = AS_TOLD
+    reading: Reading = DEFAULT_READING
 
     def files(self, sample: Sample) -> list[Path]:
         """Every file that the mask depends on."""
@@ -42,94 +54,103 @@ class Encoding:
         return upright_size(sample.mask, self.reading)
 
     def read(self, sample: Sample) -> np.ndarray:
-        """(H, W) uint8 class ids, 255 where void. Raises UserError, naming the file, when it cannot be read, and for
-        codes that stand for nothing, with their number."""
+        """(H, W) uint8 class ids, 255 where void.
+
+        Raises UserError, naming the file, when it cannot be read, and for undeclared values, with their number.
+        """
         path = sample.mask
         if self.kind == "ids":
             return read_mask(path, self.ignored, self.reading)
-        codes = self.codes_of(path, lossy=True)
-        ids = self.looked_up(codes)
-        strange = ids == STRANGE
-        if strange.any():
-            made_by = "" if self.snap else lossy_file(path)
-            if made_by:
-                count = f"{int(strange.sum()):,} of {strange.size:,} pixels have one that no class has"
-                raise smeared(path, made_by, count)
-            if not self.snap:
-                raise self.undeclared(path, codes[strange])
-            ids[strange] = self.nearest(codes[strange])
+        values = self.read_values(path, lossy=True)
+        ids = self.look_up(values)
+        undeclared = ids == UNDECLARED
+        if undeclared.any():
+            lossy_format = "" if self.nearest else lossy_format_of_file(path)
+            if lossy_format:
+                count = f"{int(undeclared.sum()):,} of {undeclared.size:,} pixels have one that no class has"
+                raise lossy_mask_error(path, lossy_format, count)
+            if not self.nearest:
+                raise self.undeclared_error(path, values[undeclared])
+            ids[undeclared] = self.nearest_ids(values[undeclared])
         return ids.astype(np.uint8)
 
-    def codes_of(self, path: Path, lossy: bool = False) -> np.ndarray:
-        """(H, W) codes of a mask. Raises UserError as `read_mask` and `read_codes` do."""
+    def read_values(self, path: Path, *, lossy: bool = False) -> np.ndarray:
+        """(H, W) values of a mask. lossy: whether JPEG and the like are allowed. Raises UserError as `read_mask` and
+        `read_mask_values` do."""
         if self.kind == "ids":
             return read_mask(path, self.ignored, self.reading)
-        return read_codes(path, self.kind == "colours", lossy or self.snap, self.ignored, self.reading)
+        colours = self.kind == "colours"
+        return read_mask_values(path, self.ignored, self.reading, colours=colours, lossy=lossy or self.nearest)
 
     @cached_property
-    def known(self) -> Codes:
-        """What each code stands for, those that are void among them."""
-        void = [int(value) for value in self.ignored if abs(value) < LARGEST]
-        return self.codes | dict.fromkeys(void, IGNORE)
+    def id_of_value(self) -> IdOfValue:
+        """The class id of every value, 255 for those that are ignored."""
+        void = [int(value) for value in self.ignored if abs(value) < VALUE_LIMIT]
+        return self.declared | dict.fromkeys(void, IGNORE)
 
-    def looked_up(self, codes: np.ndarray) -> np.ndarray:
-        """Ids (H, W) uint16 of codes (H, W), `STRANGE` where they stand for nothing."""
-        if self.kind == "colours" or codes.dtype == np.uint8:
-            return self.table[codes]
-        order = np.array(sorted([*self.known, VOIDED]))
-        ids = np.array([self.known.get(code, IGNORE) for code in order.tolist()], np.uint16)
-        place = np.searchsorted(order, codes).clip(max=len(order) - 1)
-        return np.where(order[place] == codes, ids[place], np.uint16(STRANGE))
+    def look_up(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) values to (H, W) uint16 class ids, `UNDECLARED` where a value stands for nothing."""
+        if self.kind == "colours" or values.dtype == np.uint8:
+            return self.lookup_table[values]
+        order = np.array(sorted([*self.id_of_value, VOID_VALUE]))
+        ids = np.array([self.id_of_value.get(value, IGNORE) for value in order.tolist()], np.uint16)
+        place = np.searchsorted(order, values).clip(max=len(order) - 1)
+        return np.where(order[place] == values, ids[place], np.uint16(UNDECLARED))
 
     @cached_property
-    def table(self) -> np.ndarray:
-        """What each code stands for: 2^24 entries (32 MiB) for colours, 2^8 for values of 8 bits."""
-        table = np.full(1 << (24 if self.kind == "colours" else 8), STRANGE, np.uint16)
-        for code, index in self.known.items():
-            if 0 <= code < len(table):
-                table[code] = index
+    def lookup_table(self) -> np.ndarray:
+        """The class id of each value: 2^24 entries (32 MiB) for colours, 2^8 for values of 8 bits."""
+        table = np.full(1 << (24 if self.kind == "colours" else 8), UNDECLARED, np.uint16)
+        for value, index in self.id_of_value.items():
+            if 0 <= value < len(table):
+                table[value] = index
         return table
 
-    def nearest(self, codes: np.ndarray) -> np.ndarray:
-        """The class of the declared code that is closest (colours: by the sum of squares); (N,) to (N,)."""
-        known = np.array(list(self.known), np.int64)
-        unique, inverse = np.unique(codes.astype(np.int64), return_inverse=True)
-        far = (self.levels(unique)[:, None] - self.levels(known)[None]) ** 2
-        ids = np.array(list(self.known.values()), np.uint16)
-        return ids[far.sum(axis=2).argmin(axis=1)][inverse.reshape(codes.shape)]
+    def nearest_ids(self, values: np.ndarray) -> np.ndarray:
+        """(N,) values to (N,) class ids of the nearest declared values; between colours, by the sum of squares."""
+        known = np.array(list(self.id_of_value), np.int64)
+        unique, inverse = np.unique(values.astype(np.int64), return_inverse=True)
+        distances = (self.as_levels(unique)[:, None] - self.as_levels(known)[None]) ** 2
+        ids = np.array(list(self.id_of_value.values()), np.uint16)
+        return ids[distances.sum(axis=2).argmin(axis=1)][inverse.reshape(values.shape)]
 
-    def levels(self, codes: np.ndarray) -> np.ndarray:
-        """(N,) codes as (N, 3) colours or (N, 1) values."""
+    def as_levels(self, values: np.ndarray) -> np.ndarray:
+        """(N,) values as (N, 3) colours or (N, 1) numbers."""
         if self.kind == "colours":
-            return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
-        return codes[:, None]
+            return np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1)
+        return values[:, None]
 
-    def undeclared(self, path: Path, codes: np.ndarray) -> UserError:
-        """The error for codes (N,) of a mask that stand for nothing: how many, which, and the three ways out."""
-        found, counts = np.unique(codes, return_counts=True)
-        most = np.argsort(-counts, kind="stable")[:VALUES_SHOWN]
-        few = ", ".join(f"{self.word(found[index])} ({counts[index]:,} pixels)" for index in most)
+    def undeclared_error(self, path: Path, values: np.ndarray) -> UserError:
+        """The error for undeclared values (N,) of a mask: how many, which, and the three remedies."""
+        found, counts = np.unique(values, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:VALUES_SHOWN]
+        few = ", ".join(f"{self.format_value(found[index])} ({counts[index]:,} pixels)" for index in order)
         more = f" and {len(found) - VALUES_SHOWN} more" if len(found) > VALUES_SHOWN else ""
-        all_of_them = ",".join(self.word(code, quoted=True) for code in found) if not more else "..."
-        what, line = ("colours", "name R G B") if self.kind == "colours" else ("values", "VALUE: name")
+        every = ",".join(self.format_value(value, quoted=True) for value in found) if not more else "..."
+        noun, line = ("colours", "name R G B") if self.kind == "colours" else ("values", "VALUE: name")
         return UserError(
-            f"mask {path} holds {what} that no class has, {codes.size:,} pixels of {len(found)} {what}: {few}{more}; "
-            f"name them in classes.txt ('{line}'), leave them out (data.ignore=[{all_of_them}]), or take the nearest "
+            f"mask {path} holds {noun} that no class has, {values.size:,} pixels of {len(found)} {noun}: {few}{more}; "
+            f"name them in classes.txt ('{line}'), leave them out (data.ignore=[{every}]), or take the nearest "
             "declared one (data.snap=true)"
         )
 
-    def word(self, code: int, quoted: bool = False) -> str:
+    def format_value(self, value: int, *, quoted: bool = False) -> str:
+        """A value as the user writes it: a number, or a colour such as #ff0000."""
         if self.kind == "colours":
-            return f"'{hex_colour(code)}'" if quoted else hex_colour(code)
-        return str(code)
+            return f"'{hex_colour(value)}'" if quoted else hex_colour(value)
+        return str(value)
 
-    def said(self, names: Sequence[str]) -> str:
-        """What masks hold, in one line."""
-        void = [self.word(code) for code, index in self.known.items() if index == IGNORE]
-        void += [f"{value:g}" for value in self.ignored if not abs(value) < LARGEST]
+    def describe(self, names: Sequence[str]) -> str:
+        """What masks hold, in one line. names: of the classes, by id."""
+        void = [self.format_value(value) for value, index in self.id_of_value.items() if index == IGNORE]
+        void += [f"{value:g}" for value in self.ignored if not abs(value) < VALUE_LIMIT]
         left_out = f"; void: {', '.join(void)}" if void else ""
         if self.kind == "ids":
             return f"masks hold class ids{left_out}"
-        pairs = [f"{self.word(code)} is {names[index]}" for code, index in self.known.items() if index != IGNORE]
+        pairs = [
+            f"{self.format_value(value)} is {names[index]}"
+            for value, index in self.id_of_value.items()
+            if index != IGNORE
+        ]
         more = f" and {len(pairs) - VALUES_SHOWN} more" if len(pairs) > VALUES_SHOWN else ""
         return f"masks hold {self.kind}: {', '.join(pairs[:VALUES_SHOWN])}{more}{left_out}"

@@ -1,4 +1,4 @@
-"""Masks that are drawn: LabelMe's shapes, a file for each image, and COCO's regions, one file for many."""
+"""Masks that are drawn as polygons: LabelMe's shapes, one file per image, and COCO's regions, one file for many."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from ssss_zoo.data.classes import VOID
+from ssss_zoo.data.classes import VOID_NAMES
 from ssss_zoo.data.files import READER_THREADS
-from ssss_zoo.data.folder.regions import Regions
-from ssss_zoo.data.folder.tree import composed
+from ssss_zoo.data.folder.file_tree import normalize_name
+from ssss_zoo.data.folder.regions import DrawnRegions, Region, RegionSource
+from ssss_zoo.data.images import Reading
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
-CORNERS = 64  # of the polygon that stands for a circle (our choice)
+CIRCLE_CORNERS = 64  # of the polygon that stands for a circle (our choice)
 COCO_KEYS = ("images", "annotations", "categories")
 
 
-def pycocotools(path: Path) -> Any:
-    """The library that turns polygons into pixels. Raises UserError where it is not installed."""
+def import_pycocotools(path: Path) -> Any:
+    """The library that turns polygons into pixels. Raises UserError, naming the file, where it is not installed."""
     try:
         from pycocotools import mask
     except ImportError:
@@ -34,8 +35,8 @@ def pycocotools(path: Path) -> Any:
     return mask
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError, naming the file, when it cannot be read."""
+def read_annotation_file(path: Path) -> Any:
+    """The content of a JSON file. Raises UserError, naming the file, when it cannot be read."""
     try:
         return json.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -44,73 +45,81 @@ def read_json(path: Path) -> Any:
         raise UserError(f"cannot read {path}: no JSON ({error})") from None
 
 
-class LabelMe(Regions):
-    """A JSON file of shapes for each image, as LabelMe writes it: polygons, rectangles, circles, bitmaps."""
+# --- LabelMe --------------------------------------------------------------------------------------------------------
+
+
+class LabelMeRegions(RegionSource):
+    """A JSON file of shapes per image, as LabelMe writes it: polygons, rectangles, circles, bitmaps."""
 
     kind = "LabelMe"
-    said_of = "masks are drawn from LabelMe's shapes"
+    description = "masks are drawn from LabelMe's shapes"
 
-    def labels(self, samples: Sequence[Sample]) -> list[str]:
+    def region_names(self, samples: Sequence[Sample]) -> list[str]:
+        def names_in(sample: Sample) -> list[str]:
+            return [str(shape["label"]) for shape in read_labelme(sample.mask)["shapes"]]
+
         with ThreadPoolExecutor(READER_THREADS) as pool:
-            return sorted({name for names in pool.map(self.labels_of, samples) for name in names})
+            return sorted({name for names in pool.map(names_in, samples) for name in names})
 
-    def labels_of(self, sample: Sample) -> list[str]:
-        return [str(shape["label"]) for shape in self.content(sample)["shapes"]]
-
-    def content(self, sample: Sample) -> dict[str, Any]:
-        """The file of a sample. Raises UserError, naming it, for what LabelMe does not write."""
-        content = read_json(sample.mask)
-        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            raise UserError(f"{sample.mask} is no file of LabelMe: it has no list of `shapes`")
-        for shape in content["shapes"]:
-            if not isinstance(shape, dict) or "label" not in shape or not isinstance(shape.get("points"), list):
-                raise UserError(f"{sample.mask} holds a shape without `label` or `points`: {str(shape)[:80]}")
-        if not all(isinstance(content.get(side), int) for side in ("imageHeight", "imageWidth")):
-            raise UserError(f"{sample.mask} does not say the size of its image (imageHeight, imageWidth)")
-        return content
-
-    def drawn(self, sample: Sample) -> tuple[tuple[int, int], Iterator[tuple[str, np.ndarray]]]:
-        content = self.content(sample)
+    def draw(self, sample: Sample, ids: Mapping[str, int], reading: Reading) -> DrawnRegions:
+        content = read_labelme(sample.mask)
         size = (content["imageHeight"], content["imageWidth"])
-        return size, ((str(shape["label"]), inside(shape, size, sample.mask)) for shape in content["shapes"])
+        shapes = content["shapes"]
+        return DrawnRegions(
+            size, (Region(str(shape["label"]), draw_shape(shape, size, sample.mask)) for shape in shapes)
+        )
 
 
-def inside(shape: Mapping[str, Any], size: tuple[int, int], file: Path) -> np.ndarray:
-    """The pixels (H, W) bool that a shape of LabelMe encloses. Raises UserError, naming the file, where it has no
-    inside."""
-    kind, points = shape.get("shape_type", "polygon"), np.array(shape["points"], float).reshape(-1, 2)
+def read_labelme(path: Path) -> dict[str, Any]:
+    """The content of a LabelMe file. Raises UserError, naming it, where LabelMe did not write it."""
+    content = read_annotation_file(path)
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise UserError(f"{path} is no file of LabelMe: it has no list of `shapes`")
+    for shape in content["shapes"]:
+        if not isinstance(shape, dict) or "label" not in shape or not isinstance(shape.get("points"), list):
+            raise UserError(f"{path} holds a shape without `label` or `points`: {str(shape)[:80]}")
+    if not all(isinstance(content.get(side), int) for side in ("imageHeight", "imageWidth")):
+        raise UserError(f"{path} does not say the size of its image (imageHeight, imageWidth)")
+    return content
+
+
+def draw_shape(shape: Mapping[str, Any], size: tuple[int, int], file: Path) -> np.ndarray:
+    """The pixels (H, W) bool that a LabelMe shape encloses. Raises UserError, naming the file, where it encloses
+    none."""
+    kind = shape.get("shape_type", "polygon")
+    points = np.array(shape["points"], float).reshape(-1, 2)
     if kind == "mask":
-        return pasted(str(shape.get("mask", "")), points, size, file)
+        return draw_bitmap(str(shape.get("mask", "")), points, size, file)
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     elif kind == "circle" and len(points) == 2:
         radius = math.dist(*points)
-        angles = np.arange(CORNERS) * (2 * math.pi / CORNERS)
+        angles = np.arange(CIRCLE_CORNERS) * (2 * math.pi / CIRCLE_CORNERS)
         points = points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     elif kind != "polygon" or len(points) < 3:
         raise UserError(
             f"{file}: shape '{shape['label']}' is a {kind} of {len(points)} points, which encloses nothing; expected "
             "a polygon, rectangle, circle or mask"
         )
-    return filled([points.ravel().tolist()], size, file)
+    return draw_segmentation([points.ravel().tolist()], size, file)
 
 
-def filled(polygons: Any, size: tuple[int, int], file: Path) -> np.ndarray:
-    """The pixels (H, W) bool of COCO's `segmentation`: polygons, or run lengths."""
-    tools = pycocotools(file)
+def draw_segmentation(segmentation: Any, size: tuple[int, int], file: Path) -> np.ndarray:
+    """The pixels (H, W) bool of COCO's `segmentation`, which is polygons or run lengths."""
+    coco_masks = import_pycocotools(file)
     try:
-        compressed = isinstance(polygons, dict) and isinstance(polygons["counts"], (str, bytes))
-        runs = polygons if compressed else tools.frPyObjects(polygons, *size)
-        whole = tools.merge(runs) if isinstance(runs, list) else runs
-        pixels: np.ndarray = tools.decode(whole).astype(bool)
+        compressed = isinstance(segmentation, dict) and isinstance(segmentation["counts"], (str, bytes))
+        runs = segmentation if compressed else coco_masks.frPyObjects(segmentation, *size)
+        merged = coco_masks.merge(runs) if isinstance(runs, list) else runs
+        pixels: np.ndarray = coco_masks.decode(merged).astype(bool)
     except Exception as error:  # pycocotools raises bare Exception
         raise UserError(f"{file} holds a region that cannot be drawn: {' '.join(str(error).split())[:120]}") from None
     return pixels
 
 
-def pasted(bitmap: str, points: np.ndarray, size: tuple[int, int], file: Path) -> np.ndarray:
-    """A bitmap of LabelMe, a PNG in base64, put at its first point."""
+def draw_bitmap(bitmap: str, points: np.ndarray, size: tuple[int, int], file: Path) -> np.ndarray:
+    """The pixels (H, W) bool of a LabelMe bitmap: a PNG in base64 whose upper left corner is the first point."""
     from PIL import Image
 
     try:
@@ -120,8 +129,8 @@ def pasted(bitmap: str, points: np.ndarray, size: tuple[int, int], file: Path) -
         raise UserError(f"{file} holds a mask that is no PNG in base64") from None
     left, top = (round(value) for value in points[0])
     whole = np.zeros(size, bool)
-    part = bitmap_pixels[: size[0] - top, : size[1] - left]
-    whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+    visible = bitmap_pixels[: size[0] - top, : size[1] - left]
+    whole[top : top + visible.shape[0], left : left + visible.shape[1]] = visible
     return whole
 
 
@@ -130,82 +139,96 @@ def pasted(bitmap: str, points: np.ndarray, size: tuple[int, int], file: Path) -
 
 @dataclass(frozen=True, eq=False)
 class CocoFile:
-    """A file of COCO's format. images: its entry of each image by the file's name; regions: of each image's id."""
+    """A file in COCO's format. images: entry by file name; annotations: entries by image id, the largest first;
+    class_names: by category id."""
 
     path: Path
     images: dict[str, dict[str, Any]]
-    regions: dict[Any, list[dict[str, Any]]]
-    names: dict[Any, str]
+    annotations: dict[Any, list[dict[str, Any]]]
+    class_names: dict[Any, str]
+
+
+@dataclass(frozen=True, eq=False)
+class CocoEntry:
+    """The entry of an image, and the file that has it."""
+
+    file: CocoFile
+    image: dict[str, Any]
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Raises UserError, naming the file, for what is not of COCO's format."""
-    content = read_json(path)
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in COCO_KEYS):
+    """Raises UserError, naming the file, where it is not in COCO's format."""
+    content = read_annotation_file(path)
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in COCO_KEYS):
         raise UserError(f"{path} is not of COCO's format: it has no lists {', '.join(COCO_KEYS)}")
     try:
         images = {str(entry["file_name"]): entry for entry in content["images"]}
-        names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        regions: dict[Any, list[dict[str, Any]]] = {entry["id"]: [] for entry in content["images"]}
+        class_names = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+        annotations: dict[Any, list[dict[str, Any]]] = {entry["id"]: [] for entry in content["images"]}
         for entry in content["annotations"]:
-            if entry["category_id"] not in names:
+            if entry["category_id"] not in class_names:
                 raise UserError(f"{path}: annotation {entry.get('id')} is of category {entry['category_id']}, unnamed")
-            regions.setdefault(entry["image_id"], []).append(entry)
+            annotations.setdefault(entry["image_id"], []).append(entry)
         for entry in content["images"]:
             int(entry["height"]), int(entry["width"]), entry["id"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not of COCO's format: {type(error).__name__} at {error}") from None
-    for of_image in regions.values():
+    for of_image in annotations.values():
         of_image.sort(key=lambda entry: -float(entry.get("area", 0)))
-    return CocoFile(path, images, regions, names)
+    return CocoFile(path, images, annotations, class_names)
 
 
-class Coco(Regions):
-    """One file of COCO's format for many images. of_image: the file and the entry of each image."""
+class CocoRegions(RegionSource):
+    """Files in COCO's format, each for many images. entries: the entry of each image file."""
 
     kind = "COCO"
 
-    def __init__(self, files: Sequence[CocoFile], of_image: Mapping[Path, tuple[CocoFile, dict[str, Any]]]) -> None:
-        self.annotated, self.of_image = files, of_image
-        self.said_of = f"masks are drawn from COCO's regions in {', '.join(file.path.name for file in files)}"
+    def __init__(self, coco_files: Sequence[CocoFile], entries: Mapping[Path, CocoEntry]) -> None:
+        self.coco_files = coco_files
+        self.entries = entries
+        names = ", ".join(file.path.name for file in coco_files)
+        self.description = f"masks are drawn from COCO's regions in {names}"
 
-    def labels(self, samples: Sequence[Sample]) -> list[str]:
-        ids = {name: number for file in self.annotated for number, name in file.names.items()}
+    def region_names(self, samples: Sequence[Sample]) -> list[str]:
+        ids = {name: number for file in self.coco_files for number, name in file.class_names.items()}
         return sorted(ids, key=lambda name: ids[name])
 
-    def entry(self, sample: Sample) -> tuple[CocoFile, dict[str, Any]]:
-        if sample.image not in self.of_image:
+    def draw(self, sample: Sample, ids: Mapping[str, int], reading: Reading) -> DrawnRegions:
+        if sample.image not in self.entries:
             raise UserError(f"{sample.name} is not in {sample.mask}")
-        return self.of_image[sample.image]
-
-    def drawn(self, sample: Sample) -> tuple[tuple[int, int], Iterator[tuple[str, np.ndarray]]]:
-        file, image = self.entry(sample)
-        size = (int(image["height"]), int(image["width"]))
-        return size, (
-            (VOID[0] if region.get("iscrowd") else file.names[region["category_id"]], filled(shape, size, file.path))
-            for region in file.regions[image["id"]]
-            if (shape := region.get("segmentation"))  # a box alone encloses nothing of a class
-        )
+        entry = self.entries[sample.image]
+        size = (int(entry.image["height"]), int(entry.image["width"]))
+        return DrawnRegions(size, draw_annotations(entry, size))
 
 
-def pair_coco(files: Sequence[CocoFile], images: Sequence[Path]) -> dict[Path, tuple[CocoFile, dict[str, Any]]]:
-    """The entry of each image file that one of the files lists: its path ends with the entry's `file_name`.
+def draw_annotations(entry: CocoEntry, size: tuple[int, int]) -> Iterator[Region]:
+    """The regions of an image; a crowd is void. A box alone encloses no pixels of a class and is left out."""
+    for annotation in entry.file.annotations[entry.image["id"]]:
+        segmentation = annotation.get("segmentation")
+        if segmentation:
+            name = VOID_NAMES[0] if annotation.get("iscrowd") else entry.file.class_names[annotation["category_id"]]
+            yield Region(name, draw_segmentation(segmentation, size, entry.file.path))
 
-    Raises UserError for an entry without a file, and for one that two files answer to.
+
+def match_coco_images(coco_files: Sequence[CocoFile], images: Sequence[Path]) -> dict[Path, CocoEntry]:
+    """The entry of each image file that a COCO file lists: the image's path ends with the entry's `file_name`.
+
+    Raises UserError for an entry without an image file, for one that fits two image files, and for an image that is
+    listed twice.
     """
     by_name: dict[str, list[Path]] = {}
     for path in images:
-        by_name.setdefault(composed(path.name), []).append(path)
-    found: dict[Path, tuple[CocoFile, dict[str, Any]]] = {}
-    for file in files:
+        by_name.setdefault(normalize_name(path.name), []).append(path)
+    found: dict[Path, CocoEntry] = {}
+    for file in coco_files:
         for name, entry in file.images.items():
-            wanted = Path(composed(name.replace("\\", "/"))).parts
-            named = by_name.get(wanted[-1], []) if wanted else []
-            fitting = [path for path in named if Path(composed(str(path))).parts[-len(wanted) :] == wanted]
+            wanted = Path(normalize_name(name.replace("\\", "/"))).parts
+            candidates = by_name.get(wanted[-1], []) if wanted else []
+            fitting = [path for path in candidates if Path(normalize_name(str(path))).parts[-len(wanted) :] == wanted]
             if len(fitting) != 1:
                 what = "no such image" if not fitting else f"{fitting[0]} and {fitting[1]} are called so"
                 raise UserError(f"{file.path} lists the image {name}: {what}")
             if fitting[0] in found:
-                raise UserError(f"{fitting[0]} is listed twice, in {found[fitting[0]][0].path} and {file.path}")
-            found[fitting[0]] = (file, entry)
+                raise UserError(f"{fitting[0]} is listed twice, in {found[fitting[0]].file.path} and {file.path}")
+            found[fitting[0]] = CocoEntry(file, entry)
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssss_zoo.data.folder.dataset import share_of
+from ssss_zoo.data.folder.selection import parse_share
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
@@ -34,7 +34,7 @@ def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
 def list_sizes(words: str, images: int) -> dict[str, int]:
     """`1/16,1/8,30` as the number of labelled images of each list. Raises UserError for what is no such size."""
     names = [word.strip() for word in words.split(",") if word.strip()]
-    sizes = {name: share_of(name)(images) for name in names}
+    sizes = {name: parse_share(name)(images) for name in names}
     wrong = [name for name, size in sizes.items() if not 1 <= size < images]
     if not sizes or wrong:
         what = f"'{wrong[0]}', which leaves nothing unlabelled or nothing labelled" if wrong else "nothing"
