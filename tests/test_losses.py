@@ -24,8 +24,10 @@ from ssss_zoo.toolkit.losses import (
     squared_error,
     supervised_loss,
     top_p_mask,
+    view_loss,
 )
-from ssss_zoo.toolkit.types import IGNORE, PseudoLabel
+from ssss_zoo.toolkit.mixing import Mixing
+from ssss_zoo.toolkit.types import IGNORE, Output, PseudoLabel, View, ViewOutput
 
 NORMALISERS = ("valid", "kept", "weight", "all", "kept_share")
 SEEDS = st.integers(0, 2**31)
@@ -375,6 +377,40 @@ def test_a_loss_of_its_own_takes_the_place_of_cross_entropy_with_expected_class_
     factor = torch.einsum("bchw,c->bhw", label.target, omega)
     wanted = (squared_error(logits, label) * factor * weight)[label.valid].sum() / label.valid.sum()
     assert_close(value, wanted)
+
+
+def view_output(view: View, seed: int = 3, soft: bool = False) -> ViewOutput:
+    logits, label, weight, _ = make(seed, soft=soft)
+    mix = Mixing(None, (2, 3, 5), torch.device("cpu"))
+    return ViewOutput(view, torch.zeros(2, 3, 3, 5), Output(logits, logits), label, weight, None, mix)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("divide_by", NORMALISERS)
+def test_a_views_loss_has_the_views_divisor_and_all_classes_count_alike(divide_by, soft):
+    output = view_output(View("strong", divide_by=divide_by, loss_weight=7.0), soft=soft)
+    given = output.output.logits, output.label, output.weight
+    assert view_loss(output).item() == pytest.approx(consistency_by_hand(*given, torch.ones(4), divide_by), rel=1e-6)
+
+
+def test_a_views_loss_has_the_views_pixel_loss():
+    output = view_output(View("strong", loss=squared_error))
+    given = output.output.logits, output.label, output.weight, torch.ones(4), "valid", False, squared_error
+    assert torch.equal(view_loss(output), consistency(*given))
+    assert view_loss(output) != view_loss(view_output(View("strong")))
+
+
+def test_what_is_given_takes_the_place_of_the_views_own():
+    output, (logits, label, weight, omega) = view_output(View("strong", divide_by="kept")), make(5)
+    own = output.output.logits, output.label, output.weight
+    for loss, by_hand in (
+        (view_loss(output, label=label), (own[0], label, own[2])),
+        (view_loss(output, weight=weight), (own[0], own[1], weight)),
+        (view_loss(output, logits=logits), (logits, own[1], own[2])),
+    ):
+        assert torch.equal(loss, consistency(*by_hand, divide_by="kept"))
+    given = {"class_weight": omega, "per_class": True}
+    assert torch.equal(view_loss(output, **given), consistency(*own, divide_by="kept", **given))
 
 
 @settings(max_examples=40, deadline=None)

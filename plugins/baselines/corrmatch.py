@@ -5,45 +5,38 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, Labelled, Output, PseudoLabel, RunInfo, SelfTeacher, View, ViewOutput, Views, channel_dropout,
-    check_choice, check_range, consistency, device_generator, hookimpl, one_hot, random_boxes,
+    CutMix, Labelled, Output, PseudoLabel, Range, RunInfo, SelfTeacher, View, ViewOutput, Views, channel_dropout,
+    confident, consistency, device_generator, hard_label, hookimpl, one_hot, process_max, process_mean, random_boxes,
+    resize,
 )  # fmt: skip
 
-SURE = "corrmatch_sure"  # the note of where a view's weight was above 0 before regions grew
-AT_ONCE = 16  # regions that are brought to full size together; bounds memory, changes nothing
+CONFIDENT_NOTE = "corrmatch_confident"  # the note of where a view's weight was above 0 before regions grew
+REGIONS_AT_ONCE = 16  # regions that are brought to full size together; bounds memory, changes nothing
 
 
 @dataclass(eq=False)
 class CorrMatch:
     paper: ClassVar[str] = "CorrMatch (Sun et al., CVPR 2024, arXiv 2306.04300)"
 
-    threshold: float = 0.85  # gamma before the first step; release
-    momentum: float = 0.999  # of gamma; release
-    regions: int = 128  # rows of the correlation that are tried as regions; release; 0 = no region is grown
+    threshold: Annotated[float, Range(0, 1)] = 0.85  # gamma before the first step; release
+    momentum: Annotated[float, Range(0, 1)] = 0.999  # of gamma; release
+    # Rows of the correlation that are tried as regions; release; 0 = no region is grown.
+    regions: Annotated[int, Range(0, 1e5)] = 128
     propagate: bool = True  # the terms on propagated logits, labelled and not; release
-    kl_weight: float = 0.125  # of KL(weak, strong); release
-    kl_in_box: bool = (
-        False  # release: true, towards the own image's label even where the partner is shown [ours: a bug]
-    )
-    dropout: float = 0.5  # channel dropout of the perturbed view; release
+    kl_weight: Annotated[float, Range(0, 1e6)] = 0.125  # of KL(weak, strong); release
+    # Release: true, towards the own image's label even where the partner is shown [ours: a bug].
+    kl_in_box: bool = False
+    dropout: Annotated[float, Range(0, 0.99)] = 0.5  # channel dropout of the perturbed view; release
     perturb_labelled: bool = True  # release: BatchNorm also sees perturbed labelled features; false is quicker
-    partner: str = "stream"  # CutMix partner; release: a second batch of the same photographs, twin
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "momentum"):
-            check_range(f"options.corrmatch.{name}", getattr(self, name), 0, 1)
-        check_range("options.corrmatch.regions", self.regions, 0, 1e5)
-        check_range("options.corrmatch.kl_weight", self.kl_weight, 0, 1e6)
-        check_range("options.corrmatch.dropout", self.dropout, 0, 0.99)
-        check_choice("options.corrmatch.partner", self.partner, ("stream", "twin", "next", "reverse"))
+    # Whose pixels CutMix pastes; release: a second batch of the same photographs, twin.
+    partner: Literal["stream", "twin", "next", "reverse"] = "stream"
 
     @hookimpl
     def setup(self, info: RunInfo) -> dict[str, nn.Module]:
@@ -59,66 +52,72 @@ class CorrMatch:
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
         """The strong view, the weak view under channel dropout, and the weak view itself for `regularize`."""
-        views = (
-            View("strong", loss_weight=0.125, cutmix=CutMix(self.partner, random_boxes(*size))),
-            View(
-                "perturbed",
-                strength="weak",
-                loss_weight=0.125,
-                forward_group="labelled",
-                perturb=channel_dropout(self.dropout),
-                perturb_labelled=self.perturb_labelled,
-            ),
-            View("weak", strength="weak", loss_weight=0.0, forward_group="labelled"),
+        strong = View("strong", loss_weight=0.125, cutmix=CutMix(self.partner, random_boxes(*size)))
+        weak = View("weak", strength="weak", loss_weight=0.0, forward_group="labelled")
+        perturbed = replace(
+            weak,
+            name="perturbed",
+            loss_weight=0.125,
+            perturb=channel_dropout(self.dropout),
+            perturb_labelled=self.perturb_labelled,
         )
-        return Views(views, supervised_weight=0.25)
+        return Views((strong, perturbed, weak), supervised_weight=0.25)
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor, stream: str) -> PseudoLabel:
-        confidence, ids = probs.max(dim=1)
+        label = hard_label(probs, valid)
         if stream == "unlabelled":
-            self.gamma.update(confidence, ids, valid, probs.shape[1], self.momentum)
-        return PseudoLabel(ids, confidence, valid)
+            self.gamma.update(label, probs.shape[1], self.momentum)
+        return label
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:
-        return (label.confidence >= self.gamma.value).float()
+        return confident(label, self.gamma.value)
 
     @hookimpl
     def refine(self, view_output: ViewOutput, teacher_output: Output) -> ViewOutput | None:
         """Grow regions of the own image, outside the box, in label and weight of a view with boxes."""
         if view_output.box is None or not self.regions:
             return None
-        classes, last = view_output.output.logits.shape[1], teacher_output.maps[-1]
-        make = device_generator(last.device)
-        rows = torch.randint(last.shape[-2] * last.shape[-1], (self.regions,), device=last.device, generator=make)
-        with torch.autocast(last.device.type, enabled=False):
-            maps = self.head.correlation(last, rows).unflatten(2, last.shape[-2:])  # (B, R, h, w)
-        own = view_output.label.valid & ~view_output.box
-        ids, grown = grow(view_output.label.ids, view_output.weight > 0, own, maps, self.gamma.value, classes)
-        target, weight = ids, torch.where(grown & (view_output.weight == 0), 1.0, view_output.weight)
-        if view_output.label.target.dim() == 4:  # another method's soft target
-            target = torch.where(grown.unsqueeze(1), one_hot(ids, classes), view_output.label.target)
-        notes = {**view_output.notes, SURE: view_output.weight > 0}
-        return replace(view_output, label=replace(view_output.label, target=target), weight=weight, notes=notes)
+        label, weight = view_output.label, view_output.weight
+        num_classes = view_output.output.logits.shape[1]
+        maps = teacher_output.maps[-1]
+        generator = device_generator(maps.device)
+        rows = torch.randint(maps.shape[-2:].numel(), (self.regions,), device=maps.device, generator=generator)
+        with torch.autocast(maps.device.type, enabled=False):
+            correlations = self.head.correlation(maps, rows).unflatten(2, maps.shape[-2:])  # (B, R, h, w)
+        allowed = label.valid & ~view_output.box
+        ids, grown = grow_regions(label.ids, weight > 0, allowed, correlations, self.gamma.value, num_classes)
+        target = ids
+        if label.target.dim() == 4:  # another method's soft target
+            target = torch.where(grown.unsqueeze(1), one_hot(ids, num_classes), label.target)
+        return replace(
+            view_output,
+            label=replace(label, target=target),
+            weight=torch.where(grown & (weight == 0), 1.0, weight),
+            notes={**view_output.notes, CONFIDENT_NOTE: weight > 0},
+        )
 
     @hookimpl
     def regularize(
         self, labelled: Labelled, labelled_output: Output, teacher_output: Output | None, views: tuple[ViewOutput, ...]
     ) -> dict[str, Tensor]:
         """CE of propagated logits on labels and on both views, KL between weak and strong predictions."""
-        own = [view_output for view_output in views if view_output.view.images == "unlabelled"]
-        strong = next((view_output for view_output in own if view_output.box is not None), None)
-        plain = [view_output for view_output in own if is_plain(view_output.view)][:1]
+        unlabelled = [view_output for view_output in views if view_output.view.images == "unlabelled"]
+        strong = [view_output for view_output in unlabelled if view_output.box is not None][:1]
+        weak = [view_output for view_output in unlabelled if is_weak(view_output.view)][:1]
         terms = {}
         if self.kl_weight and strong and teacher_output:
-            terms["corrmatch_kl"] = self.kl_weight * self.divergence(strong, teacher_output)
+            terms["corrmatch_kl"] = self.kl_weight * self.divergence(strong[0], teacher_output)
         if self.propagate:
-            logits, *spread = self.propagated([labelled_output, *(view_output.output for view_output in plain)])
+            # The head's BatchNorm sees labelled and weak images together, as the network's does.
+            logits, *weak_logits = self.propagated([labelled_output, *(view_output.output for view_output in weak)])
             terms["corrmatch_labelled"] = 0.25 * self.supervised(logits, labelled.mask)
-            if strong:
-                spread, plain = [*spread, *self.propagated([strong.output])], [*plain, strong]
-            losses = [agreement(logits, view_output) for logits, view_output in zip(spread, plain, strict=True)]
+            strong_logits = [self.propagated([view_output.output])[0] for view_output in strong]
+            losses = [
+                consistency(logits, view_output.label, view_output.weight)
+                for logits, view_output in zip([*weak_logits, *strong_logits], [*weak, *strong], strict=True)
+            ]
             if losses:
                 terms["corrmatch_unlabelled"] = 0.125 * torch.stack(losses).sum() / 2
         return terms
@@ -135,14 +134,14 @@ class CorrMatch:
         return large.split([len(output.logits) for output in outputs])
 
     def divergence(self, strong: ViewOutput, teacher_output: Output) -> Tensor:
-        """KL(p_weak, p_strong), the weak side without gradient, over sure pixels, divided by the valid ones."""
-        counted = strong.notes.get(SURE, strong.weight > 0) & strong.label.valid
+        """KL(p_weak, p_strong), the weak side without gradient, over confident pixels, divided by the valid ones."""
+        counted = strong.notes.get(CONFIDENT_NOTE, strong.weight > 0) & strong.label.valid
         if strong.box is not None and not self.kl_in_box:
             counted = counted & ~strong.box
         log_p = teacher_output.logits.detach().float().log_softmax(dim=1)
         log_q = strong.output.logits.float().masked_fill(~counted.unsqueeze(1), 0.0).log_softmax(dim=1)
-        each = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-        return torch.where(counted, each, 0.0).sum() / strong.label.valid.sum().clamp(min=1)
+        divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+        return torch.where(counted, divergence, 0.0).sum() / process_mean(strong.label.valid.sum()).clamp(min=1)
 
 
 class Threshold(nn.Module):
@@ -155,26 +154,26 @@ class Threshold(nn.Module):
         self.register_buffer("value", torch.tensor(value))
 
     @torch.no_grad()
-    def update(self, confidence: Tensor, ids: Tensor, valid: Tensor, classes: int, momentum: float) -> None:
+    def update(self, label: PseudoLabel, num_classes: int, momentum: float) -> None:
         """gamma <- momentum * gamma + (1 - momentum) * m, m the mean, over the classes found among the valid pixels of
-        all processes, of each one's largest confidence; gamma stays when nothing is valid. All (B, H, W)."""
-        sure = torch.where(valid, confidence, 0.0).flatten()
-        best = torch.zeros(classes, device=sure.device, dtype=sure.dtype).scatter_reduce(0, ids.flatten(), sure, "amax")
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(best, dist.ReduceOp.MAX)
-        found = (best > 0).sum()
-        moved = momentum * self.value + (1 - momentum) * best.sum() / found.clamp(min=1)
+        all processes, of each one's largest confidence; gamma stays when nothing is valid."""
+        confidence = torch.where(label.valid, label.confidence, 0.0).flatten()
+        largest = torch.zeros(num_classes, device=confidence.device, dtype=confidence.dtype)
+        largest = process_max(largest.scatter_reduce(0, label.ids.flatten(), confidence, "amax"))
+        found = (largest > 0).sum()
+        moved = momentum * self.value + (1 - momentum) * largest.sum() / found.clamp(min=1)
         self.value.copy_(torch.where(found > 0, moved, self.value))
 
 
 class CorrelationHead(nn.Module):
     """Projection 3x3 to 256, BatchNorm, ReLU, channel dropout 0.1, then queries and keys of C channels (release)."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
         convolution = nn.Conv2d(width, 256, 3, padding=1, bias=False)
         self.project = nn.Sequential(convolution, nn.BatchNorm2d(256), nn.ReLU(), nn.Dropout2d(0.1))
-        self.query, self.key = nn.Conv2d(256, classes, 1), nn.Conv2d(256, classes, 1)
+        self.query = nn.Conv2d(256, num_classes, 1)
+        self.key = nn.Conv2d(256, num_classes, 1)
 
     def correlation(self, maps: Tensor, rows: Tensor | None = None) -> Tensor:
         """R = softmax over j of q_i . k_j / sqrt(C), all rows i or those asked for: (B, N, N) or (B, rows, N) from
@@ -185,18 +184,9 @@ class CorrelationHead(nn.Module):
         return (query.transpose(1, 2) @ key / math.sqrt(query.shape[1])).softmax(dim=2)
 
 
-def is_plain(view: View) -> bool:
+def is_weak(view: View) -> bool:
     """Whether a view is the weak view itself."""
     return view.strength == "weak" and view.cutmix is None and view.perturb is None
-
-
-def agreement(logits: Tensor, view_output: ViewOutput) -> Tensor:
-    """Cross-entropy of logits (B, C, H, W) with a view's label, weighted as the view is, over its valid pixels."""
-    return consistency(logits, view_output.label, view_output.weight, torch.ones_like(logits[0, :, 0, 0]), "valid")
-
-
-def resize(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
 def proposals(maps: Tensor, size: torch.Size) -> Tensor:
@@ -206,21 +196,24 @@ def proposals(maps: Tensor, size: torch.Size) -> Tensor:
     return large - low > 0.5 * (high - low)
 
 
-def grow(ids: Tensor, sure: Tensor, own: Tensor, maps: Tensor, gamma: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Region after region, later ones seeing the labels that earlier ones laid: where its sure pixels are gamma of
-    it or more, and more than gamma of them agree on a class, all of it becomes that class.
+def grow_regions(
+    ids: Tensor, is_confident: Tensor, allowed: Tensor, maps: Tensor, gamma: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Region after region, each on the labels that earlier ones left: where at least gamma of its pixels are confident,
+    and more than gamma of those agree on a class, the whole region becomes that class.
 
-    ids, sure, own: (B, H, W), own bool: where regions may lie; maps: (B, R, h, w), see `proposals`. Returns the new
-    ids, and where a region was taken (B, H, W) bool.
+    ids: (B, H, W) int64. is_confident: (B, H, W) bool. allowed: (B, H, W) bool, where regions may lie. maps: (B, R, h,
+    w), see `proposals`. Returns the new ids, and where a region was taken, (B, H, W) bool.
     """
-    taken = torch.zeros_like(own)
-    for part in maps.split(AT_ONCE, dim=1):
-        for region in (proposals(part, own.shape[-2:]) & own.unsqueeze(1)).unbind(dim=1):
-            seeds = (region & sure).flatten(1).float()
-            votes = torch.zeros(len(ids), classes, device=ids.device).scatter_add_(1, ids.flatten(1), seeds)
+    taken = torch.zeros_like(allowed)
+    for part in maps.split(REGIONS_AT_ONCE, dim=1):
+        for region in (proposals(part, allowed.shape[-2:]) & allowed.unsqueeze(1)).unbind(dim=1):
+            voters = (region & is_confident).flatten(1).float()
+            votes = torch.zeros(len(ids), num_classes, device=ids.device).scatter_add_(1, ids.flatten(1), voters)
             most, winner = votes.max(dim=1)
-            size, inside = region.flatten(1).sum(dim=1), votes.sum(dim=1)
-            good = (size > 0) & (inside >= gamma * size) & (most > gamma * inside)
-            here = region & good.view(-1, 1, 1)
-            ids, taken = torch.where(here, winner.view(-1, 1, 1), ids), taken | here
+            size, confident_size = region.flatten(1).sum(dim=1), votes.sum(dim=1)
+            accepted = (size > 0) & (confident_size >= gamma * size) & (most > gamma * confident_size)
+            region = region & accepted.view(-1, 1, 1)
+            ids = torch.where(region, winner.view(-1, 1, 1), ids)
+            taken = taken | region
     return ids, taken

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, PeerTeacher, PseudoLabel, View, Views, check_choice, check_range, hookimpl, toggled_boxes,
+    CutMix, PeerTeacher, PseudoLabel, Range, View, Views, hard_label, hookimpl, toggled_boxes,
 )  # fmt: skip
 
 
@@ -19,14 +19,12 @@ from ssss_zoo.toolkit import (
 class CPS:
     paper: ClassVar[str] = "CPS (Chen et al., CVPR 2021, arXiv 2106.01226)"
 
-    weight: float = 1.5  # lambda; TorchSemiSeg: 1.5 VOC, 6 Cityscapes; with CutMix 1 and 5
+    # lambda; TorchSemiSeg: 1.5 VOC, 6 Cityscapes; with CutMix 1 and 5.
+    weight: Annotated[float, Range(0, 1e9)] = 1.5
     cutmix: bool = False  # with it, the cross loss is on mixed unlabelled images alone
-    partner: str = "stream"  # cutmix: a second unlabelled batch; TorchSemiSeg's holds the same photographs: twin
+    # cutmix: a second unlabelled batch; TorchSemiSeg's holds the same photographs: twin.
+    partner: Literal["stream", "twin", "next", "reverse"] = "stream"
     mask_padding: bool = False  # TorchSemiSeg: the peer teaches padded pixels like any other
-
-    def __post_init__(self) -> None:
-        check_range("options.cps.weight", self.weight, 0, 1e9)
-        check_choice("options.cps.partner", self.partner, ("stream", "twin", "next", "reverse"))
 
     @hookimpl
     def make_students(self, make_network: Callable[[], nn.Module]) -> list[nn.Module]:
@@ -47,5 +45,4 @@ class CPS:
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
-        confidence, ids = probs.max(dim=1)
-        return PseudoLabel(ids, confidence, valid if self.mask_padding else torch.ones_like(valid))
+        return hard_label(probs, valid if self.mask_padding else torch.ones_like(valid))

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, EMATeacher, PseudoLabel, Range, SelfTeacher, View, Views, hookimpl, random_boxes,
+    CutMix, EMATeacher, PseudoLabel, Range, SelfTeacher, View, Views, confident, hookimpl, random_boxes,
 )  # fmt: skip
 
 
@@ -33,10 +33,11 @@ class FixMatch:
 
     @hookimpl
     def make_views(self, size: tuple[int, int, int]) -> Views:
-        group, cutmix = "labelled" if self.shared_pass else "strong", CutMix(self.partner, random_boxes(*size))
+        group = "labelled" if self.shared_pass else "strong"
+        cutmix = CutMix(self.partner, random_boxes(*size))
         strong = View("strong", loss_weight=0.5, forward_group=group, cutmix=cutmix)
         return Views((strong,), supervised_weight=0.5)  # release: (L_x + L_u) / 2
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:
-        return (label.confidence >= self.threshold).float()
+        return confident(label, self.threshold)

@@ -4,16 +4,16 @@ addition: run it as `unimatch+prevmatch` or on another method with views."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    Labelled, Progress, PseudoLabel, RunInfo, Unlabelled, ViewOutput, Views, check_choice, check_range, consistency,
-    ground_truth_label, hookimpl, predict,
+    Labelled, Progress, PseudoLabel, Range, RunInfo, Unlabelled, ViewOutput, Views, confident, ground_truth_label,
+    hard_label, hookimpl, predict, view_loss,
 )  # fmt: skip
 
 
@@ -21,27 +21,23 @@ from ssss_zoo.toolkit import (
 class PrevMatch:
     paper: ClassVar[str] = "PrevMatch (Shin et al., WACV 2026, arXiv 2405.20610), an addition to UniMatch"
 
-    store: str = "epochs"  # when a model is kept: epochs [ours: learns nothing from val] | best on val; release
-    interval: float = 2.0  # store=epochs: epochs between two of them [ours]
-    models: int = 8  # kept at most; release: 8 VOC and Cityscapes, 5 COCO and ADE20K
-    drawn: int = 3  # of them in an ensemble, at most; release
-    threshold: float = 0.9  # of the ensemble's confidence; release
-    previous_weight: str = "threshold"  # release, VOC | image: the image's mean confidence; release, Cityscapes
-    image_factor: float = 1.0  # previous_weight=image; release: its formula comes to the images a GPU, 4 [ours: a bug]
+    # When a model is kept: epochs [ours: learns nothing from val] | best on val; release.
+    store: Literal["epochs", "best"] = "epochs"
+    interval: Annotated[float, Range(1e-3, 1e6)] = 2.0  # store=epochs: epochs between two of them [ours]
+    models: Annotated[int, Range(1, 100)] = 8  # kept at most; release: 8 VOC and Cityscapes, 5 COCO and ADE20K
+    drawn: Annotated[int, Range(1, 100)] = 3  # of them in an ensemble, at most; release
+    threshold: Annotated[float, Range(0, 1)] = 0.9  # of the ensemble's confidence; release
+    # A pixel's weight: 1 from the threshold on; release, VOC | image: its image's mean confidence; release, Cityscapes.
+    previous_weight: Literal["threshold", "image"] = "threshold"
+    # previous_weight=image; release: its formula comes to the images a GPU, 4 [ours: a bug].
+    image_factor: Annotated[float, Range(0, 1e6)] = 1.0
 
     def __post_init__(self) -> None:
-        check_choice("options.prevmatch.store", self.store, ("epochs", "best"))
-        check_range("options.prevmatch.interval", self.interval, 1e-3, 1e6)
-        check_range("options.prevmatch.models", self.models, 1, 100)
-        check_range("options.prevmatch.drawn", self.drawn, 1, 100)
-        check_range("options.prevmatch.threshold", self.threshold, 0, 1)
-        check_choice("options.prevmatch.previous_weight", self.previous_weight, ("threshold", "image"))
-        check_range("options.prevmatch.image_factor", self.image_factor, 0, 1e6)
-        self.past: PastModels | None = None  # until `setup`: views are asked for before it too
+        self.past = PastModels()  # empty until `setup`: views are planned before it too
 
     @hookimpl
     def setup(self, info: RunInfo) -> dict[str, nn.Module]:
-        self.past = PastModels(info.students[0], self.models)
+        self.past = PastModels(copy.deepcopy(info.students[0]) for _ in range(self.models))
         return {"prevmatch_past": self.past}
 
     @hookimpl(wrapper=True)
@@ -54,7 +50,7 @@ class PrevMatch:
 
     def strength(self, progress: Progress) -> float:
         """lambda: 0 to 1 until half of the run, then back to 0; 0 while nothing is kept."""
-        return 1 - abs(1 - 2 * progress.done) if self.past and self.past.count else 0.0
+        return 1 - abs(1 - 2 * progress.done) if self.past.count else 0.0
 
     @hookimpl
     def regularize(
@@ -65,68 +61,65 @@ class PrevMatch:
         views: tuple[ViewOutput, ...],
         progress: Progress,
     ) -> dict[str, Tensor] | None:
-        """lambda times the views' own losses against the ensemble's labels; the views' shares are scaled already."""
-        strength, own = (
-            self.strength(progress),
-            [view_output for view_output in views if view_output.view.images == "unlabelled"],
-        )
-        if not strength or self.past is None or unlabelled is None or not own:
+        """lambda times the views' own losses against the ensemble's labels; `make_views` has scaled their weights."""
+        strength = self.strength(progress)
+        view_outputs = [view_output for view_output in views if view_output.view.images == "unlabelled"]
+        if not strength or unlabelled is None or not view_outputs:
             return None
-        picked = self.past.draw(self.drawn)
+        ensemble = self.past.draw(self.drawn)
         others = {"labelled": ground_truth_label(labelled)}
         if partner is not None:
-            others["partner"] = self.past.label(picked, partner)
-        label = self.past.label(picked, unlabelled)
-        return {
-            "prevmatch": strength * torch.stack([self.term(view_output, label, others) for view_output in own]).sum()
-        }
+            others["partner"] = self.past.label(ensemble, partner)
+        label = self.past.label(ensemble, unlabelled)
+        losses = [
+            view_output.view.loss_weight * self.loss(view_output, view_output.mix.label(label, others))
+            for view_output in view_outputs
+        ]
+        return {"prevmatch": strength * torch.stack(losses).sum()}
 
-    def term(self, view_output: ViewOutput, own: PseudoLabel, others: dict[str, PseudoLabel]) -> Tensor:
-        """One view's loss against the ensemble's labels, mixed as the view is."""
-        label = view_output.mix.label(own, others)
-        weight = (label.confidence >= self.threshold).float()
-        if self.previous_weight == "image":
+    def loss(self, view_output: ViewOutput, label: PseudoLabel) -> Tensor:
+        """A view's loss against the ensemble's label, which is mixed as the view is."""
+        if self.previous_weight == "threshold":
+            weight = confident(label, self.threshold)
+        else:
             weight = self.image_factor * image_mean(label.confidence, label.valid)
-        ones = torch.ones(view_output.output.logits.shape[1], device=weight.device)
-        loss = consistency(
-            view_output.output.logits, label, weight, ones, view_output.view.divide_by, own_loss=view_output.view.loss
-        )
-        return view_output.view.loss_weight * loss
+        return view_loss(view_output, label=label, weight=weight)
 
     @hookimpl
     def after_step(self, students: list[nn.Module], progress: Progress) -> None:
-        every = max(round(self.interval * progress.epoch_steps), 1)
-        if self.past and self.store == "epochs" and (progress.step + 1) % every == 0:
+        interval = max(round(self.interval * progress.epoch_steps), 1)
+        if self.store == "epochs" and (progress.step + 1) % interval == 0:
             self.past.keep(students[0])
 
     @hookimpl
     def after_eval(self, metrics: dict[str, Any], students: list[nn.Module]) -> None:
         """store=best, as the release: this trains by validation labels."""
-        if self.past and self.store == "best" and metrics["student"]["miou"] > self.past.best.item():
+        if self.store == "best" and metrics["student"]["miou"] > self.past.best.item():
             self.past.best.fill_(metrics["student"]["miou"])
             self.past.keep(students[0])
 
 
 def image_mean(values: Tensor, valid: Tensor) -> Tensor:
     """Each image's mean over its valid pixels, at every pixel; all (B, H, W)."""
-    total, number = (part.sum((1, 2), keepdim=True) for part in (values * valid, valid))
-    return (total / number.clamp(min=1)).expand_as(values)
+    total = (values * valid).sum((1, 2), keepdim=True)
+    count = valid.sum((1, 2), keepdim=True)
+    return (total / count.clamp(min=1)).expand_as(values)
 
 
 class PastModels(nn.Module):
     """Frozen copies of a network, the oldest replaced first. kept: how many were ever kept; best: the student's best
-    mIoU so far, in [0, 1]; total: what `kept` says, on the host, so that no step reads it off the device."""
+    mIoU so far, in [0, 1]; total: the value of `kept` on the host, so that no step reads it off the device."""
 
     kept: Tensor
     best: Tensor
 
-    def __init__(self, network: nn.Module, size: int) -> None:
+    def __init__(self, copies: Iterable[nn.Module] = ()) -> None:
         super().__init__()
-        self.copies = nn.ModuleList(copy.deepcopy(network).requires_grad_(False).eval() for _ in range(size))
+        self.copies = nn.ModuleList(network.requires_grad_(False).eval() for network in copies)
         self.register_buffer("kept", torch.tensor(0))
         self.register_buffer("best", torch.tensor(-1.0, dtype=torch.float64))
         self.total = 0
-        self.register_load_state_dict_post_hook(count_again)
+        self.register_load_state_dict_post_hook(read_total)
 
     def train(self, mode: bool = True) -> PastModels:
         """Copies stay in evaluation mode."""
@@ -149,15 +142,15 @@ class PastModels(nn.Module):
         shares = -torch.rand(number).clamp(min=1e-12).log()
         return list(zip(torch.randperm(self.count)[:number].tolist(), (shares / shares.sum()).tolist(), strict=True))
 
-    def label(self, picked: list[tuple[int, float]], images: Unlabelled) -> PseudoLabel:
-        """What the weighted sum of the picked copies' logits makes of weak views."""
-        said = [
+    def label(self, ensemble: list[tuple[int, float]], images: Unlabelled) -> PseudoLabel:
+        """The hard label of weak views that the weighted sum of the drawn copies' logits gives."""
+        logits = [
             share * predict(self.copies[index], images.image, train_mode=False).logits.float()
-            for index, share in picked
+            for index, share in ensemble
         ]
-        confidence, ids = torch.stack(said).sum(dim=0).softmax(dim=1).max(dim=1)
-        return PseudoLabel(ids, confidence, images.valid)
+        return hard_label(torch.stack(logits).sum(dim=0).softmax(dim=1), images.valid)
 
 
-def count_again(past: PastModels, _: object) -> None:
+def read_total(past: PastModels, _: object) -> None:
+    """Called when a saved state has been loaded."""
     past.total = int(past.kept)

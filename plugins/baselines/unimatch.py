@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, PseudoLabel, SelfTeacher, View, Views, channel_dropout, check_choice, check_range, hookimpl, random_boxes,
+    CutMix, PseudoLabel, Range, SelfTeacher, View, Views, channel_dropout, confident, hookimpl, random_boxes,
 )  # fmt: skip
 
 
@@ -16,15 +16,12 @@ from ssss_zoo.toolkit import (
 class UniMatch:
     paper: ClassVar[str] = "UniMatch (Yang et al., CVPR 2023, arXiv 2208.09910)"
 
-    threshold: float = 0.95  # release: 0.95 VOC and COCO, 0 Cityscapes
-    dropout: float = 0.5  # channel dropout of the perturbed view, paper section 3.2 and release
-    partner: str = "stream"  # CutMix partner; release: a second batch of the same photographs, twin
+    threshold: Annotated[float, Range(0, 1)] = 0.95  # release: 0.95 VOC and COCO, 0 Cityscapes
+    # Channel dropout of the perturbed view; paper section 3.2 and release.
+    dropout: Annotated[float, Range(0, 0.99)] = 0.5
+    # Whose pixels CutMix pastes; release: a second batch of the same photographs, twin.
+    partner: Literal["stream", "twin", "next", "reverse"] = "stream"
     perturb_labelled: bool = True  # release: BatchNorm also sees perturbed labelled features; false is quicker
-
-    def __post_init__(self) -> None:
-        check_range("options.unimatch.threshold", self.threshold, 0, 1)
-        check_range("options.unimatch.dropout", self.dropout, 0, 0.99)
-        check_choice("options.unimatch.partner", self.partner, ("stream", "twin", "next", "reverse"))
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> SelfTeacher:
@@ -48,4 +45,4 @@ class UniMatch:
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:
-        return (label.confidence >= self.threshold).float()
+        return confident(label, self.threshold)

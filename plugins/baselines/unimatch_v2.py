@@ -4,13 +4,13 @@ lose complementary halves of their channels."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, EMATeacher, Perturbation, PseudoLabel, View, Views, check_choice, check_range, hookimpl, random_boxes,
+    CutMix, EMATeacher, Perturbation, PseudoLabel, Range, View, Views, confident, hookimpl, random_boxes,
 )  # fmt: skip
 
 
@@ -18,15 +18,13 @@ from ssss_zoo.toolkit import (
 class UniMatchV2:
     paper: ClassVar[str] = "UniMatch V2 (Yang et al., TPAMI 2025, arXiv 2410.10777)"
 
-    threshold: float = 0.95  # a pixel counts from this confidence on; release, all data sets
-    ema_decay: float = 0.996  # of the teacher, parameters and buffers, warmed up; release
+    # A pixel counts from this confidence on; release, all data sets.
+    threshold: Annotated[float, Range(0, 1)] = 0.95
+    # Of the teacher, parameters and buffers, warmed up; release.
+    ema_decay: Annotated[float, Range(0, 1)] = 0.996
     dropout: bool = True  # complementary channel dropout between the two views; paper section 3.3 and release
-    partner: str = "reverse"  # CutMix partner; release: the batch read backwards, so an odd one mixes with itself
-
-    def __post_init__(self) -> None:
-        check_range("options.unimatch_v2.threshold", self.threshold, 0, 1)
-        check_range("options.unimatch_v2.ema_decay", self.ema_decay, 0, 1)
-        check_choice("options.unimatch_v2.partner", self.partner, ("reverse", "next", "stream"))
+    # Whose pixels CutMix pastes; release: the batch read backwards, so the middle image of an odd one meets itself.
+    partner: Literal["reverse", "next", "stream"] = "reverse"
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:
@@ -43,7 +41,7 @@ class UniMatchV2:
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:
-        return (label.confidence >= self.threshold).float()
+        return confident(label, self.threshold)
 
 
 def complementary_dropout(images: int) -> tuple[Perturbation, Perturbation]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit.hookspecs import hookimpl
+from ssss_zoo.toolkit.labels import hard_label
 from ssss_zoo.toolkit.teachers import SelfTeacher, Teacher
 from ssss_zoo.toolkit.types import CutMix, Progress, PseudoLabel, Stage, StageResult, View, Views
 
@@ -34,5 +35,4 @@ class Defaults:
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
-        confidence, ids = probs.max(dim=1)
-        return PseudoLabel(ids, confidence, valid)
+        return hard_label(probs, valid)

@@ -1,7 +1,7 @@
 """What a method is written with, in one import: `from ssss_zoo.toolkit import EMATeacher, PseudoLabel, hookimpl`.
 
-`types` are the words of the hooks, `hookspecs` the hooks themselves; `teachers`, `losses`, `contrast`, `augment`,
-`cutmix_boxes`, `intensity` and `mixing` are what methods share. `__all__` is what stays while `API` does."""
+`types` are the records that hooks exchange, `hookspecs` the hooks themselves; the other modules are what methods share.
+`__all__` is what stays while `API` does."""
 
 from ssss_zoo.config.fields import Range
 from ssss_zoo.errors import UserError, check_choice, check_range
@@ -29,6 +29,7 @@ from ssss_zoo.toolkit.contrast import (
 from ssss_zoo.toolkit.cutmix_boxes import centred_boxes, half_boxes, toggled_boxes
 from ssss_zoo.toolkit.hookspecs import hookimpl
 from ssss_zoo.toolkit.intensity import RandomIntensity
+from ssss_zoo.toolkit.labels import confident, hard_label
 from ssss_zoo.toolkit.losses import (
     consistency,
     cross_entropy,
@@ -39,9 +40,11 @@ from ssss_zoo.toolkit.losses import (
     pixel_loss,
     squared_error,
     top_p_mask,
+    view_loss,
 )
 from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
 from ssss_zoo.toolkit.processes import process_count, process_gather, process_max, process_mean, process_sum
+from ssss_zoo.toolkit.self_training import cached_json, relabel
 from ssss_zoo.toolkit.teachers import (
     BaseTeacher,
     EMATeacher,
@@ -52,6 +55,7 @@ from ssss_zoo.toolkit.teachers import (
     ema_warmup,
     predict,
 )
+from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import (
     IGNORE,
     Augmentation,
@@ -66,6 +70,7 @@ from ssss_zoo.toolkit.types import (
     PseudoLabel,
     RunInfo,
     Sample,
+    SamplePredictor,
     Stage,
     StageResult,
     Unlabelled,
@@ -101,6 +106,7 @@ __all__ = [
     "Range",
     "RunInfo",
     "Sample",
+    "SamplePredictor",
     "SelfTeacher",
     "Stage",
     "StageResult",
@@ -113,12 +119,14 @@ __all__ = [
     "Views",
     "anchor_mean",
     "box_mask",
+    "cached_json",
     "center_margin",
     "centred_boxes",
     "chain",
     "channel_dropout",
     "check_choice",
     "check_range",
+    "confident",
     "consistency",
     "cross_entropy",
     "device_generator",
@@ -132,6 +140,7 @@ __all__ = [
     "flatten_pixels",
     "ground_truth_label",
     "half_boxes",
+    "hard_label",
     "hookimpl",
     "info_nce",
     "l2_normalize",
@@ -150,8 +159,11 @@ __all__ = [
     "projection_head",
     "random_boxes",
     "random_flip",
+    "relabel",
+    "resize",
     "squared_error",
     "toggled_boxes",
     "top_p_mask",
     "usable_anchors",
+    "view_loss",
 ]

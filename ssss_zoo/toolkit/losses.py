@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssss_zoo.toolkit.contrast import one_hot
 from ssss_zoo.toolkit.processes import process_count, process_mean
-from ssss_zoo.toolkit.types import IGNORE, PixelLoss, PseudoLabel
+from ssss_zoo.toolkit.types import IGNORE, PixelLoss, PseudoLabel, ViewOutput
 
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import LossConfig
@@ -99,17 +99,19 @@ def consistency(
     logits: Tensor,
     label: PseudoLabel,
     weight: Tensor,
-    class_weight: Tensor,
-    divide_by: str,
+    class_weight: Tensor | None = None,
+    divide_by: str = "valid",
     per_class: bool = False,
     own_loss: PixelLoss | None = None,
 ) -> Tensor:
     """Consistency of the student with the pseudo-label: sum over valid pixels of weight * pixel loss / divisor.
 
-    logits: (B, C, H, W) of the student; weight: (B, H, W); class_weight: (C,); own_loss: in place of cross-entropy.
-    0, connected to the graph, when nothing is valid. What the network says at unused pixels is replaced before the
+    logits: (B, C, H, W) of the student; weight: (B, H, W); class_weight: (C,), None for ones; own_loss: in place of
+    cross-entropy. 0, connected to the graph, when nothing is valid. The logits of unused pixels are replaced before the
     loss, not multiplied by 0 after it: an infinity there reaches neither the loss nor its gradient.
     """
+    if class_weight is None:
+        class_weight = torch.ones(logits.shape[1], device=logits.device)
     used = label.valid & (weight > 0)
     logits, weight = logits.masked_fill(~used.unsqueeze(1), 0.0), weight.masked_fill(~used, 0.0)
     if own_loss is None:
@@ -117,6 +119,30 @@ def consistency(
     else:
         loss = own_loss(logits, label) * expected_class_weight(label, class_weight)
     return (loss * weight).sum() / divisor(divide_by, label.valid, weight)
+
+
+def view_loss(
+    view_output: ViewOutput,
+    label: PseudoLabel | None = None,
+    weight: Tensor | None = None,
+    logits: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    per_class: bool = False,
+) -> Tensor:
+    """The consistency loss of a view, with the pixel loss and the divisor of the view, before its `loss_weight`.
+
+    label, weight, logits: in place of the view's own label, pixel weights (B, H, W) and student's logits (B, C, H, W).
+    class_weight, per_class: as in `consistency`.
+    """
+    return consistency(
+        view_output.output.logits if logits is None else logits,
+        view_output.label if label is None else label,
+        view_output.weight if weight is None else weight,
+        class_weight,
+        view_output.view.divide_by,
+        per_class,
+        view_output.view.loss,
+    )
 
 
 def expected_class_weight(label: PseudoLabel, class_weight: Tensor) -> Tensor:

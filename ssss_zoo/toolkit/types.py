@@ -222,6 +222,19 @@ class Progress:
         return self.step / max(self.epoch_steps, 1)
 
 
+class SamplePredictor(Protocol):
+    """Predicts whole images; `RunInfo.predict` is one."""
+
+    def __call__(
+        self, sample: Sample, network: nn.Module, scales: Sequence[float] = (1.0,), flip: bool = False
+    ) -> PseudoLabel:
+        """The hard label (1, H, W) of a sample's image at its own size, every pixel valid.
+
+        The network predicts in evaluation mode at each of `scales` times the image's size, with `flip` the mirrored
+        image as well; the label is made of the mean of these probabilities.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class RunInfo:
     """What a method may know before the first step.
@@ -231,6 +244,7 @@ class RunInfo:
     students: the networks that will be trained, on their device.
     labelled, unlabelled: the run's lists.
     read: a sample's image (H, W, channels) in [0, 255].
+    predict: what a network predicts of a sample's image, see `SamplePredictor`.
     supervised: the run's loss on labelled pixels, logits and mask to a scalar.
     strong: its strong photometric view.
     """
@@ -248,6 +262,7 @@ class RunInfo:
     labelled: Sequence[Sample]
     unlabelled: Sequence[Sample]
     read: Callable[[Sample], Any]
+    predict: SamplePredictor
     supervised: Callable[[Tensor, Tensor], Tensor]
     strong: Augmentation
 

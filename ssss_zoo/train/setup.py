@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
+from ssss_zoo.evaluation.predict_sample import predict_sample
 from ssss_zoo.evaluation.protocol import check_family, describe
 from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.record_files import FORMAT
@@ -144,6 +146,8 @@ class Job:
             labelled=self.dataset.labelled,
             unlabelled=self.dataset.unlabelled,
             read=self.dataset.read_image,
+            # Several networks may predict the same sample one after the other: its image is then decoded once.
+            predict=partial(predict_sample, lru_cache(maxsize=1)(self.dataset.read_image)),
             supervised=supervised_loss(config.loss),
             strong=Strong(config.augment),
         )

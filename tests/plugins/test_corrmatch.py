@@ -5,31 +5,21 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
-from itertools import count
 
 import pytest
 import torch
 import torch.nn.functional as F
 from ssss_zoo.plugins.baselines import corrmatch as module
-from ssss_zoo.plugins.baselines.corrmatch import CorrMatch, Threshold, grow, proposals
+from ssss_zoo.plugins.baselines.corrmatch import CorrMatch, Threshold, grow_regions, proposals
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from helpers.by_hand import BOX, BOXES, START, assert_step, darker, for_any_batch, images, raw_batch, take_step
+from helpers.unimatch_views import alternating_dropout, dropped
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Batch, Progress, PseudoLabel
 
 GAMMA, MOMENTUM, REGIONS = 0.27, 0.9, 6
-
-
-def dropped(maps: list[Tensor], odd: bool) -> list[Tensor]:
-    return [level * (torch.arange(level.shape[1]) % 2 == int(odd)).view(1, -1, 1, 1) * 2 for level in maps]
-
-
-def fixed_dropout(probability: float):
-    """The weak images lose odd channels, the labelled ones, which come second, even ones."""
-    calls = count()
-    return lambda maps: dropped(maps, odd=next(calls) % 2 == 1)
 
 
 @pytest.fixture
@@ -38,7 +28,7 @@ def rig(tiny_run, monkeypatch):
 
     def make(*words: str):
         monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES)
-        monkeypatch.setattr(module, "channel_dropout", fixed_dropout)
+        monkeypatch.setattr(module, "channel_dropout", alternating_dropout)
         monkeypatch.setattr(module, "device_generator", lambda device: torch.Generator().manual_seed(7))
         options = {"threshold": GAMMA, "momentum": MOMENTUM, "regions": REGIONS}
         given = [f"options.corrmatch.{key}={value}" for key, value in options.items()]
@@ -118,7 +108,7 @@ def released_step(
         confidence_far, label_far = network.eval()(far).logits.softmax(dim=1).max(dim=1)
     network.train()
     encoded = network.encode(torch.cat([x, w]))
-    shaken = [torch.cat([*dropped([m[3:]], odd=False), *dropped([m[:3]], odd=True)]) for m in encoded]
+    shaken = [torch.cat([*dropped([m[3:]], keep_odd=False), *dropped([m[:3]], keep_odd=True)]) for m in encoded]
     out = network.decode([torch.cat(pair) for pair in zip(encoded, shaken, strict=True)], (16, 16)).logits
     z_x, z_w, z_fp = out[:3], out[3:6], out[6:9]
     strong = network(torch.where(BOX[:, None], far * 0.8, w * 0.8))
@@ -231,9 +221,9 @@ def test_gamma_follows_the_best_pixel_of_each_class_found():
     confidence = torch.tensor([[[0.9, 0.6, 0.8, 0.99, 0.7]]])
     ids = torch.tensor([[[1, 1, 3, 3, 2]]])
     valid = torch.tensor([[[True, True, True, False, False]]])  # class 2 is found in padding alone
-    gamma.update(confidence, ids, valid, 5, momentum=0.75)
+    gamma.update(PseudoLabel(ids, confidence, valid), 5, momentum=0.75)
     assert gamma.value.item() == pytest.approx(0.75 * 0.5 + 0.25 * (0.9 + 0.8) / 2)
-    gamma.update(confidence, ids, torch.zeros_like(valid), 5, momentum=0.75)
+    gamma.update(PseudoLabel(ids, confidence, torch.zeros_like(valid)), 5, momentum=0.75)
     assert gamma.value.item() == pytest.approx(0.75 * 0.5 + 0.25 * (0.9 + 0.8) / 2)
 
 
@@ -287,7 +277,7 @@ def test_a_proposal_is_what_lies_above_half_height():
     ],
 )
 def test_regions_grow_one_after_the_other(sure, own, gamma, wanted, taken):
-    ids, where = grow(
+    ids, where = grow_regions(
         a_row(1, 1, 2, 3, 1, 4, 4, 4), a_row(*sure).bool(), a_row(*own).bool(), MAPS, torch.tensor(gamma), 5
     )
     assert ids.flatten().tolist() == list(wanted)
@@ -302,7 +292,7 @@ def test_growing_a_batch_is_growing_each_image():
     rows = torch.randint(16, (REGIONS,), generator=torch.Generator().manual_seed(7))
     for gamma in (0.3, 0.45, 0.6):
         wanted, kept = grown(ids, sure, own, correlation, gamma)
-        got, taken = grow(ids, sure, own, correlation[:, rows].unflatten(2, (4, 4)), torch.tensor(gamma), 3)
+        got, taken = grow_regions(ids, sure, own, correlation[:, rows].unflatten(2, (4, 4)), torch.tensor(gamma), 3)
         assert torch.equal(got, wanted)
         assert torch.equal(sure | taken, kept)
 
@@ -322,7 +312,7 @@ def strong(rig):
 def test_regions_leave_box_padding_and_foreign_weights_alone(strong):
     method, before, weak = strong
     after = method.refine(before, teacher_output=weak)
-    assert torch.equal(after.notes[module.SURE], before.weight > 0)
+    assert torch.equal(after.notes[module.CONFIDENT_NOTE], before.weight > 0)
     moved = (after.label.target != before.label.target) | (after.weight != before.weight)
     assert moved.any()
     assert not (moved & (BOX | ~before.label.valid)).any()

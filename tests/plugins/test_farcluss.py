@@ -576,7 +576,8 @@ def info(classes=3, feature_dim=4):
 
     sizes = {"class_names": names, "feature_dim": feature_dim, "map_dims": (feature_dim,), "in_channels": 3}
     budget = {"crop": (8, 8), "batch": 2, "steps": 1000, "epoch_steps": 10, "folder": Path("."), "students": ()}
-    return RunInfo(**sizes, **budget, labelled=(), unlabelled=(), read=print, supervised=cross_entropy, strong=abs)
+    functions = {"read": print, "predict": print, "supervised": cross_entropy, "strong": abs}
+    return RunInfo(**sizes, **budget, labelled=(), unlabelled=(), **functions)
 
 
 def ready(classes=3, feature_dim=4, **options):

@@ -3,69 +3,33 @@
 from __future__ import annotations
 
 import copy
-from itertools import count
 
 import pytest
 import torch
 import torch.nn.functional as F
-from ssss_zoo.plugins.baselines import unimatch as base
 from ssss_zoo.plugins.baselines.prevmatch import PastModels, PrevMatch, image_mean
 from torch import Tensor, nn
 from torch.testing import assert_close
 
 from helpers.by_hand import BOXES, START, assert_step, images, raw_batch, take_step
+from helpers.unimatch_views import SECOND_BOXES, box_masks, dropped, fixed_unimatch_run
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.mixing import ground_truth_label
 from ssss_zoo.toolkit.types import Batch, Labelled, Progress
 
-SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
 LATER = Progress(3, 10, 5)  # lambda = 0.6
 THRESHOLD = 0.38
 PICKED = [(1, 0.25), (0, 0.75)]
 
 
-def filled(boxes: Tensor) -> Tensor:
-    box = torch.zeros(3, 16, 16, dtype=torch.bool)
-    for b, (top, left, bottom, right) in enumerate(boxes[:, 0].tolist()):
-        box[b, top:bottom, left:right] = True
-    return box
-
-
-def dropped(maps: list[Tensor], odd: bool) -> list[Tensor]:
-    return [level * (torch.arange(level.shape[1]) % 2 == int(odd)).view(1, -1, 1, 1) * 2 for level in maps]
-
-
-def fixed_dropout(probability: float):
-    """The weak images lose odd channels, the labelled ones, which come second, even ones."""
-    calls = count()
-    return lambda maps: dropped(maps, odd=next(calls) % 2 == 1)
-
-
-class Strong:
-    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of both."""
-
-    def __init__(self) -> None:
-        self.calls = count()
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return image * (0.8, 0.7, 0.6, 0.5)[next(self.calls) % 4]
-
-
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """words -> a `Rig` of three float64 images a batch, without chance."""
+    """Overrides -> a `Rig` of three float64 images a batch, without chance."""
 
-    def make(*words: str, method: str = "prevmatch"):
-        boxes = count()
-        monkeypatch.setattr(base, "random_boxes", lambda *size: (BOXES, SECOND)[next(boxes) % 2])
-        monkeypatch.setattr(base, "channel_dropout", fixed_dropout)
+    def make(*overrides: str, method: str = "prevmatch"):
         known = ["options.unimatch.threshold=0.3"]
         known += [f"options.prevmatch.threshold={THRESHOLD}"] if method == "prevmatch" else []
-        made = tiny_run(f"method={method}", "train.batch=3", "augment.flip=0", *known, *words)
-        made.engine.strong = Strong()
-        for part in made.run.modules.values():
-            part.double()
-        return made.double()
+        return fixed_unimatch_run(tiny_run, monkeypatch, f"method={method}", *known, *overrides)
 
     return make
 
@@ -103,14 +67,18 @@ def released_step(
         old = [sum(share * before[place].eval()(part).logits for place, share in PICKED) for part in (w, far)]
     network.train()
     strong = [
-        torch.where(filled(BOXES)[:, None], far * 0.7, w * 0.8),
-        torch.where(filled(SECOND)[:, None], far * 0.5, w * 0.6),
+        torch.where(box_masks(BOXES)[:, None], far * 0.7, w * 0.8),
+        torch.where(box_masks(SECOND_BOXES)[:, None], far * 0.5, w * 0.6),
     ]
     encoded = network.encode(torch.cat([x, w]))
-    moved = [torch.cat([*dropped([m[3:]], odd=False), *dropped([m[:3]], odd=True)]) for m in encoded]
+    moved = [torch.cat([*dropped([m[3:]], keep_odd=False), *dropped([m[:3]], keep_odd=True)]) for m in encoded]
     out = network.decode([torch.cat(pair) for pair in zip(encoded, moved, strict=True)], (16, 16)).logits
     z_1, z_2 = network(torch.cat(strong)).logits.split([3, 3])
-    views = [(z_1, filled(BOXES), 0.25), (z_2, filled(SECOND), 0.25), (out[6:9], torch.zeros(3, 16, 16).bool(), 0.5)]
+    views = [
+        (z_1, box_masks(BOXES), 0.25),
+        (z_2, box_masks(SECOND_BOXES), 0.25),
+        (out[6:9], torch.zeros(3, 16, 16).bool(), 0.5),
+    ]
 
     def against(own: Tensor, other: Tensor, threshold: float, by_image: bool) -> Tensor:
         (c, y), (c_far, y_far) = (z.detach().softmax(dim=1).max(dim=1) for z in (own, other))
@@ -217,24 +185,24 @@ def marks(past: PastModels) -> list[float]:
 
 
 def test_the_oldest_copy_goes_first_and_a_resumed_store_goes_on():
-    past = PastModels(marked(0), 3)
+    past = PastModels(marked(0) for _ in range(3))
     assert past.count == 0
     for number in (1, 2, 3, 4):
         past.keep(marked(number))
     assert (past.count, marks(past)) == (3, [4, 2, 3])
-    again = PastModels(marked(9), 3)
+    again = PastModels(marked(9) for _ in range(3))
     again.load_state_dict(past.state_dict())
     assert (again.count, again.total, marks(again)) == (3, 4, [4, 2, 3])
     again.keep(marked(5))
     assert marks(again) == [4, 5, 3]
     nn.ModuleDict({"past": again}).load_state_dict(
-        {f"past.{k}": v for k, v in PastModels(marked(7), 3).state_dict().items()}
+        {f"past.{k}": v for k, v in PastModels(marked(7) for _ in range(3)).state_dict().items()}
     )
     assert again.count == 0
 
 
 def test_copies_learn_nothing_and_stay_in_evaluation_mode():
-    past = PastModels(nn.BatchNorm2d(2), 2).train()
+    past = PastModels(nn.BatchNorm2d(2) for _ in range(2)).train()
     assert not any(part.training for part in past.copies.modules())
     assert not any(p.requires_grad for p in past.parameters())
 
@@ -274,7 +242,7 @@ def test_by_best_a_copy_is_kept_when_the_students_score_rises(rig):
     for miou, total in ((0.3, 1), (0.2, 1), (0.3, 1), (0.31, 2)):
         made.run.hooks.call("after_eval", metrics=scored(miou), students=made.engine.students, progress=START)
         assert past.total == total
-    again = PastModels(made.student, len(past.copies)).double()
+    again = PastModels(copy.deepcopy(made.student) for _ in past.copies).double()
     again.load_state_dict(past.state_dict())
     assert again.best.item() == 0.31
     take_step(made, raw_batch(), Progress(1, 10, 1))  # an epoch's end: nothing
@@ -286,7 +254,7 @@ def test_by_best_a_copy_is_kept_when_the_students_score_rises(rig):
 
 def test_an_ensemble_is_of_one_two_or_three_different_copies_with_flat_weights():
     torch.manual_seed(0)
-    past = PastModels(marked(0), 5)
+    past = PastModels(marked(0) for _ in range(5))
     for number in range(4):
         past.keep(marked(number))
     drawn = [past.draw(3) for _ in range(3000)]
@@ -305,7 +273,7 @@ def test_an_ensemble_is_of_one_two_or_three_different_copies_with_flat_weights()
 
 
 def test_with_few_copies_all_there_are_may_be_taken():
-    past = PastModels(marked(0), 3)
+    past = PastModels(marked(0) for _ in range(3))
     past.keep(marked(1))
     assert {tuple(past.draw(3)) for _ in range(20)} == {((0, 1.0),)}
 

@@ -4,60 +4,42 @@ from __future__ import annotations
 
 import copy
 import math
-from itertools import count, permutations
+from itertools import permutations
 
 import pytest
 import torch
 import torch.nn.functional as F
 from ssss_zoo.plugins.baselines import rankmatch as module
-from ssss_zoo.plugins.baselines import unimatch as base
 from ssss_zoo.plugins.baselines.rankmatch import RankMatch, choose_agents, is_strong, log_orders, ranking_loss
 from torch import Tensor
 from torch.testing import assert_close
 
 from helpers.by_hand import BOXES, START, images, raw_batch, take_step
+from helpers.unimatch_views import SECOND_BOXES, box_masks, fixed_unimatch_run
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, CutMix, View, ViewOutput
+from ssss_zoo.toolkit.types import Batch, CutMix, View
 
-SECOND = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])
 AGENTS = 6
 GUARD = 1e-10  # the release's
-
-
-def filled(boxes: Tensor) -> Tensor:
-    box = torch.zeros(3, 16, 16, dtype=torch.bool)
-    for b, (top, left, bottom, right) in enumerate(boxes[:, 0].tolist()):
-        box[b, top:bottom, left:right] = True
-    return box
-
-
-class Strong:
-    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of both."""
-
-    def __init__(self) -> None:
-        self.calls = count()
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return image * (0.8, 0.7, 0.6, 0.5)[next(self.calls) % 4]
 
 
 def seeded(device: torch.device | None = None) -> torch.Generator:
     return torch.Generator().manual_seed(11)
 
 
+def no_dropout(probability: float):
+    return lambda maps: [level * 1 for level in maps]
+
+
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """words -> a `Rig` of three float64 images a batch, without chance; no channel is dropped."""
+    """Overrides -> a `Rig` of three float64 images a batch, without chance; no channel is dropped."""
 
-    def make(*words: str, method: str = "rankmatch"):
-        boxes = count()
-        monkeypatch.setattr(base, "random_boxes", lambda *size: (BOXES, SECOND)[next(boxes) % 2])
-        monkeypatch.setattr(base, "channel_dropout", lambda probability: lambda maps: [level * 1 for level in maps])
+    def make(*overrides: str, method: str = "rankmatch"):
         monkeypatch.setattr(module, "device_generator", seeded)
         options = [f"options.rankmatch.agents={AGENTS}"] if method == "rankmatch" else []
-        made = tiny_run(f"method={method}", "train.batch=3", "augment.flip=0", *options, *words)
-        made.engine.strong = Strong()
-        return made.double()
+        given = (f"method={method}", *options, *overrides)
+        return fixed_unimatch_run(tiny_run, monkeypatch, *given, dropout=no_dropout)
 
     return make
 
@@ -118,7 +100,7 @@ def by_hand(network, batch: Batch, guard: float) -> Tensor:
         f_far = network.eval()(far).features
     network.train()
     f_w = network(torch.cat([x, w])).features[3:].detach()
-    boxes, looks = (filled(BOXES), filled(SECOND)), ((0.8, 0.7), (0.6, 0.5))
+    boxes, looks = (box_masks(BOXES), box_masks(SECOND_BOXES)), ((0.8, 0.7), (0.6, 0.5))
     strong = [torch.where(box[:, None], far * other, w * own) for box, (own, other) in zip(boxes, looks, strict=True)]
     seen = network(torch.cat(strong)).features.split([3, 3])
     terms = []
@@ -248,10 +230,11 @@ def test_more_agents_than_places_are_no_harm():
         (View("weak", "weak"), False),
         (View("perturbed", "weak", perturb=lambda maps: maps), False),
         (View("both", perturb=lambda maps: maps), False),
+        (View("strong", images="labelled"), False),
     ],
 )
 def test_which_views_are_strong(view, counts):
-    assert is_strong(ViewOutput(view, *(None,) * 6)) == counts  # type: ignore[arg-type]
+    assert is_strong(view) == counts
 
 
 def test_without_strong_views_it_says_nothing(rig):

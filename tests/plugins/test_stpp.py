@@ -8,10 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from ssss_zoo.plugins.baselines import stpp as module
-from ssss_zoo.plugins.baselines.stpp import STPlusPlus, agreement, joined, look, once
+from ssss_zoo.plugins.baselines.stpp import STPlusPlus, oversampled, prediction_miou
 from torch.testing import assert_close
 
 from ssss_zoo.config.schema import resolve
@@ -75,10 +73,10 @@ def test_a_batch_without_pseudo_labels_is_a_supervised_one(tiny_run):
 # --- ranking and labelling ------------------------------------------------------------------------------------------
 
 
-def test_agreement_is_the_mean_iou_over_the_classes_found_in_either():
+def test_two_predictions_agree_by_the_mean_iou_over_the_classes_found_in_either():
     one, other = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1])
-    assert agreement(one, other, 5) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
-    assert agreement(one, one, 5) == 1
+    assert prediction_miou(one, other, 5) == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert prediction_miou(one, one, 5) == 1
 
 
 def test_snapshots_are_kept_at_a_third_and_at_two_thirds(tiny_run):
@@ -88,75 +86,43 @@ def test_snapshots_are_kept_at_a_third_and_at_two_thirds(tiny_run):
         for value in made.student.parameters():
             value.data.fill_(step)
         method.after_step(students=[made.student], progress=Progress(step, 9, 5))
-        kept[step] = [next(network.parameters()).flatten()[0].item() for network in method.kept]
+        kept[step] = [next(network.parameters()).flatten()[0].item() for network in method.snapshots]
     assert [kept[step][0] for step in (2, 4, 8)] == [2, 2, 2]
     assert [kept[step][1] for step in (5, 8)] == [5, 5]
     assert kept[4][1] not in range(9)  # its first weights
 
 
-def test_an_image_is_read_in_0_to_1(tiny_run):
+def test_the_most_stable_come_first_and_the_order_is_kept(tiny_run, tmp_path):
     made = tiny_run("method=stpp")
-    info = made.run.info
-    image = module.read(info, info.unlabelled[0], made.student)
-    assert_close(image[0], torch.from_numpy(info.read(info.unlabelled[0])).movedim(-1, 0) / 255)
-
-
-def test_looking_twice_is_what_it_says(tiny_run):
-    network, image = tiny_run("method=stpp").student, torch.rand(1, 3, 10, 14)
-    small = F.interpolate(image, (5, 7), mode="bilinear", align_corners=True).flip(-1)
-    with torch.no_grad():
-        probs = copy.deepcopy(network).eval()(small).logits.softmax(dim=1).flip(-1)
-    assert_close(
-        look(network, image, 0.5, flip=True), F.interpolate(probs, (10, 14), mode="bilinear", align_corners=True)
-    )
-    assert network.training
-
-
-def test_the_most_stable_come_first_and_masks_are_the_sum_over_scales_and_mirrors(tiny_run, tmp_path):
-    made = tiny_run("method=stpp", "options.stpp.scales=[0.5,1]")
     method, network = made.methods["stpp"], made.student
     torch.manual_seed(0)
-    for snapshot in method.kept:
+    for snapshot in method.snapshots:
         for value in snapshot.parameters():
             value.add_(0.3 * torch.randn_like(value))
-    method.rank(made.run.info, network, tmp_path)
-    order = json.loads((tmp_path / "order.json").read_text())
+    samples, file = made.run.dataset.unlabelled, tmp_path / "ranking" / "order.json"
+    ranked = method.rank(made.run.info, network, file)
     scores = []
-    for sample in made.run.dataset.unlabelled:
+    for sample in samples:
         image = torch.from_numpy(made.run.dataset.read_image(sample)).permute(2, 0, 1)[None].float() / 255
-        maps = [net.eval()(image).logits.argmax(1) for net in (network, *method.kept)]
+        maps = [net.eval()(image).logits.argmax(1) for net in (network, *method.snapshots)]
         ious = []
         for early in maps[1:]:
             both = [((early == c) & (maps[0] == c)).sum() / ((early == c) | (maps[0] == c)).sum() for c in range(5)]
             ious.append(torch.stack([value for value in both if not value.isnan()]).mean())
         scores.append(float(sum(ious) / 2))
     assert len(set(scores)) > 3
+    order = json.loads(file.read_text())
     assert [scores[index] for index in order] == pytest.approx(sorted(scores, reverse=True), abs=1e-6)
-    (sample, *_) = made.run.dataset.unlabelled
-    (labelled,) = method.relabel(made.run.info, network, [sample], tmp_path / "made")
-    image = torch.from_numpy(made.run.dataset.read_image(sample)).permute(2, 0, 1)[None].float() / 255
-    total = sum(look(network, image, scale, flip) for scale in (0.5, 1) for flip in (False, True))
-    assert np.array_equal(np.asarray(Image.open(labelled.pseudo)), total.argmax(dim=1)[0].numpy())
+    assert [sample.name for sample in ranked] == [samples[index].name for index in order]
+    file.write_text(json.dumps(order[::-1]))  # as a run that was stopped finds it
+    assert method.rank(made.run.info, network, file) == ranked[::-1]
 
 
 def test_labels_repeat_until_they_are_as_many_as_the_others():
     own, made = [Sample(f"own{i}", i, i) for i in range(3)], [Sample(f"made{i}", i) for i in range(7)]
-    assert [sample.name for sample in joined(own, made)] == ["own0", "own1", "own2"] * 3 + [
+    assert [sample.name for sample in oversampled(own, made)] == ["own0", "own1", "own2"] * 3 + [
         f"made{i}" for i in range(7)
     ]
-
-
-def test_a_folder_is_made_once_and_whole_or_not_at_all(tmp_path):
-    def broken(place):
-        (place / "half").touch()
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        once(tmp_path / "made", broken)
-    assert not (tmp_path / "made").exists()
-    once(tmp_path / "made", lambda place: (place / "whole").touch())
-    once(tmp_path / "made", broken)
-    assert [file.name for file in (tmp_path / "made").iterdir()] == ["whole"]
 
 
 # --- the stages -----------------------------------------------------------------------------------------------------
@@ -223,6 +189,11 @@ def test_without_unlabelled_images_it_says_so(tiny_shelf, tmp_path):
 def test_an_option_out_of_range_is_refused_by_name(tiny_run, word):
     with pytest.raises(UserError, match=f"options.stpp.{word.partition('=')[0]}"):
         tiny_run("method=stpp", f"options.stpp.{word}")
+
+
+def test_without_scales_it_says_so(tiny_shelf, tmp_path):
+    with pytest.raises(UserError, match=r"options\.stpp\.scales must hold at least one number"):
+        a_run(tiny_shelf, tmp_path / "run", "options.stpp.scales=[]")
 
 
 def test_validation_has_no_say_unless_it_is_asked_for():

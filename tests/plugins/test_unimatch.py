@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import importlib
 from dataclasses import replace
-from itertools import count
 
 import pytest
 import torch
@@ -19,85 +18,34 @@ from ssss_zoo.plugins.baselines.unimatch import UniMatch
 from torch import Tensor
 from torch.testing import assert_close
 
-from helpers.by_hand import for_any_batch, take_step
+from helpers.by_hand import BOXES, START, for_any_batch, images, raw_batch, take_step
+from helpers.unimatch_views import SECOND_BOXES, box_masks, dropped, fixed_unimatch_run
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
+from ssss_zoo.toolkit.types import Batch, PseudoLabel
 
-START = Progress(0, 10, 5)
 METHODS = ("unimatch", "fixmatch")
-BOXES = (
-    torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]]),
-    torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]]),
-)
-
-
-def a_batch(images: int = 3, side: int = 16, seed: int = 4) -> Batch:
-    made = torch.Generator().manual_seed(seed)
-    image = torch.randint(0, 256, (3, images, 3, side, side), generator=made, dtype=torch.uint8)
-    mask = torch.randint(0, 5, (images, side, side), generator=made, dtype=torch.uint8)
-    mask[:, :2, 3:9] = 255
-    valid = torch.ones(2, images, side, side, dtype=torch.bool)
-    valid[0, 0, 12:], valid[0, 2, :, 10:], valid[1, 0, :8] = False, False, False
-    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid[0]), Unlabelled(image[2], valid[1]))
-
-
-def dropped(maps: list[Tensor], first: bool) -> list[Tensor]:
-    """Every second channel gone and the others doubled; the labelled copies lose the odd ones."""
-    gates = [torch.arange(level.shape[1], device=level.device) % 2 == int(first) for level in maps]
-    return [level * gate.view(1, -1, 1, 1) * 2 for level, gate in zip(maps, gates, strict=True)]
-
-
-def fixed_dropout(probability: float):
-    """The weak images are perturbed first (even channels stay), then the labelled ones (odd channels stay)."""
-    calls = count()
-    return lambda maps: dropped(maps, first=next(calls) % 2 == 1)
-
-
-class Strong:
-    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of both."""
-
-    def __init__(self) -> None:
-        self.calls = count()
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return image * (0.8, 0.7, 0.6, 0.5)[next(self.calls) % 4]
+BOX_PAIR = (BOXES, SECOND_BOXES)
 
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """words -> a `Rig` of three float64 images a batch, without chance."""
-
-    def make(*words: str):
-        boxes = count()
-        monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES[next(boxes) % 2])
-        monkeypatch.setattr(module, "channel_dropout", fixed_dropout)
-        made = tiny_run("method=unimatch", "train.batch=3", "augment.flip=0", *words)
-        made.engine.strong = Strong()
-        return made.double()
-
-    return make
-
-
-def filled(boxes: Tensor) -> Tensor:
-    box = torch.zeros(3, 16, 16, dtype=torch.bool)
-    for b, (top, left, bottom, right) in enumerate(boxes[:, 0].tolist()):
-        box[b, top:bottom, left:right] = True
-    return box
+    """Overrides -> a `Rig` of three float64 images a batch, without chance."""
+    return lambda *overrides: fixed_unimatch_run(tiny_run, monkeypatch, "method=unimatch", *overrides)
 
 
 def released_step(network, batch: Batch, threshold: float, perturb_labelled: bool = True) -> dict[str, Tensor]:
     """L_x, U_1, U_2, U_fp; leaves the network's BatchNorm statistics as the release would."""
-    x, w, far = (p.image.float().double() / 255 for p in (batch.labelled, batch.unlabelled, batch.partner))
+    x, w, far = images(batch)
     network.eval()
     with torch.no_grad():
         confidence_far, label_far = network(far).logits.softmax(dim=1).max(dim=1)
     network.train()
-    masks = [filled(boxes) for boxes in BOXES]
+    masks = [box_masks(boxes) for boxes in BOX_PAIR]
     s1 = torch.where(masks[0][:, None], far * 0.7, w * 0.8)
     s2 = torch.where(masks[1][:, None], far * 0.5, w * 0.6)
     encoded = network.encode(torch.cat([x, w]))
-    shaken_x = dropped([level[:3] for level in encoded], first=True)
-    shaken_w = dropped([level[3:] for level in encoded], first=False)
+    shaken_x = dropped([level[:3] for level in encoded], keep_odd=True)
+    shaken_w = dropped([level[3:] for level in encoded], keep_odd=False)
     stack = [encoded, shaken_x, shaken_w] if perturb_labelled else [encoded, shaken_w]
     out = network.decode([torch.cat(level) for level in zip(*stack, strict=True)], (16, 16)).logits
     z_x, z_w, z_fp = out[:3], out[3:6], out[-3:]
@@ -126,9 +74,9 @@ def whole(parts: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("threshold", [0.0, 0.3])
 def test_a_step_is_the_releases(rig, monkeypatch, threshold, perturb_labelled):
     if not perturb_labelled:  # then the only call is for the weak images
-        monkeypatch.setattr(module, "channel_dropout", lambda probability: lambda maps: dropped(maps, first=False))
+        monkeypatch.setattr(module, "channel_dropout", lambda probability: lambda maps: dropped(maps, keep_odd=False))
     words = (f"options.unimatch.threshold={threshold}", f"options.unimatch.perturb_labelled={perturb_labelled}")
-    made, batch = rig(*words), a_batch()
+    made, batch = rig(*words), raw_batch()
     network = copy.deepcopy(made.student)
     parts = released_step(network, batch, threshold, perturb_labelled)
     whole(parts).backward()
@@ -150,7 +98,7 @@ def test_a_step_is_the_releases(rig, monkeypatch, threshold, perturb_labelled):
 
 def test_who_is_decoded_with_whom(rig):
     """Encoded once: [x, w]; decoded together: [x, w, perturbed w, perturbed x]; both strong views share a pass."""
-    made, batch = rig(), a_batch()
+    made, batch = rig(), raw_batch()
     made.student.calls = []
     made.engine.losses(made.engine.receive(batch), START)
     shapes = [(call.half, len(call.value), call.training) for call in made.student.calls]
@@ -165,7 +113,7 @@ def test_who_is_decoded_with_whom(rig):
 
 
 def test_a_threshold_that_nothing_reaches_leaves_half_the_labelled_loss(rig):
-    made, batch = rig("options.unimatch.threshold=1"), a_batch()
+    made, batch = rig("options.unimatch.threshold=1"), raw_batch()
     parts = released_step(copy.deepcopy(made.student), batch, 1)
     losses = made.engine.step(iter([batch]), START)
     assert losses["consistency"].item() == 0
@@ -173,7 +121,7 @@ def test_a_threshold_that_nothing_reaches_leaves_half_the_labelled_loss(rig):
 
 
 def test_threshold_zero_uses_every_valid_pixel(rig):
-    made, batch, seen = rig("options.unimatch.threshold=0"), a_batch(), []
+    made, batch, seen = rig("options.unimatch.threshold=0"), raw_batch(), []
     made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
     made.engine.losses(made.engine.receive(batch), START)
     assert seen[0][1].min() == 1
@@ -185,7 +133,7 @@ def test_without_dropout_the_perturbed_output_is_the_weak_one(tiny_run):
     seen = []
     pair = made.engine.pair
     made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
-    made.engine.losses(made.engine.receive(a_batch()), START)
+    made.engine.losses(made.engine.receive(raw_batch()), START)
     (weak,) = [one for one in seen if one.view.name == "perturbed"]
     logits = weak.output.logits.detach()
     assert torch.equal(logits.argmax(dim=1), weak.label.target)
@@ -245,12 +193,12 @@ def test_with_one_view_and_nothing_perturbed_it_is_fixmatch(tiny_run, monkeypatc
     for made in (unimatch, fixmatch):
         options = made.methods[made.config.method]
         options.threshold = 0.25
-        monkeypatch.setattr(importlib.import_module(type(options).__module__), "random_boxes", lambda *size: BOXES[0])
+        monkeypatch.setattr(importlib.import_module(type(options).__module__), "random_boxes", lambda *size: BOXES)
         made.engine.strong = lambda image: image * 0.7
         made.double()
     assert type(unimatch.methods["unimatch"]) is not type(fixmatch.methods["fixmatch"])
     (losses, (gradients,)), (expected, (wanted,)) = (
-        take_step(made, a_batch(seed=seed)) for made in (unimatch, fixmatch)
+        take_step(made, raw_batch(seed=seed)) for made in (unimatch, fixmatch)
     )
     assert losses == expected
     assert losses["consistency"] > 0

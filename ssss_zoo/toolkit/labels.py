@@ -1,0 +1,21 @@
+"""Hard pseudo-labels, and the weight of their confident pixels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ssss_zoo.toolkit.types import PseudoLabel
+
+
+def hard_label(probs: Tensor, valid: Tensor) -> PseudoLabel:
+    """The likeliest class of each pixel, with its probability as confidence.
+
+    probs: (B, C, H, W) float, sums to 1 over C. valid: (B, H, W) bool.
+    """
+    confidence, ids = probs.max(dim=1)
+    return PseudoLabel(ids, confidence, valid)
+
+
+def confident(label: PseudoLabel, threshold: float | Tensor) -> Tensor:
+    """(B, H, W) float32: 1 where the label's confidence is at least `threshold`, else 0."""
+    return (label.confidence >= threshold).float()
