@@ -12,10 +12,6 @@ from ssss_zoo.engine import registry as plugins
 from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
 
 
-def pytest_configure():
-    pytest.register_assert_rewrite("helpers")  # their assertions show values, as those of tests do
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

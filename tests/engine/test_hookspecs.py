@@ -11,7 +11,7 @@ from ssss_zoo.engine.defaults import Defaults
 from ssss_zoo.engine.registry import HOOKS, MARK, implements, installed, load
 from ssss_zoo.toolkit import hookspecs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 METHODS = [path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__init__.py"]
 
 

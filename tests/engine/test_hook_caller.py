@@ -1,9 +1,10 @@
-"""What the relay makes of answers: product, sum, ones for silence; what it refuses, and what a trace line says."""
+"""How answers of hooks combine (product, sum, ones for silence), which are refused, and what a trace line says."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from helpers.errors import refusal
 from ssss_zoo.engine.defaults import Defaults
 from ssss_zoo.engine.hook_checks import check_answer
 from ssss_zoo.engine.hook_trace import describe, trace_line
@@ -37,14 +39,14 @@ def some_label(**changes: Any) -> PseudoLabel:
 
 
 def connected(*plugins: Any) -> HookCaller:
-    """A relay to some plugins, the leftmost asked first."""
-    relay = HookCaller()
+    """A caller of the hooks of some plugins, the leftmost asked first."""
+    caller = HookCaller()
     manager = pluggy.PluginManager("ssss_zoo")
     manager.add_hookspecs(hookspecs)
     for plugin in reversed(plugins):
         manager.register(plugin)
-    relay.connect(manager.hook)
-    return relay
+    caller.connect(manager.hook)
+    return caller
 
 
 class Weights:
@@ -68,13 +70,13 @@ NOTHING, SILENT = Weights(None, None, None), Weights(None, None, None)
 REGULARIZE = dict.fromkeys(inspect.signature(hookspecs.regularize).parameters)
 
 
-def pixel_weight(relay: HookCaller) -> Tensor:
+def pixel_weight(caller: HookCaller) -> Tensor:
     asked = {"probs": torch.ones(B, C, H, W) / C, "label": some_label(), "stream": "unlabelled", "progress": PROGRESS}
-    return relay.pixel_weight(**asked)
+    return caller.pixel_weight(**asked)
 
 
-def class_weight(relay: HookCaller) -> Tensor:
-    return relay.class_weight(some_label(), torch.ones(B, H, W), C, PROGRESS)
+def class_weight(caller: HookCaller) -> Tensor:
+    return caller.class_weight(some_label(), torch.ones(B, H, W), C, PROGRESS)
 
 
 # --- combining ------------------------------------------------------------------------------------------------------
@@ -82,19 +84,19 @@ def class_weight(relay: HookCaller) -> Tensor:
 
 @pytest.mark.parametrize("plugins", [(), (NOTHING,), (NOTHING, SILENT)])
 def test_silence_means_ones_and_no_term(plugins):
-    relay = connected(*plugins)
-    assert_close(pixel_weight(relay), torch.ones(B, H, W), rtol=0, atol=0)
-    assert_close(class_weight(relay), torch.ones(C), rtol=0, atol=0)
-    assert relay.regularize(**REGULARIZE) == {}
+    caller = connected(*plugins)
+    assert_close(pixel_weight(caller), torch.ones(B, H, W), rtol=0, atol=0)
+    assert_close(class_weight(caller), torch.ones(C), rtol=0, atol=0)
+    assert caller.regularize(**REGULARIZE) == {}
 
 
 def test_weights_are_multiplied_and_float32():
     first = Weights(torch.full((B, H, W), 0.5, dtype=torch.float64), torch.tensor([1.0, 2.0, 4.0]).double(), None)
     second = Weights(torch.full((B, H, W), 3.0), torch.tensor([0.5, 0.5, 0.0]), None)
-    relay = connected(first, NOTHING, second)
-    assert_close(pixel_weight(relay), torch.full((B, H, W), 1.5), rtol=0, atol=0)
-    assert_close(class_weight(relay), torch.tensor([0.5, 1.0, 0.0]), rtol=0, atol=0)
-    assert pixel_weight(relay).dtype == class_weight(relay).dtype == torch.float32
+    caller = connected(first, NOTHING, second)
+    assert_close(pixel_weight(caller), torch.full((B, H, W), 1.5), rtol=0, atol=0)
+    assert_close(class_weight(caller), torch.tensor([0.5, 1.0, 0.0]), rtol=0, atol=0)
+    assert pixel_weight(caller).dtype == class_weight(caller).dtype == torch.float32
 
 
 def test_a_single_answer_is_taken_as_it_is():
@@ -137,24 +139,24 @@ def test_a_view_is_as_it_was_where_nobody_refines_it():
 
 
 def test_the_defaults_speak_last_and_take_the_likeliest_class():
-    relay = connected(Defaults())
+    caller = connected(Defaults())
     probs = torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(1, 2, 1, 2)
     valid = torch.tensor([[[True, False]]])
-    label = relay.pseudo_label(
+    label = caller.pseudo_label(
         probs=probs, logits=probs, output=None, stream="unlabelled", valid=valid, progress=PROGRESS
     )
     assert label.target.tolist() == [[[1, 0]]]
     assert_close(label.confidence, torch.tensor([[[0.8, 0.5]]]))
     assert label.valid is valid
-    (view,) = relay.make_views((2, 8, 8), PROGRESS).views
+    (view,) = caller.make_views((2, 8, 8), PROGRESS).views
     assert (view.strength, view.cutmix.partner, view.loss_weight) == ("strong", "next", 1.0)
     student = nn.Identity()
-    teacher = relay.call("make_teacher", students=[student], index=0)
+    teacher = caller.call("make_teacher", students=[student], index=0)
     assert isinstance(teacher, SelfTeacher)
     assert teacher.student is student
     assert teacher.reads_from is None
-    assert relay.call("make_students", make_network=lambda: student) == [student]
-    (stage,) = relay.call("plan_stages", info=None)
+    assert caller.call("make_students", make_network=lambda: student) == [student]
+    (stage,) = caller.call("plan_stages", info=None)
     assert (stage.labelled, stage.unlabelled, stage.steps) == (None, None, None)
 
 
@@ -243,26 +245,27 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("hook", "answer", "fault"), FAULTS)
-def test_a_wrong_answer_names_hook_plugin_and_what_it_should_be(hook, answer, fault):
-    asked = {"probs": torch.ones(B, C, H, W) / C, "size": (B, H, W), "num_classes": C}
-    with pytest.raises(UserError) as caught:
-        check_answer("mine", hook, answer, asked)
-    assert str(caught.value).startswith(f"hook {hook} of 'mine' must return {fault}")
+ASKED = {"probs": torch.ones(B, C, H, W) / C, "size": (B, H, W), "num_classes": C}
+
+
+def test_a_wrong_answer_names_hook_plugin_and_what_it_should_be():
+    for hook, answer, fault in FAULTS:
+        message = refusal(partial(check_answer, "mine", hook, answer, ASKED))
+        assert message.startswith(f"hook {hook} of 'mine' must return {fault}")
 
 
 def test_a_hook_that_writes_into_what_it_is_given_is_named():
-    relay, label = HookCaller(), some_label(confidence=torch.rand(B, H, W))
+    caller, label = HookCaller(), some_label(confidence=torch.rand(B, H, W))
 
     def writes(label):
         label.confidence.mul_(0.5)
 
-    relay.arguments = {"probs": torch.ones(B, C, H, W) / C, "label": label}
+    caller.arguments = {"probs": torch.ones(B, C, H, W) / C, "label": label}
     with pytest.raises(UserError, match=r"^hook pixel_weight of 'mine' writes into label\.confidence, which others"):
-        relay.wrap("mine", "pixel_weight", writes)(label)
-    relay.wrap("mine", "pixel_weight", lambda label: label.confidence * 0.5)(label)
-    relay.checked = False
-    relay.wrap("mine", "pixel_weight", writes)(label)
+        caller.wrap("mine", "pixel_weight", writes)(label)
+    caller.wrap("mine", "pixel_weight", lambda label: label.confidence * 0.5)(label)
+    caller.checked = False
+    caller.wrap("mine", "pixel_weight", writes)(label)
 
 
 def test_a_fault_inside_a_hook_is_told_by_hook_method_and_line():
@@ -273,14 +276,14 @@ def test_a_fault_inside_a_hook_is_told_by_hook_method_and_line():
         return deep(label) + 1
 
     for watching in (True, False):
-        relay = HookCaller()
-        relay.checked = watching
+        caller = HookCaller()
+        caller.checked = watching
         with pytest.raises(UserError) as caught:
-            relay.wrap("mine", "pixel_weight", fails)(some_label())
+            caller.wrap("mine", "pixel_weight", fails)(some_label())
         line = deep.__code__.co_firstlineno + 1
         assert str(caught.value).startswith(  # newer Pythons add what was meant
-            f"hook pixel_weight of 'mine' fails in test_relay.py, line {line}: AttributeError: 'PseudoLabel' object "
-            "has no attribute 'confidense'"
+            f"hook pixel_weight of 'mine' fails in test_hook_caller.py, line {line}: AttributeError: 'PseudoLabel' "
+            "object has no attribute 'confidense'"
         )
         assert isinstance(caught.value.__cause__, AttributeError)
 
@@ -320,10 +323,10 @@ def test_a_hook_is_not_blamed_for_numbers_that_came_to_it_broken(name, arguments
     def weigh():
         return 1 // 0 if fails else BAD
 
-    relay = connected()
-    relay.arguments = arguments | {"probs": arguments.get("probs", NAN.nan_to_num()), "progress": Progress(2, 30, 5)}
+    caller = connected()
+    caller.arguments = arguments | {"probs": arguments.get("probs", NAN.nan_to_num()), "progress": Progress(2, 30, 5)}
     with pytest.raises(UserError) as caught:
-        relay.wrap("mine", "pixel_weight", weigh)()
+        caller.wrap("mine", "pixel_weight", weigh)()
     assert str(caught.value) == (
         f"the network's outputs are not finite at step 3: so hook pixel_weight was given {name}; lower optim.lr or "
         "take train.precision=32; a checkpoint from before is in the run's folder if there was one"
@@ -334,11 +337,11 @@ def test_a_hook_is_not_blamed_for_numbers_that_came_to_it_broken(name, arguments
     ("largest", "blamed"), [(1e12, "the network's outputs are as large as 1e+12"), (1e5, "'mine'")]
 )
 def test_a_hook_whose_sums_overflow_is_blamed_only_where_it_was_given_reasonable_numbers(largest, blamed):
-    relay = connected()
+    caller = connected()
     output = Output(torch.full((B, C, H, W), -largest), torch.zeros(B, C, H, W))
-    relay.arguments = {"probs": torch.zeros(B, C, H, W), "output": output}
+    caller.arguments = {"probs": torch.zeros(B, C, H, W), "output": output}
     with pytest.raises(UserError) as caught:
-        relay.wrap("mine", "pixel_weight", lambda: BAD)()
+        caller.wrap("mine", "pixel_weight", lambda: BAD)()
     assert blamed in str(caught.value)
 
 
@@ -364,45 +367,44 @@ RIGHT = [
 ]
 
 
-@pytest.mark.parametrize(("hook", "answer"), RIGHT)
-def test_a_right_answer_and_none_pass(hook, answer):
-    asked = {"probs": torch.ones(B, C, H, W) / C, "size": (B, H, W), "num_classes": C}
-    check_answer("mine", hook, answer, asked)
-    check_answer("mine", hook, None, asked)
+def test_a_right_answer_and_none_pass():
+    for hook, answer in RIGHT:
+        check_answer("mine", hook, answer, ASKED)
+        check_answer("mine", hook, None, ASKED)
 
 
-# --- watching -------------------------------------------------------------------------------------------------------
+# --- when answers are checked ---------------------------------------------------------------------------------------
 
 
-def watched(answer: Any, relay: HookCaller) -> Any:
-    return relay.wrap("mine", "class_weight", lambda *given: answer)
+def wrapped(answer: Any, caller: HookCaller) -> Any:
+    return caller.wrap("mine", "class_weight", lambda *given: answer)
 
 
-def test_answers_are_checked_only_while_watching():
-    relay = HookCaller()
-    relay.arguments = {"num_classes": C}
+def test_answers_are_checked_only_in_checked_steps():
+    caller = HookCaller()
+    caller.arguments = {"num_classes": C}
     with pytest.raises(UserError, match="hook class_weight of 'mine'"):
-        watched(torch.ones(1), relay)()
-    relay.checked = False
-    assert watched(torch.ones(1), relay)().shape == (1,)
+        wrapped(torch.ones(1), caller)()
+    caller.checked = False
+    assert wrapped(torch.ones(1), caller)().shape == (1,)
 
 
-def test_a_watched_answer_is_given_back_with_its_arguments_passed_on():
-    relay = HookCaller()
-    relay.arguments = {"num_classes": C}
+def test_a_checked_answer_is_given_back_with_its_arguments_passed_on():
+    caller = HookCaller()
+    caller.arguments = {"num_classes": C}
     seen: list[Any] = []
-    function = relay.wrap("mine", "class_weight", lambda *given: seen.append(given) or torch.ones(C))
+    function = caller.wrap("mine", "class_weight", lambda *given: seen.append(given) or torch.ones(C))
     assert function(1, 2).shape == (C,)
     assert seen == [(1, 2)]
 
 
-def test_the_trace_has_a_line_an_answer_and_stops_with_watching():
+def test_the_trace_has_a_line_an_answer_and_stops_with_the_checks():
     lines: list[str] = []
-    relay = HookCaller(trace=lines.append)
-    relay.arguments = {"num_classes": C, "progress": PROGRESS}
-    watched(torch.ones(C), relay)()
-    relay.checked = False
-    watched(torch.ones(C), relay)()
+    caller = HookCaller(trace=lines.append)
+    caller.arguments = {"num_classes": C, "progress": PROGRESS}
+    wrapped(torch.ones(C), caller)()
+    caller.checked = False
+    wrapped(torch.ones(C), caller)()
     assert len(lines) == 1
     assert lines[0].startswith("class_weight  mine ")
     assert lines[0].endswith("ms  -> 3:float32  [num_classes 3, progress 3/10]")
@@ -413,20 +415,19 @@ def test_a_trace_line_says_hook_plugin_time_answer_and_arguments():
     assert line == "pixel_weight  mine             1.25 ms  -> 2x4x5:float32  [probs 2x3x4x5:float32]"
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (torch.tensor(1.0), "scalar:float32"),
-        (torch.ones(2, 3, dtype=torch.bool), "2x3:bool"),
-        (some_label(), "PseudoLabel(target 2x4x5:int64)"),
-        (Views((View("a", loss_weight=0.5), View("b", forward_group="g"))), "Views(a*0.5 in strong, b*1 in g)"),
-        (Views(), "Views(labels alone)"),
-        (PROGRESS, "3/10"),
-        ({"a": torch.ones(2), "b": None}, "{a: 2:float32, b: None}"),
-        ([1, "x", (2.5, True)], "[1, x, [2.5, True]]"),
-        (np.zeros(3), "ndarray"),
-        (nn.ReLU(), "ReLU"),
-    ],
-)
-def test_describe(value, words):
-    assert describe(value) == words
+DESCRIPTIONS = [
+    (torch.tensor(1.0), "scalar:float32"),
+    (torch.ones(2, 3, dtype=torch.bool), "2x3:bool"),
+    (some_label(), "PseudoLabel(target 2x4x5:int64)"),
+    (Views((View("a", loss_weight=0.5), View("b", forward_group="g"))), "Views(a*0.5 in strong, b*1 in g)"),
+    (Views(), "Views(labels alone)"),
+    (PROGRESS, "3/10"),
+    ({"a": torch.ones(2), "b": None}, "{a: 2:float32, b: None}"),
+    ([1, "x", (2.5, True)], "[1, x, [2.5, True]]"),
+    (np.zeros(3), "ndarray"),
+    (nn.ReLU(), "ReLU"),
+]
+
+
+def test_describe():
+    assert [describe(value) for value, _ in DESCRIPTIONS] == [text for _, text in DESCRIPTIONS]
