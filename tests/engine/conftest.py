@@ -1,25 +1,25 @@
-"""Runs on images of 8 x 8 pixels, driven step by step."""
+"""Runs on images of 8 x 8 pixels that a test drives step by step, and packages that are not there."""
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, entry_points
+
 import pytest
 
-from helpers.engine_steps import (
-    SIDE,
-    a_bit_brighter,
-)
+from helpers.engine_steps import SIDE, a_bit_brighter
+from ssss_zoo.engine import registry
 from ssss_zoo.testing.tiny import Rig, make_method
 
 
 @pytest.fixture
 def rig(tiny_shelf, tiny_run):
-    """(hooks of one method, words) -> a `Rig` on 8 x 8 images: no flip, a fixed strong view, float64 networks."""
+    """(hooks of one method, overrides) -> a `Rig` on 8 x 8 images: no flip, a fixed strong view, float64 networks."""
 
-    def make(hooks: dict | None = None, *words: str, double: bool = True) -> Rig:
+    def make(hooks: dict | None = None, *overrides: str, double: bool = True) -> Rig:
         if hooks is not None:
             tiny_shelf.offer("methods", "own", make_method(**hooks))
-            words = ("method=own", *words)
-        made = tiny_run(f"train.crop=[{SIDE},{SIDE}]", "augment.flip=0", *words)
+            overrides = ("method=own", *overrides)
+        made = tiny_run(f"train.crop=[{SIDE},{SIDE}]", "augment.flip=0", *overrides)
         made.engine.strong = a_bit_brighter
         return made.double() if double else made
 
@@ -30,9 +30,23 @@ def rig(tiny_shelf, tiny_run):
 def two(tiny_shelf, rig):
     """(hooks of `left`, hooks of `right`) -> a `Rig` of method=left+right."""
 
-    def make(left: dict, right: dict, *words: str) -> Rig:
+    def make(left: dict, right: dict, *overrides: str) -> Rig:
         tiny_shelf.offer("methods", "left", make_method("Left", **left))
         tiny_shelf.offer("methods", "right", make_method("Right", **right))
-        return rig(None, "method=left+right", *words)
+        return rig(None, "method=left+right", *overrides)
 
     return make
+
+
+@pytest.fixture
+def add_entry_points(monkeypatch):
+    """Entry points of a package that is not there, beside the real ones."""
+
+    def add(*points: EntryPoint) -> None:
+        monkeypatch.setattr(
+            registry,
+            "entry_points",
+            lambda group: [*entry_points(group=group), *(point for point in points if point.group == group)],
+        )
+
+    return add
