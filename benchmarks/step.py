@@ -49,6 +49,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssss_zoo.config.schema import Config, resolve, square
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.engine.device_batch import floats
 from ssss_zoo.engine.registry import build_methods
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.engine.step import Engine
@@ -57,9 +58,10 @@ from ssss_zoo.models.contract import Network
 from ssss_zoo.toolkit import contrast
 from ssss_zoo.toolkit.augment import Strong, box_mask, paste, random_boxes, random_flip
 from ssss_zoo.toolkit.losses import ohem
-from ssss_zoo.toolkit.types import IGNORE, Batch, Labelled, Output, Progress, Sample, Stage, Unlabelled
+from ssss_zoo.toolkit.types import IGNORE, Output, Progress, RawBatch, RawLabelled, RawUnlabelled, Sample, Stage
 from ssss_zoo.train.device import peak_memory
 from ssss_zoo.train.run import make_job, make_training
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import Job
 from ssss_zoo.train.trainer import WATCHED_STEPS
 
@@ -83,7 +85,7 @@ class Loop:
     classes: int
     seed: int
     own: SimpleNamespace
-    losses: Callable[[Loop, Batch], dict[str, Tensor]]
+    losses: Callable[[Loop, RawBatch], dict[str, Tensor]]
     student: Network
     teacher: Network | None
     modules: dict[str, Any]
@@ -94,7 +96,7 @@ class Loop:
     fast: list[Tensor] = field(default_factory=list)
     counters: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def step(self, batches: Iterator[Batch], progress: Progress) -> dict[str, Tensor]:
+    def step(self, batches: Iterator[RawBatch], progress: Progress) -> dict[str, Tensor]:
         """One optimiser step over `train.accumulate` batches; the losses by name, detached."""
         accumulate = self.config.train.accumulate
         sums: dict[str, Tensor] = {}
@@ -121,13 +123,13 @@ class Loop:
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.train.precision)
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
 
-    def labelled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def labelled(self, batch: RawBatch) -> tuple[Tensor, Tensor]:
         """Image and mask, flipped, on the device."""
         mask = batch.labelled.mask.to(self.device, non_blocking=True).long()
         image, mask = random_flip((self.pixels(batch.labelled.image), mask), self.config.augment.flip)
         return image, mask
 
-    def weak(self, raw: Unlabelled | None) -> tuple[Tensor, Tensor]:
+    def weak(self, raw: RawUnlabelled | None) -> tuple[Tensor, Tensor]:
         """Weak view and validity, flipped, on the device."""
         assert raw is not None
         valid = raw.valid.to(self.device, non_blocking=True)
@@ -158,7 +160,7 @@ class Loop:
         return logits
 
 
-def supervised(loop: Loop, batch: Batch) -> dict[str, Tensor]:
+def supervised(loop: Loop, batch: RawBatch) -> dict[str, Tensor]:
     image, mask = loop.labelled(batch)
     with loop.autocast():
         logits = loop.student(image).logits
@@ -186,7 +188,7 @@ def hard_loss(logits: Tensor, near: Hard, far: Hard, box: Tensor, threshold: flo
     return loss.sum() / valid.sum().clamp(min=1)
 
 
-def fixmatch(loop: Loop, batch: Batch) -> dict[str, Tensor]:
+def fixmatch(loop: Loop, batch: RawBatch) -> dict[str, Tensor]:
     image, mask = loop.labelled(batch)
     weak, valid = loop.weak(batch.unlabelled)
     partner, partner_valid = loop.weak(batch.partner)
@@ -203,7 +205,7 @@ def fixmatch(loop: Loop, batch: Batch) -> dict[str, Tensor]:
     return {"supervised": loop.supervised(logits, mask) / 2, "consistency": consistency / 2}
 
 
-def unimatch(loop: Loop, batch: Batch) -> dict[str, Tensor]:
+def unimatch(loop: Loop, batch: RawBatch) -> dict[str, Tensor]:
     image, mask = loop.labelled(batch)
     weak, valid = loop.weak(batch.unlabelled)
     partner, partner_valid = loop.weak(batch.partner)
@@ -246,7 +248,7 @@ class Fuzzy(NamedTuple):
     valid: Tensor
 
 
-def farcluss(loop: Loop, batch: Batch) -> dict[str, Tensor]:
+def farcluss(loop: Loop, batch: RawBatch) -> dict[str, Tensor]:
     assert loop.teacher is not None
     image, mask = loop.labelled(batch)
     weak, valid = loop.weak(batch.unlabelled)
@@ -327,7 +329,7 @@ def project(head: nn.Module, maps: Tensor) -> Tensor:
     return contrast.flatten_pixels(contrast.l2_normalize(head(maps.float())))
 
 
-LOOPS: dict[str, Callable[[Loop, Batch], dict[str, Tensor]]] = {
+LOOPS: dict[str, Callable[[Loop, RawBatch], dict[str, Tensor]]] = {
     "supervised": supervised,
     "fixmatch": fixmatch,
     "unimatch": unimatch,
@@ -376,7 +378,7 @@ class Bench:
     job: Job
     engine: Engine
     loop: Loop | None
-    batches: list[list[Batch]]
+    batches: list[list[RawBatch]]
 
     def engine_step(self, index: int) -> dict[str, Tensor]:
         self.engine.hooks.checked = index < WATCHED_STEPS
@@ -400,7 +402,7 @@ def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: b
     if loop_name:
         check_loop(config, loop_name)
     dataset = Synthetic(classes, config.model.in_channels, config.train.batch * config.train.accumulate)
-    job = make_job(config, methods, dataset, Path("nowhere"))  # type: ignore[arg-type]
+    job = make_job(config, methods, dataset, RunFolder(Path("nowhere")))  # type: ignore[arg-type]
     engine = make_training(job, Stage(), 0, 0).engine
     loop = make_loop(job, engine, loop_name) if loop_name else None
     groups = [[draw_batch(job, k, part) for part in range(config.train.accumulate)] for k in range(BATCHES)]
@@ -478,7 +480,7 @@ def compile_parts(config: Config, *networks: nn.Module | None) -> None:
             part.compile()
 
 
-def draw_batch(job: Job, index: int, part: int) -> Batch:
+def draw_batch(job: Job, index: int, part: int) -> RawBatch:
     """A raw batch as the loader makes it, of noise: uint8 images, masks of 8 x 8 blocks with some void, some padding.
     A function of its arguments alone."""
     config, needs = job.config, job.needs
@@ -493,16 +495,16 @@ def draw_batch(job: Job, index: int, part: int) -> Batch:
     def image() -> Tensor:
         return ready(torch.randint(256, shape, generator=chance, dtype=torch.uint8))
 
-    def unlabelled() -> Unlabelled:
+    def unlabelled() -> RawUnlabelled:
         valid = torch.ones(shape[0], height, width, dtype=torch.bool)
         valid[0, -(height // 8) :] = False
-        return Unlabelled(image(), ready(valid))
+        return RawUnlabelled(image(), ready(valid))
 
     blocks = torch.randint(len(job.dataset.class_names), (shape[0], -(-height // 8), -(-width // 8)), generator=chance)
     mask = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].to(torch.uint8).contiguous()
     mask[:, :2] = IGNORE
-    labelled = Labelled(image(), ready(mask))
-    return Batch(labelled, unlabelled() if needs.unlabelled else None, unlabelled() if needs.partner else None)
+    labelled = RawLabelled(image(), ready(mask))
+    return RawBatch(labelled, unlabelled() if needs.unlabelled else None, unlabelled() if needs.partner else None)
 
 
 # --- the floor ------------------------------------------------------------------------------------------------------
@@ -559,7 +561,7 @@ class Floor:
         self.networks = {mode: copy.deepcopy(student).train(mode) for mode in (True, False)}
         compile_parts(engine.config, *self.networks.values())
         raw = [torch.randint(256, one.shape, dtype=torch.uint8) for one in passes]
-        self.images = [engine.floats(image) for image in raw]
+        self.images = [floats(image, engine.device, engine.config.train.channels_last) for image in raw]
 
     def __call__(self, index: int) -> None:
         for one, image in zip(self.passes, self.images, strict=True):

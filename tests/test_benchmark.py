@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from ssss_zoo.engine.device_batch import floats
 from ssss_zoo.errors import UserError
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "step.py"
@@ -62,7 +63,9 @@ def settle(bench) -> None:
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        logits = student(bench.engine.floats(bench.batches[0][0].labelled.image)).logits
+        logits = student(
+            floats(bench.batches[0][0].labelled.image, bench.engine.device, bench.config.train.channels_last)
+        ).logits
         student.classify.weight.mul_(2 / logits.std())
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

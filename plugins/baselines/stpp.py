@@ -78,7 +78,7 @@ class STPlusPlus:
         if labelled.pseudo is None or not labelled.pseudo.any():  # on the CPU: nothing waits
             return labelled
         rows = labelled.pseudo.nonzero()[:, 0].to(labelled.image.device, non_blocking=True)
-        image = labelled.image.index_copy(0, rows, self.strong(labelled.image[rows]))
+        image = labelled.image.index_copy(0, rows, self.strong.apply(labelled.image[rows], self.strong.draw(len(rows))))
         images, height, width = labelled.mask.shape
         boxes = random_boxes(images, height, width, chance=self.cutout, redraw=True)
         boxes = boxes * labelled.pseudo.view(-1, 1, 1)

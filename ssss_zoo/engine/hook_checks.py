@@ -90,9 +90,11 @@ PARTNERS = ("next", "reverse", "rows", "stream", "twin", "labelled")
 
 def check_view(view: View, images: int) -> str | None:
     if not (math.isfinite(view.loss_weight) and view.loss_weight >= 0):
-        return f"shares that are finite and >= 0, got {view.loss_weight} for {view.name}"
-    if not callable(view.strength) and view.strength not in ("weak", "strong"):
-        return f"views of strength weak, strong or a function, got '{view.strength}' for {view.name}"
+        return f"loss weights that are finite and >= 0, got {view.loss_weight} for {view.name}"
+    if view.strength not in ("weak", "strong") and not (
+        hasattr(view.strength, "draw") and hasattr(view.strength, "apply")
+    ):
+        return f"views of strength weak, strong or an Augmentation, got '{view.strength}' for {view.name}"
     for name, choices in WORDS.items():
         if getattr(view, name) not in choices:
             return f"a {name} of {', '.join(choices)}, got '{getattr(view, name)}' for {view.name}"

@@ -9,7 +9,7 @@ import torch
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.mixing import SECOND, chain
 from ssss_zoo.toolkit.teachers import Teacher
-from ssss_zoo.toolkit.types import Batch, Progress, Unlabelled, View, Views
+from ssss_zoo.toolkit.types import Batch, Progress, RawBatch, Unlabelled, View, Views
 
 
 def weak_images(plan: Views, batch: Batch) -> dict[str, Unlabelled]:
@@ -35,7 +35,7 @@ def is_gated(view: View) -> bool:
     return any(cutmix.gate for cutmix in chain(view.cutmix))
 
 
-def check_plan(plan: Views, batch: Batch, teachers: Sequence[Teacher], progress: Progress) -> None:
+def check_plan(plan: Views, batch: RawBatch, teachers: Sequence[Teacher], progress: Progress) -> None:
     """Raise UserError when views need a stream that was not opened, because neither the first nor the last step did, or
     a prediction of the teacher before its student looks."""
     if (plan.views and batch.unlabelled is None) or (needs_second(plan.views) and batch.partner is None):

@@ -16,18 +16,31 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.config.schema import Config
+from ssss_zoo.engine.device_batch import to_device
+from ssss_zoo.engine.draws import StepDraws, ViewDraw, draw_flips, draw_view
 from ssss_zoo.engine.forward import MixedView, forward
 from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.optimizer import backward, make_optimizer, set_learning_rate
 from ssss_zoo.engine.plan import check_plan, is_gated, needs_second, weak_images
 from ssss_zoo.engine.seeding import seed_draws
-from ssss_zoo.toolkit.augment import Strong, random_flip
+from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.contrast import one_hot
 from ssss_zoo.toolkit.losses import consistency, supervised_loss
 from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
 from ssss_zoo.toolkit.processes import process_mean
 from ssss_zoo.toolkit.teachers import Teacher
-from ssss_zoo.toolkit.types import Batch, Labelled, Output, Progress, PseudoLabel, Unlabelled, View, ViewOutput, Views
+from ssss_zoo.toolkit.types import (
+    Batch,
+    Labelled,
+    Output,
+    Progress,
+    PseudoLabel,
+    RawBatch,
+    Unlabelled,
+    View,
+    ViewOutput,
+    Views,
+)
 
 if TYPE_CHECKING:
     from ssss_zoo.models.contract import Network
@@ -87,7 +100,7 @@ class Engine:
 
     # --- the step ---------------------------------------------------------------------------------------------------
 
-    def step(self, batches: Iterator[Batch], progress: Progress) -> dict[str, Tensor]:
+    def step(self, batches: Iterator[RawBatch], progress: Progress) -> dict[str, Tensor]:
         """One optimiser step over `train.accumulate` batches. Returns the losses by name, on the device, detached."""
         set_learning_rate(self.optimizer, self.config.optim, progress)
 
@@ -95,7 +108,7 @@ class Engine:
         sums: dict[str, Tensor] = {}
         for pass_index in range(self.config.train.accumulate):
             seed_draws(self.seed, progress.step, pass_index)
-            losses = self.losses(self.receive(next(batches)), progress)
+            losses = self.losses(next(batches), progress)
             total = torch.stack(list(losses.values())).sum() / self.config.train.accumulate
             backward(self.scaler.scale(total))
             for name, loss in {**losses, "total": total * self.config.train.accumulate}.items():
@@ -111,18 +124,20 @@ class Engine:
             self.hooks.after_step(students=self.students, teachers=self.teachers, progress=progress)
         return sums
 
-    def losses(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
-        """All loss terms of a batch by name, each already times its share; every student learns from its own teacher.
+    def losses(self, raw: RawBatch, progress: Progress) -> dict[str, Tensor]:
+        """All loss terms of a batch by name, each already times its weight; every student learns from its own teacher.
 
-        batch: on the device, as `receive` makes it. The students' outputs carry the graph, the teachers' do not.
+        raw: as the loader makes it. The students' outputs carry the graph, the teachers' do not.
         """
-        # What students will look at: a plan, and the images of each view, made once, the same for all students.
-        plan = self.hooks.make_views(size_of(batch), progress)
-        check_plan(plan, batch, self.teachers, progress)
-        if plan.augment_labelled:
-            batch = replace(batch, labelled=plan.augment_labelled(batch.labelled))
+        # Everything that chance decides on the CPU is drawn first: flips, the views with their boxes, and how the
+        # pixels of each view change. What follows draws on the device alone.
+        draws = self.draw(raw, progress)
+        plan = draws.plan
+
+        # Onto the device, and each view made once, the same for all students.
+        batch = self.to_device(raw, draws)
         weak = weak_images(plan, batch)
-        views = [self.augmented(view, batch) for view in plan.views]
+        views = [self.augmented(view, draws.views[view.name], batch) for view in plan.views]
 
         # Teachers with forward passes of their own label first: they need no graph, and see BatchNorm's statistics as
         # the last step left them.
@@ -194,32 +209,34 @@ class Engine:
 
     # --- images -----------------------------------------------------------------------------------------------------
 
-    def receive(self, raw: Batch) -> Batch:
-        """A batch as the loader made it (uint8), on the device: floats in [0, 1], flipped, image and mask together."""
-        chance = self.config.augment.flip
-        labelled, unlabelled, partner, hidden = raw.labelled, raw.unlabelled, raw.partner, raw.hidden
-        image, mask = random_flip((self.floats(labelled.image), self.move(labelled.mask).long()), chance)
-        weak, weak_partner = None, None
-        if unlabelled:
-            parts = [self.floats(unlabelled.image), self.move(unlabelled.valid)]
-            parts += [self.move(hidden).long()] if hidden is not None else []
-            flipped = random_flip(tuple(parts), chance)
-            weak, hidden = Unlabelled(flipped[0], flipped[1]), flipped[2] if hidden is not None else None
-        if partner:
-            weak_partner = Unlabelled(*random_flip((self.floats(partner.image), self.move(partner.valid)), chance))
-        return Batch(Labelled(image, mask, labelled.pseudo), weak, weak_partner, hidden)
+    def draw(self, raw: RawBatch, progress: Progress) -> StepDraws:
+        """What chance decides about a batch. Raises UserError for views that the batch cannot serve."""
+        flips = draw_flips(raw, self.config.augment.flip)
+        images = len(raw.labelled.image)
+        plan = self.hooks.make_views((images, *raw.labelled.image.shape[-2:]), progress)
+        check_plan(plan, raw, self.teachers, progress)
+        second = raw.partner is not None
+        views = {
+            view.name: draw_view(view, images, self.strong, second and needs_second([view])) for view in plan.views
+        }
+        return StepDraws(plan, flips, views)
 
-    def augmented(self, view: View, batch: Batch) -> AugmentedView:
-        """A view's images and its partners', strengthened as the view asks."""
-        strengthen = view.strength if callable(view.strength) else self.strong if view.strength == "strong" else None
+    def to_device(self, raw: RawBatch, draws: StepDraws) -> Batch:
+        """The batch on the device, flipped, its labelled images changed as the plan asks."""
+        batch = to_device(raw, draws.flips, self.device, self.config.train.channels_last)
+        change = draws.plan.augment_labelled
+        return replace(batch, labelled=change(batch.labelled)) if change else batch
+
+    def augmented(self, view: View, draw: ViewDraw, batch: Batch) -> AugmentedView:
+        """A view's images and its partners', changed as `draw` says."""
         weak = batch.labelled if view.images == "labelled" else batch.unlabelled
         assert weak is not None
-        image = strengthen(weak.image) if strengthen else weak.image
         partners = {"labelled": batch.labelled.image}
         if batch.partner and needs_second([view]):
-            partners["partner"] = strengthen(batch.partner.image) if strengthen else batch.partner.image
+            partners["partner"] = draw.change(batch.partner.image, partner=True)
         own = "labelled" if view.images == "labelled" else "weak"
-        return AugmentedView(view, image, partners, own if image is weak.image else f"view {view.name}")
+        source = f"view {view.name}" if draw.augmentation else own
+        return AugmentedView(view, draw.change(weak.image), partners, source)
 
     def mixed(self, one: AugmentedView, targets: Mapping[str, PseudoTarget]) -> MixedView:
         """The view's boxes laid over its images; gates ask what the teacher predicts of each image."""
@@ -327,13 +344,14 @@ class Engine:
 
     # --- for others -------------------------------------------------------------------------------------------------
 
-    def pictures(self, raw: Batch, progress: Progress) -> dict[str, Tensor]:
+    def pictures(self, raw: RawBatch, progress: Progress) -> dict[str, Tensor]:
         """The images of a step before boxes, by view; drawn again from the step's own seed."""
         seed_draws(self.seed, progress.step, 0)
-        batch = self.receive(raw)
-        plan = self.hooks.make_views(size_of(batch), progress)
+        draws = self.draw(raw, progress)
+        batch = self.to_device(raw, draws)
         weak = {"weak": batch.unlabelled.image} if batch.unlabelled else {}
-        return {"labelled": batch.labelled.image} | weak | {v.name: self.augmented(v, batch).image for v in plan.views}
+        views = {view.name: self.augmented(view, draws.views[view.name], batch).image for view in draws.plan.views}
+        return {"labelled": batch.labelled.image} | weak | views
 
     def networks(self) -> dict[str, nn.Module]:
         """`student`, and `teacher` where it has weights of its own; those of further pairs are numbered from 1."""
@@ -348,19 +366,6 @@ class Engine:
     def autocast(self) -> AbstractContextManager[Any]:
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.train.precision)
         return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
-
-    def move(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
-
-    def floats(self, image: Tensor) -> Tensor:
-        layout = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
-        return self.move(image).float().div_(255).contiguous(memory_format=layout)
-
-
-def size_of(batch: Batch) -> tuple[int, int, int]:
-    """Images, height and width of a batch, as `make_views` is given them."""
-    images, _, height, width = batch.labelled.image.shape
-    return images, height, width
 
 
 def ground_truth_target(labelled: Labelled, like: PseudoTarget) -> PseudoTarget:

@@ -25,7 +25,7 @@ from ssss_zoo.engine.registry import CHOSEN, HOOKS, PLAIN, implements, marked, m
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.gpu_sync import Waits
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
-from ssss_zoo.toolkit.types import IGNORE, Batch, Labelled, Unlabelled
+from ssss_zoo.toolkit.types import IGNORE, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.run import run
 from ssss_zoo.train.run_folder import RunFolder
@@ -169,10 +169,12 @@ class MethodContract:
         made, counts = make(LONG), []
         made.engine.on_pseudo_label = lambda label, weight, hidden: counts.append(bool(label.valid.any()))
         batch = next(made.feed)
-        void = Labelled(batch.labelled.image, torch.full_like(batch.labelled.mask, IGNORE))
-        blank, far = (u and Unlabelled(u.image, torch.zeros_like(u.valid)) for u in (batch.unlabelled, batch.partner))
+        void = RawLabelled(batch.labelled.image, torch.full_like(batch.labelled.mask, IGNORE))
+        blank, far = (
+            u and RawUnlabelled(u.image, torch.zeros_like(u.valid)) for u in (batch.unlabelled, batch.partner)
+        )
         for step in (0, 28, 29):
-            losses = made.engine.step(iter([Batch(void, blank, far)]), made.training.progress(step))
+            losses = made.engine.step(iter([RawBatch(void, blank, far)]), made.training.progress(step))
             assert not losses["supervised"].any(), "void pixels teach"
             unused = losses.get("consistency", torch.zeros(())).item() == 0
             assert any(counts) or unused, "padding teaches: pass `valid` on in the PseudoLabel"
@@ -316,7 +318,7 @@ def on_the_device(made: Rig) -> list[Tensor]:
     return [value for module in modules for value in (*module.parameters(), *module.buffers())]
 
 
-def moved(batch: Batch) -> list[Tensor]:
+def moved(batch: RawBatch) -> list[Tensor]:
     """What of a batch goes to the device."""
     weak = [stream for stream in (batch.unlabelled, batch.partner) if stream]
     hidden = [batch.hidden] if batch.hidden is not None else []

@@ -29,7 +29,12 @@ def random_flip(tensors: tuple[Tensor, ...], chance: float = 0.5) -> tuple[Tenso
     tensors: any that share B and end in W: image (B, channels, H, W), mask and validity (B, H, W), any dtype. One draw
     per image moves them together. Returns them in the same order, shapes and dtypes; the originals are not changed.
     """
-    rows = gated(tensors[0].shape[0], chance).nonzero()[:, 0].to(tensors[0].device, non_blocking=True)
+    return flip(tensors, gated(tensors[0].shape[0], chance))
+
+
+def flip(tensors: tuple[Tensor, ...], picked: Tensor) -> tuple[Tensor, ...]:
+    """Mirror the images that `picked` (B,) bool on the CPU names left to right; tensors as in `random_flip`."""
+    rows = picked.nonzero()[:, 0].to(tensors[0].device, non_blocking=True)
     return tuple(tensor.index_copy(0, rows, tensor[rows].flip(-1)) for tensor in tensors)
 
 
@@ -74,11 +79,8 @@ class Strong:
 
     def __call__(self, image: Tensor) -> Tensor:
         """image: (B, channels, H, W) float in [0, 1]. Returns a new tensor of that shape, float32 in [0, 1]; images
-        that no gate picks are bit-identical. Autocast is off inside: a bfloat16 convolution would show as noise."""
-        if not image.is_floating_point():
-            raise TypeError(f"Strong expects float images in [0, 1], got {image.dtype}; divide 8-bit images by 255")
-        with torch.autocast(image.device.type, enabled=False):
-            return self.apply(image, self.draw(image.shape[0]))
+        that no gate picks are bit-identical."""
+        return self.apply(image, self.draw(image.shape[0]))
 
     def draw(self, batch: int) -> StrongDraw:
         """Factors for every image, picked or not, so that a gate never moves another image's draw."""
@@ -95,7 +97,13 @@ class Strong:
         )
 
     def apply(self, image: Tensor, draw: StrongDraw) -> Tensor:
-        """The view that `draw` describes; the same draw gives the same view."""
+        """The view that `draw` describes; the same draw gives the same view. Raises TypeError for 8-bit images."""
+        if not image.is_floating_point():
+            raise TypeError(f"Strong expects float images in [0, 1], got {image.dtype}; divide 8-bit images by 255")
+        with torch.autocast(image.device.type, enabled=False):  # a bfloat16 convolution would show as noise
+            return self.changed(image, draw)
+
+    def changed(self, image: Tensor, draw: StrongDraw) -> Tensor:
         out = image.to(torch.float32, copy=True)
         own, colour = self.settings, out.shape[1] == 3
         spreads = (own.brightness, own.contrast, own.saturation * colour, own.hue * colour)

@@ -20,29 +20,48 @@ LEVELS = 255.0
 BLUR_TAPS = 13  # three times the largest sigma, 2.0, on either side
 
 
+@dataclass(frozen=True, eq=False)
+class IntensityDraw:
+    """What chance decides about B images, on the CPU. count: (B,) how many operations each gets; choice: (most, B)
+    which, by turn; strength: (most, B) in [0, 1]."""
+
+    count: Tensor
+    choice: Tensor
+    strength: Tensor
+
+
 @dataclass(frozen=True)
 class RandomIntensity:
     """For each image k ~ uniform {1, ..., most} of eleven operations, drawn with replacement, applied in turn (release
-    7ead870: most = 3). Strengths are drawn for every image and turn, used or not."""
+    7ead870: most = 3)."""
 
     most: int = 3
 
     def __call__(self, image: Tensor) -> Tensor:
+        """Draw and apply at once."""
+        return self.apply(image, self.draw(len(image)))
+
+    def draw(self, images: int) -> IntensityDraw:
+        """Operations and strengths for every image and turn, used or not."""
+        return IntensityDraw(
+            count=torch.randint(1, self.most + 1, (images,)),
+            choice=torch.randint(len(OPERATIONS), (self.most, images)),
+            strength=torch.rand(self.most, images),
+        )
+
+    def apply(self, image: Tensor, draw: IntensityDraw) -> Tensor:
         """image: (B, channels, H, W) float in [0, 1]. Returns a new tensor of that shape, float32 in [0, 1]. Images
         without exactly 3 channels have no colour: saturation and hue leave them alone."""
         if not image.is_floating_point():
             raise TypeError(f"RandomIntensity expects float images in [0, 1], got {image.dtype}; divide by 255")
-        count = torch.randint(1, self.most + 1, (len(image),))
-        choice = torch.randint(len(OPERATIONS), (self.most, len(image)))
-        strength = torch.rand(self.most, len(image))
         with torch.autocast(image.device.type, enabled=False):
             out = image.to(torch.float32, copy=True)
             for turn in range(self.most):
                 for number, (operation, needs_colour) in enumerate(OPERATIONS.values()):
-                    rows = ((choice[turn] == number) & (turn < count)).nonzero()[:, 0]
+                    rows = ((draw.choice[turn] == number) & (turn < draw.count)).nonzero()[:, 0]
                     if len(rows) and (image.shape[1] == 3 or not needs_colour):
                         there = rows.to(image.device, non_blocking=True)
-                        out.index_copy_(0, there, operation(out[there], strength[turn, rows]).clamp(0, 1))
+                        out.index_copy_(0, there, operation(out[there], draw.strength[turn, rows]).clamp(0, 1))
         return out
 
 

@@ -15,7 +15,59 @@ from torch import Tensor, nn
 IGNORE = 255  # a mask's value for void, and for the padding of a labelled crop
 
 Perturbation = Callable[[list[Tensor]], list[Tensor]]
-Augmentation = Callable[[Tensor], Tensor]  # weak images (B, channels, H, W) in [0, 1] to the same, changed
+
+
+class Augmentation(Protocol):
+    """A photometric change of a batch in two steps, so that all that chance decides on the CPU is drawn before the
+    device work begins. `ssss_zoo.toolkit.augment.Strong` is one."""
+
+    def draw(self, images: int) -> Any:
+        """What chance decides about so many images, on the CPU."""
+
+    def apply(self, image: Tensor, draw: Any) -> Tensor:
+        """The changed images, a new tensor; image: (B, channels, H, W) float in [0, 1], draw: what `draw` returned."""
+
+
+@dataclass(frozen=True)
+class FixedAugmentation:
+    """An augmentation without chance: a function of images (B, channels, H, W) in [0, 1]."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def draw(self, images: int) -> None:
+        return None
+
+    def apply(self, image: Tensor, draw: None) -> Tensor:
+        return self.function(image)
+
+
+@dataclass(frozen=True, eq=False)
+class RawLabelled:
+    """Labelled crops as the loader makes them: image (B, channels, H, W) and mask (B, H, W), uint8 on the CPU, pinned
+    where the run trains on a GPU. pseudo: as in `Labelled`."""
+
+    image: Tensor
+    mask: Tensor
+    pseudo: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RawUnlabelled:
+    """Unlabelled crops as the loader makes them: image (B, channels, H, W) uint8 and valid (B, H, W) bool on the CPU,
+    pinned where the run trains on a GPU."""
+
+    image: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RawBatch:
+    """A batch as the loader makes it; the engine turns it into a `Batch`. hidden: (B, H, W) uint8."""
+
+    labelled: RawLabelled
+    unlabelled: RawUnlabelled | None = None
+    partner: RawUnlabelled | None = None
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +98,9 @@ class Unlabelled:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What one step sees. `unlabelled` is None for a method without views; `partner` is a second draw from the
-    unlabelled images, read only when a view's CutMix asks for it (`partner="stream"` or `"twin"`). `hidden` (B, H, W):
-    the unlabelled images' own labels where `diagnose=true` reads them; no hook ever sees it."""
+    """One step's images, on the training device. `unlabelled` is None for a method without views; `partner` is a second
+    draw from the unlabelled images, read only when a view's CutMix asks for it (`partner="stream"` or `"twin"`).
+    `hidden` (B, H, W): the unlabelled images' own labels where `diagnose=true` reads them; no hook ever sees it."""
 
     labelled: Labelled
     unlabelled: Unlabelled | None = None
@@ -123,8 +175,8 @@ class CutMix:
 class View:
     """One look of the student at a batch, trained towards the pseudo-label.
 
-    strength: `strong` (the run's photometric augmentation on top of the weak view), `weak` (the weak view itself), or a
-        function that makes the view's images from the weak ones.
+    strength: `strong` (the run's photometric augmentation on top of the weak view), `weak` (the weak view itself), or
+        an `Augmentation` that makes the view's images from the weak ones.
     loss_weight: weight of this view's loss in the total.
     forward_group: the forward pass it goes into. `labelled` is the pass of the labelled images; views of one group
         share a pass, and so BatchNorm statistics.

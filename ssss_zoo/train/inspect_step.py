@@ -22,7 +22,7 @@ from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.evaluation.figures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
 from ssss_zoo.record_files import TrainingState
 from ssss_zoo.text import brief
-from ssss_zoo.toolkit.types import Batch, PseudoLabel, Stage, ViewOutput
+from ssss_zoo.toolkit.types import Batch, PseudoLabel, RawBatch, Stage, ViewOutput
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.reevaluate import find_checkpoint, run_config
 from ssss_zoo.train.run import make_job, make_training
@@ -86,14 +86,16 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
     return stacked([sheet(rows, dataset), facts(look, training, begin + after)])
 
 
-def look_at(training: Training, raw: Batch, step: int) -> Look:
+def look_at(training: Training, raw: RawBatch, step: int) -> Look:
     """Make the losses of a step and keep what they were made of."""
     engine = training.engine
+    progress = training.progress(step)
     seed_draws(engine.seed, step, 0)
-    look = Look(engine.receive(raw))
+    look = Look(engine.to_device(raw, engine.draw(raw, progress)))
     engine.on_pseudo_label = lambda label, weight, hidden: look.weak.append((label, weight))
     engine.on_view = lambda seen, weights: look.views.append((seen, weights))
-    losses = engine.losses(look.batch, training.progress(step))
+    seed_draws(engine.seed, step, 0)
+    losses = engine.losses(raw, progress)
     look.losses = {name: loss.item() for name, loss in losses.items()}
     return look
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.engine.device_batch import floats
 from ssss_zoo.engine.step import Engine, PseudoTarget
 from ssss_zoo.evaluation.figures import coloured, photo
 from ssss_zoo.toolkit.types import Progress, Sample, Unlabelled
@@ -51,7 +52,7 @@ class Diary:
         """The teacher's word on the image, and the size without the padding. The image goes in with its mirror image:
         one alone has no statistics for BatchNorm in train mode."""
         image = torch.from_numpy(np.array(self.dataset.read_image(self.sample))).permute(2, 0, 1)[None]
-        image = fitted(self.engine.floats(image))
+        image = fitted(floats(image, self.engine.device, self.engine.config.train.channels_last))
         height, width = image.shape[-2:]
         multiple = self.engine.students[0].multiple
         missing = (0, -width % multiple, 0, -height % multiple)

@@ -577,7 +577,7 @@ class Training:
 
     def tell_of_terms_that_never_begin(self, losses: Mapping[str, Tensor]) -> None:
         """Warn of loss terms that a much later step has and the last one of this run, whose losses these are, lacks."""
-        batch = self.engine.receive(self.feed.peek(1)[0])
+        batch = self.feed.peek(1)[0]
         with torch.no_grad():
             later = self.engine.losses(batch, Progress(LAST, LAST + 1, self.job.epoch_steps))
         missing = [name for name in later if name not in losses]

@@ -9,6 +9,7 @@ import pytest
 from helpers.engine_steps import SIDE, a_bit_brighter
 from ssss_zoo.engine import registry
 from ssss_zoo.testing.tiny import Rig, make_method
+from ssss_zoo.toolkit.types import FixedAugmentation
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def rig(tiny_shelf, tiny_run):
             tiny_shelf.offer("methods", "own", make_method(**hooks))
             overrides = ("method=own", *overrides)
         made = tiny_run(f"train.crop=[{SIDE},{SIDE}]", "augment.flip=0", *overrides)
-        made.engine.strong = a_bit_brighter
+        made.engine.strong = FixedAugmentation(a_bit_brighter)
         return made.double() if double else made
 
     return make

@@ -13,11 +13,13 @@ from helpers.engine_steps import (
     views,
 )
 from ssss_zoo.toolkit.types import (
-    Batch,
     CutMix,
     Labelled,
     Output,
     PseudoLabel,
+    RawBatch,
+    RawLabelled,
+    RawUnlabelled,
     Unlabelled,
     View,
 )
@@ -31,7 +33,7 @@ def tensors_in(value) -> list[Tensor]:
         return [tensor for item in value for tensor in tensors_in(item)]
     if isinstance(value, dict):
         return tensors_in(list(value.values()))
-    if isinstance(value, (Labelled, Unlabelled, Batch, Output, PseudoLabel)) or hasattr(value, "view"):
+    if isinstance(value, (Labelled, Unlabelled, RawBatch, Output, PseudoLabel)) or hasattr(value, "view"):
         return tensors_in(list(vars(value).values()))
     return []
 
@@ -65,7 +67,7 @@ def test_hidden_labels_reach_no_hook(rig):
         views,
         progress,
     ):
-        assert not isinstance(labelled, Batch)
+        assert not isinstance(labelled, RawBatch)
         given.extend(
             tensors_in(
                 [
@@ -86,7 +88,7 @@ def test_hidden_labels_reach_no_hook(rig):
     made = rig({**hooks, "regularize": term_hook, **views(View("look", cutmix=CutMix("stream", box(0, 0, 3, 3))))})
     told = []
     made.engine.on_pseudo_label = lambda label, weight, hidden: told.append(hidden)
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     assert len(given) > 20
     assert not any((tensor == 77).all() for tensor in given if tensor.numel())
     assert told[0].unique().tolist() == [77]  # the report, and it alone, has them
@@ -101,9 +103,11 @@ def test_flips_move_image_mask_validity_and_hidden_labels_together(rig):
     made = rig(None, "method=fixmatch", "augment.flip=0.5", "train.batch=8")
     columns = torch.arange(SIDE, dtype=torch.uint8).expand(8, SIDE, SIDE)
     image = columns[:, None].expand(-1, 3, -1, -1).contiguous()
-    raw = Batch(Labelled(image, columns), Unlabelled(image, columns < 6), Unlabelled(image, columns < 6), columns)
+    raw = RawBatch(
+        RawLabelled(image, columns), RawUnlabelled(image, columns < 6), RawUnlabelled(image, columns < 6), columns
+    )
     torch.manual_seed(0)
-    batch = made.engine.receive(raw)
+    batch = made.engine.to_device(raw, made.engine.draw(raw, START))
     turned = set()
     for part, others in (
         (batch.labelled.image, [batch.labelled.mask]),

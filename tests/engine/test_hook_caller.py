@@ -192,7 +192,11 @@ FAULTS = [
     ("plan_stages", [], "a generator of Stage"),
     ("make_views", [], "Views, got list"),
     ("make_views", Views((View("a"), View("a"))), "views with different names, got ['a', 'a']"),
-    ("make_views", views(strength="stronk"), "views of strength weak, strong or a function, got 'stronk' for strong"),
+    (
+        "make_views",
+        views(strength="stronk"),
+        "views of strength weak, strong or an Augmentation, got 'stronk' for strong",
+    ),
     (
         "make_views",
         views(divide_by="mean"),

@@ -23,19 +23,19 @@ from helpers.engine_steps import (
 from ssss_zoo.testing.tiny import Rig, make_method
 from ssss_zoo.toolkit.hookspecs import hookimpl
 from ssss_zoo.toolkit.types import (
-    Batch,
     CutMix,
     PseudoLabel,
+    RawBatch,
     View,
     Views,
 )
 from ssss_zoo.train.run import run
 
 
-def look(made: Rig, batch: Batch | None = None) -> list[tuple[PseudoLabel, Tensor]]:
+def look(made: Rig, batch: RawBatch | None = None) -> list[tuple[PseudoLabel, Tensor]]:
     seen: list[tuple[PseudoLabel, Tensor]] = []
     made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
-    made.engine.losses(made.engine.receive(batch or raw_batch()), START)
+    made.engine.losses(batch or raw_batch(), START)
     return seen
 
 

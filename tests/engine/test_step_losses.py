@@ -47,7 +47,7 @@ def test_a_supervised_step_is_the_mean_cross_entropy_over_labelled_pixels(rig):
 def test_a_batch_without_a_labelled_pixel_gives_a_zero_that_is_connected(rig):
     made, batch = rig(None, "method=supervised"), raw_batch()
     void = replace(batch, labelled=Labelled(batch.labelled.image, torch.full_like(batch.labelled.mask, IGNORE)))
-    losses = made.engine.losses(made.engine.receive(void), START)
+    losses = made.engine.losses(void, START)
     losses["supervised"].backward()
     assert losses["supervised"].item() == 0
     assert not made.student.classifier.weight.grad.any()
@@ -133,7 +133,7 @@ def test_a_pixel_at_the_threshold_counts_and_one_below_does_not(rig):
     made.methods["fixmatch"].threshold = threshold
     seen = []
     made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
-    made.engine.losses(made.engine.receive(batch), START)
+    made.engine.losses(batch, START)
     label, weight = seen[0]
     assert torch.equal(label.confidence, confidence)
     expected = [[[float(c >= threshold) for c in row] for row in image] for image in confidence.tolist()]
@@ -146,7 +146,7 @@ def test_padding_never_counts_and_a_batch_of_padding_alone_gives_zero(rig):
     made, batch = rig(views(View("look"))), raw_batch()
     nothing = torch.zeros_like(batch.unlabelled.valid)
     padded = replace(batch, unlabelled=Unlabelled(batch.unlabelled.image, nothing))
-    losses = made.engine.losses(made.engine.receive(padded), START)
+    losses = made.engine.losses(padded, START)
     losses["consistency"].backward()
     assert losses["consistency"].item() == 0
     assert not made.student.classifier.weight.grad.any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress, Unlabelled
+from ssss_zoo.toolkit.types import Progress, RawBatch, RawLabelled, RawUnlabelled
 
 START = Progress(0, 10, 5)
 BOXES = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])
@@ -27,7 +28,7 @@ def for_any_batch(test: Callable[..., None]) -> Callable[..., None]:
     return own(given(seed=st.integers(0, 2**31))(test))
 
 
-def raw_batch(all_void: bool = False, seed: int = 4) -> Batch:
+def raw_batch(all_void: bool = False, seed: int = 4) -> RawBatch:
     """Three images of 16 x 16 in each stream: some void, some padding, or nothing but them."""
     made = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, 3, 3, 16, 16), generator=made, dtype=torch.uint8)
@@ -37,10 +38,10 @@ def raw_batch(all_void: bool = False, seed: int = 4) -> Batch:
     valid[0, 0, 12:], valid[0, 2, :, 10:], valid[1, 0, :8] = False, False, False
     if all_void:
         mask[:], valid[:] = 255, False
-    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid[0]), Unlabelled(image[2], valid[1]))
+    return RawBatch(RawLabelled(image[0], mask), RawUnlabelled(image[1], valid[0]), RawUnlabelled(image[2], valid[1]))
 
 
-def images(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def images(batch: RawBatch) -> tuple[Tensor, Tensor, Tensor]:
     """x, w and the partner's w as float64 in [0, 1]."""
     assert batch.unlabelled is not None
     assert batch.partner is not None
@@ -52,7 +53,28 @@ def darker(image: Tensor) -> Tensor:
     return image * 0.8
 
 
-def take_step(made: Any, batch: Batch, progress: Progress = START) -> tuple[dict[str, float], list[dict[str, Tensor]]]:
+class StrongInTurn:
+    """Stands in for the strong augmentation: each batch that it draws for is multiplied by the next factor."""
+
+    def __init__(self, *factors: float) -> None:
+        self.factors = itertools.cycle(factors)
+
+    def draw(self, images: int) -> float:
+        return next(self.factors)
+
+    def apply(self, image: Tensor, draw: float) -> Tensor:
+        return image * draw
+
+
+def received(made: Any, raw: RawBatch, progress: Progress = START) -> RawBatch:
+    """The batch as the engine has it on its device."""
+    batch: RawBatch = made.engine.to_device(raw, made.engine.draw(raw, progress))
+    return batch
+
+
+def take_step(
+    made: Any, batch: RawBatch, progress: Progress = START
+) -> tuple[dict[str, float], list[dict[str, Tensor]]]:
     """The losses of an engine step, and the gradient of each student that its optimiser met."""
     kept: list[dict[str, Tensor]] = []
 
@@ -69,7 +91,7 @@ def take_step(made: Any, batch: Batch, progress: Progress = START) -> tuple[dict
 
 def assert_step(
     made: Any,
-    batch: Batch,
+    batch: RawBatch,
     parts: Mapping[str, Tensor],
     networks: list[nn.Module],
     progress: Progress = START,

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.testing.tiny import Rig, TinyNet
-from ssss_zoo.toolkit.types import IGNORE, Batch, Labelled, Progress, Unlabelled, View, Views
+from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled, View, Views
 
 START = Progress(0, 10, 5)
 SIDE = 8  # of the images in here
 STRONG = View("look")
 
 
-def raw_batch(seed: int = 0, images: int = 2, classes: int = 5, channels: int = 3) -> Batch:
+def raw_batch(seed: int = 0, images: int = 2, classes: int = 5, channels: int = 3) -> RawBatch:
     """A batch as the loader makes it: some void, some padding below and to the right, hidden labels of value 77."""
     made = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, images, channels, SIDE, SIDE), generator=made, dtype=torch.uint8)
@@ -26,10 +26,12 @@ def raw_batch(seed: int = 0, images: int = 2, classes: int = 5, channels: int = 
     valid = torch.ones(2, images, SIDE, SIDE, dtype=torch.bool)
     valid[0, 0, 6:], valid[0, -1, :, 5:], valid[1, 0, :, 7:] = False, False, False
     hidden = torch.full((images, SIDE, SIDE), 77, dtype=torch.uint8)
-    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid[0]), Unlabelled(image[2], valid[1]), hidden)
+    return RawBatch(
+        RawLabelled(image[0], mask), RawUnlabelled(image[1], valid[0]), RawUnlabelled(image[2], valid[1]), hidden
+    )
 
 
-def token_batch(images: int = 2) -> Batch:
+def token_batch(images: int = 2) -> RawBatch:
     """Images of one value each, so that a pass tells whom it saw: labelled 10, 11; weak 60, 61; partner 120, 121."""
 
     def plain(first: int) -> Tensor:
@@ -38,7 +40,7 @@ def token_batch(images: int = 2) -> Batch:
 
     valid = torch.ones(images, SIDE, SIDE, dtype=torch.bool)
     mask = torch.zeros(images, SIDE, SIDE, dtype=torch.uint8)
-    return Batch(Labelled(plain(10), mask), Unlabelled(plain(60), valid), Unlabelled(plain(120), valid))
+    return RawBatch(RawLabelled(plain(10), mask), RawUnlabelled(plain(60), valid), RawUnlabelled(plain(120), valid))
 
 
 def a_bit_brighter(image: Tensor) -> Tensor:
@@ -83,11 +85,11 @@ def record(made: Rig) -> Rig:
     return made
 
 
-def run_losses(made: Rig, batch: Batch | None = None) -> dict[str, Tensor]:
-    return made.engine.losses(made.engine.receive(batch or token_batch()), START)
+def run_losses(made: Rig, batch: RawBatch | None = None) -> dict[str, Tensor]:
+    return made.engine.losses(batch or token_batch(), START)
 
 
-def gradients_at_step(made: Rig, batches: list[Batch], progress: Progress = START) -> tuple[dict, dict]:
+def gradients_at_step(made: Rig, batches: list[RawBatch], progress: Progress = START) -> tuple[dict, dict]:
     kept: dict[str, Tensor] = {}
 
     def keep(optimizer, *_):
@@ -160,13 +162,13 @@ def floats(image: Tensor) -> Tensor:
     return image.float() / 255
 
 
-def check_step(rig: Rig, batch: Batch, hand, student: TinyNet | None = None) -> dict[str, Tensor]:
+def check_step(rig: Rig, batch: RawBatch, hand, student: TinyNet | None = None) -> dict[str, Tensor]:
     """The engine's parts, total and gradient against `hand(copy of the student) -> parts`."""
     student = student or rig.student
     reference = copy.deepcopy(student)
     expected = hand(reference)
     sum(expected.values()).backward()
-    losses = rig.engine.losses(rig.engine.receive(batch), START)
+    losses = rig.engine.losses(batch, START)
     torch.stack(list(losses.values())).sum().backward()
     assert losses.keys() == expected.keys()
     for name, value in expected.items():

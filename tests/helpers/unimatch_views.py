@@ -11,7 +11,7 @@ import torch
 from ssss_zoo.plugins.baselines import unimatch
 from torch import Tensor
 
-from helpers.by_hand import BOXES
+from helpers.by_hand import BOXES, StrongInTurn
 
 SECOND_BOXES = torch.tensor([[[0, 0, 16, 4]], [[7, 7, 12, 16]], [[0, 0, 0, 0]]])  # of the second strong view
 
@@ -35,16 +35,6 @@ def alternating_dropout(probability: float) -> Callable[[list[Tensor]], list[Ten
     return lambda maps: dropped(maps, keep_odd=next(calls) % 2 == 1)
 
 
-class AlternatingStrong:
-    """Stands in for the strong augmentation: view 1 of the batch, of the partner, view 2 of both."""
-
-    def __init__(self) -> None:
-        self.factors = cycle((0.8, 0.7, 0.6, 0.5))
-
-    def __call__(self, image: Tensor) -> Tensor:
-        return image * next(self.factors)
-
-
 def fixed_unimatch_run(
     tiny_run: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -56,7 +46,7 @@ def fixed_unimatch_run(
     monkeypatch.setattr(unimatch, "random_boxes", lambda *size: next(boxes))
     monkeypatch.setattr(unimatch, "channel_dropout", dropout)
     made = tiny_run("train.batch=3", "augment.flip=0", *overrides)
-    made.engine.strong = AlternatingStrong()
+    made.engine.strong = StrongInTurn(0.8, 0.7, 0.6, 0.5)  # view 1 of the batch, of the partner, view 2 of both
     for part in made.run.modules.values():
         part.double()
     return made.double()

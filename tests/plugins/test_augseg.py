@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress, Unlabelled
+from ssss_zoo.toolkit.types import FixedAugmentation, Progress, RawBatch, RawLabelled, RawUnlabelled
 
 START = Progress(0, 10, 5)
 INJECTED = torch.tensor([[[0, 0, 6, 16]], [[3, 3, 14, 14]], [[8, 8, 16, 16]]])
@@ -22,7 +22,7 @@ MIXED = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])
 ORDER, CHANCES = torch.tensor([2, 0, 1]), torch.tensor([0.99, 0.0, 0.99])  # image 1 is never injected into
 
 
-def a_batch(all_void: bool = False) -> Batch:
+def a_batch(all_void: bool = False) -> RawBatch:
     made = torch.Generator().manual_seed(6)
     image = torch.randint(0, 256, (2, 3, 3, 16, 16), generator=made, dtype=torch.uint8)
     mask = torch.randint(0, 5, (3, 16, 16), generator=made, dtype=torch.uint8)
@@ -31,7 +31,7 @@ def a_batch(all_void: bool = False) -> Batch:
     valid[0, 12:], valid[2, :, 10:] = False, False
     if all_void:
         mask[:], valid[:] = 255, False
-    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid))
+    return RawBatch(RawLabelled(image[0], mask), RawUnlabelled(image[1], valid))
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def rig(tiny_run, monkeypatch):
         monkeypatch.setattr(torch, "randperm", lambda number: ORDER[:number])
         monkeypatch.setattr(module, "doubtful", lambda chances: doubtful(CHANCES))
         made = tiny_run("method=augseg", "train.batch=3", "augment.flip=0", *words)
-        made.methods["augseg"].intensity = lambda image: image * 0.8
+        made.methods["augseg"].intensity = FixedAugmentation(lambda image: image * 0.8)
         return made.double()
 
     return make
@@ -61,7 +61,7 @@ def inside(boxes: Tensor, b: int, i: int, j: int) -> bool:
     return top <= i < bottom and left <= j < right
 
 
-def released_step(network, teacher, batch: Batch, threshold: float, mask_padding: bool) -> tuple[Tensor, Tensor]:
+def released_step(network, teacher, batch: RawBatch, threshold: float, mask_padding: bool) -> tuple[Tensor, Tensor]:
     """(L_x, L_u) with a loop over pixels."""
     x, w = (part.image.double() / 255 for part in (batch.labelled, batch.unlabelled))
     mask, valid = batch.labelled.mask.long(), batch.unlabelled.valid

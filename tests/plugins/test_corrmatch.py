@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from helpers.by_hand import BOX, BOXES, START, assert_step, darker, for_any_batch, images, raw_batch, take_step
 from helpers.unimatch_views import alternating_dropout, dropped
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, Progress, PseudoLabel
+from ssss_zoo.toolkit.types import FixedAugmentation, Progress, PseudoLabel, RawBatch
 
 GAMMA, MOMENTUM, REGIONS = 0.27, 0.9, 6
 
@@ -33,7 +33,7 @@ def rig(tiny_run, monkeypatch):
         options = {"threshold": GAMMA, "momentum": MOMENTUM, "regions": REGIONS}
         given = [f"options.corrmatch.{key}={value}" for key, value in options.items()]
         made = tiny_run("method=corrmatch", "train.batch=3", "augment.flip=0", *given, *words)
-        made.engine.strong = darker
+        made.engine.strong = FixedAugmentation(darker)
         for part in made.run.modules.values():
             part.double()
         made.methods["corrmatch"].head.project[3].p = 0.0
@@ -99,7 +99,13 @@ def cross_entropy(logits: Tensor, label: Tensor, kept: Tensor, valid: Tensor) ->
 
 
 def released_step(
-    network: nn.Module, head: nn.Module, batch: Batch, gamma: float = GAMMA, regions=True, propagate=True, in_box=False
+    network: nn.Module,
+    head: nn.Module,
+    batch: RawBatch,
+    gamma: float = GAMMA,
+    regions=True,
+    propagate=True,
+    in_box=False,
 ) -> tuple[dict[str, Tensor], float, int]:
     """The engine's terms, the new gamma, and how many pixels the regions won."""
     x, w, far = images(batch)
@@ -303,7 +309,7 @@ def strong(rig):
     made, seen = rig("options.corrmatch.regions=0"), []
     pair, method = made.engine.pair, made.methods["corrmatch"]
     made.engine.pair = lambda *given: seen.append((pair(*given), given[2])) or seen[-1][0]
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     method.regions = REGIONS
     view, targets = seen[0]
     return method, view, targets["unlabelled"].output
@@ -351,7 +357,7 @@ def test_shares_and_groups():
 def test_the_weak_view_costs_no_pass_of_its_own(rig):
     made, batch = rig(), raw_batch()
     made.student.calls = []
-    made.engine.losses(made.engine.receive(batch), START)
+    made.engine.losses(batch, START)
     shapes = [(call.half, len(call.value), call.training) for call in made.student.calls]
     assert shapes == [
         ("encode", 3, False),

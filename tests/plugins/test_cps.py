@@ -141,7 +141,7 @@ def test_heads_begin_apart_and_encoders_alike(rig):
 def test_no_more_passes_than_the_release_makes(rig):
     made = rig()
     made.student.calls = []
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     assert [(call.half, len(call.value), call.grad) for call in made.student.calls] == [
         ("encode", 3, True), ("decode", 3, True), ("encode", 3, True), ("decode", 3, True),
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def test_no_more_passes_than_the_release_makes_with_cutmix(rig):
     made = rig("options.cps.cutmix=true")
     for network in made.engine.students:
         network.calls = []
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     x, w, far = images(raw_batch())
     for network in made.engine.students:
         encoded = [call for call in network.calls if call.half == "encode"]

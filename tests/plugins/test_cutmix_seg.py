@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from helpers.by_hand import BOX, BOXES, START, assert_step, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Progress, PseudoLabel
+from ssss_zoo.toolkit.types import FixedAugmentation, Progress, PseudoLabel
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ def test_confidence_is_one_number_for_the_batch_padding_counted(rig):
     made, seen = rig(), []
     consistency = made.engine.consistency
     made.engine.consistency = lambda one, progress: seen.append(one) or consistency(one, progress)
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     made.methods["cutmix_seg"].threshold = seen.pop().label.confidence.median().item()
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     (view,) = seen
     share = (view.label.confidence >= made.methods["cutmix_seg"].threshold).double().mean()
     assert 0.4 < share < 0.6
@@ -118,7 +118,7 @@ def test_who_sees_what_in_which_mode(rig):
     """Teacher on both sources in evaluation mode; labelled and mixed images in passes of their own."""
     made = rig()
     made.student.calls, made.engine.teachers[0].network.calls = [], []
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     sizes = [[(len(c.value), c.training, c.grad) for c in network.calls if c.half == "encode"]
              for network in (made.student, made.engine.teachers[0].network)]  # fmt: skip
     assert sizes == [[(3, True, True)] * 2, [(3, False, False)] * 2]
@@ -126,10 +126,10 @@ def test_who_sees_what_in_which_mode(rig):
 
 def test_strong_views_are_strengthened_before_they_are_mixed(rig):
     made, seen = rig("options.cutmix_seg.strength=strong"), []
-    made.engine.strong = lambda image: image / 2
+    made.engine.strong = FixedAugmentation(lambda image: image / 2)
     pair = made.engine.pair
     made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     _, w, far = images(raw_batch())
     assert_close(seen[0].image.double(), torch.where(BOX[:, None], far, w) / 2, atol=1e-6, rtol=0)
 

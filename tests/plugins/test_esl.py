@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from helpers.by_hand import BOX, BOXES, assert_step, darker, images, raw_batch, take_step
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Progress, PseudoLabel
+from ssss_zoo.toolkit.types import FixedAugmentation, Progress, PseudoLabel
 
 LATE = Progress(30, 100, 5)
 
@@ -25,7 +25,7 @@ def rig(tiny_run, monkeypatch):
     def make(*words: str):
         monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES)
         made = tiny_run("method=esl", "train.batch=3", "augment.flip=0", *words)
-        made.engine.strong = darker
+        made.engine.strong = FixedAugmentation(darker)
         return made.double()
 
     return make

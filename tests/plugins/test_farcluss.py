@@ -24,7 +24,17 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import contrast
 from ssss_zoo.toolkit.losses import consistency, cross_entropy, divisor, pixel_loss
 from ssss_zoo.toolkit.mixing import Mixing
-from ssss_zoo.toolkit.types import CutMix, Labelled, Output, Progress, PseudoLabel, RunInfo, View, ViewOutput
+from ssss_zoo.toolkit.types import (
+    CutMix,
+    FixedAugmentation,
+    Labelled,
+    Output,
+    Progress,
+    PseudoLabel,
+    RunInfo,
+    View,
+    ViewOutput,
+)
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -1043,7 +1053,7 @@ def test_a_step_of_the_engine_is_the_formulas(tiny_run, monkeypatch, top_k, all_
         tiny_run("method=farcluss", "train.batch=3", "augment.flip=0", *words, *plain),
         raw_batch(all_void, seed),
     )
-    made.engine.strong = darker
+    made.engine.strong = FixedAugmentation(darker)
     made.double()
     network = copy.deepcopy(made.student)
     x, w, _ = images(batch)

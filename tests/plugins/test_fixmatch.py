@@ -19,7 +19,7 @@ from torch.testing import assert_close
 from helpers.by_hand import assert_step, raw_batch, take_step
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
+from ssss_zoo.toolkit.types import FixedAugmentation, Progress, PseudoLabel, RawBatch, RawLabelled, RawUnlabelled
 
 START = Progress(0, 10, 5)
 BOXES = torch.tensor([[[2, 3, 9, 12]], [[0, 0, 0, 0]], [[5, 1, 16, 7]]])
@@ -29,14 +29,14 @@ def darker(image: Tensor) -> Tensor:
     return image * 0.8
 
 
-def a_batch(images: int = 3, side: int = 16) -> Batch:
+def a_batch(images: int = 3, side: int = 16) -> RawBatch:
     made = torch.Generator().manual_seed(3)
     image = torch.randint(0, 256, (3, images, 3, side, side), generator=made, dtype=torch.uint8)
     mask = torch.randint(0, 5, (images, side, side), generator=made, dtype=torch.uint8)
     mask[:, :2, 3:9] = 255
     valid = torch.ones(2, images, side, side, dtype=torch.bool)
     valid[0, 0, 12:], valid[0, 2, :, 10:], valid[1, 0, :8] = False, False, False
-    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid[0]), Unlabelled(image[2], valid[1]))
+    return RawBatch(RawLabelled(image[0], mask), RawUnlabelled(image[1], valid[0]), RawUnlabelled(image[2], valid[1]))
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def rig(tiny_run, monkeypatch):
     def make(*words: str):
         monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES)
         made = tiny_run("method=fixmatch", "train.batch=3", "augment.flip=0", *words)
-        made.engine.strong = darker
+        made.engine.strong = FixedAugmentation(darker)
         return made.double()
 
     return make
 
 
-def released_step(network, batch: Batch, threshold: float) -> tuple[Tensor, Tensor]:
+def released_step(network, batch: RawBatch, threshold: float) -> tuple[Tensor, Tensor]:
     """(L_x, L_u) of methods "FixMatch-1"; leaves the network's BatchNorm statistics as the release would."""
     x, w, far = (image.float().double() / 255 for image in (batch.labelled.image, *weak_images(batch)))
     network.eval()
@@ -74,7 +74,7 @@ def released_step(network, batch: Batch, threshold: float) -> tuple[Tensor, Tens
     return F.cross_entropy(z_x, batch.labelled.mask.long(), ignore_index=255), l_u
 
 
-def weak_images(batch: Batch) -> tuple[Tensor, Tensor]:
+def weak_images(batch: RawBatch) -> tuple[Tensor, Tensor]:
     assert batch.unlabelled is not None
     assert batch.partner is not None
     return batch.unlabelled.image, batch.partner.image
@@ -106,7 +106,7 @@ def test_a_step_is_the_releases(rig, threshold):
 def test_threshold_zero_uses_every_valid_pixel(rig):
     made, batch, seen = rig("options.fixmatch.threshold=0"), a_batch(), []
     made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
-    made.engine.losses(made.engine.receive(batch), START)
+    made.engine.losses(batch, START)
     label, weight = seen[0]
     assert weight.min() == 1
     assert torch.equal(label.valid, batch.unlabelled.valid)
@@ -159,7 +159,7 @@ def apart(made) -> None:
         value.add_(0.1 * torch.randn_like(value))
 
 
-def second_release(network, teacher, batch: Batch, threshold: float) -> tuple[Tensor, Tensor]:
+def second_release(network, teacher, batch: RawBatch, threshold: float) -> tuple[Tensor, Tensor]:
     """(L_x, L_u) of methods "FixMatch-2": the teacher on w, partners by reversal, one pass of the student over x and s;
     loops over images and pixels."""
     x, w = (part.image.double() / 255 for part in (batch.labelled, batch.unlabelled))
@@ -211,7 +211,7 @@ def test_the_second_releases_teacher_copies_first_and_averages_then(rig):
 def test_the_second_release_makes_one_pass_of_the_student(rig):
     made = rig(*V2)
     made.student.calls, made.engine.teachers[0].network.calls = [], []
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     sizes = [[(len(c.value), c.training, c.grad) for c in network.calls if c.half == "encode"]
              for network in (made.student, made.engine.teachers[0].network)]  # fmt: skip
     assert sizes == [[(6, True, True)], [(3, False, False)]]

@@ -86,7 +86,7 @@ def test_student_and_teacher_see_the_same_images_once_each(rig):
     """Two passes with gradient, two of the teacher without; no image is decoded twice."""
     made = rig()
     made.student.calls, made.engine.teachers[0].network.calls = [], []
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     sizes = [[(c.half, len(c.value), c.training, c.grad) for c in network.calls]
              for network in (made.student, made.engine.teachers[0].network)]  # fmt: skip
     assert sizes[0] == [("encode", 3, True, True), ("decode", 3, True, True)] * 2

@@ -11,11 +11,11 @@ from ssss_zoo.plugins.baselines.prevmatch import PastModels, PrevMatch, image_me
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from helpers.by_hand import BOXES, START, assert_step, images, raw_batch, take_step
+from helpers.by_hand import BOXES, START, assert_step, images, raw_batch, received, take_step
 from helpers.unimatch_views import SECOND_BOXES, box_masks, dropped, fixed_unimatch_run
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.mixing import ground_truth_label
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress
+from ssss_zoo.toolkit.types import Progress, RawBatch, RawLabelled
 
 LATER = Progress(3, 10, 5)  # lambda = 0.6
 THRESHOLD = 0.38
@@ -57,7 +57,7 @@ def stocked(made) -> list[nn.Module]:
 
 
 def released_step(
-    network, before: list[nn.Module], batch: Batch, strength: float, image: bool = False, factor: float = 1
+    network, before: list[nn.Module], batch: RawBatch, strength: float, image: bool = False, factor: float = 1
 ) -> dict[str, Tensor]:
     """Supervised, consistency and previous term, each with its share of the total."""
     x, w, far = images(batch)
@@ -123,7 +123,7 @@ def test_a_step_is_the_releases(rig, words, given, progress):
 def test_the_step_above_sees_sure_and_doubtful_pixels_of_several_classes(rig):
     made = rig()
     stocked(made)
-    label = made.run.modules["prevmatch_past"].label(PICKED, made.engine.receive(raw_batch()).unlabelled)
+    label = made.run.modules["prevmatch_past"].label(PICKED, received(made, raw_batch()).unlabelled)
     assert 0.1 < (label.confidence >= THRESHOLD).double().mean() < 0.9
     assert len(label.target.unique()) > 1
 
@@ -279,7 +279,7 @@ def test_with_few_copies_all_there_are_may_be_taken():
 
 
 def test_labelled_pixels_in_a_view_keep_their_own_labels():
-    label = ground_truth_label(Labelled(torch.zeros(1, 3, 1, 3), torch.tensor([[[4, 255, 0]]])))
+    label = ground_truth_label(RawLabelled(torch.zeros(1, 3, 1, 3), torch.tensor([[[4, 255, 0]]])))
     assert label.target.tolist() == [[[4, 0, 0]]]
     assert label.confidence.tolist() == [[[1.0, 0.0, 1.0]]]
     assert label.valid.tolist() == [[[True, False, True]]]

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from helpers.by_hand import BOXES, START, images, raw_batch, take_step
 from helpers.unimatch_views import SECOND_BOXES, box_masks, fixed_unimatch_run
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, CutMix, View
+from ssss_zoo.toolkit.types import CutMix, RawBatch, View
 
 AGENTS = 6
 GUARD = 1e-10  # the release's
@@ -94,7 +94,7 @@ def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
-def by_hand(network, batch: Batch, guard: float) -> Tensor:
+def by_hand(network, batch: RawBatch, guard: float) -> Tensor:
     x, w, far = images(batch)
     with torch.no_grad():
         f_far = network.eval()(far).features

@@ -15,18 +15,18 @@ from torch.testing import assert_close
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import words
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress, Sample
+from ssss_zoo.toolkit.types import FixedAugmentation, Progress, RawBatch, RawLabelled, Sample
 from ssss_zoo.train.run import run
 
 START = Progress(0, 10, 5)
 
 
-def raw(pseudo=(False, True, True)) -> Batch:
+def raw(pseudo=(False, True, True)) -> RawBatch:
     made = torch.Generator().manual_seed(8)
     image = torch.randint(0, 256, (3, 3, 16, 16), generator=made, dtype=torch.uint8)
     mask = torch.randint(0, 5, (3, 16, 16), generator=made, dtype=torch.uint8)
     mask[:, :2, 3:9] = 255
-    return Batch(Labelled(image, mask, torch.tensor(pseudo)))
+    return RawBatch(RawLabelled(image, mask, torch.tensor(pseudo)))
 
 
 @pytest.mark.parametrize("void", [False, True])
@@ -36,7 +36,7 @@ def test_a_step_is_one_cross_entropy_over_both_kinds_of_crops(tiny_run, monkeypa
     monkeypatch.setattr(module, "random_boxes", lambda *size, **given: boxes)
     monkeypatch.setattr(torch, "rand_like", lambda image: torch.full_like(image, 0.3))
     made, batch = tiny_run("method=stpp", "train.batch=3", "augment.flip=0").double(), raw()
-    made.methods["stpp"].strong = lambda image: image * 0.8
+    made.methods["stpp"].strong = FixedAugmentation(lambda image: image * 0.8)
     if void:
         batch.labelled.mask[:] = 255
     network = copy.deepcopy(made.student)

@@ -275,7 +275,7 @@ def test_at_the_end_all_but_the_most_uncertain_pixel_teach(rig):
     made, seen = rig(), []
     pair = made.engine.pair
     made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
-    made.engine.losses(made.engine.receive(raw_batch()), Progress(100, 100, 5))
+    made.engine.losses(raw_batch(), Progress(100, 100, 5))
     (view,) = seen
     assert int((view.label.valid & (view.weight == 0)).sum()) == 1
 

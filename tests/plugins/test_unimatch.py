@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from helpers.by_hand import BOXES, START, for_any_batch, images, raw_batch, take_step
 from helpers.unimatch_views import SECOND_BOXES, box_masks, dropped, fixed_unimatch_run
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, PseudoLabel
+from ssss_zoo.toolkit.types import FixedAugmentation, PseudoLabel, RawBatch
 
 METHODS = ("unimatch", "fixmatch")
 BOX_PAIR = (BOXES, SECOND_BOXES)
@@ -33,7 +33,7 @@ def rig(tiny_run, monkeypatch):
     return lambda *overrides: fixed_unimatch_run(tiny_run, monkeypatch, "method=unimatch", *overrides)
 
 
-def released_step(network, batch: Batch, threshold: float, perturb_labelled: bool = True) -> dict[str, Tensor]:
+def released_step(network, batch: RawBatch, threshold: float, perturb_labelled: bool = True) -> dict[str, Tensor]:
     """L_x, U_1, U_2, U_fp; leaves the network's BatchNorm statistics as the release would."""
     x, w, far = images(batch)
     network.eval()
@@ -100,7 +100,7 @@ def test_who_is_decoded_with_whom(rig):
     """Encoded once: [x, w]; decoded together: [x, w, perturbed w, perturbed x]; both strong views share a pass."""
     made, batch = rig(), raw_batch()
     made.student.calls = []
-    made.engine.losses(made.engine.receive(batch), START)
+    made.engine.losses(batch, START)
     shapes = [(call.half, len(call.value), call.training) for call in made.student.calls]
     assert shapes == [
         ("encode", 3, False),
@@ -123,7 +123,7 @@ def test_a_threshold_that_nothing_reaches_leaves_half_the_labelled_loss(rig):
 def test_threshold_zero_uses_every_valid_pixel(rig):
     made, batch, seen = rig("options.unimatch.threshold=0"), raw_batch(), []
     made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
-    made.engine.losses(made.engine.receive(batch), START)
+    made.engine.losses(batch, START)
     assert seen[0][1].min() == 1
 
 
@@ -133,7 +133,7 @@ def test_without_dropout_the_perturbed_output_is_the_weak_one(tiny_run):
     seen = []
     pair = made.engine.pair
     made.engine.pair = lambda *given: seen.append(pair(*given)) or seen[-1]
-    made.engine.losses(made.engine.receive(raw_batch()), START)
+    made.engine.losses(raw_batch(), START)
     (weak,) = [one for one in seen if one.view.name == "perturbed"]
     logits = weak.output.logits.detach()
     assert torch.equal(logits.argmax(dim=1), weak.label.target)
@@ -194,7 +194,7 @@ def test_with_one_view_and_nothing_perturbed_it_is_fixmatch(tiny_run, monkeypatc
         options = made.methods[made.config.method]
         options.threshold = 0.25
         monkeypatch.setattr(importlib.import_module(type(options).__module__), "random_boxes", lambda *size: BOXES)
-        made.engine.strong = lambda image: image * 0.7
+        made.engine.strong = FixedAugmentation(lambda image: image * 0.7)
         made.double()
     assert type(unimatch.methods["unimatch"]) is not type(fixmatch.methods["fixmatch"])
     (losses, (gradients,)), (expected, (wanted,)) = (

@@ -12,9 +12,9 @@ from ssss_zoo.plugins.baselines.unimatch_v2 import UniMatchV2, complementary_dro
 from torch import Tensor
 from torch.testing import assert_close
 
-from helpers.by_hand import for_any_batch
+from helpers.by_hand import StrongInTurn, for_any_batch
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.types import Batch, Labelled, Progress, PseudoLabel, Unlabelled
+from ssss_zoo.toolkit.types import Progress, PseudoLabel, RawBatch, RawLabelled, RawUnlabelled
 
 START = Progress(0, 10, 5)
 BOXES = (
@@ -23,7 +23,7 @@ BOXES = (
 )
 
 
-def a_batch(all_void: bool = False, seed: int = 5) -> Batch:
+def a_batch(all_void: bool = False, seed: int = 5) -> RawBatch:
     made = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (2, 3, 3, 16, 16), generator=made, dtype=torch.uint8)
     mask = torch.randint(0, 5, (3, 16, 16), generator=made, dtype=torch.uint8)
@@ -32,7 +32,7 @@ def a_batch(all_void: bool = False, seed: int = 5) -> Batch:
     valid[0, 12:], valid[2, :, 10:] = False, False
     if all_void:
         mask[:], valid[:] = 255, False
-    return Batch(Labelled(image[0], mask), Unlabelled(image[1], valid))
+    return RawBatch(RawLabelled(image[0], mask), RawUnlabelled(image[1], valid))
 
 
 def gates(width: int) -> Tensor:
@@ -52,17 +52,6 @@ def fixed(images: int):
     return half(True), half(False)
 
 
-class Strong:
-    """Stands in for the strong augmentation: view 1, then view 2."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, image: Tensor) -> Tensor:
-        self.calls += 1
-        return image * (0.8, 0.6)[self.calls % 2 - 1]
-
-
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
     def make(*words: str):
@@ -70,14 +59,14 @@ def rig(tiny_run, monkeypatch):
         monkeypatch.setattr(module, "random_boxes", lambda *size: next(boxes))
         monkeypatch.setattr(module, "complementary_dropout", fixed)
         made = tiny_run("method=unimatch_v2", "train.batch=3", "augment.flip=0", *words)
-        made.engine.strong = Strong()
+        made.engine.strong = StrongInTurn(0.8, 0.6)  # view 1, view 2
         next(boxes), next(boxes)  # so that the first step meets BOXES in order, whatever was planned before
         return made.double()
 
     return make
 
 
-def released_step(network, teacher, batch: Batch, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
+def released_step(network, teacher, batch: RawBatch, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
     """L_x, U_1, U_2 with loops over images and pixels."""
     x, w = (part.image.double() / 255 for part in (batch.labelled, batch.unlabelled))
     with torch.no_grad():
@@ -113,7 +102,7 @@ def released_step(network, teacher, batch: Batch, threshold: float) -> tuple[Ten
     return l_x, *losses
 
 
-def edge(teacher, batch: Batch, share: float) -> float:
+def edge(teacher, batch: RawBatch, share: float) -> float:
     """A threshold that `share` of the pixels do not reach, half way between two of them."""
     with torch.no_grad():
         logits = teacher.eval()(batch.unlabelled.image.double() / 255).logits

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.crops import CropDataset, crop_rules, make_stream
-from ssss_zoo.toolkit.types import Batch, Labelled, Sample, Unlabelled
+from ssss_zoo.toolkit.types import RawBatch, RawLabelled, RawUnlabelled, Sample
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class StreamNeeds:
     hidden: bool
 
 
-class BatchLoader(Iterator[Batch]):
+class BatchLoader(Iterator[RawBatch]):
     """Raw batches (uint8, on the CPU) from two or three independent seeded streams; batch `k` is a function of the seed
     and `k` alone. `waited` is how many seconds the loop stood still for data."""
 
@@ -58,24 +58,24 @@ class BatchLoader(Iterator[Batch]):
         self.streams = {
             name: make_stream(crops, self.batch, start * self.batch, workers, pin) for name, crops in self.crops.items()
         }
-        self.ahead: list[Batch] = []
+        self.ahead: list[RawBatch] = []
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> RawBatch:
         self.next_index += 1
         return self.ahead.pop(0) if self.ahead else self.draw()
 
-    def peek(self, count: int) -> list[Batch]:
+    def peek(self, count: int) -> list[RawBatch]:
         """The next `count` batches, which will come again."""
         self.ahead += [self.draw() for _ in range(count - len(self.ahead))]
         return self.ahead[:count]
 
-    def draw(self) -> Batch:
+    def draw(self) -> RawBatch:
         begin = time.perf_counter()
         raw = {name: next(stream) for name, stream in self.streams.items()}
         self.waited += time.perf_counter() - begin
         unlabelled = raw.get("unlabelled")
-        return Batch(
-            Labelled(raw["labelled"]["image"], raw["labelled"]["mask"], raw["labelled"]["pseudo"]),
+        return RawBatch(
+            RawLabelled(raw["labelled"]["image"], raw["labelled"]["mask"], raw["labelled"]["pseudo"]),
             weak_view(unlabelled),
             weak_view(raw.get("partner")),
             unlabelled.get("mask") if unlabelled else None,
@@ -87,5 +87,5 @@ class BatchLoader(Iterator[Batch]):
         return {name: [crops.samples[crops.index(p)].name for p in positions] for name, crops in self.crops.items()}
 
 
-def weak_view(raw: Mapping[str, Tensor] | None) -> Unlabelled | None:
-    return Unlabelled(raw["image"], raw["valid"]) if raw else None
+def weak_view(raw: Mapping[str, Tensor] | None) -> RawUnlabelled | None:
+    return RawUnlabelled(raw["image"], raw["valid"]) if raw else None
