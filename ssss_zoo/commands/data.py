@@ -8,26 +8,24 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from ssss_zoo.config.schema import Config, resolve, square
-from ssss_zoo.data.base import UNUSABLE, Dataset, Fault
+from ssss_zoo.data.base import UNUSABLE, Dataset, Fault, ProgressCallback
 from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.benchmarks.prepare import ARCHIVES, describe_plan, plan_preparation, prepare_benchmark
-from ssss_zoo.data.files import READER_THREADS
+from ssss_zoo.data.checks import READER_THREADS
 from ssss_zoo.data.split_lists import find_root
-from ssss_zoo.data.tools.audit import AuditReport, audit, samples_by_part
+from ssss_zoo.data.tools.audit import AuditReport, DatasetSummary, audit, samples_by_part
 from ssss_zoo.data.tools.audit_cache import AuditCache
 from ssss_zoo.data.tools.split import VAL_LIST, labelled_order, list_sizes, write_lists
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
-from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train.setup import open_dataset
 
 SHOWN = 8  # findings of one kind on the screen; `--json` has all
@@ -42,17 +40,17 @@ def opened(words: Iterable[str]) -> tuple[Config, Dataset]:
     return config, dataset
 
 
+def show_progress(bar: Progress, task: TaskID) -> ProgressCallback:
+    """A callback that shows on `bar` how much of its task is done."""
+    return lambda title, done, total: bar.update(task, description=title, completed=done, total=total or None)
+
+
 def check_words(words: Iterable[str]) -> AuditReport:
     """The report on the data set that the words name. Raises UserError as opening it does."""
     config, dataset = opened(words)
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-        return audit(
-            dataset,
-            square(config.train.crop),
-            config.train.batch,
-            lambda count: bar.update(task, advance=1, total=count),
-        )
+        task = bar.add_task("", total=None)
+        return audit(dataset, square(config.train.crop), config.train.batch, show_progress(bar, task))
 
 
 def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
@@ -78,12 +76,7 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
             raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("")
-            prepare_benchmark(
-                benchmark,
-                root,
-                todo,
-                lambda what, here, whole: bar.update(task, description=what, completed=here, total=whole or None),
-            )
+            prepare_benchmark(benchmark, root, todo, show_progress(bar, task))
     config.data.root = str(root)
     dataset = open_dataset(dataset_class, config)
     counts = ", ".join(f"{len(samples)} {part}" for part, samples in samples_by_part(dataset).items())
@@ -107,10 +100,10 @@ def split_words(words: Iterable[str]) -> list[str]:
         raise UserError(f"dataset={config.dataset} lies in no folder to write lists into")
     root = find_root(config.data, config.dataset, "its images and masks")
     counts = list_sizes(sizes, len(pool))
-    memory = AuditCache(dataset)
+    cache = AuditCache(dataset)
     with ThreadPoolExecutor(READER_THREADS) as threads:
-        shown = [set(look.counts) - {IGNORE} for look in threads.map(lambda s: memory.look(s, masked=True), pool)]
-    memory.save()
+        shown = [found.check.ids for found in threads.map(lambda sample: cache.audit(sample, masked=True), pool)]
+    cache.save()
     order = labelled_order(shown, config.seed)
     loose = samples_by_part(dataset)["unlabelled"]
     written = write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
@@ -150,8 +143,8 @@ def show_report(report: AuditReport) -> None:
     """Findings by kind, shares of the classes, and what sizes allow."""
     console = Console()
     console.print(class_table(report))
-    if report.figures["height"][2]:
-        console.print(said_of_sizes(report.figures), soft_wrap=True)
+    if report.summary.height[2]:
+        console.print(said_of_sizes(report.summary), soft_wrap=True)
     for kind, count in Counter((fault.level, fault.kind) for fault in report.faults).items():
         alike = [fault for fault in report.faults if (fault.level, fault.kind) == kind]
         console.print(f"[bold]{kind[0]}[/] {kind[1]} ({count}):", highlight=False)
@@ -165,16 +158,16 @@ def show_report(report: AuditReport) -> None:
     console.print(f"{worst}: {len(report.faults)} {'finding' if len(report.faults) == 1 else 'findings'}, {stops}")
 
 
-def said_of_sizes(found: dict[str, Any]) -> str:
+def said_of_sizes(found: DatasetSummary) -> str:
     """How large the images are, and what that means for the crop and the batch that are planned."""
-    crop, batch = found["crop"], found["batch"]
-    heights, widths = (" to ".join(map(str, sorted({found[way][0], found[way][2]}))) for way in ("height", "width"))
-    large, planned = ("x".join(map(str, crop[key])) for key in ("largest_unpadded", "planned"))
-    padded = crop["padded_images"]
+    crop, batch = found.crop, found.batch
+    heights, widths = (" to ".join(map(str, sorted({side[0], side[2]}))) for side in (found.height, found.width))
+    large, planned = ("x".join(map(str, size)) for size in (crop.largest_unpadded, crop.planned))
+    padded = crop.padded_images
     return (
         f"images {heights} high, {widths} wide; the largest crop that no image is too small for: {large} (planned "
         f"{planned}: {padded} {'image' if padded == 1 else 'images'} would be padded at full scale); a batch of more "
-        f"than {batch['largest_without_repeats']} repeats labelled images (planned {batch['planned']})"
+        f"than {batch.largest_without_repeats} repeats labelled images (planned {batch.planned})"
     )
 
 
@@ -184,14 +177,14 @@ def line(fault: Fault) -> str:
 
 def class_table(report: AuditReport) -> Table:
     """Share of pixels and number of images by class, labelled and val; a dash where no mask of a part is usable."""
-    found = report.figures
-    table = Table(title=", ".join(f"{count} {part}" for part, count in found["images"].items()), title_justify="left")
+    found = report.summary
+    table = Table(title=", ".join(f"{count} {part}" for part, count in found.images.items()), title_justify="left")
     for head in ("class", "labelled, %", "images", "val, %", "images"):
         table.add_column(head, justify="left" if head == "class" else "right")
-    for name, parts in found["classes"].items():
+    for name, parts in found.classes.items():
         cells = []
         for part in ("labelled", "val"):
-            known = found["usable_masks"][part] > 0
-            cells += [f"{100 * parts[part]['share']:.2f}", str(parts[part]["images"])] if known else ["-", "-"]
+            known = found.usable_masks[part] > 0
+            cells += [f"{100 * parts[part].share:.2f}", str(parts[part].images)] if known else ["-", "-"]
         table.add_row(escape(name), *cells)
     return table

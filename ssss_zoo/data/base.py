@@ -1,9 +1,9 @@
-"""The contract of a data set: lists of samples, how to read them, what the classes are called."""
+"""The contract of a data set: its lists of samples, its classes, and how it reads images and masks."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,23 @@ if TYPE_CHECKING:
     from ssss_zoo.config.schema import DataConfig
 
 
-UNUSABLE, WARNING = "unusable", "warning"  # whether a run refuses
+UNUSABLE = "unusable"  # the level of a fault that makes a run refuse the data set
+WARNING = "warning"  # the level of a fault that a run accepts
+
+ProgressCallback = Callable[[str, int, int], None]  # the task, how much of it is done, how much there is (0: unknown)
+
+
+def ignore_progress(task: str, done: int, total: int) -> None:
+    """The callback of a caller who does not show any progress."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something wrong. level: `unusable` where a run would refuse, else `warning`; kind: what is counted together."""
+    """Something that is wrong with the data.
+
+    level: UNUSABLE or WARNING. kind: a word for faults of this sort; they are counted together. name: the sample or
+    the part of the data set. message: one line that says what is wrong and what to do.
+    """
 
     level: str
     kind: str
@@ -33,70 +44,75 @@ class Fault:
 
 
 class Dataset(ABC):
-    """A data set of the run. Subclasses are found by the entry-point group `ssss_zoo.datasets`.
+    """The data set of a run. Subclasses are found by the entry-point group `ssss_zoo.datasets`.
 
-    The constructor gets the `data` section of the configuration, fills the fields below and raises UserError, in one
-    line, for whatever a person can fix. `Sample.mask` of an unlabelled image is its hidden label where one exists:
-    only `diagnose=true` ever reads it.
+    The constructor gets the `data` section of the configuration and fills the fields below. It raises UserError, with a
+    message of one line, for everything that a person can fix. `Sample.mask` of an unlabelled image is its hidden label
+    where there is one; only `diagnose=true` reads it.
     """
 
-    source: ClassVar[str] = ""  # one line for `ssss list`: where it comes from
-    reads: ClassVar[tuple[str, ...]] = (
+    source: ClassVar[str] = ""  # where the data come from, one line for `ssss list`
+    config_keys: ClassVar[tuple[str, ...]] = (
         "root",
         "split",
         "cache",
         "hold_out",
         "changed",
-    )  # keys of `data` that it has a use for; others are refused
-    channels: int = 3  # what read_image gives; the run sets it to `model.in_channels` before anything is read
+    )  # the keys of `data` that this data set uses; the run refuses the others
+    channels: int = 3  # of the arrays of `read_image`; the run sets it to `model.in_channels` before it reads any image
 
-    benchmark: ClassVar[Any] = None  # how `ssss data prepare` brings it (a `prepare.Benchmark`), where it can
+    benchmark: ClassVar[Any] = None  # how `ssss data prepare` fetches the data (a `prepare.Benchmark`), if it can
 
     class_names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     labelled: Sequence[Sample]
     unlabelled: Sequence[Sample]
     val: Sequence[Sample]
-    list_files: Mapping[str, Path] = MappingProxyType({})  # the split lists that are files: labelled, unlabelled, val
-    class_file: Path | None = None  # the list of the classes, where a file of the person's holds it
-    faults: Sequence[Fault] = ()  # found while opening: files that are left out
-    account: Mapping[str, str] = MappingProxyType({})  # what every file below the root was read as, or why it was not
-    notes: Sequence[str] = ()  # what was understood, one line each, for the person to see
+    list_files: Mapping[str, Path] = MappingProxyType({})  # the split lists that are files, by part of the data set
+    class_file: Path | None = None  # the file that lists the classes, where a person wrote one
+    faults: Sequence[Fault] = ()  # found by the constructor
+    file_roles: Mapping[str, str] = MappingProxyType({})  # for every file below the root: how it is used, or why not
+    notes: Sequence[str] = ()  # how the data were understood, one line each, shown to the person
 
     @abstractmethod
     def __init__(self, data: DataConfig) -> None: ...
 
     @abstractmethod
     def read_image(self, sample: Sample) -> np.ndarray:
-        """(H, W, channels) uint8, or float32 in [0, 255] where files are deeper, one type for every sample. Raises
-        UserError, naming the file, when it cannot be read."""
+        """(H, W, channels) uint8, or float32 in [0, 255] where files have more than 8 bits a channel; the same type for
+        every sample. Raises UserError, naming the file, when it cannot be read."""
 
     @abstractmethod
     def read_mask(self, sample: Sample) -> np.ndarray:
         """(H, W) uint8 class ids, 255 where void. Raises UserError, naming the file, when it cannot be read."""
 
     def read_valid(self, sample: Sample) -> np.ndarray | None:
-        """(H, W) bool, false where an image has no data; None where it has some everywhere. Masks are void there."""
+        """(H, W) bool, false where the image has no data; None where it has data everywhere. Masks are void there."""
         return None
 
     def areas(self, samples: Sequence[Sample]) -> list[int]:
-        """Pixels of each sample's image, found without decoding; 1 each where that cannot be said."""
+        """The number of pixels of each sample's image, found without decoding it; 1 each where that is impossible."""
         return [1] * len(samples)
 
+    @property
+    def obeys_exif(self) -> bool:
+        """Whether images are turned upright by the orientation that their EXIF data give."""
+        return True
+
     def check(self) -> None:  # noqa: B027 - a data set made in memory has nothing to check
-        """Look at every labelled and validation pair before the first step; raise UserError at what is wrong."""
+        """Check every labelled and validation pair before the first step. Raises UserError for the first fault."""
 
     def mask_files(self, sample: Sample) -> list[Any]:
-        """Everything that a sample's mask is made from: paths, where it is files."""
+        """Everything that a sample's mask is made from: paths, for a mask that is stored in files."""
         return [] if sample.mask is None else [sample.mask]
 
     @cached_property
     def contents(self) -> ContentDigests:
-        """What the files hold when this is first asked for, file by file; see `contents`."""
+        """The digests of the files, as they are when this is asked for first; see `content_digests`."""
         return content_digests(self)
 
     @property
     def fingerprint(self) -> str:
-        """Digest of classes, lists and what the files hold: two runs with the same one were given the same data in the
-        same order."""
+        """A digest of the classes, the lists and the files: two runs with the same fingerprint were given the same data
+        in the same order."""
         return fingerprint(self.contents)

@@ -34,7 +34,7 @@ class DatasetContract:
         data = opened()
         assert isinstance(data, Dataset), "inherit from ssss_zoo.data.base.Dataset"
         assert data.source.strip() and "\n" not in data.source, "say where it comes from in `source`, one line"  # noqa: PT018
-        assert set(data.reads) <= set(vars(DataConfig())), "`reads` names keys of `data`"
+        assert set(data.config_keys) <= set(vars(DataConfig())), "`config_keys` names keys of `data`"
 
     def test_classes_have_names_and_colours(self, opened: Open) -> None:
         data = opened()

@@ -240,8 +240,8 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     check_family(config)
     usual = DataConfig()
     for key, given in vars(config.data).items():
-        if key not in dataset_class.reads and given != getattr(usual, key):
-            known = ", ".join(f"data.{name}" for name in dataset_class.reads)
+        if key not in dataset_class.config_keys and given != getattr(usual, key):
+            known = ", ".join(f"data.{name}" for name in dataset_class.config_keys)
             raise UserError(f"data.{key} means nothing to dataset={config.dataset}, which reads {known}")
     dataset = dataset_class(config.data)
     dataset.channels = config.model.in_channels

@@ -60,9 +60,11 @@ def paint(path, ids):
 def test_a_clean_folder_is_clean(root):
     found = report(root)
     assert (found.faults, found.code) == ([], 0)
-    assert found.figures["images"] == {"labelled": 8, "val": 4, "unlabelled": 4}
-    assert found.figures["classes"]["road"]["labelled"] == {"share": pytest.approx(1 / 3), "images": 8}
-    assert found.figures["crop"] == {"planned": [32, 32], "padded_images": 0, "largest_unpadded": [48, 64]}
+    printed = found.as_dict()
+    assert printed["exit"] == 0
+    assert printed["images"] == {"labelled": 8, "val": 4, "unlabelled": 4}
+    assert printed["classes"]["road"]["labelled"] == {"share": pytest.approx(1 / 3), "images": 8}
+    assert printed["crop"] == {"planned": [32, 32], "padded_images": 0, "largest_unpadded": [48, 64]}
 
 
 def cut_short(path):
@@ -199,7 +201,7 @@ def test_files_that_did_not_change_are_not_read_again(root, monkeypatch):
     first = report(root)
     read = []
     monkeypatch.setattr(
-        module, "measure_sample", lambda *given: read.append(given) or (_ for _ in ()).throw(AssertionError)
+        module, "audit_sample", lambda *given, **more: read.append(given) or (_ for _ in ()).throw(AssertionError)
     )
     again = report(root)
     assert again == first
@@ -285,7 +287,7 @@ def test_void_in_the_usable_masks_is_said_of_these(root):
         paint(root / f"masks/train/{number}.png", MASK * 0 + 255)
     cut_short(root / "masks/train/3.png")
     said = [fault.message for fault in report(root).faults if fault.kind == "void" and fault.name == "labelled"]
-    assert said == ["nothing but void in the 7 usable labelled masks"]
+    assert said == ["nothing but void (255) in the 7 usable labelled masks: there is nothing to learn from"]
 
 
 # --- the memory -----------------------------------------------------------------------------------------------------
@@ -346,8 +348,10 @@ def test_whatever_reading_depends_on_is_another_memory(root, monkeypatch, change
     first = report(root)
     change(monkeypatch, root)
     read = []
-    look_at = module.measure_sample
-    monkeypatch.setattr(module, "measure_sample", lambda *given: read.append(given) or look_at(*given))
+    audit_sample = module.audit_sample
+    monkeypatch.setattr(
+        module, "audit_sample", lambda *given, **more: read.append(given) or audit_sample(*given, **more)
+    )
     assert report(root) == first
     assert len(read) == 16
 

@@ -50,7 +50,7 @@ def test_unlabelled_folders_are_found_however_they_are_written(tmp_path, monkeyp
     write_images(tmp_path, "root/more/a.png", "pool/a.png")
     dataset = open_folder("root", unlabelled=[written.format(tmp_path)])
     assert len(dataset.unlabelled) == 1
-    assert list(dataset.account.values()).count("unlabelled image") == 1
+    assert list(dataset.file_roles.values()).count("unlabelled image") == 1
 
 
 def test_masks_may_have_an_ending(tmp_path):
@@ -281,7 +281,7 @@ def test_pictures_that_are_not_read_are_counted_with_the_way_out(tmp_path, suffi
     (fault,) = dataset.faults
     assert (fault.level, fault.kind) == ("warning", "left out")
     assert f"2 {suffix.lower()} files" in fault.message
-    assert dataset.account[f"unlabelled/a{suffix}"].startswith("left out: ")
+    assert dataset.file_roles[f"unlabelled/a{suffix}"].startswith("left out: ")
     dataset.check()  # a warning stops no run
 
 
@@ -445,12 +445,14 @@ def test_every_file_is_accounted_for_once_and_read_as_it_is_said(files, strange)
         root = Path(folder)
         planted(root, files, strange)
         dataset = open_folder(root)
-        assert set(dataset.account) == {relative_name(path, root) for path in every_path(root)}
-        read = [name for name, fate in dataset.account.items() if not fate.startswith("left out: ")]
+        assert set(dataset.file_roles) == {relative_name(path, root) for path in every_path(root)}
+        read = [name for name, fate in dataset.file_roles.items() if not fate.startswith("left out: ")]
         samples = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
         used = {relative_name(path, root) for sample in samples for path in (sample.image, sample.mask) if path}
         assert set(read) == used | {"classes.txt"}
-        assert sum(map(int, re.findall(r"(?:read: |out: |, |; )(\d+) ", summary_of(dataset)))) == len(dataset.account)
+        assert sum(map(int, re.findall(r"(?:read: |out: |, |; )(\d+) ", summary_of(dataset)))) == len(
+            dataset.file_roles
+        )
 
 
 def summary_of(dataset):
@@ -492,7 +494,7 @@ def test_lists_that_lie_there_are_used(tmp_path, place, line, train, val):
         dataset = open_folder(tmp_path, split=split)
         assert parts_of(dataset) == [set(range(6)), {14, 15}, set(range(6, 10))]
         assert f"{place}{val} (val: 4)" in dataset.notes[2]
-        assert dataset.account["images/10.jpg"] == "left out: image of the test part"
+        assert dataset.file_roles["images/10.jpg"] == "left out: image of the test part"
     assert len(open_folder(tmp_path, split="1/2").labelled) == 3
 
 
@@ -510,7 +512,7 @@ def test_labelled_and_unlabelled_lists(tmp_path):
     dataset = open_folder(tmp_path)
     assert parts_of(dataset) == [set(range(4)), set(range(4, 8)), {8, 9}]
     assert "1 images are in two lists, labeled.txt and unlabeled.txt, such as images/03.jpg" in dataset.notes[3]
-    assert dataset.account["images/15.jpg"] == "left out: image that no list names"
+    assert dataset.file_roles["images/15.jpg"] == "left out: image that no list names"
 
 
 @pytest.mark.parametrize(("one", "other"), [("train", "val"), ("labelled", "test"), ("unlabelled", "val")])
@@ -546,8 +548,8 @@ def test_a_list_that_is_not_used_is_named(tmp_path, name, line, why):
     dataset = open_folder(tmp_path)
     assert [note for note in dataset.notes if note.startswith(f"{name} is not used: ") and why in note]
     assert [(fault.level, fault.kind, fault.name) for fault in dataset.faults] == [("warning", "list", name)]
-    assert dataset.account[name] == "left out: unused list"
-    assert dataset.account["README.txt"] == "left out: .txt file"
+    assert dataset.file_roles[name] == "left out: unused list"
+    assert dataset.file_roles["README.txt"] == "left out: .txt file"
 
 
 def test_a_list_with_one_wrong_line_is_not_passed_over(tmp_path):

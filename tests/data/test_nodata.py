@@ -79,7 +79,7 @@ def test_pixels_without_data_are_void_dark_and_in_no_statistics(tmp_path, value,
     assert (mask[MARGIN:] != IGNORE).all()
     plain, rest = audit(dataset, (16, 16), 2), dataset.read_image(dataset.labelled[0])[MARGIN:]
     assert rest.std() > 20
-    assert plain.figures["classes"]["class_1"]["labelled"]["share"] == pytest.approx(200 / (18 * 32))
+    assert plain.summary.classes["class_1"]["labelled"].share == pytest.approx(200 / (18 * 32))
     assert not [fault for fault in plain.faults if fault.kind in ("leak", "copy", "range")]
     for source in (dataset, InMemoryDataset(dataset, dataset.unlabelled, [])):
         item = CropDataset(source, dataset.unlabelled, (24, 32), (1.0, 1.0), 0, "unlabelled", masks=False)[0]

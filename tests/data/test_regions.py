@@ -87,10 +87,10 @@ def test_words_on_codes_mean_nothing_to_regions(per_class, words):
 
 def test_a_check_remembers_every_file_of_a_mask(per_class, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    before = audit(open_folder(per_class), (4, 4), 1).figures["classes"]
+    before = audit(open_folder(per_class), (4, 4), 1).summary.classes
     car = next(path for path in (per_class / "masks").rglob("*.png") if "car" in str(path.relative_to(per_class)))
     binary(car, slice(0, 3), slice(0, 8))
-    after = audit(open_folder(per_class), (4, 4), 1).figures["classes"]
+    after = audit(open_folder(per_class), (4, 4), 1).summary.classes
     assert before != after
 
 

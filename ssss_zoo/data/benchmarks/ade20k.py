@@ -90,5 +90,5 @@ class ADE20K(FileDataset):
             raise UserError(
                 f"{root / 'classes.txt'} names {len(names)} classes; ADE20K has 150, without one for the rest"
             )
-        self.take(read_split(root, find_split_folder(root, "ade20k", ADE20K_LISTS), data.split))
+        self.use_lists(read_split(root, find_split_folder(root, "ade20k", ADE20K_LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -85,6 +85,6 @@ class CamVid(FileDataset):
     def __init__(self, data: DataConfig) -> None:
         root = find_root(data, "camvid", "classes.txt, images/, masks/ and splits/")
         self.class_names, self.colours = read_classes(root / "classes.txt")
-        self.take(read_split(root, root / "splits", data.split))
+        self.use_lists(read_split(root, root / "splits", data.split))
         told = "val is one clip of 7 seconds, close to training frames: small differences on it mean little"
         self.notes = [*self.notes, told]

@@ -121,7 +121,7 @@ class Cityscapes(FileDataset):
         root = find_root(data, "cityscapes", "leftImg8bit/, gtFine/ and splits/")
         require_folders(root, ("leftImg8bit", "gtFine"), "the unpacked archives leftImg8bit_trainvaltest and gtFine")
         need_train_ids(root)
-        self.take(read_split(root, find_split_folder(root, "cityscapes", CITYSCAPES_LISTS), data.split))
+        self.use_lists(read_split(root, find_split_folder(root, "cityscapes", CITYSCAPES_LISTS), data.split))
         self.class_names, self.colours = tuple(CITYSCAPES_CLASSES), tuple(CITYSCAPES_CLASSES.values())
 
 

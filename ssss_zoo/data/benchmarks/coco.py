@@ -114,5 +114,5 @@ class COCO(FileDataset):
         names = read_classes(root / "classes.txt")[0]
         if len(names) != 81:
             raise UserError(f"{root / 'classes.txt'} names {len(names)} classes; COCO has 80 things and a background")
-        self.take(read_split(root, find_split_folder(root, "coco", COCO_LISTS), data.split))
+        self.use_lists(read_split(root, find_split_folder(root, "coco", COCO_LISTS), data.split))
         self.class_names, self.colours = names, palette(len(names))

@@ -104,7 +104,7 @@ class VOC(FileDataset):
         root = find_root(data, "voc", "JPEGImages/, SegmentationClass/ and splits/")
         masks = AUGMENTED if (root / AUGMENTED).is_dir() else MASKS
         require_folders(root, ("JPEGImages", masks), "the folder VOC2012 of the development kit, SBD's masks added")
-        self.take(
+        self.use_lists(
             read_split(root, find_split_folder(root, "pascal", VOC_LISTS), data.split, {f"{MASKS}/": f"{masks}/"})
         )
         self.class_names, self.colours = VOC_CLASSES, palette(len(VOC_CLASSES))

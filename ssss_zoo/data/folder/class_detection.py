@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssss_zoo.data.base import UNUSABLE, WARNING, Fault
+from ssss_zoo.data.checks import VALUES_SHOWN
 from ssss_zoo.data.classes import CLASS_LIST_NAMES, ClassLine, Colour, display_colours, palette, read_class_list
-from ssss_zoo.data.files import VALUES_SHOWN
 from ssss_zoo.data.folder.mask_encoding import IdOfValue, MaskEncoding
 from ssss_zoo.data.folder.palette_check import judge_palettes
 from ssss_zoo.data.folder.regions import RegionEncoding, RegionSource, detect_region_classes

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ssss_zoo.data.base import WARNING, Fault
+from ssss_zoo.data.checks import same_aspect
 from ssss_zoo.data.classes import CLASS_LIST_NAMES
-from ssss_zoo.data.files import FileDataset, resize_mask, same_aspect
+from ssss_zoo.data.files import FileDataset, resize_mask
 from ssss_zoo.data.folder.class_detection import detect_classes
 from ssss_zoo.data.folder.file_tree import (
     WARNED_REMEDIES,
@@ -50,7 +51,7 @@ class Folder(FileDataset):
     """
 
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
-    reads: ClassVar[tuple[str, ...]] = (
+    config_keys: ClassVar[tuple[str, ...]] = (
         *("root", "split", "cache", "hold_out", "changed", "layout", "images", "masks", "parts", "unlabelled"),
         *("encoding", "ignore", "snap", "resize_masks", "channels", "low", "high", "nodata", "exif", "max_pixels"),
     )
@@ -60,8 +61,8 @@ class Folder(FileDataset):
         scanned = scan_folder(root, data)
         folder_lists = find_folder_lists(scanned, data.split)
         selection = select_samples(scanned, folder_lists.parts, data.split)
-        self.settled = Reading(bands=tuple(data.channels), exif=data.exif, max_pixels=data.max_pixels)
-        self.take(selection.lists)
+        self.base_reading = Reading(bands=tuple(data.channels), exif=data.exif, max_pixels=data.max_pixels)
+        self.use_lists(selection.lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
         masked = [sample for sample in samples if sample.mask]
         self.resize_masks = data.resize_masks
@@ -69,7 +70,7 @@ class Folder(FileDataset):
         self.class_file = first_existing(root, CLASS_LIST_NAMES)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding
         statuses = account_for_files(scanned, folder_lists, selection.lists, self.encoding.files)
-        self.account = {relative_name(path, root): str(status) for path, status in statuses.items()}
+        self.file_roles = {relative_name(path, root): str(status) for path, status in statuses.items()}
         self.faults = [*scanned.faults, *warn_of_left_out(statuses, folder_lists, root), *classes.faults]
         self.notes = [
             f"{len(self.labelled)} labelled, {len(self.val)} {selection.val_origin}, {len(self.unlabelled)} "
@@ -81,7 +82,7 @@ class Folder(FileDataset):
             summarize_files(statuses, root),
         ]
         if data.resize_masks:
-            count = sum(is_resized(self.encoding, sample, self.settled) for sample in masked)
+            count = sum(is_resized(self.encoding, sample, self.base_reading) for sample in masked)
             self.notes.append(f"{count} of {len(masked)} masks are resized to their images' size (nearest neighbour)")
         if selection.lists.unlabelled is selection.lists.labelled:
             self.notes.append("no unlabelled image found: the labelled ones serve as unlabelled, too")
@@ -94,7 +95,7 @@ class Folder(FileDataset):
         mask = self.encoding.read(sample)
         if self.resize_masks:
             mask = resize_mask(mask, image_size(sample.image, self.reading))
-        return self.voided(mask, sample)
+        return self.void_missing_data(mask, sample)
 
     def mask_files(self, sample: Sample) -> list[Path]:
         return self.encoding.files(sample)

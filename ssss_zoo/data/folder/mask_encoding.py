@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssss_zoo.data.files import VALUES_SHOWN, read_mask
+from ssss_zoo.data.checks import VALUES_SHOWN
+from ssss_zoo.data.files import read_mask
 from ssss_zoo.data.images import Reading
 from ssss_zoo.data.mask_values import (
     DEFAULT_READING,

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ssss_zoo.data.checks import READER_THREADS
 from ssss_zoo.data.classes import VOID_NAMES
-from ssss_zoo.data.files import READER_THREADS
 from ssss_zoo.data.folder.file_tree import normalize_name
 from ssss_zoo.data.folder.regions import DrawnRegions, Region, RegionSource
 from ssss_zoo.data.images import Reading

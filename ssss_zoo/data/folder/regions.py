@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssss_zoo.data.checks import VALUES_SHOWN
 from ssss_zoo.data.classes import VOID_NAMES, ClassLine
-from ssss_zoo.data.files import VALUES_SHOWN
 from ssss_zoo.data.images import Reading
 from ssss_zoo.data.mask_values import read_mask_values, upright_size
 from ssss_zoo.errors import UserError, unknown

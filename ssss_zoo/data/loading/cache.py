@@ -11,7 +11,7 @@ import numpy as np
 
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.download import format_bytes
-from ssss_zoo.data.files import READER_THREADS
+from ssss_zoo.data.checks import READER_THREADS
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 

@@ -52,7 +52,7 @@ def fill_statistics(dataset: Dataset, config: Config) -> None:
     are not three, unless they are given; so the run's configuration holds them, and what is said of them is in
     `dataset.notes`. Raises UserError for a range that no file is of."""
     samples = sample_images([*dataset.labelled, *dataset.unlabelled])
-    if isinstance(dataset, FileDataset) and "low" in dataset.reads:
+    if isinstance(dataset, FileDataset) and "low" in dataset.config_keys:
         every = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
         headers = read_headers([sample.image for sample in every], config.data.max_pixels)
         fill_nodata(dataset, config.data, headers)
@@ -74,23 +74,24 @@ def sample_images(samples: Sequence[Sample]) -> list[Sample]:
 def fill_nodata(dataset: FileDataset, data: DataConfig, headers: Headers) -> None:
     """What is known of pixels without data before one is looked at: what is given, else what TIFFs say."""
     told = [found.nodata for found in headers.values() if found.nodata is not None]
-    dataset.settled = replace(
-        dataset.settled,
+    dataset.base_reading = replace(
+        dataset.base_reading,
         nodata=tuple(float(value) for value in data.nodata if value != "off"),
         tags=bool(told) and not data.nodata,
         gaps=any(found.masked or found.depth == "floating-point" for found in headers.values()),
     )
-    if dataset.settled.tags:
+    if dataset.base_reading.tags:
         values = ", ".join(f"{value:g}" for value in sorted(set(told))[:4])
         note = f"{count_images(len(told))} say by a tag that pixels of {values} have no data"
         dataset.notes = [*dataset.notes, f"{note}: {NODATA_EFFECT} (data.nodata=off takes them as any)"]
-    if dataset.settled.nodata:
+    if dataset.base_reading.nodata:
         dataset.notes = [
             *dataset.notes,
             f"pixels of {', '.join(data.nodata)} (data.nodata) have no data: {NODATA_EFFECT}",
         ]
-    dataset.settled = replace(
-        dataset.settled, gaps=bool(dataset.settled.gaps or dataset.settled.tags or dataset.settled.nodata)
+    dataset.base_reading = replace(
+        dataset.base_reading,
+        gaps=bool(dataset.base_reading.gaps or dataset.base_reading.tags or dataset.base_reading.nodata),
     )
 
 
@@ -134,20 +135,22 @@ def fill_range(dataset: FileDataset, data: DataConfig, headers: Headers, samples
     """Which values become 0 and 255, and which of deep files stand for no data, unless that is given."""
     given, deep = bool(data.low), {path for path, found in headers.items() if found.depth}
     check_given_range(data, headers, deep)
-    dataset.settled = replace(dataset.settled, low=tuple(data.low), high=tuple(data.high), mixed=given and bool(deep))
+    dataset.base_reading = replace(
+        dataset.base_reading, low=tuple(data.low), high=tuple(data.high), mixed=given and bool(deep)
+    )
     if not given and 2 * len(deep) <= len(headers):
         return
     looked_at = [sample for sample in samples if sample.image in deep] if deep else samples
     values = sample_pixels(looked_at, lambda sample: read_stored_values(sample.image, dataset.reading)[0])
     if not len(values):
         return
-    if np.isnan(values).all(axis=1).any() and not dataset.settled.tags:
+    if np.isnan(values).all(axis=1).any() and not dataset.base_reading.tags:
         dataset.notes = [*dataset.notes, f"some pixels hold no number (NaN), or no data: {NODATA_EFFECT}"]
     if deep and not data.nodata:
         values = adopt_nodata_values(dataset, data, headers, values)
     if not given:
         data.low, data.high = value_range(values)
-        dataset.settled = replace(dataset.settled, low=tuple(data.low), high=tuple(data.high))
+        dataset.base_reading = replace(dataset.base_reading, low=tuple(data.low), high=tuple(data.high))
         told = ", ".join(f"{low:g} to {high:g}" for low, high in zip(data.low, data.high, strict=True))
         dataset.notes = [*dataset.notes, f"deep images: {told} become dark to bright (data.low, data.high)"]
     if given and deep and len(deep) < len(headers):
@@ -173,7 +176,7 @@ def adopt_nodata_values(dataset: FileDataset, data: DataConfig, headers: Headers
     tagged = {one.nodata for one in headers.values() if one.nodata is not None}
     new = sorted({value for value, _ in found} | tagged)
     data.nodata = [f"{value!r}" for value in new]
-    dataset.settled = replace(dataset.settled, nodata=tuple(new), tags=False, gaps=True)
+    dataset.base_reading = replace(dataset.base_reading, nodata=tuple(new), tags=False, gaps=True)
     told = " and ".join(f"{value:g} ({100 * share:.2g} % of the pixels)" for value, share in found)
     dataset.notes = [
         *dataset.notes,
