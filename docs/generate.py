@@ -15,8 +15,8 @@ from typing import Any
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import READERS
 from ssss_zoo.config.schema import Config
-from ssss_zoo.engine.catalog import card, first_sentence, hooks, listing
-from ssss_zoo.engine.registry import ALWAYS, HOOKS
+from ssss_zoo.engine.catalog import first_sentence, list_hooks, listing, read_card
+from ssss_zoo.engine.registry import HOOKS, UNCHOSEN_HOOKS
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import hookspecs
 
@@ -90,11 +90,13 @@ def rule_of(hook: str) -> str:
 def hook_page(hook: str) -> str:
     """Signature, text, combination, users and smallest example of a hook."""
     function = getattr(hookspecs, hook)
-    item = next(one for one in hooks() if one["name"] == hook)
+    item = next(one for one in list_hooks() if one["name"] == hook)
     users = ", ".join(f"[`{name}`](../methods/{name}.md)" for name in item["answered_by"]) or "nobody yet"
     signature = re.sub(r"(?:[a-z_]+\.)+(?=[A-Za-z])", "", str(inspect.signature(function))).replace("'", "")
     chosen = (
-        "" if hook in ALWAYS else f" `hooks.{hook}=NAME` lets a method answer it alone, `hooks.{hook}=none` nobody."
+        ""
+        if hook in UNCHOSEN_HOOKS
+        else f" `hooks.{hook}=NAME` lets a method answer it alone, `hooks.{hook}=none` nobody."
     )
     return "\n\n".join(
         [
@@ -142,7 +144,7 @@ def hook_index() -> str:
 
 def method_page(name: str) -> str:
     try:
-        return card(name)
+        return read_card(name)
     except UserError as error:
         return f"# {name}\n\n{error}\n"
 

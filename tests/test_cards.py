@@ -13,8 +13,8 @@ from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.layers import method_recipe, recipes, release_layers
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import resolve
-from ssss_zoo.engine.catalog import card
-from ssss_zoo.engine.registry import implements, installed, load
+from ssss_zoo.engine.catalog import read_card
+from ssss_zoo.engine.registry import implemented_hooks, installed, load
 from ssss_zoo.errors import UserError
 
 HEADINGS = ["Idea", "Hooks", "Knobs", "Cost", "Classes", "Published", "Deviations", "Citation"]
@@ -23,7 +23,7 @@ METHODS = sorted(name for name, point in installed("methods").items() if point.m
 
 @cache
 def card_of(name: str) -> str:
-    return card(name)
+    return read_card(name)
 
 
 @cache
@@ -43,7 +43,7 @@ def test_a_card_has_all_headings_and_something_under_each():
 def test_a_card_names_the_hooks_that_the_method_answers():
     named = {name: re.findall(r"^- `(\w+)`", parts(name)["Hooks"], flags=re.MULTILINE) for name in METHODS}
     assert {name: sorted(hooks) for name, hooks in named.items()} == {
-        name: sorted(implements(load("methods", name))) for name in METHODS
+        name: sorted(implemented_hooks(load("methods", name))) for name in METHODS
     }
 
 
@@ -212,4 +212,4 @@ def test_a_card_is_shown_and_a_missing_one_is_one_line(capsys, monkeypatch):
     assert "did you mean 'fixmatch'" in capsys.readouterr().err
     monkeypatch.setattr(Path, "is_file", lambda path: False)
     with pytest.raises(UserError, match="comes without a card"):
-        card("fixmatch")
+        read_card("fixmatch")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ssss_zoo.engine.registry import CHOSEN, implements, installed, load
+from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, implemented_hooks, installed, load
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.methods import LONG, SITUATIONS, finite, first_and_last
 
@@ -69,9 +69,9 @@ def test_every_pair_runs_or_is_refused_in_one_line(first, second, tiny_run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("hook", CHOSEN)
+@pytest.mark.parametrize("hook", CHOOSABLE_HOOKS)
 def test_every_hook_of_every_method_serves_every_other(name, hook, tiny_run):
     for provider in METHODS:
-        if hook in implements(load("methods", provider)):
+        if hook in implemented_hooks(load("methods", provider)):
             losses = first_and_last(tiny_run, f"method={name}", f"hooks.{hook}={provider}", LONG)
             assert losses is None or finite(losses), provider

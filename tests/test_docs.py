@@ -25,7 +25,7 @@ from ssss_zoo.comparison import launch
 from ssss_zoo.comparison.run_one import run_cell
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
-from ssss_zoo.engine.registry import CHOSEN, HOOKS, installed
+from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, installed
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.tiny import make_method
 from ssss_zoo.testing.tiny import words as tiny_words
@@ -283,7 +283,7 @@ def test_pages_in_the_navigation_are_there():
 
 def test_hooks_of_the_readme_are_all_of_them():
     table = (ROOT / "README.md").read_text()
-    assert all(f"`{hook}`" in table for hook in CHOSEN)
+    assert all(f"`{hook}`" in table for hook in CHOOSABLE_HOOKS)
 
 
 @pytest.mark.slow  # `.ci/run` builds it, too

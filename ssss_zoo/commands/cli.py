@@ -242,7 +242,7 @@ def card(method: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from ssss_zoo.engine.catalog import card as read_card
+    from ssss_zoo.engine.catalog import read_card
     from ssss_zoo.text import visible
 
     lines = read_card(method).expandtabs().splitlines()

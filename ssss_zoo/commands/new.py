@@ -62,7 +62,7 @@ def check_free(name: str) -> None:
 def of_source(source: Path, name: str) -> dict[str, str]:
     """What is known of a method that a file holds: its class and its hooks. Raises UserError for a file without one, or
     where another name is given to it."""
-    from ssss_zoo.engine.registry import implements, methods_of_file
+    from ssss_zoo.engine.registry import implemented_hooks, methods_of_file
 
     if source.suffix != ".py" or not source.is_file():
         raise UserError(f"--from={source}: no such file; it takes the path of a Python file with a method")
@@ -76,7 +76,7 @@ def of_source(source: Path, name: str) -> dict[str, str]:
         "class": method.__name__,
         "paper": str(getattr(method, "paper", "none yet")),
         "idea": (module.__doc__ or "say it in two sentences.").strip().removeprefix(f"{method.__name__}: "),
-        "hooks": ", ".join(f"`{hook}`" for hook in implements(method)),
+        "hooks": ", ".join(f"`{hook}`" for hook in implemented_hooks(method)),
         "options": ", ".join(f"`{option.name}` ({option.default})" for option in fields(method)) or "none",
         "source": str(source),
     }

@@ -17,7 +17,7 @@ from ssss_zoo.comparison.study import split_commas
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import read_file
 from ssss_zoo.config.schema import resolve
-from ssss_zoo.engine.catalog import hooks
+from ssss_zoo.engine.catalog import list_hooks
 from ssss_zoo.errors import Interrupted, UserError, expanded
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
@@ -140,7 +140,7 @@ def space_of(words: Sequence[str]) -> Space:
     given = {key: value for key, _, value in (word.partition("=") for word in words) if key.startswith("try.")}
     space: Space = {key.removeprefix("try."): choices(key, value) for key, value in given.items()}
     if not space:
-        answered = {item["name"]: item["answered_by"] for item in hooks()}
+        answered = {item["name"]: item["answered_by"] for item in list_hooks()}
         space = {key: [OWN, *answered[key.removeprefix("hooks.")]] for key in MIXED}
     if "method" not in space and not any(word.startswith("method=") for word in words):
         space = {"method": whole_methods(), **space}
@@ -149,7 +149,7 @@ def space_of(words: Sequence[str]) -> Space:
 
 def whole_methods() -> list[str]:
     """The recipes that are no addition to another, train once, and learn from unlabelled images."""
-    answered = {item["name"]: set(item["answered_by"]) for item in hooks()}
+    answered = {item["name"]: set(item["answered_by"]) for item in list_hooks()}
     learns = set().union(*(answered[hook] for hook in LEARNS)) - answered["plan_stages"]
     found = []
     for name, path in recipes("method").items():

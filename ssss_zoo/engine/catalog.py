@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.engine.registry import CHOSEN, HOOKS, implements, installed, load, packages_of
+from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, implemented_hooks, installed, load, packages_of
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import hookspecs
 
@@ -16,7 +16,7 @@ def listing(kind: str) -> list[dict[str, Any]]:
     """One object a thing: `name`, `about` (with its source), `package`; methods also `hooks`, hooks `answered_by`."""
     if kind == "protocols":
         return [{"name": name, "about": first_comment(path), "package": "ssss-zoo"} for name, path in protocols()]
-    return hooks() if kind == "hooks" else [describe(kind, name) for name in sorted(installed(kind))]
+    return list_hooks() if kind == "hooks" else [describe_plugin(kind, name) for name in sorted(installed(kind))]
 
 
 def protocols() -> list[tuple[str, Path]]:
@@ -27,7 +27,7 @@ def first_comment(path: Path) -> str:
     return path.read_text().splitlines()[0].removeprefix("# ")
 
 
-def describe(kind: str, name: str) -> dict[str, Any]:
+def describe_plugin(kind: str, name: str) -> dict[str, Any]:
     item: dict[str, Any] = {"name": name, "package": " and ".join(packages_of(kind, name))}
     try:
         thing = load(kind, name)
@@ -37,7 +37,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
     source = getattr(thing, "paper", "") or getattr(thing, "source", "") or first_line
     if kind != "methods":
         return item | {"about": source}
-    hooks = implements(thing)
+    hooks = implemented_hooks(thing)
     return item | {"about": f"{source}  [{' '.join(hooks)}]", "hooks": hooks}
 
 
@@ -45,7 +45,7 @@ def first_sentence(thing: Any) -> str:
     return " ".join((thing.__doc__ or "").split()).partition(". ")[0].removesuffix(".") + "."
 
 
-def card(name: str) -> str:
+def read_card(name: str) -> str:
     """The card of an installed method: the Markdown file of its module's name beside it. Raises UserError without."""
     load("methods", name)
     package, _, module = installed("methods")[name].module.rpartition(".")
@@ -55,9 +55,9 @@ def card(name: str) -> str:
     return file.read_text()
 
 
-def hooks() -> list[dict[str, Any]]:
+def list_hooks() -> list[dict[str, Any]]:
     """Every hook with the installed methods that answer it."""
-    methods = [describe("methods", name) for name in sorted(installed("methods"))]
+    methods = [describe_plugin("methods", name) for name in sorted(installed("methods"))]
     items = []
     for name in HOOKS:
         about = first_sentence(getattr(hookspecs, name))
@@ -67,7 +67,7 @@ def hooks() -> list[dict[str, Any]]:
                 "name": name,
                 "about": f"{about}  [{' '.join(answered) or 'nobody yet'}]",
                 "answered_by": answered,
-                "choosable": name in CHOSEN,
+                "choosable": name in CHOOSABLE_HOOKS,
                 "package": "ssss-zoo",
             }
         )

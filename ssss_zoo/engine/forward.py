@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class MixedView:
-    """A view's images (B, channels, H, W) as the student sees them, boxes laid, and the CutMix that laid them.
+    """A view's images (B, channels, H, W) as the student sees them, after CutMix, and the `Mixing` that mixed them.
 
-    source: which images they are, `labelled`, `weak`, or the view's own: what has one source is encoded once.
+    source: `labelled`, `weak`, or the view's own name. Images of one source are the same and are encoded once.
     """
 
     view: View
@@ -31,8 +31,8 @@ class MixedView:
 
 @dataclass(frozen=True, eq=False)
 class ForwardItem:
-    """One entry of a forward pass. name: what its output is called; source: as in `MixedView`; perturb: what happens to
-    its features on their way to the decoder."""
+    """One entry of a forward pass. name: the name of its output; source: as in `MixedView`; perturb: changes its
+    features on their way to the decoder."""
 
     name: str
     source: str
@@ -41,16 +41,16 @@ class ForwardItem:
 
 
 def forward(
-    student: Network, plan: Views, batch: Batch, shown: Sequence[MixedView], fuse: bool, weak_in: Sequence[str]
+    student: Network, plan: Views, batch: Batch, shown: Sequence[MixedView], fuse: bool, labelling_groups: Sequence[str]
 ) -> dict[str, Output]:
     """The student's outputs by name: `labelled`, `weak`, and `view <name>` of each view.
 
-    fuse: all views go into the pass of the labelled images; weak_in: groups whose pass the weak views go into as well,
-    since a teacher reads its labels there.
+    fuse: all views go into the pass of the labelled images; labelling_groups: the passes from which a teacher reads its
+    labels, so the weak views go into them as well.
     """
     passes = {"labelled": [ForwardItem("labelled", "labelled", batch.labelled.image)]}
     if plan.views and batch.unlabelled:
-        for group in weak_in:
+        for group in labelling_groups:
             passes.setdefault(group, []).append(ForwardItem("weak", "weak", batch.unlabelled.image))
     for one in shown:
         view = one.view
@@ -64,15 +64,15 @@ def forward(
 
 
 def run_pass(student: Network, items: Sequence[ForwardItem]) -> dict[str, Output]:
-    """One forward pass over all items. Images that several items share are encoded once, and decoded once for all that
-    leave their features alone; the decoder sees everything together."""
-    # What is encoded, each source once; and what is decoded, each source once more for every perturbation.
+    """One forward pass over all items. Images that several items share are encoded once, and decoded once for all items
+    that do not perturb their features; the decoder runs once over everything."""
+    # Each source is encoded once. It is decoded once, and once more for every perturbation.
     images = {item.source: item.image for item in items}
-    decoded = {key_of(item): item for item in items}
+    decoded = {decode_key(item): item for item in items}
     encoded = student.encode(torch.cat(list(images.values())) if len(images) > 1 else items[0].image)
     sizes = [len(image) for image in images.values()]
 
-    # Features that are decoded more than once, or perturbed, are taken apart and laid together anew.
+    # Features that are decoded more than once, or perturbed, are split by source and joined anew.
     if len(decoded) > len(images) or any(item.perturb for item in items):
         maps_of = dict(zip(images, zip(*(level.split(sizes) for level in encoded), strict=True), strict=True))
         parts = [
@@ -82,14 +82,14 @@ def run_pass(student: Network, items: Sequence[ForwardItem]) -> dict[str, Output
         encoded = [torch.cat(level) for level in zip(*parts, strict=True)]
         sizes = [len(item.image) for item in decoded.values()]
 
-    # Decoded together, and handed out by name.
+    # The outputs are split again and returned by name.
     output = student.decode(encoded, (items[0].image.shape[-2], items[0].image.shape[-1]))
     levels = zip(*(level.split(sizes) for level in encoded), strict=True)
     split = zip(decoded, output.logits.split(sizes), output.features.split(sizes), levels, strict=True)
     outputs = {key: Output(logits, features, maps) for key, logits, features, maps in split}
-    return {item.name: outputs[key_of(item)] for item in items}
+    return {item.name: outputs[decode_key(item)] for item in items}
 
 
-def key_of(item: ForwardItem) -> tuple[str, str]:
-    """What is decoded once: the images of a source, and what each item's perturbation makes of them."""
+def decode_key(item: ForwardItem) -> tuple[str, str]:
+    """Items of one key are decoded once: those of one source without a perturbation, and each perturbed item alone."""
     return item.source, item.name if item.perturb else ""

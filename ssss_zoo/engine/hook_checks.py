@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.engine.hook_trace import describe
+from ssss_zoo.engine.hook_trace import describe_value
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.mixing import IN_BATCH, chain
 from ssss_zoo.toolkit.types import CutMix, PseudoLabel, View, ViewOutput, Views
@@ -51,7 +51,7 @@ def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
     images, classes, height, width = arguments["probs"].shape
     pixels = (images, height, width)
     if not isinstance(answer.target, Tensor):
-        return f"target, ids (B, H, W) or a distribution (B, C, H, W), got {describe(answer.target)}"
+        return f"target, ids (B, H, W) or a distribution (B, C, H, W), got {describe_value(answer.target)}"
     if answer.target.is_floating_point():
         fault = tensor_fault("target (B, C, H, W)", answer.target, (images, classes, height, width))
         off = fault is None and (answer.target.sum(dim=1) - 1).abs().max() > 1e-3
@@ -65,7 +65,7 @@ def check_pseudo_label(answer: Any, arguments: dict[str, Any]) -> str | None:
     fault = fault or tensor_fault("confidence (B, H, W)", answer.confidence, pixels)
     good = isinstance(answer.valid, Tensor) and answer.valid.dtype == torch.bool and tuple(answer.valid.shape) == pixels
     if fault is None and not good:
-        fault = f"valid (B, H, W) = {pixels} bool, got {describe(answer.valid)}"
+        fault = f"valid (B, H, W) = {pixels} bool, got {describe_value(answer.valid)}"
     return fault
 
 
@@ -80,12 +80,12 @@ def check_views(answer: Any, arguments: dict[str, Any]) -> str | None:
     return next((fault for view in answer.views if (fault := check_view(view, arguments["size"][0]))), None)
 
 
-WORDS = {
+VIEW_CHOICES = {
     "divide_by": ("valid", "kept", "weight", "all", "kept_share"),
     "weight_pooling": ("pixel", "batch"),
     "images": ("unlabelled", "labelled"),
 }
-PARTNERS = ("next", "reverse", "rows", "stream", "twin", "labelled")
+CUTMIX_PARTNERS = ("next", "reverse", "rows", "stream", "twin", "labelled")
 
 
 def check_view(view: View, images: int) -> str | None:
@@ -95,21 +95,22 @@ def check_view(view: View, images: int) -> str | None:
         hasattr(view.strength, "draw") and hasattr(view.strength, "apply")
     ):
         return f"views of strength weak, strong or an Augmentation, got '{view.strength}' for {view.name}"
-    for name, choices in WORDS.items():
+    for name, choices in VIEW_CHOICES.items():
         if getattr(view, name) not in choices:
             return f"a {name} of {', '.join(choices)}, got '{getattr(view, name)}' for {view.name}"
     return next((fault for cutmix in chain(view.cutmix) if (fault := check_cutmix(cutmix, images))), None)
 
 
 def check_cutmix(cutmix: CutMix, images: int) -> str | None:
-    if cutmix.partner not in PARTNERS:
-        return f"a CutMix partner of {', '.join(PARTNERS)}, got '{cutmix.partner}'"
+    if cutmix.partner not in CUTMIX_PARTNERS:
+        return f"a CutMix partner of {', '.join(CUTMIX_PARTNERS)}, got '{cutmix.partner}'"
     wrong = cutmix.rows is None if cutmix.partner == "rows" else cutmix.partner in IN_BATCH and cutmix.rows is not None
     if wrong:
-        return f"CutMix rows with the partner rows, none with next and reverse; got {describe(cutmix.rows)} with them"
+        rows = describe_value(cutmix.rows)
+        return f"CutMix rows with the partner rows, none with next and reverse; got {rows} with {cutmix.partner}"
     shape = tuple(cutmix.boxes.shape)
     if len(shape) != 3 or shape[0] != images or shape[2] != 4 or cutmix.boxes.is_floating_point():
-        return f"CutMix boxes (B, n, 4) int64 with B = {images}, got {describe(cutmix.boxes)}"
+        return f"CutMix boxes (B, n, 4) int64 with B = {images}, got {describe_value(cutmix.boxes)}"
     return None
 
 
@@ -150,13 +151,13 @@ def check_terms(answer: Any, arguments: dict[str, Any]) -> str | None:
 
 def check_modules(answer: Any, arguments: dict[str, Any]) -> str | None:
     if not isinstance(answer, dict) or not all(isinstance(module, nn.Module) for module in answer.values()):
-        return f"a dict of torch modules by name, got {describe(answer)}"
+        return f"a dict of torch modules by name, got {describe_value(answer)}"
     return None
 
 
 def check_students(answer: Any, arguments: dict[str, Any]) -> str | None:
     if not isinstance(answer, list) or not answer or not all(isinstance(network, nn.Module) for network in answer):
-        return f"a list of networks, got {describe(answer)}"
+        return f"a list of networks, got {describe_value(answer)}"
     return None
 
 
@@ -170,7 +171,7 @@ def check_teacher(answer: Any, arguments: dict[str, Any]) -> str | None:
 
 
 def check_stages(answer: Any, arguments: dict[str, Any]) -> str | None:
-    return None if isinstance(answer, Generator) else f"a generator of Stage, got {describe(answer)}"
+    return None if isinstance(answer, Generator) else f"a generator of Stage, got {describe_value(answer)}"
 
 
 CHECKS: dict[str, Callable[[Any, dict[str, Any]], str | None]] = {

@@ -1,4 +1,4 @@
-"""What a step's views need: the images that teachers label, and the streams that must be open for them."""
+"""The images that a step's views need labelled, and whether the batch can serve those views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssss_zoo.toolkit.types import Batch, Progress, RawBatch, Unlabelled, View, 
 
 
 def weak_images(plan: Views, batch: Batch) -> dict[str, Unlabelled]:
-    """The images that teachers label, by stream: `labelled`, `unlabelled`, `partner`. Of labelled images every pixel
+    """The images that teachers label, by stream: `labelled`, `unlabelled`, `partner`. Every pixel of a labelled image
     counts, void included."""
     weak: dict[str, Unlabelled] = {}
     if any(view.images == "labelled" for view in plan.views):
@@ -36,16 +36,16 @@ def is_gated(view: View) -> bool:
 
 
 def check_plan(plan: Views, batch: RawBatch, teachers: Sequence[Teacher], progress: Progress) -> None:
-    """Raise UserError when views need a stream that was not opened, because neither the first nor the last step did, or
-    a prediction of the teacher before its student looks."""
+    """Raise UserError when views need a stream that was not opened, since neither the first nor the last step asked for
+    it, or when a gate needs the teacher's prediction and the teacher predicts in the student's own pass."""
     if (plan.views and batch.unlabelled is None) or (needs_second(plan.views) and batch.partner is None):
         raise UserError(
             f"make_views asks at step {progress.step + 1} for unlabelled images that it asked for neither at the first "
-            "nor at the last step; give such views a share of 0 there instead of leaving them out"
+            "nor at the last step; give such views a loss_weight of 0 there instead of leaving them out"
         )
     gated = [view.name for view in plan.views if is_gated(view)]
     if gated and any(teacher.reads_from for teacher in teachers):
         raise UserError(
-            f"view '{gated[0]}' is mixed by what the teacher says of each image, and this run's teacher says it in "
-            "the student's own pass; choose hooks.make_teacher=METHOD, one whose teacher makes passes of its own"
+            f"view '{gated[0]}' uses adaptive CutMix, which needs the teacher's prediction before the student runs; "
+            "this run's teacher reuses the student's pass; choose one with its own, such as hooks.make_teacher=augseg"
         )

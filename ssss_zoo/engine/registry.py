@@ -25,10 +25,14 @@ from ssss_zoo.text import brief
 from ssss_zoo.toolkit import hookspecs
 
 PROJECT = "ssss_zoo"
-MARK = f"{PROJECT}_impl"  # where pluggy leaves its mark on an implementation
-ALWAYS = ("setup", "after_step", "after_eval")  # a plugin keeps its own state whatever hooks it was chosen for
+HOOK_MARK = f"{PROJECT}_impl"  # the attribute by which pluggy knows an implementation
+UNCHOSEN_HOOKS = (
+    "setup",
+    "after_step",
+    "after_eval",
+)  # every loaded method answers these, whichever hooks it was chosen for
 HOOKS = tuple(name for name, item in vars(hookspecs).items() if hasattr(item, "ssss_zoo_spec"))
-CHOSEN = tuple(name for name in HOOKS if name not in ALWAYS)
+CHOOSABLE_HOOKS = tuple(name for name in HOOKS if name not in UNCHOSEN_HOOKS)
 
 Wrap = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
 
@@ -58,7 +62,7 @@ def load(kind: str, name: str, where: str = "") -> Any:
 
 
 def packages_of(kind: str, name: str) -> list[str]:
-    """The packages that register the name, one where all is well; a package that names two things so is there twice."""
+    """The packages that register the name: one, unless two packages clash or one package registers it twice."""
     points = [point for point in entry_points(f"{PROJECT}.{kind}") if point.name == name]
     return [package for package, _ in sorted({(package_of(point), point.value) for point in points})]
 
@@ -67,14 +71,14 @@ def package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else point.value
 
 
-PLAIN = (str, int, float, bool)  # what an option may be, or a list of
-LOCAL = "ssss_local_"  # what the module of a person's own file is called, and its name
+OPTION_TYPES = (str, int, float, bool)  # the types of an option, or of the elements of its list
+LOCAL_MODULE_PREFIX = "ssss_local_"  # a person's own file is imported as this prefix and the file's name
 
 
 def local_methods(paths: Sequence[str], wanted: Iterable[str] = ()) -> dict[str, type]:
-    """The method classes in a user's own Python files: by their `name` or their class name in small letters, and the
-    only one of a file by the file's name as well. Raises UserError as `methods_of_file`, and for a name among `wanted`
-    that stands for classes of two files, neither called like it."""
+    """The method classes in a person's own Python files, by name: their `name` or their class name in small letters.
+    The only method of a file also goes by the file's name. Raises UserError as `methods_of_file` does, and when a name
+    among `wanted` stands for classes of two files and neither file has that name."""
     found: dict[str, type] = {}
     owners: dict[str, Path] = {}
     for file, path in {whole(path): path for path in paths}.items():
@@ -88,11 +92,12 @@ def local_methods(paths: Sequence[str], wanted: Iterable[str] = ()) -> dict[str,
 
 
 def methods_of_file(path: str) -> dict[str, type]:
-    """Raises UserError for a file that is not there, fails, or holds no method."""
+    """The method classes of one Python file by name. Raises UserError for a file that is missing, fails, or holds no
+    method."""
     file = whole(path)
     if not is_file(file):
         raise UserError(f"plugins.path={brief(path)}: no such file; it takes the path of one Python file")
-    spec = importlib.util.spec_from_file_location(f"{LOCAL}{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"{LOCAL_MODULE_PREFIX}{file.stem}", file)
     if spec is None or spec.loader is None:
         raise UserError(f"plugins.path={path}: not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
@@ -104,34 +109,34 @@ def methods_of_file(path: str) -> dict[str, type]:
         line = ran[-1] if ran else getattr(error, "lineno", "?")  # a syntax error never ran
         raise UserError(f"plugins.path={path} fails at line {line}: {type(error).__name__}: {error}") from error
     own = {c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__}
-    methods = {getattr(c, "name", c.__name__.lower()): c for c in own if marked(c)}
+    methods = {getattr(c, "name", c.__name__.lower()): c for c in own if marked_hooks(c)}
     if not methods:
         raise UserError(f"plugins.path={path} holds no method: no class with a function marked @hookimpl")
     return methods | ({file.stem: next(iter(methods.values()))} if len(methods) == 1 else {})
 
 
-def marked(method: type) -> list[str]:
-    """All that a class marks as a hook, whether there is such a hook or not."""
-    return [name for name in dir(method) if hasattr(getattr(method, name, None), MARK)]
+def marked_hooks(method: type) -> list[str]:
+    """The functions that a class marks as hooks, whether such hooks exist or not."""
+    return [name for name in dir(method) if hasattr(getattr(method, name, None), HOOK_MARK)]
 
 
-def stands_in(name: str, method: type) -> bool:
-    """Whether the class comes of a person's file and bears the name of an installed method."""
-    return method.__module__.startswith(LOCAL) and name in installed("methods")
+def replaces_installed(name: str, method: type) -> bool:
+    """Whether the class comes from a person's own file and takes the name of an installed method."""
+    return method.__module__.startswith(LOCAL_MODULE_PREFIX) and name in installed("methods")
 
 
-def implements(method: type) -> list[str]:
+def implemented_hooks(method: type) -> list[str]:
     """The hooks that a method class answers."""
-    answered = marked(method)
+    answered = marked_hooks(method)
     return [name for name in HOOKS if name in answered]
 
 
 def providers(config: Config) -> dict[str, list[str]]:
-    """For each hook that `hooks.<hook>` names, who answers it: `a+b`, or nobody for `none`."""
+    """For each hook that `hooks.<hook>=a+b` names, the methods that answer it; none for `hooks.<hook>=none`."""
     answer = {}
     for hook, names in config.hooks.items():
-        if hook not in CHOSEN:
-            raise unknown("hook", hook, CHOSEN, f"hooks.{hook}={names}")
+        if hook not in CHOOSABLE_HOOKS:
+            raise unknown("hook", hook, CHOOSABLE_HOOKS, f"hooks.{hook}={names}")
         answer[hook] = [] if names in ("none", "null", "") else names.split("+")
         twice = next((name for name in answer[hook] if answer[hook].count(name) > 1), None)
         if twice is not None:
@@ -140,7 +145,7 @@ def providers(config: Config) -> dict[str, list[str]]:
 
 
 def method_classes(config: Config) -> dict[str, type]:
-    """The classes of all methods the run needs: those of `method`, then those that only answer a single hook."""
+    """The classes of all methods that the run needs: those of `method`, then those that answer single hooks."""
     wanted = {name: f"method={config.method}" for name in config.plugins.names}
     for hook, names in providers(config).items():
         for name in names:
@@ -156,18 +161,18 @@ def find_method(name: str, place: str, local: Mapping[str, type]) -> type:
     method: type = local.get(name) or load("methods", name, place)
     if not (inspect.isclass(method) and dataclasses.is_dataclass(method)):
         raise UserError(f"method '{name}' must be a dataclass with hook implementations, found {method!r}")
-    wrong = [hook for hook in marked(method) if hook not in HOOKS]
+    wrong = [hook for hook in marked_hooks(method) if hook not in HOOKS]
     if wrong:
         raise UserError(
             f"method '{name}' marks '{wrong[0]}' as a hook, and there is none{nearest(wrong[0], HOOKS)}  "
             f"hooks are: {', '.join(HOOKS)}"
         )
     check_options(name, method)
-    silent = [hook for hook in HOOKS if callable(getattr(method, hook, None)) and hook not in marked(method)]
+    silent = [hook for hook in HOOKS if callable(getattr(method, hook, None)) and hook not in marked_hooks(method)]
     if silent:
         raise UserError(
-            f"method '{name}': its function {silent[0]} is not marked, so nobody would ask it: put @hookimpl above it, "
-            "or call it something else"
+            f"method '{name}': its function {silent[0]} is not marked, so nobody would call it: put @hookimpl above it "
+            "or give it another name"
         )
     return method
 
@@ -176,7 +181,11 @@ def check_options(name: str, method: type) -> None:
     """Raise UserError for a field that nobody can set on the command line."""
     for option, declared in field_types(method).items():
         kind = declared.kind
-        if kind not in PLAIN or declared.optional or not all(isinstance(choice, str) for choice in declared.choices):
+        if (
+            kind not in OPTION_TYPES
+            or declared.optional
+            or not all(isinstance(choice, str) for choice in declared.choices)
+        ):
             raise UserError(
                 f"method '{name}': option {option} is declared as {getattr(kind, '__name__', kind)}; an option is "
                 "a str, int, float, bool, a Literal of texts, or a list of one; networks and tensors are made in setup"
@@ -204,17 +213,17 @@ def build_method(name: str, method: type, config: Config) -> Any:
 
 
 class OneHook:
-    """What pluggy gets to see of a method: one of its hooks, wrapped by `wrap` (hooks that are wrappers are not)."""
+    """One hook of a method, as pluggy sees it. `wrap` wraps it, unless it is itself a pluggy wrapper."""
 
     def __init__(self, name: str, method: Any, hook: str, wrap: Wrap | None) -> None:
         function = getattr(method, hook)
-        if wrap and not getattr(function, MARK)["wrapper"]:
+        if wrap and not getattr(function, HOOK_MARK)["wrapper"]:
             function = wrap(name, hook, function)
         setattr(self, hook, function)
 
 
 def make_manager(config: Config, methods: Mapping[str, Any], wrap: Wrap | None = None) -> pluggy.PluginManager:
-    """The run's manager: for each hook the chosen methods, leftmost asked first, the defaults last."""
+    """The run's plugin manager. Each hook asks its methods from left to right, and the defaults last."""
     from ssss_zoo.engine import defaults
 
     with told_where(config.places):
@@ -224,9 +233,9 @@ def make_manager(config: Config, methods: Mapping[str, Any], wrap: Wrap | None =
     manager.add_hookspecs(hookspecs)
     everybody = {"default": defaults.Defaults(), **methods}
     for hook in HOOKS:
-        asked = list(methods) if hook in ALWAYS else named.get(hook, config.plugins.names)
-        for name in reversed([*asked, "default"]):  # pluggy asks the last one registered first
-            if hook in implements(type(everybody[name])):
+        asked = list(methods) if hook in UNCHOSEN_HOOKS else named.get(hook, config.plugins.names)
+        for name in reversed([*asked, "default"]):  # pluggy asks the last registered first
+            if hook in implemented_hooks(type(everybody[name])):
                 register(manager, name, OneHook(name, everybody[name], hook, wrap), hook)
     return manager
 
@@ -253,7 +262,7 @@ def check_providers(named: Mapping[str, list[str]], methods: Mapping[str, Any]) 
     """Raise UserError when `hooks.<hook>` names a method that does not answer it."""
     for hook, names in named.items():
         for name in names:
-            able = implements(type(methods[name]))
+            able = implemented_hooks(type(methods[name]))
             if hook not in able:
                 raise UserError(
                     f"hooks.{hook}={'+'.join(names)}: method '{name}' does not answer {hook}; it has: {', '.join(able)}"
@@ -261,7 +270,7 @@ def check_providers(named: Mapping[str, list[str]], methods: Mapping[str, Any]) 
 
 
 def who_answers(hooks: Any) -> dict[str, list[str]]:
-    """For each hook of a manager the plugins that will be asked, in order; `default` where nobody else speaks."""
+    """For each hook of a manager the plugins that will be asked, in order; `default` where no method answers."""
     answer = {}
     for hook in HOOKS:
         names = [i.plugin_name.partition(" ")[0] for i in reversed(getattr(hooks, hook).get_hookimpls())]
@@ -269,9 +278,9 @@ def who_answers(hooks: Any) -> dict[str, list[str]]:
     return answer
 
 
-def spoken(hooks: Any) -> list[str]:
-    """The hooks that methods answer, as words: `pixel_weight fixmatch+farcluss` where answers are combined,
-    `make_teacher fixmatch, else farcluss` where the first one that is no None counts."""
+def hook_summary(hooks: Any) -> list[str]:
+    """One text for each hook that a method answers: `pixel_weight fixmatch+farcluss` where answers are combined,
+    `make_teacher fixmatch, else farcluss` where the first answer counts."""
     first = {hook for hook in HOOKS if getattr(hookspecs, hook).ssss_zoo_spec["firstresult"]}
     answers = {hook: names for hook, names in who_answers(hooks).items() if names and names != ["default"]}
     return [f"{hook} {(', else ' if hook in first else '+').join(names)}" for hook, names in answers.items()]

@@ -1,8 +1,8 @@
-"""One training step, top to bottom. It asks the hooks, and knows no method by name.
+"""One training step, read from top to bottom. It calls the hooks and knows no method by name.
 
-A step: the views are planned; teachers with passes of their own label; each student sees labelled images and views,
-pass by pass; pseudo-labels, weights and class weights meet the views' outputs in the consistency loss; regularizers add
-their terms; backward, optimiser, teachers. Nothing in here waits for the device.
+A step: draw the views; let teachers with forward passes of their own label the weak views; run each student over the
+labelled images and its views; compare each view's output with its pseudo-label; add the terms of `regularize`; then
+backward, optimiser and teachers. Nothing in here waits for the device.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class AugmentedView:
 
 @dataclass(frozen=True, eq=False)
 class PseudoTarget:
-    """What a teacher said of a batch of weak views: its output, the pseudo-label and the pixel weights (B, H, W)."""
+    """The teacher's output on a batch of weak views, its pseudo-label and the pixel weights (B, H, W)."""
 
     output: Output
     label: PseudoLabel
@@ -104,7 +104,7 @@ class Engine:
         """One optimiser step over `train.accumulate` batches. Returns the losses by name, on the device, detached."""
         set_learning_rate(self.optimizer, self.config.optim, progress)
 
-        # Gradients of all batches add up; the losses that are told are their means.
+        # The gradients of all batches add up; the returned losses are means over the batches.
         sums: dict[str, Tensor] = {}
         for pass_index in range(self.config.train.accumulate):
             seed_draws(self.seed, progress.step, pass_index)
@@ -114,7 +114,7 @@ class Engine:
             for name, loss in {**losses, "total": total * self.config.train.accumulate}.items():
                 sums[name] = sums.get(name, 0) + loss.detach() / self.config.train.accumulate
 
-        # The students move, then their teachers follow, then methods that keep something of a step.
+        # First the students move, then their teachers follow, then methods update what they keep between steps.
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -134,30 +134,27 @@ class Engine:
         draws = self.draw(raw, progress)
         plan = draws.plan
 
-        # Onto the device, and each view made once, the same for all students.
+        # The images go to the device, and each view is made once, the same for all students.
         batch = self.to_device(raw, draws)
         weak = weak_images(plan, batch)
         views = [self.augmented(view, draws.views[view.name], batch) for view in plan.views]
 
-        # Teachers with forward passes of their own label first: they need no graph, and see BatchNorm's statistics as
-        # the last step left them.
+        # Teachers with forward passes of their own label first: they need no graph, and they use BatchNorm's statistics
+        # as the last step left them.
         targets = [self.label_by_own_pass(teacher, weak, progress) for teacher in self.teachers]
 
-        # CutMix, where a gate may ask for the teacher's prediction; then the student looks, in one pass a group of
-        # views, since what shares a pass shares BatchNorm's statistics.
+        # CutMix comes next, since a gate may read the teacher's prediction. Then each student runs, one pass for each
+        # group of views: images that share a pass share BatchNorm's statistics.
         shown: list[list[MixedView]] = []
         outputs: list[dict[str, Output]] = []
         for student, target in zip(self.students, targets, strict=True):
             mixed = [self.mixed(view, target) for view in views]
-            weak_in = list(
-                dict.fromkeys(teacher.forward_group for teacher in self.teachers if teacher.reads_from is student)
-            )
+            labelling_groups = {t.forward_group: None for t in self.teachers if t.reads_from is student}
             with self.autocast():
-                outputs.append(forward(student, plan, batch, mixed, self.config.train.fuse, weak_in))
+                outputs.append(forward(student, plan, batch, mixed, self.config.train.fuse, list(labelling_groups)))
             shown.append(mixed)
 
-        # Losses, student by student. A teacher without passes of its own is read here, off the pass of the student that
-        # it is.
+        # The losses of each student. A teacher that shares a student's pass labels here, from that student's output.
         losses: dict[str, Tensor] = {}
         for index, teacher in enumerate(self.teachers):
             target = targets[index] | self.label_by_student(teacher, outputs, weak, targets[index], progress)
@@ -177,11 +174,11 @@ class Engine:
         progress: Progress,
     ) -> dict[str, Tensor]:
         """The loss terms of one student by name."""
-        # Labels against the output on labelled images.
+        # The supervised loss: output on labelled images against their masks.
         labelled = output["labelled"]
         losses = {"supervised": plan.supervised_weight * self.supervised(labelled.logits, batch.labelled.mask)}
 
-        # Pseudo-labels, mixed as the views were, against the outputs on views.
+        # The consistency loss: output on each view against its pseudo-label, which is mixed as the view was.
         view_outputs = tuple(
             self.pair(one, output[f"view {one.view.name}"], targets, teacher, batch, progress) for one in shown
         )
@@ -191,7 +188,7 @@ class Engine:
         if target and self.on_pseudo_label:
             self.on_pseudo_label(target.label, target.weight, batch.hidden)
 
-        # Whatever else the methods add; their terms may call the networks again.
+        # Further terms of the methods, which may call the networks again.
         with self.autocast():
             return losses | self.hooks.regularize(
                 labelled=batch.labelled,
@@ -239,7 +236,7 @@ class Engine:
         return AugmentedView(view, draw.change(weak.image), partners, source)
 
     def mixed(self, one: AugmentedView, targets: Mapping[str, PseudoTarget]) -> MixedView:
-        """The view's boxes laid over its images; gates ask what the teacher predicts of each image."""
+        """The view with its boxes laid over its images; a gate reads the teacher's prediction of each image."""
         view, (images, _, height, width) = one.view, one.image.shape
         probs = targets[view.images].output.logits.float().softmax(dim=1) if is_gated(view) else None
         mixing = Mixing(view.cutmix, (images, height, width), one.image.device, probs)
@@ -252,8 +249,8 @@ class Engine:
     def label_by_own_pass(
         self, teacher: Teacher, weak: Mapping[str, Unlabelled], progress: Progress
     ) -> dict[str, PseudoTarget]:
-        """The teacher's targets, by stream, of all images for which it makes forward passes of its own: those of the
-        second batch, and, unless it reads its labels off a student's pass, all."""
+        """The teacher's targets, by stream, for all images that it labels in forward passes of its own: the second
+        batch always, the others unless it shares a student's pass."""
         targets = {}
         for stream, images in weak.items():
             if teacher.reads_from is None or stream == "partner":
@@ -271,9 +268,9 @@ class Engine:
         known: Mapping[str, PseudoTarget],
         progress: Progress,
     ) -> dict[str, PseudoTarget]:
-        """The targets, by stream, that a teacher reads off the training pass of the student that it is.
+        """The targets, by stream, that a teacher reads from a student's training pass.
 
-        outputs: of each student; known: the streams that it labelled by passes of its own.
+        outputs: of each student; known: the targets that it made in passes of its own.
         """
         targets = {}
         for stream, images in weak.items():
@@ -285,13 +282,13 @@ class Engine:
 
     @torch.no_grad()
     def label_images(self, images: Unlabelled, progress: Progress) -> PseudoTarget:
-        """What the first student's teacher, by a pass of its own, and the hooks say of weak views outside a step."""
+        """The target of weak views outside a step, by the first student's teacher in a pass of its own."""
         with self.autocast():
             output = self.teachers[0](images.image)
         return self.target(output, images.valid, "unlabelled", progress)
 
     def target(self, output: Output, valid: Tensor, stream: str, progress: Progress) -> PseudoTarget:
-        """What the hooks make of a teacher's output on weak views."""
+        """The pseudo-label and pixel weights that the hooks make of a teacher's output on weak views."""
         logits = output.logits.float()
         probs = logits.softmax(dim=1)
         about: dict[str, Any] = {"probs": probs, "stream": stream, "progress": progress}
@@ -318,7 +315,7 @@ class Engine:
         label = mixing.label(own.label, {name: target.label for name, target in others.items()})
         weight = mixing(own.weight, {name: target.weight for name, target in others.items()})
         view_output = ViewOutput(view, one.image, output, label, weight, mixing.box, mixing)
-        with self.autocast():  # a closer look may call the networks again
+        with self.autocast():  # the hook may call the networks again
             view_output = self.hooks.refine(
                 view_output=view_output,
                 labelled=batch.labelled,
@@ -332,7 +329,7 @@ class Engine:
         return view_output
 
     def consistency(self, view_output: ViewOutput, progress: Progress) -> Tensor:
-        """The loss of a view against its target, times its share."""
+        """The loss of a view against its target, times its loss weight."""
         rebalance = self.hooks.class_weight(
             label=view_output.label, weight=view_output.weight, num_classes=self.num_classes, progress=progress
         )
@@ -369,7 +366,7 @@ class Engine:
 
 
 def ground_truth_target(labelled: Labelled, like: PseudoTarget) -> PseudoTarget:
-    """The labelled images' own masks as a target whose pixels all count, in the form of `like`."""
+    """The masks of the labelled images as a target, each pixel with weight 1; ids or distributions as in `like`."""
     label = ground_truth_label(labelled)
     if like.label.target.dim() == 4:
         label = replace(label, target=one_hot(label.target, like.label.target.shape[1]))

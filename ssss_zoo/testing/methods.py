@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from ssss_zoo.config.schema import Config, resolve
 from ssss_zoo.engine import registry
-from ssss_zoo.engine.registry import CHOSEN, HOOKS, PLAIN, implements, marked, method_classes
+from ssss_zoo.engine.registry import (
+    CHOOSABLE_HOOKS,
+    HOOKS,
+    OPTION_TYPES,
+    implemented_hooks,
+    marked_hooks,
+    method_classes,
+)
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.gpu_sync import Waits
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
@@ -112,7 +119,7 @@ class MethodContract:
         assert (said or getattr(module, "__doc__", None) or "").strip(), "say in a docstring what the method does"
         hints = typing.get_type_hints(method)
         for key, value in vars(method).items():
-            bare = isinstance(value, PLAIN) and not key.startswith("__") and key not in hints
+            bare = isinstance(value, OPTION_TYPES) and not key.startswith("__") and key not in hints
             assert not bare, f"{key} has no type, so it is no option: write `{key}: {type(value).__name__} = {value!r}`"
 
     def test_its_options_are_explained(self, configured: Any) -> None:
@@ -127,8 +134,8 @@ class MethodContract:
 
     def test_what_it_marks_as_a_hook_is_one(self, configured: Any) -> None:
         _, method = own(configured())
-        assert implements(method), f"no function is marked @hookimpl; hooks are: {', '.join(HOOKS)}"
-        assert set(marked(method)) <= set(HOOKS), f"hooks are: {', '.join(HOOKS)}"
+        assert implemented_hooks(method), f"no function is marked_hooks @hookimpl; hooks are: {', '.join(HOOKS)}"
+        assert set(marked_hooks(method)) <= set(HOOKS), f"hooks are: {', '.join(HOOKS)}"
 
     def test_an_unknown_option_is_refused_by_its_name(self, configured: Any, make: Make) -> None:
         name, _ = own(configured())
@@ -137,7 +144,7 @@ class MethodContract:
 
     def test_a_hook_that_it_does_not_answer_cannot_be_asked_of_it(self, configured: Any, make: Make) -> None:
         name, method = own(configured())
-        missing = [hook for hook in CHOSEN if hook not in implements(method)]
+        missing = [hook for hook in CHOOSABLE_HOOKS if hook not in implemented_hooks(method)]
         if missing:
             with pytest.raises(UserError, match=f"hooks.{missing[0]}"):
                 make(f"hooks.{missing[0]}={name}")
@@ -267,16 +274,16 @@ class MethodContract:
         config = configured()
         name, method = own(config)
         path = [f"plugins.path={file}" for file in config.plugins.path]
-        for hook in implements(method):
-            for partner in self.partners if hook in CHOSEN else ():
+        for hook in implemented_hooks(method):
+            for partner in self.partners if hook in CHOOSABLE_HOOKS else ():
                 losses = first_and_last(make, f"method={partner}", f"hooks.{hook}={name}", LONG, *path)
                 assert losses is None or finite(losses), f"method={partner} hooks.{hook}={name}"
 
     def test_any_hook_may_be_left_to_the_default(self, configured: Any, make: Make) -> None:
         """Each that the method or what it builds on answers, and one that nobody answers."""
-        answered = {hook for method in method_classes(configured()).values() for hook in implements(method)}
-        unanswered = [hook for hook in CHOSEN if hook not in answered]
-        for hook in [*(hook for hook in CHOSEN if hook in answered), *unanswered[:1]]:
+        answered = {hook for method in method_classes(configured()).values() for hook in implemented_hooks(method)}
+        unanswered = [hook for hook in CHOOSABLE_HOOKS if hook not in answered]
+        for hook in [*(hook for hook in CHOOSABLE_HOOKS if hook in answered), *unanswered[:1]]:
             losses = first_and_last(make, f"hooks.{hook}=none", LONG)
             assert losses is None or finite(losses), f"hooks.{hook}=none"
 

@@ -179,7 +179,7 @@ def words(*more: str) -> list[str]:
 
 def make_method(name: str = "Own", options: Sequence[tuple[str, type, Any]] = (), **hooks: Callable[..., Any]) -> type:
     """A method class from functions (self, ...) by hook name; functions may be marked with `hookimpl` already."""
-    marked = {key: hook if hasattr(hook, registry.MARK) else hookimpl(hook) for key, hook in hooks.items()}
+    marked = {key: hook if hasattr(hook, registry.HOOK_MARK) else hookimpl(hook) for key, hook in hooks.items()}
     return make_dataclass(name, list(options), namespace={"paper": "the tests", **marked}, eq=False)
 
 

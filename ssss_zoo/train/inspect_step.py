@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ssss_zoo.config.schema import Config, resolve
-from ssss_zoo.engine.registry import build_methods, load, spoken
+from ssss_zoo.engine.registry import build_methods, hook_summary, load
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.evaluation.figures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
@@ -174,7 +174,7 @@ def facts(look: Look, training: Training, step: int) -> Image.Image:
     """Losses, who answered, how much counts, as text; then the class weights of each view that has any."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in look.losses.items())
     lines = [f"step {step + 1} of {training.steps}, losses: {losses}"]
-    lines += spoken(training.job.hooks.manager_hooks)
+    lines += hook_summary(training.job.hooks.manager_hooks)
     lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
     text = Image.new("RGB", (900, LINE * len(lines) + 2 * GAP), "white")
     for number, line in enumerate(lines):

@@ -18,7 +18,7 @@ from ssss_zoo.config.schema import Config, check_budget, oddities, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST
 from ssss_zoo.engine.hooks import HookCaller
-from ssss_zoo.engine.registry import build_methods, load, make_manager, spoken, stands_in
+from ssss_zoo.engine.registry import build_methods, hook_summary, load, make_manager, replaces_installed
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.evaluation.figures import predictions, spread
@@ -215,7 +215,7 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
         f"{job.device.type}, {torch.get_num_threads()} threads, seed {config.seed}"
     )
     for name, method in methods.items():
-        note = "; your file's, in place of the installed one" if stands_in(name, type(method)) else ""
+        note = "; your file's, in place of the installed one" if replaces_installed(name, type(method)) else ""
         log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}{note}")
     if len(methods) > 1:  # a mix: say whose parts these are
-        log.info(f"hooks: {'; '.join(spoken(job.hooks.manager_hooks))}")
+        log.info(f"hooks: {'; '.join(hook_summary(job.hooks.manager_hooks))}")

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from helpers.errors import refusal
 from ssss_zoo.engine.defaults import Defaults
 from ssss_zoo.engine.hook_checks import check_answer
-from ssss_zoo.engine.hook_trace import describe, trace_line
+from ssss_zoo.engine.hook_trace import describe_value, trace_line
 from ssss_zoo.engine.hooks import HookCaller, product
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.toolkit import hookspecs
@@ -434,4 +434,4 @@ DESCRIPTIONS = [
 
 
 def test_describe():
-    assert [describe(value) for value, _ in DESCRIPTIONS] == [text for _, text in DESCRIPTIONS]
+    assert [describe_value(value) for value, _ in DESCRIPTIONS] == [text for _, text in DESCRIPTIONS]

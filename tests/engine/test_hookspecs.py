@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ssss_zoo.engine.defaults import Defaults
-from ssss_zoo.engine.registry import HOOKS, MARK, implements, installed, load
+from ssss_zoo.engine.registry import HOOK_MARK, HOOKS, implemented_hooks, installed, load
 from ssss_zoo.toolkit import hookspecs
 
 ROOT = Path(__file__).parents[2]
@@ -78,11 +78,11 @@ def test_an_implementation_names_arguments_of_its_specification_without_defaults
 
 
 def test_every_hook_is_answered_by_some_method_or_by_the_defaults():
-    answered = set(implements(Defaults))
+    answered = set(implemented_hooks(Defaults))
     for name in installed("methods"):
-        answered |= set(implements(load("methods", name)))
+        answered |= set(implemented_hooks(load("methods", name)))
     assert set(HOOKS) - answered <= {"after_eval"}, "no new hook without a method that uses it"
 
 
 def test_the_mark_is_the_one_that_pluggy_leaves():
-    assert hasattr(Defaults.make_students, MARK)
+    assert hasattr(Defaults.make_students, HOOK_MARK)

@@ -15,7 +15,7 @@ from ssss_zoo.engine.registry import (
     local_methods,
     make_manager,
     method_classes,
-    stands_in,
+    replaces_installed,
     who_answers,
 )
 from ssss_zoo.errors import UserError
@@ -51,8 +51,8 @@ def test_a_file_that_takes_an_installed_methods_place_is_told_of(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     for name, expected in (("fixmatch", True), ("mine", False)):
         (method,) = method_classes(configured(f"method={tmp_path / name}.py")).values()
-        assert stands_in(name, method) == expected
-    assert not stands_in("fixmatch", load("methods", "fixmatch"))
+        assert replaces_installed(name, method) == expected
+    assert not replaces_installed("fixmatch", load("methods", "fixmatch"))
     (tmp_path / "default.py").write_text(MINE)
     with pytest.raises(UserError, match="'default' is no name for a method"):
         configured(f"method={tmp_path / 'default.py'}")
@@ -197,7 +197,7 @@ def test_a_wrong_argument_of_a_hook_is_named(tmp_path):
 def test_a_hook_that_is_not_marked_is_not_passed_over_in_silence(tmp_path):
     text = MINE + "\n    def class_weight(self) -> Tensor:\n        return torch.ones(3)\n"
     assert message("method=mine", file_of(tmp_path, text)).startswith(
-        "method 'mine': its function class_weight is not marked, so nobody would ask it: put @hookimpl above it"
+        "method 'mine': its function class_weight is not marked, so nobody would call it: put @hookimpl above it"
     )
 
 

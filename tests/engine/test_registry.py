@@ -17,11 +17,11 @@ from torch import Tensor
 from helpers.methods import answers, configured, message
 from ssss_zoo.engine.catalog import listing
 from ssss_zoo.engine.registry import (
-    ALWAYS,
-    CHOSEN,
+    CHOOSABLE_HOOKS,
     HOOKS,
+    UNCHOSEN_HOOKS,
     build_methods,
-    implements,
+    implemented_hooks,
     installed,
     load,
     make_manager,
@@ -54,7 +54,7 @@ def test_the_hooks_are_those_of_the_specification():
         "setup", "make_students", "make_teacher", "plan_stages", "make_views", "pseudo_label", "pixel_weight",
         "refine", "class_weight", "regularize", "after_step", "after_eval",
     }  # fmt: skip
-    assert set(CHOSEN) == set(HOOKS) - set(ALWAYS)
+    assert set(CHOOSABLE_HOOKS) == set(HOOKS) - set(UNCHOSEN_HOOKS)
 
 
 def test_installed_names_nothing_but_entry_points_of_the_kind():
@@ -247,7 +247,7 @@ def test_implements_names_marked_functions_only():
 
         def pixel_weight(self) -> None: ...
 
-    assert implements(Some) == ["setup"]
+    assert implemented_hooks(Some) == ["setup"]
 
 
 def test_watch_sees_every_answer_with_plugin_and_hook():
