@@ -52,12 +52,6 @@ def test_these_names_stay():
         _ = ssss_zoo.trainer
 
 
-def test_importing_the_package_loads_no_torch():
-    program = "import sys, ssss_zoo; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_keywords_are_words():
     given = {"method": "a+b", "train": {"steps": 3, "crop": [8, 16]}, "resume": True, "output": None, "seed": 1}
     assert as_words(("optim.lr=1",), given) == [

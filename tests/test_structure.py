@@ -6,9 +6,6 @@ Each test lists all offenders at once.
 from __future__ import annotations
 
 import ast
-import json
-import subprocess
-import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -298,29 +295,7 @@ def test_no_test_file_is_too_long_to_find_one_s_way_in():
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST_TEST_FILE} == {}
 
 
-# --- the command line starts quickly --------------------------------------------------------------------------------
-
-
-def commands() -> list[str]:
-    from ssss_zoo.commands.cli import main
-
-    return sorted(main.commands)
-
-
-def test_help_imports_nothing_heavy():
-    code = (
-        "import sys, json\n"
-        "from ssss_zoo.commands.cli import command_line\n"
-        "heavy = {'torch', 'numpy', 'mlflow', 'kornia', 'timm', 'omegaconf', 'yaml', 'rich', 'pluggy'}\n"
-        "for arguments in json.loads(sys.argv[1]):\n"
-        "    code = command_line(arguments)\n"
-        "    print('CHECK', code, sorted(heavy & set(sys.modules)), arguments)\n"
-    )
-    asked = [["--help"], ["-h"], ["--version"], *([name, "--help"] for name in commands())]
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(asked)], capture_output=True, text=True, check=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("CHECK")]
-    assert lines == [f"CHECK 0 [] {arguments}" for arguments in asked]
-    assert done.stdout.count("Usage: ssss") == len(asked) - 1  # --version has none
+# --- what a reader sees first ---------------------------------------------------------------------------------------
 
 
 def test_every_command_says_what_it_does():
