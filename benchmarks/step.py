@@ -322,7 +322,8 @@ def prototype_loss(
         ids = torch.cat([ids, torch.where(sure, mixed.target.argmax(dim=1), contrast.NO_CLASS)]).flatten()
     vectors, initialized = prototypes.vectors.clone(), prototypes.initialized.clone()
     anchors = contrast.draw_anchors(ids, loop.classes, own.contrast_anchors)
-    return contrast.info_nce(features, anchors, vectors, initialized, own.contrast_temperature, own.contrast_class_mean)
+    temperature, class_mean = own.contrast_temperature, own.contrast_class_mean
+    return contrast.info_nce(features, anchors, vectors, initialized, temperature, class_mean=class_mean)
 
 
 def project(head: nn.Module, maps: Tensor) -> Tensor:

@@ -322,7 +322,7 @@ def test_info_nce_equals_plain_loops(seed, class_mean, temperature):
     features, vectors = project(seed, 15, 6), project(seed + 1, 4, 6)
     ids = torch.randint(0, 5, (15,), generator=generator)
     known = torch.rand(4, generator=generator) < 0.7
-    loss = contrast.info_nce(features, everyone(ids, 4), vectors, known, temperature, class_mean)
+    loss = contrast.info_nce(features, everyone(ids, 4), vectors, known, temperature, class_mean=class_mean)
     assert_close(float(loss), by_hand(features, ids, vectors, known, temperature, class_mean), rtol=1e-4, atol=1e-5)
 
 

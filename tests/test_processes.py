@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.testing import assert_close
 
+from helpers.processes import in_two_processes
 from ssss_zoo.toolkit import (
     PseudoLabel,
     consistency,
@@ -59,13 +57,11 @@ def gradients(part: slice) -> dict[str, Tensor]:
     return found
 
 
-def in_one_of_two(rank: int, folder: Path) -> None:
+def work(rank: int) -> dict:
     """Gradients of two images as a process of two has them, and what each function makes of the rows of EVEN."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     part = slice(2 * rank, 2 * rank + 2)
     rows = EVEN[part]
-    found = {
+    return {
         "gradients": gradients(part),
         "count": process_count(),
         "sum": process_sum(rows),
@@ -74,21 +70,11 @@ def in_one_of_two(rank: int, folder: Path) -> None:
         "gather": process_gather(rows),
         "kept": rows,  # nothing is reduced in place
     }
-    torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes")
-    context = multiprocessing.get_context("fork")  # nothing is imported anew
-    processes = [context.Process(target=in_one_of_two, args=(rank, folder)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return in_two_processes(work, tmp_path_factory.mktemp("processes"))
 
 
 def test_two_processes_have_the_mean_gradient_of_one_with_all_images(both):

@@ -121,12 +121,29 @@ def test_the_engine_knows_neither_plugins_nor_run_nor_data():
     assert not {name for name in found if name.startswith(above)}
 
 
+def plugin_module(path: Path) -> str:
+    """The name by which a file of `plugins` is imported."""
+    return ".".join(["ssss_zoo.plugins", *path.relative_to(ROOT / "plugins").with_suffix("").parts])
+
+
+def parts_of_methods() -> dict[str, set[str]]:
+    """The modules that belong to a method of several files: those of its folder that are no entry points, which it
+    imports; by the method's module."""
+    entry_points = {point.value.partition(":")[0] for point in installed("methods").values()}
+    parts = {}
+    for path in METHODS:
+        beside = {plugin_module(other) for other in METHODS if other.parent == path.parent} - entry_points
+        parts[plugin_module(path)] = beside & set(imports(path))
+    return parts
+
+
 def test_methods_import_the_toolkit_and_never_each_other():
+    parts = parts_of_methods()
     assert [
         f"{path.name} imports {other}"
         for path in METHODS
         for other in imports(path)
-        if other.startswith("ssss_") and not other.startswith(MAY_USE)
+        if other.startswith("ssss_") and not other.startswith((*MAY_USE, *parts[plugin_module(path)]))
     ] == []
 
 
@@ -141,13 +158,11 @@ def test_no_star_imports_and_no_asserts_on_tuples():
 # --- packages -------------------------------------------------------------------------------------------------------
 
 
-def test_every_method_file_is_an_entry_point_and_every_entry_point_a_file():
-    modules = {point.value.partition(":")[0] for point in installed("methods").values()
-               if point.value.startswith("ssss_zoo.plugins")}  # fmt: skip
-    files = {
-        "ssss_zoo.plugins." + ".".join(path.relative_to(ROOT / "plugins").with_suffix("").parts) for path in METHODS
-    }
-    assert modules == files
+def test_every_method_file_is_an_entry_point_or_a_part_of_one_and_every_entry_point_a_file():
+    entry_points = {point.value.partition(":")[0] for point in installed("methods").values()
+                    if point.value.startswith("ssss_zoo.plugins")}  # fmt: skip
+    parts = parts_of_methods()
+    assert {plugin_module(path) for path in METHODS} == entry_points.union(*(parts[name] for name in entry_points))
 
 
 def test_every_folder_is_a_package_that_is_installed():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.toolkit.teachers import EMATeacher, PeerTeacher, SelfTeacher, ema_update_, ema_warmup, predict
+from ssss_zoo.toolkit.teachers import EMAModule, EMATeacher, PeerTeacher, SelfTeacher, ema_update_, ema_warmup, predict
 from ssss_zoo.toolkit.types import Output, Progress
 
 IMAGE = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0))
@@ -211,3 +211,31 @@ def test_what_a_teacher_is_unless_it_says_otherwise():
     assert teacher.is_result
     assert SelfTeacher(student).is_result
     assert PeerTeacher(student).is_result
+
+
+# --- the average of another module ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("buffers", [True, False])
+@pytest.mark.parametrize("decay", [0.999, lambda progress: 0.7])
+def test_the_average_of_a_module_follows_bit_by_bit_as_a_teacher_does(decay, buffers):
+    teacher = EMATeacher(network(0), decay, buffers=buffers)
+    average = EMAModule(network(0), decay, buffers=buffers)
+    for step, seed in enumerate((1, 2, 3)):
+        teacher.update(network(seed), at(step))
+        average.update(network(seed), at(step))
+    for name, value in average.average.state_dict().items():
+        assert torch.equal(value, teacher.network.state_dict()[name]), name
+    assert not any(parameter.requires_grad for parameter in average.parameters())
+
+
+@pytest.mark.parametrize("train_mode", [True, False])
+def test_the_average_of_a_module_runs_in_its_own_mode_without_gradient_and_is_saved(train_mode):
+    layers = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    average, same = EMAModule(layers, 0.9, train_mode=train_mode), copy.deepcopy(layers).train(train_mode)
+    for mode in (True, False):
+        average.train(mode)  # whatever mode the run puts its modules into
+        output = average(IMAGE)
+        assert not output.requires_grad
+        assert torch.equal(output, same(IMAGE).detach())
+    assert set(average.state_dict()) == {f"average.{name}" for name in layers.state_dict()}

@@ -4,30 +4,27 @@ follow an averaged teacher's on the very same images, labelled ones included."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.toolkit import EMATeacher, PseudoLabel, View, Views, check_range, hookimpl, squared_error
+from ssss_zoo.toolkit import EMATeacher, PseudoLabel, Range, View, Views, hookimpl, squared_error
 
 
 @dataclass(eq=False)
 class MeanTeacher:
     paper: ClassVar[str] = "Mean Teacher (Tarvainen and Valpola, NeurIPS 2017, arXiv 1703.01780), as in TorchSemiSeg"
 
-    weight: float = 100.0  # of the squared error; TorchSemiSeg, no ramp
-    ema_decay: float = 0.99  # constant, of the parameters alone; TorchSemiSeg
-
-    def __post_init__(self) -> None:
-        check_range("options.mean_teacher.weight", self.weight, 0, 1e9)
-        check_range("options.mean_teacher.ema_decay", self.ema_decay, 0, 1)
+    weight: Annotated[float, Range(0, 1e9)] = 100.0  # of the squared error; TorchSemiSeg, no ramp
+    # Constant, of the parameters alone; TorchSemiSeg.
+    ema_decay: Annotated[float, Range(0, 1)] = 0.99
 
     @hookimpl
     def make_teacher(self, students: list[nn.Module], index: int) -> EMATeacher:
-        """In train mode, with BatchNorm statistics of its own; the student is what is evaluated."""
-        options = {"train_mode": True, "buffers": False, "is_result": False}
-        return EMATeacher(students[index], lambda progress: self.ema_decay, **options)
+        """In train mode, with BatchNorm statistics of its own; the student is evaluated, not the teacher."""
+        student = students[index]
+        return EMATeacher(student, lambda progress: self.ema_decay, train_mode=True, buffers=False, is_result=False)
 
     @hookimpl
     def make_views(self) -> Views:

@@ -7,13 +7,15 @@ from ssss_zoo.config.fields import Range
 from ssss_zoo.errors import UserError, check_choice, check_range
 from ssss_zoo.toolkit.augment import Strong, box_mask, channel_dropout, paste, random_boxes, random_flip
 from ssss_zoo.toolkit.contrast import (
-    NEVER,
     NO_CLASS,
+    NO_SIMILARITY,
     Anchors,
     ClassBank,
+    ClassMeans,
     Prototypes,
     anchor_mean,
     center_margin,
+    class_means,
     device_generator,
     downsample_nearest,
     draw_anchors,
@@ -44,9 +46,17 @@ from ssss_zoo.toolkit.losses import (
 )
 from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
 from ssss_zoo.toolkit.processes import process_count, process_gather, process_max, process_mean, process_sum
+from ssss_zoo.toolkit.prototype_contrast import (
+    AnchorCells,
+    PrototypeContrast,
+    confident_ids,
+    confident_pixels,
+    downsample_label,
+)
 from ssss_zoo.toolkit.self_training import cached_json, relabel
 from ssss_zoo.toolkit.teachers import (
     BaseTeacher,
+    EMAModule,
     EMATeacher,
     PeerTeacher,
     SelfTeacher,
@@ -84,14 +94,17 @@ API = 1  # raised when a name of `__all__`, or what a hook is given, changes its
 __all__ = [
     "API",
     "IGNORE",
-    "NEVER",
     "NO_CLASS",
+    "NO_SIMILARITY",
+    "AnchorCells",
     "Anchors",
     "Augmentation",
     "BaseTeacher",
     "Batch",
     "ClassBank",
+    "ClassMeans",
     "CutMix",
+    "EMAModule",
     "EMATeacher",
     "FixedAugmentation",
     "Labelled",
@@ -102,6 +115,7 @@ __all__ = [
     "Perturbation",
     "PixelLoss",
     "Progress",
+    "PrototypeContrast",
     "Prototypes",
     "PseudoLabel",
     "RandomIntensity",
@@ -128,11 +142,15 @@ __all__ = [
     "channel_dropout",
     "check_choice",
     "check_range",
+    "class_means",
     "confident",
+    "confident_ids",
+    "confident_pixels",
     "consistency",
     "cross_entropy",
     "device_generator",
     "distribution",
+    "downsample_label",
     "downsample_nearest",
     "draw_anchors",
     "draw_members",

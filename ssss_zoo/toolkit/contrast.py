@@ -1,6 +1,8 @@
 """Contrastive arithmetic: class prototypes kept as buffers, anchors drawn per class, losses over prototypes.
 
-Every shape is fixed by the configuration and nothing here waits for the device: what is absent is masked, not dropped.
+Every shape is fixed by the configuration and nothing here waits for the device: an absent class is masked, not dropped.
+With several processes, prototypes, banks and the counts that a loss is divided by are those of all of them, and each
+process draws its anchors from its own images.
 N feature cells (B * h * w), D projection width, C classes, A anchors a class.
 """
 
@@ -12,17 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssss_zoo.toolkit.processes import process_sum
+from ssss_zoo.toolkit.processes import process_count, process_gather, process_mean, process_sum
 
 NO_CLASS = 255  # the id of a cell that is no anchor, and a mask's void; any id outside 0 to C - 1 does as well
-NEVER = -1e9  # similarity to a prototype that does not exist yet: finite, so that a row of nothing else has no NaN
+NO_SIMILARITY = -1e9  # to a prototype that does not exist yet: finite, so that a row of nothing else has no NaN
 
 
-def projection_head(width: int, dim: int) -> nn.Sequential:
-    """Two 1x1 convolutions with BatchNorm and ReLU between: (B, width, h, w) to (B, dim, h, w)."""
-    return nn.Sequential(
-        nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, dim, 1)
-    )
+def projection_head(width: int, dim: int, hidden: int = 1, kernel: int = 1) -> nn.Sequential:
+    """`hidden` convolutions with BatchNorm and ReLU, kernel x kernel, then 1x1: (B, width, h, w) to (B, dim, h, w)."""
+    layers: list[nn.Module] = []
+    for _ in range(hidden):
+        convolution = nn.Conv2d(width, width, kernel, padding=kernel // 2, bias=False)
+        layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, dim, 1))
 
 
 def l2_normalize(features: Tensor) -> Tensor:
@@ -55,6 +59,25 @@ def one_hot(ids: Tensor, num_classes: int) -> Tensor:
     return (ids.unsqueeze(1) == torch.arange(num_classes, device=ids.device).view(1, -1, 1, 1)).float()
 
 
+@dataclass(frozen=True, eq=False)
+class ClassMeans:
+    """vectors: (C, D), the mean feature of each class, 0 where absent; present: (C,) bool."""
+
+    vectors: Tensor
+    present: Tensor
+
+
+def class_means(features: Tensor, membership: Tensor) -> ClassMeans:
+    """The mean of the features of each class over all processes, without gradient across them.
+
+    features: (N, D); membership: (N, C), >= 0, how much a cell belongs to a class.
+    """
+    mass = process_sum(membership.float().sum(dim=0))  # (C,)
+    sums = process_sum(membership.float().T @ features.float())  # (C, D)
+    present = mass > 0
+    return ClassMeans(sums / mass.where(present, torch.ones_like(mass)).unsqueeze(1), present)
+
+
 class Prototypes(nn.Module):
     """One running direction a class. vectors: (C, D), length 1 where `initialized` (C,) bool, zero elsewhere."""
 
@@ -71,17 +94,14 @@ class Prototypes(nn.Module):
         """Move each class towards the mean of its features, in place. A loss reads copies of `vectors` and
         `initialized`.
 
-        features: (N, D); membership: (N, C), >= 0, how much a cell belongs to a class. With the mean c over all
-        processes, mu <- normalise(momentum * mu + (1 - momentum) * c), or normalise(c) the first time; a class
-        without any membership keeps its bits.
+        features: (N, D); membership: (N, C), as in `class_means`. With the mean c of a class, mu <- normalise(momentum
+        * mu + (1 - momentum) * c), or normalise(c) the first time; a class without any membership keeps its bits.
         """
-        mass = process_sum(membership.float().sum(dim=0))  # (C,)
-        sums = process_sum(membership.float().T @ features.float())  # (C, D)
-        present = mass > 0
-        mean = sums / mass.where(present, torch.ones_like(mass)).unsqueeze(1)
-        moved = torch.where(self.initialized.unsqueeze(1), momentum * self.vectors + (1 - momentum) * mean, mean)
-        self.vectors.copy_(torch.where(present.unsqueeze(1), l2_normalize(moved), self.vectors))
-        self.initialized.logical_or_(present)
+        means = class_means(features, membership)
+        averaged = momentum * self.vectors + (1 - momentum) * means.vectors
+        moved = torch.where(self.initialized.unsqueeze(1), averaged, means.vectors)
+        self.vectors.copy_(torch.where(means.present.unsqueeze(1), l2_normalize(moved), self.vectors))
+        self.initialized.logical_or_(means.present)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +111,13 @@ class Anchors:
 
     cells: Tensor
     drawn: Tensor
+
+    def resample(self, number: int) -> Tensor:
+        """So many of each class's drawn cells, uniformly with replacement: (C, number) int64. Drawn cells must come
+        first in each row, as `draw_members` and `draw_anchors` have them; of no meaning for a class without any."""
+        device = self.cells.device
+        draw = torch.rand(len(self.cells), number, generator=device_generator(device), device=device)
+        return self.cells.gather(1, (draw * self.drawn.sum(dim=1, keepdim=True)).long())
 
 
 def device_generator(device: torch.device) -> torch.Generator:
@@ -138,8 +165,17 @@ class ClassBank(nn.Module):
 
     @torch.no_grad()
     def push(self, vectors: Tensor, valid: Tensor) -> None:
-        """Add vectors (C, A, D), those of each class where `valid` (C, A) bool is True, which must come first in its
-        row. In place: read `vectors` as a copy for a loss. A class without any keeps its bits; A at most M."""
+        """Add the vectors (C, A, D) that are valid (C, A) bool, from all processes in the order of their numbers, so
+        that each holds the same bank. In place: read `vectors` as a copy for a loss.
+
+        The valid vectors must come first in each row. A class without any keeps its bits; A is at most M.
+        """
+        gathered = process_gather(vectors.unsqueeze(0)), process_gather(valid.unsqueeze(0))
+        for own_vectors, own_valid in zip(*gathered, strict=True):
+            self.append(own_vectors, own_valid)
+
+    def append(self, vectors: Tensor, valid: Tensor) -> None:
+        """Add the vectors of one process, as `push` describes."""
         classes, capacity, _ = self.vectors.shape
         slots = (self.pointer.unsqueeze(1) + torch.arange(valid.shape[1], device=valid.device)) % capacity
         rows = torch.arange(classes, device=valid.device).unsqueeze(1)
@@ -166,13 +202,19 @@ def usable_anchors(anchors: Anchors, initialized: Tensor) -> Tensor:
     return anchors.drawn & initialized.unsqueeze(1) & (initialized.sum() >= 2)
 
 
-def anchor_mean(values: Tensor, counted: Tensor, class_mean: bool) -> Tensor:
+def anchor_mean(values: Tensor, counted: Tensor, *, class_mean: bool) -> Tensor:
     """Mean of the counted anchors, of each class first and then over classes when `class_mean`; 0, connected to the
-    graph, without any. values: (C, A) finite; counted: (C, A) bool."""
-    values, number = torch.where(counted, values, 0.0), counted.sum(dim=1)
+    graph, without any. values: (C, A) finite; counted: (C, A) bool.
+
+    With several processes, the mean of what they return is the mean over the anchors of them all.
+    """
+    values = torch.where(counted, values, 0.0)
+    number = process_mean(counted.sum(dim=1))  # (C,)
+    least = 1 / process_count()
     if class_mean:
-        return (values.sum(dim=1) / number.clamp(min=1)).sum() / (number > 0).sum().clamp(min=1)
-    return values.sum() / number.sum().clamp(min=1)
+        present = (number > 0).sum()
+        return (values.sum(dim=1) / number.clamp(min=least)).sum() / present.clamp(min=1)
+    return values.sum() / number.sum().clamp(min=least)
 
 
 def info_nce(
@@ -181,6 +223,7 @@ def info_nce(
     vectors: Tensor,
     initialized: Tensor,
     temperature: float,
+    *,
     class_mean: bool = True,
 ) -> Tensor:
     """InfoNCE over prototypes: -log softmax_k(f . mu_k / temperature) at the anchor's own class, over classes with a
@@ -191,21 +234,22 @@ def info_nce(
     Van den Oord et al. (2018) with class means as keys, as in U2PL and ReCo.
     """
     similarity = features[anchors.cells] @ vectors.T / temperature  # (C, A, C)
-    log_share = torch.where(initialized, similarity, NEVER).log_softmax(dim=-1)
+    log_share = torch.where(initialized, similarity, NO_SIMILARITY).log_softmax(dim=-1)
     own = log_share.diagonal(dim1=0, dim2=2).T  # (C, A)
-    return anchor_mean(-own, usable_anchors(anchors, initialized), class_mean)
+    return anchor_mean(-own, usable_anchors(anchors, initialized), class_mean=class_mean)
 
 
 def center_margin(
-    features: Tensor, anchors: Anchors, vectors: Tensor, initialized: Tensor, margin: float, class_mean: bool = True
+    features: Tensor, anchors: Anchors, vectors: Tensor, initialized: Tensor, margin: float, *, class_mean: bool = True
 ) -> Tensor:
     """Pull to the own prototype and push batch centroids apart: mean(1 - f . mu_c) + mean over pairs of classes
     c != k of max(0, m_c . m_k - margin), where m is the normalised mean of a class's anchors, with gradient.
 
-    Arguments as in `info_nce`; margin: in [-1, 1]. A scalar >= 0; 0 under the same conditions.
+    Arguments as in `info_nce`; margin: in [-1, 1]. A scalar >= 0; 0 under the same conditions. With several processes
+    each pushes the centroids of its own anchors apart.
     """
     picked, counted = features[anchors.cells], usable_anchors(anchors, initialized)  # (C, A, D)
-    pull = anchor_mean(1 - (picked * vectors.unsqueeze(1)).sum(dim=-1), counted, class_mean)
+    pull = anchor_mean(1 - (picked * vectors.unsqueeze(1)).sum(dim=-1), counted, class_mean=class_mean)
     centroid = l2_normalize((picked * counted.unsqueeze(-1)).sum(dim=1))  # (C, D)
     present = counted.any(dim=1)
     pairs = (present.unsqueeze(0) & present.unsqueeze(1)).fill_diagonal_(False)

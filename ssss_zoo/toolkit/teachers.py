@@ -1,19 +1,16 @@
-"""Who labels the unlabelled images: the student itself, its running average, another student."""
+"""Teachers, which label the unlabelled images: the student itself, its running average, another student."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssss_zoo.toolkit.types import Output, Progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Teacher(Protocol):
@@ -100,34 +97,69 @@ def ema_warmup(step: int, decay: float) -> float:
     return min(1 - 1 / (step + 1), decay)
 
 
+Decay = float | Callable[[Progress], float]
+
+
+def decay_function(decay: Decay) -> Callable[[Progress], float]:
+    """The decay of each step: a number is warmed up (see `ema_warmup`), a function of the progress taken as it is."""
+    return decay if callable(decay) else lambda progress: ema_warmup(progress.step, decay)
+
+
 class EMATeacher(BaseTeacher):
     """The running average of the student's weights and BatchNorm statistics (Tarvainen and Valpola, 2017).
 
-    decay: in [0, 1], warmed up (see `ema_warmup`), or a function of the progress that gives it as it is. train_mode:
-    label in train mode, with the batch's own BatchNorm statistics (the default, evaluation mode, uses the averaged
-    ones). buffers: average BatchNorm's statistics too; else the teacher keeps those of its own passes, which only train
-    mode moves. is_result: see `Teacher`.
+    decay: in [0, 1], warmed up (see `ema_warmup`), or a function of the progress that gives it as it is.
+    train_mode: label in train mode, with the batch's own BatchNorm statistics; the default, evaluation mode, uses the
+        averaged ones.
+    buffers: average BatchNorm's statistics too; else the teacher keeps those of its own passes, which only train mode
+        moves.
+    is_result: see `Teacher`.
     """
 
     def __init__(
         self,
         student: nn.Module,
-        decay: float | Callable[[Progress], float],
+        decay: Decay,
         train_mode: bool = False,
         buffers: bool = True,
         is_result: bool = True,
     ) -> None:
         self.network: nn.Module = copy.deepcopy(student).requires_grad_(False).eval()
-        self.decay: Callable[[Progress], float] = (
-            decay if callable(decay) else lambda progress: ema_warmup(progress.step, decay)
-        )
-        self.train_mode, self.buffers, self.is_result = train_mode, buffers, is_result
+        self.decay = decay_function(decay)
+        self.train_mode = train_mode
+        self.buffers = buffers
+        self.is_result = is_result
 
     def __call__(self, image: Tensor) -> Output:
         return predict(self.network, image, self.train_mode)
 
     def update(self, student: nn.Module, progress: Progress) -> None:
         ema_update_(self.network, student, self.decay(progress), self.buffers)
+
+
+class EMAModule(nn.Module):
+    """The running average of a module that is no network, such as a projection head. Returned by `setup`, it is saved
+    with the run.
+
+    decay, train_mode, buffers: as in `EMATeacher`; train_mode is about its own forward pass, which has no gradient.
+    """
+
+    def __init__(self, module: nn.Module, decay: Decay, train_mode: bool = False, buffers: bool = True) -> None:
+        super().__init__()
+        self.average = copy.deepcopy(module).requires_grad_(False)
+        self.decay = decay_function(decay)
+        self.train_mode = train_mode
+        self.average_buffers = buffers
+
+    def forward(self, features: Tensor) -> Tensor:
+        self.average.train(self.train_mode)
+        with torch.no_grad():
+            output: Tensor = self.average(features)
+        return output
+
+    def update(self, module: nn.Module, progress: Progress) -> None:
+        """Move the average towards `module`, as a teacher follows its student. Called by `after_step`."""
+        ema_update_(self.average, module, self.decay(progress), self.average_buffers)
 
 
 class PeerTeacher(BaseTeacher):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ssss_zoo.plugins.baselines import u2pl as module
-from ssss_zoo.plugins.baselines.u2pl import U2PL
+from ssss_zoo.plugins.baselines.u2pl import U2PL, ContrastCells
 from torch.testing import assert_close
 
 from helpers.by_hand import BOX, BOXES, assert_step, images, raw_batch, take_step
@@ -58,7 +58,7 @@ def rig(tiny_run, monkeypatch):
 def by_hand(made, batch, release_bugs: bool):
     method, network = made.methods["u2pl"], copy.deepcopy(made.student)
     teacher = copy.deepcopy(made.engine.teachers[0].network)
-    head, slow_head = copy.deepcopy(method.head), copy.deepcopy(method.slow_head)
+    head, slow_head = copy.deepcopy(method.head), copy.deepcopy(method.slow_head.average)
     x, w, _ = images(batch)
     with torch.no_grad():
         label = teacher.eval()(w).logits.argmax(dim=1)
@@ -153,21 +153,26 @@ def test_a_pixel_at_the_percentile_is_dropped_and_padding_has_no_rank():
     labelled = Labelled(image, torch.zeros(1, 1, 13, dtype=torch.int64))
     weight = U2PL(drop=20).refine(seen, labelled, told, Progress(0, 10, 5)).weight[label.valid]
     assert weight.tolist() == [0, 0, 0] + [1] * 8
-    sure, unsure, _ = U2PL(drop=20).sort_pixels(labelled, seen, told.output, Progress(0, 10, 5))
-    assert sure[13:].tolist() == [False] * 8 + [True] * 3 + [False] * 2  # the value at 20 percent is the third's
-    assert unsure[13:].tolist() == [True] * 3 + [False] * 10
+    cells = U2PL(drop=20).contrast_cells(labelled, seen, told.output, Progress(0, 10, 5))
+    assert (
+        cells.reliable[13:].tolist() == [False] * 8 + [True] * 3 + [False] * 2
+    )  # the value at 20 percent is the third's
+    assert cells.unreliable[13:].tolist() == [True] * 3 + [False] * 10
 
 
-def test_an_anchor_is_above_the_floor_and_the_head_has_three_layers():
+def test_an_anchor_is_above_the_floor():
     method = U2PL(anchors=1, negatives=1, anchor_floor=0.5, dim=2, memory=4)
     method.bank = contrast.ClassBank(2, 4, 2)
     method.bank.push(torch.ones(2, 1, 2), torch.ones(2, 1, dtype=torch.bool))
-    told = Output(torch.zeros(2, 2, 1, 1), torch.zeros(2, 2, 1, 1))  # both classes have 0.5 everywhere
-    ids, yes, no = torch.tensor([0, 1]), torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
-    assert method.loss_over_classes(torch.ones(2, 2), torch.ones(2, 2), ids, yes, no, told) == 0
-    head = module.representation_head(4, 6)
+    yes, no = torch.ones(2, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    cells = ContrastCells(torch.tensor([0, 1]), yes, no, torch.full((2, 2), 0.5))
+    assert method.contrast_loss(torch.ones(2, 2), torch.ones(2, 2), cells) == 0
+
+
+def test_the_head_has_three_layers(rig):
+    head = rig("options.u2pl.dim=6").methods["u2pl"].head
     assert [tuple(part.weight.shape) for part in head if isinstance(part, torch.nn.Conv2d)] == [
-        (4, 4, 3, 3), (4, 4, 3, 3), (6, 4, 1, 1)
+        (8, 8, 3, 3), (8, 8, 3, 3), (6, 8, 1, 1)
     ]  # fmt: skip
 
 
@@ -186,7 +191,7 @@ def test_the_teachers_statistics_come_of_its_own_passes_over_the_mixed_images(ri
 def test_teacher_and_slow_head_follow_the_student_by_the_same_decay(rig):
     made = rig()
     method, engine = made.methods["u2pl"], made.engine
-    slow, fast = copy.deepcopy(method.slow_head), method.head
+    slow, fast = copy.deepcopy(method.slow_head.average), method.head
     teacher, student = copy.deepcopy(engine.teachers[0].network), made.student
     expected = {}
     for step in (10, 11):  # the first of the averaging, five steps after warm-up: 1 - 1/6, then 1 - 1/7
@@ -195,7 +200,7 @@ def test_teacher_and_slow_head_follow_the_student_by_the_same_decay(rig):
         for old, new in ((slow, fast), (teacher, student)):
             for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
                 expected[id(old), name] = a.data.mul_(decay).add_(b.data, alpha=1 - decay)
-    for old, new in ((slow, method.slow_head), (teacher, engine.teachers[0].network)):
+    for old, new in ((slow, method.slow_head.average), (teacher, engine.teachers[0].network)):
         for name, value in new.named_parameters():
             assert_close(value.data, expected[id(old), name], atol=1e-6, rtol=0)
 
@@ -231,9 +236,9 @@ def test_the_releases_nth_class_takes_the_memory_of_the_nth_present_one(monkeypa
     asked = []
     monkeypatch.setattr(method, "class_losses", lambda o, a, p, m: asked.append(m.tolist()) or torch.arange(5.0) + 1)
     ids = torch.tensor([1, 1, 3, 3, 1, 1, 3, 3])
-    told = Output(torch.zeros(2, 5, 2, 2), torch.zeros(2, 2, 2, 2))
-    sure, unsure = torch.ones(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool)
-    total = method.loss_over_classes(torch.ones(8, 2), torch.ones(8, 2), ids, sure, unsure, told)
+    reliable, unreliable = torch.ones(8, dtype=torch.bool), torch.zeros(8, dtype=torch.bool)
+    cells = ContrastCells(ids, reliable, unreliable, torch.full((5, 8), 0.2))
+    total = method.contrast_loss(torch.ones(8, 2), torch.ones(8, 2), cells)
     assert asked == [memory]
     assert total.item() == (2 / 2 if release_bugs else (2 + 4) / 2)  # class 0 of the release has no anchor of its own
 
@@ -280,7 +285,7 @@ def test_at_the_end_all_but_the_most_uncertain_pixel_teach(rig):
     assert int((view.label.valid & (view.weight == 0)).sum()) == 1
 
 
-@pytest.mark.parametrize("word", ["drop=101", "ema_decay=2", "temperature=0", "memory=0", "anchor_floor=-1"])
-def test_an_option_out_of_range_is_refused_by_name(tiny_run, word):
-    with pytest.raises(UserError, match=f"options.u2pl.{word.partition('=')[0]}"):
-        tiny_run("method=u2pl", f"options.u2pl.{word}")
+def test_an_option_out_of_range_is_refused_by_name(tiny_run):
+    for option in ("drop=101", "ema_decay=2", "temperature=0", "memory=0", "anchor_floor=-1"):
+        with pytest.raises(UserError, match=f"options.u2pl.{option.partition('=')[0]}"):
+            tiny_run("method=u2pl", f"options.u2pl.{option}")
