@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from helpers.errors import refusal
 from helpers.failures import FULL_DISK, Killed, raising
+from helpers.forks import in_a_fork
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, State
 from ssss_zoo.train.checkpoint import (
@@ -104,28 +106,21 @@ def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_one_line(where, tmp_p
     assert value(tmp_path / "last") == 3
 
 
-@pytest.mark.parametrize("what", ["weights", "state"])
-def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(what, tmp_path):
+def save_where_files_may_not_grow(folder: Path, weights: dict, state: dict) -> str:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    return refusal(partial(save_folder, folder, {"student": weights}, state))
+
+
+def test_files_that_may_not_grow_leave_the_old_checkpoint_and_one_line(tmp_path):
     """The errors that safetensors and torch really raise."""
-    code = (
-        "import resource, sys, torch\n"
-        "from pathlib import Path\n"
-        "from ssss_zoo.train.checkpoint import save_folder\n"
-        "from ssss_zoo.errors import UserError\n"
-        "folder = Path(sys.argv[1])\n"
-        "small, large = torch.zeros(3), torch.zeros(200_000)\n"
-        "save_folder(folder, {'student': {'w': small}}, {'step': 1})\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "given = ({'w': large}, {'step': 2}) if sys.argv[2] == 'weights' else ({'w': small}, {'step': large})\n"
-        "try:\n"
-        "    save_folder(folder, {'student': given[0]}, given[1])\n"
-        "except UserError as error:\n"
-        "    print('refused:', error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "last", what], capture_output=True, text=True)
-    assert done.stdout.startswith("refused: cannot write"), done.stderr[-300:]
-    assert load_state(tmp_path / "last")["step"] == 1
-    assert names(tmp_path) == ["last"]
+    small, large = {"w": torch.zeros(3)}, torch.zeros(200_000)
+    for weights, state in (({"w": large}, {"step": 2}), (small, {"step": large})):
+        save_folder(tmp_path / "last", {"student": small}, {"step": 1})
+        told = in_a_fork(save_where_files_may_not_grow, tmp_path / "last", weights, state)
+        assert told is not None
+        assert told.startswith("cannot write")
+        assert load_state(tmp_path / "last")["step"] == 1
+        assert names(tmp_path) == ["last"]
 
 
 STOPS = [
