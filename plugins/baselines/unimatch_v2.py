@@ -45,12 +45,13 @@ class UniMatchV2:
 
 
 def complementary_dropout(images: int) -> tuple[Perturbation, Perturbation]:
-    """What happens to the maps of two views: for each image every channel is kept, doubled, in one view and zero in the
-    other, by a fair coin; floor(B / 2) images, drawn without replacement, keep all channels in both (release).
+    """The perturbations of two views: a fair coin decides for each image and channel in which view the channel is
+    doubled; in the other it is 0. floor(B / 2) images, drawn without replacement, keep all channels in both (release).
 
     The coins come from a seed drawn here, so maps of the same width share a mask, as the release's four token maps do.
     """
-    seed, spared = int(torch.randint(2**62, ())), torch.zeros(images, dtype=torch.bool)
+    seed = int(torch.randint(2**62, ()))
+    spared = torch.zeros(images, dtype=torch.bool)
     spared[torch.randperm(images)[: images // 2]] = True
 
     def half(first: bool) -> Perturbation:

@@ -1,4 +1,4 @@
-"""CutMix boxes of the methods that do not take UniMatch's (those are `augment.random_boxes`).
+"""CutMix boxes of CutMix-Seg, CPS, U2PL and AugSeg; UniMatch's are `augment.random_boxes`.
 
 All return (B, n, 4) int64 on the CPU: top, left, bottom, right, half open, inside the image, and draw from torch's CPU
 generator.

@@ -1,4 +1,4 @@
-"""The arithmetic of both sides: labelled loss, consistency loss. Per pixel in float32, sums with a stated divisor."""
+"""Losses on labelled images and on views: computed a pixel in float32, summed, divided by a stated count."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def supervised_loss(settings: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
 
 def squared_error(logits: Tensor, label: PseudoLabel) -> Tensor:
     """(B, H, W) float32: sum over classes of (p_c - y_c)^2, p the softmax of the logits, y the label's distribution
-    (CutMix-Seg; Mean Teacher's, which is the mean over classes, is 1/C of it)."""
+    (CutMix-Seg; Mean Teacher takes the mean over classes, 1/C of it)."""
     return (logits.float().softmax(dim=1) - distribution(label, logits.shape[1])).square().sum(dim=1)
 
 
@@ -153,10 +153,11 @@ def expected_class_weight(label: PseudoLabel, class_weight: Tensor) -> Tensor:
 
 
 def top_p_mask(largest: Tensor, mass: float) -> Tensor:
-    """Which of the probabilities (B, K, H, W), largest first, it takes to reach `mass`; always the first. Bool."""
-    taken = largest.cumsum(dim=1) - largest < mass
-    taken[:, 0] = True
-    return taken
+    """(B, K, H, W) bool: which of the probabilities `largest`, sorted in descending order, are needed to reach `mass`;
+    always the first."""
+    needed = largest.cumsum(dim=1) - largest < mass
+    needed[:, 0] = True
+    return needed
 
 
 def percentile(values: Tensor, valid: Tensor, percent: float) -> Tensor:
@@ -167,6 +168,6 @@ def percentile(values: Tensor, valid: Tensor, percent: float) -> Tensor:
     U2PL's release does).
     """
     ordered = values.masked_fill(~valid, torch.inf).flatten().sort().values
-    place = (valid.sum() - 1).clamp(min=0).double() * (percent / 100)
-    low, high = (ordered.gather(0, edge.long().view(1)) for edge in (place.floor(), place.ceil()))
-    return torch.lerp(low, high, (place - place.floor()).to(low.dtype)).squeeze(0)
+    rank = (valid.sum() - 1).clamp(min=0).double() * (percent / 100)
+    low, high = (ordered.gather(0, neighbour.long().view(1)) for neighbour in (rank.floor(), rank.ceil()))
+    return torch.lerp(low, high, (rank - rank.floor()).to(low.dtype)).squeeze(0)

@@ -1,4 +1,4 @@
-"""CutMix as it was done to a view's images, ready to be done again to whatever goes with them."""
+"""CutMix of a view's images, repeated on everything that belongs to them: labels, weights, features."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SECOND = ("stream", "twin")  # partners that come as a second unlabelled batch
 class Mixing:
     """One CutMix with its boxes, partners and gates on the device.
 
-    box: (B, H, W) bool, where the partner lies; None without CutMix. probs: the teacher's word on the weak views, for
-    gates. Calling it mixes tensors (B, ..., H, W): `own` is what goes with the view's images, `others` what goes with
-    the second unlabelled batch ("partner") and with the labelled images ("labelled"), where they take part.
+    box: (B, H, W) bool, where the partner's pixels lie; None without CutMix. probs: (B, C, H, W), the teacher's on the
+    weak views, which gates read. A call mixes tensors (B, ..., H, W): `own` belongs to the view's images, `others` to
+    the second unlabelled batch ("partner") and to the labelled images ("labelled"), where they take part.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ def partner_rows(cutmix: CutMix, images: int) -> Tensor:
 
 
 def ground_truth_label(labelled: Labelled) -> PseudoLabel:
-    """The labelled images' own masks as ids of confidence 1, for views that show their pixels; void is not valid, 0."""
+    """The labelled images' masks as a label of confidence 1, for views that show their pixels. A void pixel has class 0
+    and confidence 0, and is not valid."""
     valid = labelled.mask != IGNORE
     return PseudoLabel(labelled.mask.masked_fill(~valid, 0), valid.float(), valid)
 

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 
 from helpers.by_hand import BOXES, START, assert_step, images, raw_batch, received, take_step
 from helpers.unimatch_views import SECOND_BOXES, box_masks, dropped, fixed_unimatch_run
-from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.mixing import ground_truth_label
 from ssss_zoo.toolkit.types import Progress, RawBatch, RawLabelled
 
@@ -303,20 +302,3 @@ def test_named_alone_it_stands_on_unimatch(tiny_config):
 
 def test_nothing_is_kept_before_setup():
     assert PrevMatch().strength(LATER) == 0  # views are asked for before the store is made
-
-
-@pytest.mark.parametrize(
-    ("word", "part"),
-    [
-        ("store=val", "store"),
-        ("interval=0", "interval"),
-        ("models=0", "models"),
-        ("drawn=0", "drawn"),
-        ("threshold=2", "threshold"),
-        ("previous_weight=pixel", "previous_weight"),
-        ("image_factor=-1", "image_factor"),
-    ],
-)
-def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
-    with pytest.raises(UserError, match=f"options.prevmatch.{part}"):
-        rig(f"options.prevmatch.{word}")

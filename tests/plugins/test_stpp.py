@@ -185,12 +185,6 @@ def test_without_unlabelled_images_it_says_so(tiny_shelf, tmp_path):
         a_run(tiny_shelf, tmp_path / "run", "data.split=unlabelled=0")
 
 
-@pytest.mark.parametrize("word", ["reliable=0", "budget=half", "select=first", "cutout=2", "scales=0", "rank_scale=0"])
-def test_an_option_out_of_range_is_refused_by_name(tiny_run, word):
-    with pytest.raises(UserError, match=f"options.stpp.{word.partition('=')[0]}"):
-        tiny_run("method=stpp", f"options.stpp.{word}")
-
-
 def test_without_scales_it_says_so(tiny_shelf, tmp_path):
     with pytest.raises(UserError, match=r"options\.stpp\.scales must hold at least one number"):
         a_run(tiny_shelf, tmp_path / "run", "options.stpp.scales=[]")

@@ -20,7 +20,6 @@ from torch.testing import assert_close
 
 from helpers.by_hand import BOXES, START, for_any_batch, images, raw_batch, take_step
 from helpers.unimatch_views import SECOND_BOXES, box_masks, dropped, fixed_unimatch_run
-from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import FixedAugmentation, PseudoLabel, RawBatch
 
 METHODS = ("unimatch", "fixmatch")
@@ -203,11 +202,3 @@ def test_with_one_view_and_nothing_perturbed_it_is_fixmatch(tiny_run, monkeypatc
     assert losses == expected
     assert losses["consistency"] > 0
     assert all(torch.equal(gradients[name], value) for name, value in wanted.items())
-
-
-@pytest.mark.parametrize(
-    ("word", "part"), [("threshold=-0.1", "threshold"), ("dropout=1", "dropout"), ("partner=self", "partner")]
-)
-def test_an_option_out_of_range_is_refused_by_name(rig, word, part):
-    with pytest.raises(UserError, match=f"options.unimatch.{part}"):
-        rig(f"options.unimatch.{word}")

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from helpers.by_hand import StrongInTurn, for_any_batch
-from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Progress, PseudoLabel, RawBatch, RawLabelled, RawUnlabelled
 
 START = Progress(0, 10, 5)
@@ -215,11 +214,3 @@ def test_each_view_has_boxes_of_its_own_and_both_share_a_pass():
     first, second = UniMatchV2().make_views((64, 32, 32)).views
     assert not torch.equal(first.cutmix.boxes, second.cutmix.boxes)
     assert first.forward_group == second.forward_group != "labelled"
-
-
-@pytest.mark.parametrize(
-    ("word", "part"), [("threshold=1.1", "threshold"), ("ema_decay=2", "ema_decay"), ("partner=self", "partner")]
-)
-def test_an_option_out_of_range_is_refused_by_name(tiny_run, word, part):
-    with pytest.raises(UserError, match=f"options.unimatch_v2.{part}"):
-        tiny_run("method=unimatch_v2", f"options.unimatch_v2.{word}")
