@@ -9,12 +9,12 @@ from typing import Any
 
 from PIL.Image import Image
 
-from ssss_zoo.comparison.compare import CompareResult
-from ssss_zoo.comparison.compare import compare as compare_words
+from ssss_zoo.comparison.folders import ComparisonFolder
+from ssss_zoo.comparison.plan import flat_overrides
 from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.search import Found
 from ssss_zoo.comparison.search import search as search_words
-from ssss_zoo.comparison.study import flat_words
+from ssss_zoo.comparison.study import CompareResult, run_study
 from ssss_zoo.config.parse import told_where
 from ssss_zoo.config.schema import Config, resolve
 from ssss_zoo.engine.registry import build_methods, make_manager
@@ -44,7 +44,7 @@ def run(
 def compare(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:
     """`ssss compare`: returns the folder and what compare.json holds. tell: gets a line as each run ends. Raises as
     `run` does; a run that fails is in `figures["failed"]`."""
-    return compare_words(as_words(words, keys), tell)
+    return run_study(as_words(words, keys), tell)
 
 
 def search(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> Found:
@@ -64,7 +64,7 @@ def inspect(*words: str, **keys: Any) -> Image:
 
 def report(folder: str | Path) -> Path:
     """`ssss report`: make report.html of a comparison again; returns it. Raises UserError."""
-    return write_report(Path(folder))
+    return write_report(ComparisonFolder(Path(folder)))
 
 
 def configure(*words: str, config_file: str | Path | None = None, **keys: Any) -> Config:
@@ -80,7 +80,7 @@ def as_words(words: tuple[str, ...], keys: Mapping[str, Any]) -> list[str]:
     wrong = next((word for word in words if not isinstance(word, str)), None)
     if wrong is not None:
         raise UserError(f"expected words such as 'train.steps=60', got {wrong!r}")
-    return [*words, *flat_words({key: plain(value, key in SEVERAL) for key, value in keys.items()})]
+    return [*words, *flat_overrides({key: plain(value, key in SEVERAL) for key, value in keys.items()})]
 
 
 def plain(value: Any, several: bool) -> Any:

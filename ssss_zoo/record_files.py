@@ -18,7 +18,7 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 FORMAT = 1  # of the records that this version writes, and the highest that it reads
@@ -243,10 +243,15 @@ def check_types(value: object, schema: type[T], file: Path, remedy: str, under: 
     try:
         adapter(schema).validate_python(value, strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
-        wrong = error.errors(include_url=False)
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise UserError(f"{file} is damaged, or of another version: {told(wrong[0], under)}{more}; {remedy}") from None
+        raise damaged_record(error, file, remedy, under) from None
     return value  # type: ignore[return-value]
+
+
+def damaged_record(error: ValidationError, file: Path, remedy: str, under: str) -> UserError:
+    """The error for a record that pydantic refuses: the first complaint, and the number of others."""
+    wrong = error.errors(include_url=False)
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    return UserError(f"{file} is damaged, or of another version: {told(wrong[0], under)}{more}; {remedy}")
 
 
 def told(wrong: Mapping[str, Any], under: str) -> str:
@@ -254,7 +259,7 @@ def told(wrong: Mapping[str, Any], under: str) -> str:
     place = ".".join(map(str, (under, *wrong["loc"]) if under else wrong["loc"]))
     if wrong["type"] == "missing":
         return f"'{brief(place)}' is missing"
-    expected = wrong["msg"].removeprefix("Input ").replace("dictionary", "mapping")
+    expected = wrong["msg"].removeprefix("Input ").replace("dictionary", "mapping").replace("an object", "a mapping")
     return f"'{brief(place)}' {expected}, got {brief(repr(wrong['input']))}"
 
 
@@ -268,3 +273,25 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(schema)
+
+
+# --- records that are dataclasses -----------------------------------------------------------------------------------
+
+
+def check_dataclass(tree: object, schema: type[T], file: Path, remedy: str, under: str = "") -> T:
+    """The JSON value `tree` as `schema`, a dataclass; its arrays become tuples, keys that it does not know are left
+    out. under: the key that the value stands at. Raises UserError as `check_types` does."""
+    from pydantic import ValidationError
+
+    try:
+        record: T = adapter(schema).validate_json(json.dumps(tree), strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise damaged_record(error, file, remedy, under) from None
+    return record
+
+
+def as_tree(record: Any) -> dict[str, Any]:
+    """A record that is a dataclass as JSON has it, in the order of its fields."""
+    fields = adapter(type(record)).dump_python(record, by_alias=True)  # type: ignore[arg-type]
+    tree: dict[str, Any] = json.loads(json.dumps(fields))  # pydantic's own JSON makes each whole number a float
+    return tree

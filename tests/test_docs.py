@@ -22,7 +22,7 @@ import ssss_zoo
 from ssss_zoo import api
 from ssss_zoo.commands.cli import command_line, main
 from ssss_zoo.comparison import launch
-from ssss_zoo.comparison.run_one import run_cell
+from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
 from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, installed
@@ -176,10 +176,10 @@ def test_a_command_of_the_documentation_works(command, tiny_shelf, tmp_path, mon
     assert done in ((0, 1) if command.startswith("ssss data check") else (0,)), capsys.readouterr().err
 
 
-def inline(cells, jobs, on_end):
-    """The cells of a comparison in this process, where there is a tiny network."""
-    for cell in cells:
-        on_end(cell, run_cell(cell.words, cell.folder))
+def inline(runs, jobs):
+    """The runs of a comparison in this process, where there is a tiny network."""
+    for run in runs:
+        yield run, run_one(run.overrides, run.folder.path)
 
 
 def furnish(command, folder):

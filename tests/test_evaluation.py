@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from ssss_zoo.config.schema import EvaluateConfig, resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluation.evaluator import Evaluator, Images, nearest_multiple, starts, whole
+from ssss_zoo.evaluation.evaluator import Evaluator, ValidationImages, nearest_multiple, predict_image, window_starts
 from ssss_zoo.toolkit.types import IGNORE, Output, Sample
 
 CPU = torch.device("cpu")
@@ -69,29 +69,29 @@ def image(height: int, width: int) -> Tensor:
 
 def test_the_windows_of_cityscapes_begin_where_unimatch_v2s_do():
     overlap = resolve(["dataset=cityscapes"]).evaluate.overlap
-    assert starts(1024, 798, overlap) == [0, 226]
-    assert starts(2048, 798, overlap) == [0, 532, 1064, 1250]
-    assert starts(2048, 801, overlap) == [0, 534, 1068, 1247]
+    assert window_starts(1024, 798, overlap) == [0, 226]
+    assert window_starts(2048, 798, overlap) == [0, 532, 1064, 1250]
+    assert window_starts(2048, 801, overlap) == [0, 534, 1068, 1247]
 
 
 def test_an_overlap_of_a_third_steps_two_thirds_of_the_window_rounded_down():
     for window in range(1, 1500):
-        assert starts(10**5, window, 1 / 3)[1] == max(1, 2 * window // 3)
+        assert window_starts(10**5, window, 1 / 3)[1] == max(1, 2 * window // 3)
 
 
 def test_windows_by_numbers():
-    assert starts(10, 10, 0.5) == [0]
-    assert starts(10, 4, 0) == [0, 4, 6]
-    assert starts(8, 4, 0) == [0, 4]
-    assert starts(7, 4, 0.5) == [0, 2, 3]
-    assert starts(3, 1, 0.95) == [0, 1, 2]
+    assert window_starts(10, 10, 0.5) == [0]
+    assert window_starts(10, 4, 0) == [0, 4, 6]
+    assert window_starts(8, 4, 0) == [0, 4]
+    assert window_starts(7, 4, 0.5) == [0, 2, 3]
+    assert window_starts(3, 1, 0.95) == [0, 1, 2]
 
 
 def test_windows_of_the_releases():
-    assert starts(1024, 801, 0, 534, "cut") == [0, 534]  # UniMatch V1: 801 and 490 high
-    assert starts(2048, 801, 0, 534, "cut") == [0, 534, 1068, 1602]  # the last one 446 wide
-    assert starts(2048, 800, 0, 534, "shift") == [0, 534, 1068, 1248]  # CPS
-    assert starts(1024, 769, 0, 513, "shift") == [0, 255]  # U2PL
+    assert window_starts(1024, 801, 0, 534, "cut") == [0, 534]  # UniMatch V1: 801 and 490 high
+    assert window_starts(2048, 801, 0, 534, "cut") == [0, 534, 1068, 1602]  # the last one 446 wide
+    assert window_starts(2048, 800, 0, 534, "shift") == [0, 534, 1068, 1248]  # CPS
+    assert window_starts(1024, 769, 0, 513, "shift") == [0, 255]  # U2PL
 
 
 def test_windows_cut_at_the_border_see_less():
@@ -142,7 +142,7 @@ def test_padding_that_counts_as_a_class_is_scored():
 @given(size=st.integers(1, 300), window=st.integers(1, 300), overlap=st.floats(0, 0.95))
 def test_windows_lie_inside_cover_every_pixel_and_never_repeat(size, window, overlap):
     window = min(size, window)
-    found = starts(size, window, overlap)
+    found = window_starts(size, window, overlap)
     assert found[0] == 0
     assert found[-1] + window == size
     assert found == sorted(set(found))
@@ -217,7 +217,7 @@ def test_padding_repeats_the_edge_right_and_below_and_is_cut_away():
             return Output(picture, picture)
 
     picture = image(3, 5)
-    assert_close(whole(Looks(), picture), picture)
+    assert_close(predict_image(Looks(), picture), picture)
     (padded,) = seen
     assert padded.shape == (1, 3, 4, 8)
     assert_close(padded[..., :3, :5], picture)
@@ -318,4 +318,4 @@ def test_a_mask_of_another_size_than_its_image_is_named():
     dataset = Arrays((3, 4))
     dataset.masks[0] = np.zeros((4, 3), dtype=np.uint8)
     with pytest.raises(UserError, match=r"image0: image is \(3, 4\), mask \(4, 3\)"):
-        Images(dataset, dataset.samples)[0]
+        ValidationImages(dataset, dataset.samples)[0]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from ssss_zoo.evaluation.metrics import confusion_matrix, counting, iou_per_class, mean_iou, summary
+from ssss_zoo.evaluation.metrics import confusion_matrix, iou_per_class, ious_in_mean, mean_iou, score_summary
 from ssss_zoo.toolkit.types import IGNORE
 
 CPU = torch.device("cpu")
@@ -59,8 +59,8 @@ def test_a_class_that_is_only_predicted_or_only_true_counts_as_zero():
     ],
 )
 def test_the_truth_alone_says_which_classes_the_mean_is_over(ious, true, excluded, zeroed):
-    assert mean_iou(counting(ious, true, "exclude")) == excluded
-    assert mean_iou(counting(ious, true, "zero")) == zeroed
+    assert mean_iou(ious_in_mean(ious, true, "exclude")) == excluded
+    assert mean_iou(ious_in_mean(ious, true, "zero")) == zeroed
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,7 +72,7 @@ def test_two_networks_have_their_means_over_the_same_classes(seed, lacks):
     figures = []
     for known in (range(4), [c for c in range(4) if c != lacks]):  # the second never predicts the class
         guesses = [torch.tensor(list(known))[torch.randint(len(known), mask.shape)] for mask in masks]
-        figures.append(summary(matrix_of(list(zip(guesses, masks, strict=True)), 4), tuple("abcd"), "exclude"))
+        figures.append(score_summary(matrix_of(list(zip(guesses, masks, strict=True)), 4), tuple("abcd"), "exclude"))
     there = {int(c) for mask in masks for c in mask.unique() if c != IGNORE}
     for found in figures:
         assert found["classes_in_mean"] == len(there)
@@ -87,11 +87,11 @@ def test_the_mean_equals_torchmetrics_macro_jaccard(seed, absent):
     judge = MulticlassJaccardIndex(5, average="macro", ignore_index=IGNORE)
     for predicted, mask in pairs:
         judge.update(predicted, mask)
-    ours = summary(matrix_of(pairs, 5), tuple("abcde"), "exclude")
+    ours = score_summary(matrix_of(pairs, 5), tuple("abcde"), "exclude")
     assert ours["miou"] == pytest.approx(judge.compute().item(), abs=1e-6)
     assert (ours["iou"]["c"] is None) == (absent == 2)
     if absent == 2:
-        assert summary(matrix_of(pairs, 5), tuple("abcde"), "zero")["miou"] == pytest.approx(ours["miou"] * 4 / 5)
+        assert score_summary(matrix_of(pairs, 5), tuple("abcde"), "zero")["miou"] == pytest.approx(ours["miou"] * 4 / 5)
 
 
 def test_the_mean_is_over_the_whole_set_and_not_over_images():
@@ -99,18 +99,20 @@ def test_the_mean_is_over_the_whole_set_and_not_over_images():
         (torch.tensor([[[0, 0, 0, 0]]]), torch.tensor([[[0, 0, 0, 1]]])),
         (torch.tensor([[[1]]]), torch.tensor([[[1]]])),
     ]
-    assert summary(matrix_of(pairs, 2), ("a", "b"), "exclude")["iou"] == {"a": 3 / 4, "b": 1 / 2}
+    assert score_summary(matrix_of(pairs, 2), ("a", "b"), "exclude")["iou"] == {"a": 3 / 4, "b": 1 / 2}
 
 
 def test_void_pixels_do_not_count_whatever_is_predicted_there():
     mask = torch.tensor([[[0, 1, IGNORE, IGNORE]]])
     for there in (0, 1):
-        found = summary(matrix_of([(torch.tensor([[[0, 1, there, there]]]), mask)], 2), ("a", "b"), "exclude")
+        found = score_summary(matrix_of([(torch.tensor([[[0, 1, there, there]]]), mask)], 2), ("a", "b"), "exclude")
         assert found == {"miou": 1.0, "classes_in_mean": 2, "iou": {"a": 1.0, "b": 1.0}, "pixel_accuracy": 1.0}
 
 
 def test_void_alone_gives_zero_and_no_class():
-    found = summary(matrix_of([(torch.zeros(1, 2, 2).long(), torch.full((1, 2, 2), IGNORE))], 2), ("a", "b"), "zero")
+    found = score_summary(
+        matrix_of([(torch.zeros(1, 2, 2).long(), torch.full((1, 2, 2), IGNORE))], 2), ("a", "b"), "zero"
+    )
     assert found == {"miou": 0.0, "classes_in_mean": 2, "iou": {"a": None, "b": None}, "pixel_accuracy": 0.0}
 
 
@@ -124,12 +126,12 @@ def test_large_counts_are_exact():
 def test_figures_lie_between_zero_and_one_and_follow_a_renaming_of_classes(seed, classes, void):
     pairs = draws(seed, classes, None, void)
     names = tuple(map(str, range(classes)))
-    found = summary(matrix_of(pairs, classes), names, "exclude")
+    found = score_summary(matrix_of(pairs, classes), names, "exclude")
     values = [found["miou"], found["pixel_accuracy"], *(iou for iou in found["iou"].values() if iou is not None)]
     assert all(0 <= value <= 1 and math.isfinite(value) for value in values)
     assert list(found["iou"]) == list(names)
     turn = torch.arange(255 + 1)
     turn[:classes] = turn[:classes].flip(0)
-    turned = summary(matrix_of([(turn[p], turn[m]) for p, m in pairs], classes), names, "exclude")
+    turned = score_summary(matrix_of([(turn[p], turn[m]) for p, m in pairs], classes), names, "exclude")
     assert turned["miou"] == pytest.approx(found["miou"])
     assert list(turned["iou"].values()) == list(found["iou"].values())[::-1]

@@ -14,17 +14,17 @@ from ssss_zoo.config.schema import EvaluateConfig
 from ssss_zoo.data.classes import palette
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.figures import (
-    CHECK,
-    GAP,
-    LINE,
-    WIDEST,
-    WRONG,
-    coloured,
-    cut,
-    panels,
-    predictions,
-    spread,
+    MAX_PANEL_WIDTH,
+    PANEL_GAP,
+    TEXT_HEIGHT,
+    VOID_SQUARE,
+    WRONG_COLOUR,
+    colour_classes,
+    cut_start,
+    evenly,
+    prediction_panels,
     void_colours,
+    write_predictions,
 )
 from ssss_zoo.toolkit.types import IGNORE, Output, Sample
 
@@ -64,20 +64,20 @@ class Left(nn.Module):
 def drawn(tmp_path, dataset: Drawn, count: int = 2) -> Image.Image:
     evaluator = Evaluator(dataset, EvaluateConfig(), (4, 4), torch.device("cpu"))
     file = tmp_path / "predictions.png"
-    predictions(file, Left(len(dataset.class_names)), evaluator, spread(dataset.val, count))
+    write_predictions(file, Left(len(dataset.class_names)), evaluator, evenly(dataset.val, count))
     with Image.open(file) as picture:
         picture.load()
         return picture
 
 
 def test_class_ids_take_their_colours_and_void_is_checked():
-    ids = np.full((2 * CHECK, 2 * CHECK), IGNORE)
+    ids = np.full((2 * VOID_SQUARE, 2 * VOID_SQUARE), IGNORE)
     ids[0, :2] = 0, 1
-    shown = coloured(ids, Drawn())
+    shown = colour_classes(ids, Drawn())
     first, second = void_colours(Drawn().colours)
     assert shown[0, :2].tolist() == [[200, 0, 7], [200, 1, 7]]
     assert shown[1, 0].tolist() == shown[-1, -1].tolist() == list(first)
-    assert shown[1, CHECK].tolist() == shown[CHECK, 1].tolist() == list(second)
+    assert shown[1, VOID_SQUARE].tolist() == shown[VOID_SQUARE, 1].tolist() == list(second)
 
 
 PALETTES = {
@@ -93,7 +93,7 @@ PALETTES = {
 @pytest.mark.parametrize("name", PALETTES)
 def test_no_class_has_a_colour_of_void_and_no_error_has_one(name):
     found = void_colours(PALETTES[name])
-    taken = np.array([*PALETTES[name], WRONG])
+    taken = np.array([*PALETTES[name], WRONG_COLOUR])
     for colour in found:
         assert np.abs(taken - colour).sum(axis=1).min() >= 40
     assert np.abs(np.subtract(*found)).sum() >= 40
@@ -102,7 +102,7 @@ def test_no_class_has_a_colour_of_void_and_no_error_has_one(name):
 def test_the_four_panels_of_a_row():
     photo = np.full((2, 2, 3), 100, np.uint8)
     truth, predicted = np.array([[0, 0], [1, IGNORE]]), np.array([[0, 1], [1, 0]])
-    four = [np.asarray(panel) for panel in panels(photo, truth, predicted, Drawn())]
+    four = [np.asarray(panel) for panel in prediction_panels(photo, truth, predicted, Drawn())]
     assert len(four) == 4
     scale = four[0].shape[0] // 2
     corners = [panel[scale // 2 :: scale, scale // 2 :: scale] for panel in four]  # one pixel of each enlarged one
@@ -121,16 +121,16 @@ def test_the_four_panels_of_a_row():
 )
 def test_panels_keep_their_shape_and_are_never_too_wide(height, width):
     photo, ids = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.int64)
-    for panel in panels(photo, ids, ids, Drawn()):
-        assert panel.width <= WIDEST
+    for panel in prediction_panels(photo, ids, ids, Drawn()):
+        assert panel.width <= MAX_PANEL_WIDTH
         assert panel.width >= 1
-        assert 1 <= panel.height <= max(height, WIDEST)
+        assert 1 <= panel.height <= max(height, MAX_PANEL_WIDTH)
         assert panel.height / panel.width == pytest.approx(height / width, abs=1 / panel.width + 0.01, rel=0.01)
 
 
 def test_the_photo_is_not_changed_by_marking_what_is_wrong():
     photo = np.full((2, 2, 3), 100, np.uint8)
-    panels(photo, np.zeros((2, 2), int), np.ones((2, 2), int), Drawn())
+    prediction_panels(photo, np.zeros((2, 2), int), np.ones((2, 2), int), Drawn())
     assert (photo == 100).all()
 
 
@@ -140,7 +140,7 @@ def test_the_sheet_shows_every_row_and_every_class(tmp_path):
     assert picture.mode == "RGB"
     assert picture.height > one.height
     colours = {colour for _, colour in picture.getcolors(2**20)}
-    assert {(200, 0, 7), (200, 1, 7), (200, 2, 7), *void_colours(Drawn(classes=3).colours), WRONG} <= colours
+    assert {(200, 0, 7), (200, 1, 7), (200, 2, 7), *void_colours(Drawn(classes=3).colours), WRONG_COLOUR} <= colours
     assert picture.width >= 480
 
 
@@ -148,8 +148,8 @@ def test_the_sheet_shows_every_row_and_every_class(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_images_of_any_size_and_number_of_channels_can_be_shown(size, channels, tmp_path):
     picture = drawn(tmp_path, Drawn(size, channels), count=1)
-    assert picture.width > 4 * GAP
-    assert picture.height > 2 * LINE
+    assert picture.width > 4 * PANEL_GAP
+    assert picture.height > 2 * TEXT_HEIGHT
 
 
 @pytest.mark.parametrize("name", ["道路", "été", "дорога", "", "a" * 200, "two\nlines"])
@@ -158,27 +158,29 @@ def test_a_class_may_be_called_anything(name, tmp_path):
 
 
 def test_many_classes_fit(tmp_path):
-    assert drawn(tmp_path, Drawn(classes=200), count=1).height > 200 / 6 * LINE
+    assert drawn(tmp_path, Drawn(classes=200), count=1).height > 200 / 6 * TEXT_HEIGHT
 
 
 def test_no_sample_makes_no_file(tmp_path):
-    predictions(tmp_path / "p.png", Left(2), Evaluator(Drawn(), EvaluateConfig(), (4, 4), torch.device("cpu")), [])
+    write_predictions(
+        tmp_path / "p.png", Left(2), Evaluator(Drawn(), EvaluateConfig(), (4, 4), torch.device("cpu")), []
+    )
     assert not (tmp_path / "p.png").exists()
 
 
 def test_samples_are_spread_evenly_and_keep_their_order():
-    assert spread(list(range(10)), 4) == [0, 3, 6, 9]
-    assert spread(list(range(10)), 1) == [0]
-    assert spread(list(range(3)), 7) == [0, 1, 2]
-    assert spread([], 3) == []
+    assert evenly(list(range(10)), 4) == [0, 3, 6, 9]
+    assert evenly(list(range(10)), 1) == [0]
+    assert evenly(list(range(3)), 7) == [0, 1, 2]
+    assert evenly([], 3) == []
 
 
 def test_a_head_that_is_too_long_keeps_its_end():
     draw = ImageDraw.Draw(Image.new("RGB", (10, 10)))
     whole = "weak view: shapes/train/000279"
     width = int(draw.textlength(whole[-12:]))
-    short = cut(whole, width, draw)
+    short = cut_start(whole, width, draw)
     assert short.startswith("…")
     assert whole.endswith(short[1:])
     assert 0.7 * width < draw.textlength(short) <= width
-    assert cut(whole, 10_000, draw) == whole
+    assert cut_start(whole, 10_000, draw) == whole

@@ -11,7 +11,7 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks import published_splits as known
 from ssss_zoo.data.benchmarks.published_splits import PublishedList, published_lists
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluation.protocol import check_family, describe, name_of
+from ssss_zoo.evaluation.protocol import check_split_family, describe_protocol, matching_protocol
 
 NAMES = sorted(recipes("protocol"))
 
@@ -61,8 +61,8 @@ def test_a_protocol_settles_crop_and_scoring_for_every_method(name):
         config = resolve([f"protocol={name}", f"method={method}"])
         assert config.dataset == settings["dataset"]
         assert config.data.split == settings["data"]["split"]
-        check_family(config)
-        found = describe(config, Listed({}))["settings"]
+        check_split_family(config)
+        found = describe_protocol(config, Listed({}))["settings"]
         first = first or found
         assert config.train.eval_epochs == settings["train"]["eval_epochs"]  # as often as the release looks for a best
         assert found == first, f"{method} is scored otherwise"
@@ -76,8 +76,8 @@ def test_no_two_protocols_are_the_same():
 
 
 def test_a_run_is_named_by_what_it_does(voc):
-    asked = describe(resolve(["protocol=voc-classic"]), voc("366"))
-    found = describe(resolve(["dataset=voc", "method=unimatch", "data.split=366"]), voc("366"))
+    asked = describe_protocol(resolve(["protocol=voc-classic"]), voc("366"))
+    found = describe_protocol(resolve(["dataset=voc", "method=unimatch", "data.split=366"]), voc("366"))
     assert asked["name"] == found["name"] == "voc-classic"
     assert asked["digest"] == found["digest"]
     assert found["lists"]["labelled"]["list"] == "voc/366/labeled.txt"
@@ -85,29 +85,31 @@ def test_a_run_is_named_by_what_it_does(voc):
 
 @pytest.mark.parametrize("word", ["train.crop=400", "evaluate.absent=exclude", "evaluate.mode=sliding"])
 def test_a_changed_word_changes_digest_and_name(voc, word):
-    before = describe(resolve(["protocol=voc-classic"]), voc("366"))
-    after = describe(resolve(["protocol=voc-classic", word]), voc("366"))
+    before = describe_protocol(resolve(["protocol=voc-classic"]), voc("366"))
+    after = describe_protocol(resolve(["protocol=voc-classic", word]), voc("366"))
     assert after["name"] is None
     assert after["digest"] != before["digest"]
 
 
 @pytest.mark.parametrize("word", ["optim.lr=1", "seed=3", "evaluate.window=[40]", "evaluate.pad_label=0"])
 def test_a_word_that_does_not_count_changes_nothing(voc, word):
-    before, after = (describe(resolve(["protocol=voc-classic", *more]), voc("366")) for more in ([], [word]))
+    before, after = (describe_protocol(resolve(["protocol=voc-classic", *more]), voc("366")) for more in ([], [word]))
     assert before == after
 
 
 def test_a_stride_overrules_the_overlap(voc):
     words = ["protocol=cityscapes-unimatch"]
-    assert describe(resolve(words), voc("366")) == describe(resolve([*words, "evaluate.overlap=0"]), voc("366"))
+    assert describe_protocol(resolve(words), voc("366")) == describe_protocol(
+        resolve([*words, "evaluate.overlap=0"]), voc("366")
+    )
 
 
 def test_families_do_not_share_a_name(voc):
-    cps = describe(resolve(["dataset=voc", "data.split=1/8"]), voc("1_8"))
-    u2pl = describe(resolve(["dataset=voc", "data.split=u2pl_1_8", "train.crop=513"]), voc("u2pl_1_8"))
+    cps = describe_protocol(resolve(["dataset=voc", "data.split=1/8"]), voc("1_8"))
+    u2pl = describe_protocol(resolve(["dataset=voc", "data.split=u2pl_1_8", "train.crop=513"]), voc("u2pl_1_8"))
     assert (cps["name"], u2pl["name"]) == ("voc-cps", "voc-u2pl")
     config = resolve(["protocol=voc-cps", "data.split=u2pl_1_8"])
-    said = message(lambda: check_family(config))
+    said = message(lambda: check_split_family(config))
     assert "family u2pl" in said
     assert "family cps" in said
 
@@ -116,15 +118,15 @@ def test_an_unknown_list_has_no_protocol(voc, tmp_path):
     dataset = voc("366")
     (tmp_path / "own.txt").write_text("mine")
     dataset.list_files = {**dataset.list_files, "labelled": tmp_path / "own.txt"}
-    found = describe(resolve(["protocol=voc-classic"]), dataset)
+    found = describe_protocol(resolve(["protocol=voc-classic"]), dataset)
     assert found["name"] is None
     assert found["lists"]["labelled"]["list"] == "unknown"
 
 
 def test_a_data_set_without_lists_has_a_digest_alone():
     config = resolve(["dataset=shapes"])
-    assert name_of(config, {}) is None
-    assert len(describe(config, Listed({}))["digest"]) == 16
+    assert matching_protocol(config, {}) is None
+    assert len(describe_protocol(config, Listed({}))["digest"]) == 16
 
 
 def test_mistakes_in_one_line(capsys):

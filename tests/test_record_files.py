@@ -423,4 +423,4 @@ def test_a_network_that_predicts_nothing_finite_is_not_scored(begun, ssss):
     checkpoint.save_folder(begun / "last", weights | {"student": broken}, checkpoint.load_state(begun / "last"))
     code, lines = ssss("evaluate", "run=run")
     assert code == 2
-    assert lines[-1].startswith("ssss: what the student predicts is not finite: its training blew up; ")
+    assert lines[-1].startswith("ssss: the predictions of the student are not finite: its training diverged; ")

@@ -40,7 +40,10 @@ LAYERS = (  # a module imports from lines above its own, or from its own folder
 MAY_USE = ("ssss_zoo.errors", "ssss_zoo.toolkit", "ssss_zoo.evaluation")  # what a method may import from
 LONGEST_FUNCTION = 40  # lines
 LONGEST_STORY = 80
-STORIES = {"step.py: Engine.losses"}  # functions that tell a whole procedure in order, with a comment a paragraph
+STORIES = {
+    "step.py: Engine.losses",
+    "study.py: run_study",
+}  # functions that tell a whole procedure in order, with a comment a paragraph
 LONGEST_TEST_FILE = 500
 NEEDS_DOCSTRING = 12  # lines from which on a public function must say what it does
 

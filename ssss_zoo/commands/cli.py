@@ -82,17 +82,17 @@ def compare(words: tuple[str, ...]) -> None:
     """
     from rich.console import Console
 
-    from ssss_zoo.comparison.compare import compare as run_study
-    from ssss_zoo.comparison.report.tables import notes, on_screen
+    from ssss_zoo.comparison.report.tables import screen_table, table_notes
+    from ssss_zoo.comparison.study import run_study
     from ssss_zoo.text import visible
 
-    result = run_study(words, tell=lambda line: say(line, err=True))
+    result = run_study(words, notify=lambda line: say(line, err=True))
     console = Console()
-    console.print(on_screen(result.figures))
-    for note in notes(result.figures):
+    console.print(screen_table(result.record))
+    for note in table_notes(result.record):
         console.print(visible(note), soft_wrap=True, markup=False, highlight=False)
     say(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
-    sys.exit(2 if result.figures["failed"] else 0)
+    sys.exit(2 if result.record.failed else 0)
 
 
 @main.command()
@@ -120,9 +120,10 @@ def search(words: tuple[str, ...]) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Make report.html of a comparison again, from the files in its FOLDER alone."""
+    from ssss_zoo.comparison.folders import ComparisonFolder
     from ssss_zoo.comparison.report.html import write_report
 
-    say(write_report(folder))
+    say(write_report(ComparisonFolder(folder)))
 
 
 @main.command()

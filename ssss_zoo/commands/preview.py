@@ -12,7 +12,16 @@ from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.crops import CropDataset, crop_rules
 from ssss_zoo.engine.seeding import seed_draws
-from ssss_zoo.evaluation.figures import WIDEST, bars, coloured, photo, resized, sheet, spread, stacked
+from ssss_zoo.evaluation.figures import (
+    MAX_PANEL_WIDTH,
+    class_bars,
+    colour_classes,
+    evenly,
+    photo,
+    resize_ids,
+    sheet,
+    stack_vertically,
+)
 from ssss_zoo.models.encoders import statistic
 from ssss_zoo.models.smp import MEAN
 from ssss_zoo.toolkit.augment import Strong
@@ -25,7 +34,7 @@ SHADE = 0.55  # of the mask's colour over the image
 def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
     """Write the contact sheet: `count` labelled images with their masks, a crop as the methods get it, its strong view;
     below, the legend and the share of each class in the masks that are shown. Raises UserError as reading does."""
-    samples = spread(dataset.labelled, count)
+    samples = evenly(dataset.labelled, count)
     crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
     rules = crop_rules(config.augment, statistic("mean", config.model, MEAN), config.augment.pad_label)
     crops = CropDataset(dataset, samples, crop, scale, config.seed, "preview", masks=True, **rules)
@@ -42,7 +51,7 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
         shown = [whole, Image.blend(whole, large, SHADE), large, part, small, fitted(photo(chw(strong)))]
         rows.append(list(zip((samples[index].name, *HEADS), shown, strict=True)))
         pixels += np.bincount(mask.ravel(), minlength=IGNORE + 1)
-    stacked([sheet(rows, dataset), histogram(pixels, dataset)]).save(file)
+    stack_vertically([sheet(rows, dataset), histogram(pixels, dataset)]).save(file)
 
 
 def chw(image: torch.Tensor) -> np.ndarray:
@@ -51,13 +60,13 @@ def chw(image: torch.Tensor) -> np.ndarray:
 
 def masked(mask: np.ndarray, picture: Image.Image, dataset: Dataset) -> Image.Image:
     """A mask (H, W) in the colours of its classes, as large as the picture of its image."""
-    return Image.fromarray(coloured(resized(mask, picture.size), dataset))
+    return Image.fromarray(colour_classes(resize_ids(mask, picture.size), dataset))
 
 
 def fitted(picture: np.ndarray) -> Image.Image:
     """At most half of WIDEST wide, small ones enlarged, as long as they grow no higher than that."""
     height, width = picture.shape[:2]
-    widest = WIDEST / 2
+    widest = MAX_PANEL_WIDTH / 2
     scale = widest / width if width >= widest else max(1.0, widest / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
@@ -66,4 +75,4 @@ def fitted(picture: np.ndarray) -> Image.Image:
 def histogram(pixels: np.ndarray, dataset: Dataset) -> Image.Image:
     """The share of each class. pixels: (256,) by id."""
     shares = pixels[: len(dataset.class_names)] / max(pixels[:IGNORE].sum(), 1)
-    return bars("share of the pixels in the masks above", shares, dataset, lambda share: f"{100 * share:.2f} %")
+    return class_bars("share of the pixels in the masks above", shares, dataset, lambda share: f"{100 * share:.2f} %")

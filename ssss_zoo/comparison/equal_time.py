@@ -7,59 +7,66 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ssss_zoo.comparison.kept import StudyRecord, finished_metrics, read_state, write_study_record
-from ssss_zoo.comparison.run_one import CODES, STOPPED, begin, end_input
-from ssss_zoo.comparison.study import Cell, Row, Study
+from ssss_zoo.comparison.folders import ComparedRunFolder
+from ssss_zoo.comparison.plan import PlannedRun, StudyPlan, StudyRow
+from ssss_zoo.comparison.records import StudyRecord, write_study_record
+from ssss_zoo.comparison.run_files import finished_figures, read_state
+from ssss_zoo.comparison.run_one import request_stop, start_process
+from ssss_zoo.comparison.run_state import EXIT_CODES, STOPPED
 from ssss_zoo.errors import UserError
 
-PROBE = 20  # steps that a row is timed by (our choice)
+TIMED_STEPS = 20  # of the run that measures a row (our choice)
 
 
-def equal_time(study: Study, known: StudyRecord, tell: Callable[[str], None]) -> Study:
-    """The study with steps for each row such that all train as long as the first row does with the study's
-    own steps. How long a step takes is measured once, in a run of PROBE steps, and kept in the study's record, `known`:
-    the same study has the same steps ever after. Raises UserError where a probe fails."""
-    rates = dict(known.get("steps_per_second", {}))
-    for row in study.rows:
-        if rates.get(row.slug, 0) <= 0:
-            rates[row.slug] = probe(row, study)
-            tell(f"{row.name}: {rates[row.slug]:.2f} steps/s")
-            write_study_record(study.folder, {**known, "steps_per_second": rates})
-    first = study.rows[0]
-    steps = steps_of(Cell(first, study.seeds[0], study))
-    rows = [
-        replace(row, words=(*row.words, f"train.steps={max(1, round(steps * rates[row.slug] / rates[first.slug]))}"))
-        for row in study.rows
-    ]
-    return replace(study, rows=tuple(rows))
+def plan_equal_time(plan: StudyPlan, record: StudyRecord, notify: Callable[[str], None]) -> StudyPlan:
+    """The plan with so many steps for each row that all train as long as the first row does for the steps of the plan.
+
+    The rate of a row is measured once and kept in the study's record: the same study always has the same steps. Raises
+    UserError where a row cannot be measured.
+    """
+    rates = dict(record.steps_per_second or {})
+    for row in plan.rows:
+        if rates.get(row.folder_name, 0) <= 0:
+            rates[row.folder_name] = measure_rate(row, plan)
+            notify(f"{row.name}: {rates[row.folder_name]:.2f} steps/s")
+            write_study_record(plan.folder, replace(record, steps_per_second=rates))
+    steps, first_rate = planned_steps(plan.runs()[0]), rates[plan.rows[0].folder_name]
+    rows = []
+    for row in plan.rows:
+        row_steps = max(1, round(steps * rates[row.folder_name] / first_rate))
+        rows.append(replace(row, overrides=(*row.overrides, f"train.steps={row_steps}")))
+    return replace(plan, rows=tuple(rows))
 
 
-def probe(row: Row, study: Study) -> float:
-    """Steps a second of a row, without its evaluations."""
-    with TemporaryDirectory() as place:
-        often = [f"train.{key}={PROBE}" for key in ("steps", "eval_every", "checkpoint_every")]
-        words = [*Cell(row, study.seeds[0], study).words, *often, f"output={place}/run", "tracking.uri=off"]
-        folder, log = Path(place, "run"), Path(place, "console.log")
+def measure_rate(row: StudyRow, plan: StudyPlan) -> float:
+    """Steps per second of a row, its evaluations not counted, in a run of TIMED_STEPS. Raises UserError where the run
+    fails."""
+    with TemporaryDirectory() as temporary:
+        folder = ComparedRunFolder(Path(temporary, "run"))
+        log = ComparedRunFolder(Path(temporary)).console  # beside the run's folder, which must be empty
+        budget = [f"train.{key}={TIMED_STEPS}" for key in ("steps", "eval_every", "checkpoint_every")]
+        run = plan.runs_of(row)[0]
         with log.open("wb") as console:
-            process = begin(words, folder, {}, console)
+            overrides = [*run.overrides, *budget, f"output={folder.path}", "tracking.uri=off"]
+            process = start_process(overrides, folder.path, {}, console)
         try:
             process.wait()
         finally:
-            end_input(process)
+            request_stop(process)
             process.wait()
-        if process.returncode == CODES[STOPPED]:
+        if process.returncode == EXIT_CODES[STOPPED]:
             raise KeyboardInterrupt
-        metrics = finished_metrics(folder)
-        if process.returncode != 0 or metrics is None or not metrics["time"]["steps_per_second"]:
+        figures = finished_figures(folder)
+        if process.returncode != 0 or figures is None or not figures.steps_per_second:
             state = read_state(folder)
-            reason = state.get("reason") if state else log.read_text(errors="replace")[-300:]
+            reason = state.reason if state else log.read_text(errors="replace")[-300:]
             raise UserError(f"{row.name} cannot be timed: {reason}")
-        return metrics["time"]["steps_per_second"]
+        return figures.steps_per_second
 
 
-def steps_of(cell: Cell) -> int:
-    """The steps that a cell's words ask for. Raises UserError where they ask for epochs."""
-    steps = cell.config().train.steps
+def planned_steps(run: PlannedRun) -> int:
+    """The steps that a run's overrides ask for. Raises UserError where they ask for epochs."""
+    steps = run.config().train.steps
     if steps is None:
         raise UserError("budget=time takes train.steps, those of the first row; train.epochs says no number")
     return steps

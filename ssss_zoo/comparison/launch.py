@@ -1,4 +1,4 @@
-"""Where the cells of a comparison run: processes on this machine, SLURM, Ray. `LAUNCHERS` names the ways."""
+"""Where the runs of a comparison are executed: processes on this machine, SLURM, Ray. `LAUNCHERS` names the ways."""
 
 from __future__ import annotations
 
@@ -7,66 +7,89 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from ssss_zoo.comparison.kept import read_state
-from ssss_zoo.comparison.run_one import ASKED, BUSY, CODES, FAILED, STOPPED, begin, end_input, run_cell
-from ssss_zoo.comparison.study import Cell
+from ssss_zoo.comparison.plan import PlannedRun
+from ssss_zoo.comparison.run_files import read_state
+from ssss_zoo.comparison.run_one import request_stop, run_one, start_process
+from ssss_zoo.comparison.run_state import BUSY, EXIT_CODES, FAILED, STOPPED, STOPPED_BY_SIGNAL, RunState
 from ssss_zoo.errors import LESS, UserError
 from ssss_zoo.lock import owner
 
-POLL = 0.3  # seconds between looks at the processes
+PROCESS_POLL = 0.3  # seconds between looks at the processes
 QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue (our choice: sites ask not to be asked often)
-PATIENCE = 5  # looks without a job before it is given up: its result may be late on a shared disk
-OnEnd = Callable[[Cell, dict[str, Any]], None]
+MISSED_POLLS = 5  # looks without a job before it is given up: its result may come late on a shared disk
+SUBMITIT_CLUSTER = "slurm"  # `local` is submitit's stand-in, which needs no SLURM
+
+EndedRun = tuple[PlannedRun, RunState]
+LocalProcesses = dict[int, tuple[PlannedRun, subprocess.Popen[bytes]]]  # by the place that each occupies
 
 
 class Launcher(Protocol):
-    """Runs cells, several at a time, and tells of each as it ends. Raises KeyboardInterrupt after Ctrl-C, when those
-    that ran have saved what they had."""
+    """Executes runs, `jobs` at a time, and yields each with its state as it ends. Raises KeyboardInterrupt after
+    Ctrl-C, when the runs that were executing have saved, and have been yielded. Closing it stops all runs."""
 
-    def __call__(self, cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None: ...
+    def __call__(self, runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]: ...
 
 
-def local(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
-    """One process a cell, `jobs` at a time: as many as there are GPUs, each on its own; on a CPU one at a time, or
-    `jobs` that share the cores."""
-    places = list(devices(jobs))
-    waiting, running = list(cells), dict[int, tuple[Cell, subprocess.Popen[bytes]]]()
+def find_launcher(name: str) -> Launcher:
+    if name not in LAUNCHERS:
+        raise UserError(f"launcher={name} is none; known: {', '.join(LAUNCHERS)}")
+    return LAUNCHERS[name]
+
+
+# --- this machine ---------------------------------------------------------------------------------------------------
+
+
+def run_locally(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]:
+    """One process a run, `jobs` at a time: by default as many as there are GPUs, each on its own; on a CPU one at a
+    time, or `jobs` that share the cores."""
+    environments = list(process_environments(jobs))
+    waiting, running = list(runs), LocalProcesses()
     try:
         while waiting or running:
-            for place in range(len(places)):
+            for place, environment in enumerate(environments):
                 if place not in running and waiting:
-                    cell = waiting.pop(0)
-                    running[place] = (cell, start(cell, places[place]))
-            for place, (cell, process) in list(running.items()):
+                    run = waiting.pop(0)
+                    running[place] = (run, start_run(run, environment))
+            for place, (run, process) in list(running.items()):
                 try:
-                    code = process.wait(POLL / len(running))
+                    code = process.wait(PROCESS_POLL / len(running))
                 except subprocess.TimeoutExpired:
                     continue
                 del running[place]
-                state = ended(cell, code)
-                on_end(cell, state)
-                if state["status"] == STOPPED:  # it was told to stop: so were we
+                state = state_after(run, code)
+                yield run, state
+                if state.status == STOPPED:  # the signal that stopped it was meant for this process as well
                     raise KeyboardInterrupt
-    finally:
-        for _, process in running.values():
-            end_input(process)  # each saves its step and stops
-        for cell, process in running.values():
-            on_end(cell, ended(cell, process.wait()))
+    except KeyboardInterrupt:
+        yield from stop_processes(running)
+        raise
+    except BaseException:  # the reader of these results failed, and takes no more of them
+        for _ in stop_processes(running):
+            pass
+        raise
 
 
-def devices(jobs: int | None) -> Iterator[dict[str, str]]:
+def stop_processes(running: LocalProcesses) -> Iterator[EndedRun]:
+    """Ask all processes to save and stop, then wait for each."""
+    for _, process in running.values():
+        request_stop(process)
+    for run, process in running.values():
+        yield run, state_after(run, process.wait())
+
+
+def process_environments(jobs: int | None) -> Iterator[dict[str, str]]:
     """The environment of each process that may run at a time."""
     gpus = gpu_count()
     if gpus:
         for index in range(jobs or gpus):
-            yield {"CUDA_VISIBLE_DEVICES": visible(index % gpus)}
+            yield {"CUDA_VISIBLE_DEVICES": gpu_name(index % gpus)}
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for _ in range(jobs or 1):
@@ -79,76 +102,80 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def visible(index: int) -> str:
+def gpu_name(index: int) -> str:
     """The name of the index-th GPU that this process may use."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     return names[index] if names != [""] else str(index)
 
 
-def start(cell: Cell, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A process for the cell. Its words go to the cell's console.log."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    with (cell.folder / "console.log").open("ab") as console:
-        return begin(cell.words, cell.folder, environment, console)
+def start_run(run: PlannedRun, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A process for the run, which prints to the console log of the run's folder."""
+    run.folder.path.mkdir(parents=True, exist_ok=True)
+    with run.folder.console.open("ab") as console:
+        return start_process(run.overrides, run.folder.path, environment, console)
 
 
-def ended(cell: Cell, code: int) -> dict[str, Any]:
-    """How a cell ended, by its code and what it wrote; a process that was killed wrote nothing."""
-    if code == CODES[BUSY]:
-        host, pid = owner(cell.folder)
-        return {"status": BUSY, "host": host, "pid": pid}
-    if code == CODES[STOPPED] or code in ASKED:
-        return {"status": STOPPED}
-    state = read_state(cell.folder)
-    if state and code == CODES[state["status"]]:
-        return dict(state)
-    killed = (
-        f"killed by signal {-code}; if the system did it, memory ran out: {LESS}"
-        if code < 0
-        else f"it ended with {code}"
-    )
-    return {"status": FAILED, "reason": f"{killed} (see {cell.folder / 'console.log'})"}
+def state_after(run: PlannedRun, code: int) -> RunState:
+    """How a run ended, from the exit code of its process and the state that it wrote; a killed process wrote none."""
+    if code == EXIT_CODES[BUSY]:
+        host, pid = owner(run.folder.path)
+        return RunState(BUSY, host=host, pid=pid)
+    if code == EXIT_CODES[STOPPED] or code in STOPPED_BY_SIGNAL:
+        return RunState(STOPPED)
+    state = read_state(run.folder)
+    if state and code == EXIT_CODES[state.status]:
+        return state
+    killed = f"killed by signal {-code}; if the system did it, memory ran out: {LESS}"
+    reason = killed if code < 0 else f"it ended with {code}"
+    return RunState(FAILED, f"{reason} (see {run.folder.console})")
 
 
 # --- clusters -------------------------------------------------------------------------------------------------------
 
 
-def slurm(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
-    """One SLURM job a cell, by submitit, `jobs` at a time. `slurm.<name>=value` among the study's words are submitit's
-    parameters (slurm.timeout_min=600, slurm.gpus_per_node=1, slurm.slurm_partition=gpu). What a job says lies in
+def run_on_slurm(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]:
+    """One SLURM job a run, by submitit, `jobs` at a time. `slurm.<name>=value` arguments of the study are submitit's
+    parameters (slurm.timeout_min=600, slurm.gpus_per_node=1, slurm.slurm_partition=gpu). The jobs print to files in
     slurm/. Raises UserError where submitit or SLURM refuse."""
-    submitit = package("submitit", "slurm")
-    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where SLURM keeps no accounts
-    if not cells:
-        return
-    study = cells[0].study
-    try:
-        executor = submitit.AutoExecutor(folder=study.folder / "slurm", cluster=CLUSTER)
-        limits = {"slurm_array_parallelism": jobs} if jobs and CLUSTER == "slurm" else {}
-        executor.update_parameters(name="ssss", **limits, **{key: number(value) for key, value in study.cluster})
-        with safe_path(), executor.batch():
-            running = {executor.submit(elsewhere, os.getcwd(), cell.words, cell.folder): cell for cell in cells}
-    except Exception as error:  # submitit raises whatever sbatch and its own checks say
-        raise UserError(f"launcher=slurm: {' '.join(str(error).split())}") from None
+    running = submit_jobs(runs, jobs)
     missed: Counter[Any] = Counter()
     try:
         while running:
             for job in [job for job in running if job.done()]:
-                cell = running.pop(job)
-                died = job.exception()
-                on_end(cell, job.result() if died is None else crashed(died))
+                error = job.exception()
+                yield running.pop(job), job.result() if error is None else worker_died(error)
             missed = Counter({job: missed[job] + 1 for job in running if not in_queue(job)})
-            for job in [job for job, times in missed.items() if times > PATIENCE]:
-                on_end(running.pop(job), crashed(RuntimeError("SLURM no longer knows the job, and it left no result")))
+            for job in [job for job, times in missed.items() if times > MISSED_POLLS]:
+                gone = RuntimeError("SLURM no longer knows the job, and it left no result")
+                yield running.pop(job), worker_died(gone)
             time.sleep(QUEUE_POLL)
     finally:
         for job in running:
             job.cancel()
 
 
+def submit_jobs(runs: Sequence[PlannedRun], jobs: int | None) -> dict[Any, PlannedRun]:
+    """A job of submitit for each run. Raises UserError where submitit or SLURM refuse."""
+    submitit = import_extra("submitit", "slurm")
+    logging.getLogger("submitit").setLevel(logging.ERROR)  # it warns at every look where SLURM keeps no accounts
+    if not runs:
+        return {}
+    plan = runs[0].plan
+    try:
+        executor = submitit.AutoExecutor(folder=plan.folder.slurm, cluster=SUBMITIT_CLUSTER)
+        limits = {"slurm_array_parallelism": jobs} if jobs and SUBMITIT_CLUSTER == "slurm" else {}
+        parameters = {key: int(value) if value.isdigit() else value for key, value in plan.cluster}
+        executor.update_parameters(name="ssss", **limits, **parameters)
+        with safe_path(), executor.batch():
+            return {executor.submit(run_in, os.getcwd(), run.overrides, run.folder.path): run for run in runs}
+    except Exception as error:  # submitit raises its own errors and those of sbatch
+        raise UserError(f"launcher=slurm: {' '.join(str(error).split())}") from None
+
+
 @contextmanager
 def safe_path() -> Iterator[None]:
-    """Within, Python starts without the working folder on its path, whatever command starts it: submitit's is `-m`."""
+    """Processes started within do not search the working folder for modules, whatever command starts them: that of
+    submitit is `python -m`."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -162,73 +189,59 @@ def safe_path() -> Iterator[None]:
 
 def in_queue(job: Any) -> bool:
     """Whether SLURM still has the job; submitit alone never learns of a killed one where SLURM keeps no accounts."""
-    if CLUSTER != "slurm":
+    if SUBMITIT_CLUSTER != "slurm":
         return True
     listed = subprocess.run(["squeue", "-h", "-j", job.job_id], capture_output=True, text=True)
     return listed.returncode == 0 and bool(listed.stdout.strip())
 
 
-def ray(cells: Sequence[Cell], jobs: int | None, on_end: OnEnd) -> None:
-    """One Ray task a cell, on the cluster of $RAY_ADDRESS or one of this machine's own, `jobs` at a time, each on a
-    GPU where the cluster has any. A task whose worker dies is begun once more, and goes on where its run had saved."""
-    package("ray", "ray")
-    import ray as library
+def run_on_ray(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]:
+    """One Ray task a run, `jobs` at a time, on the cluster of $RAY_ADDRESS or on this machine, each on a GPU where the
+    cluster has any. A task whose worker dies starts once more, and its run continues from what it had saved."""
+    import_extra("ray", "ray")
+    import ray
 
-    with TemporaryDirectory() as nowhere:
-        with chdir(nowhere):  # its workers import from the folder that this is called in
-            library.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
-        have = library.cluster_resources()
-        gpus = 1 if have.get("GPU") else 0
-        cores = max(1, int(have.get("CPU", 1) // jobs)) if jobs else 1
-        task = library.remote(elsewhere).options(num_cpus=cores, num_gpus=gpus, max_retries=1)
-        running = {task.remote(os.getcwd(), cell.words, cell.folder): cell for cell in cells}
+    with TemporaryDirectory() as empty:
+        with chdir(empty):  # Ray's workers import modules from the folder in which it is started
+            ray.init(address=os.environ.get("RAY_ADDRESS"), ignore_reinit_error=True, log_to_driver=False)
+        resources = ray.cluster_resources()
+        gpus = 1 if resources.get("GPU") else 0
+        cores = max(1, int(resources.get("CPU", 1) // jobs)) if jobs else 1
+        task = ray.remote(run_in).options(num_cpus=cores, num_gpus=gpus, max_retries=1)
+        running = {task.remote(os.getcwd(), run.overrides, run.folder.path): run for run in runs}
         try:
             while running:
-                done, _ = library.wait(list(running), num_returns=1)
-                cell = running.pop(done[0])
+                done, _ = ray.wait(list(running), num_returns=1)
+                run = running.pop(done[0])
                 try:
-                    state = library.get(done[0])
-                except library.exceptions.RayError as error:
-                    state = crashed(error)
-                on_end(cell, state)
+                    state = ray.get(done[0])
+                except ray.exceptions.RayError as error:
+                    state = worker_died(error)
+                yield run, state
         finally:
             for reference in running:
-                library.cancel(reference)
+                ray.cancel(reference)
 
 
-CLUSTER = "slurm"  # submitit's name of it; its `local` does without SLURM
+def run_in(working_folder: str, overrides: list[str], folder: Path) -> RunState:
+    """`run_one` on another machine that sees the same files, in the same working folder."""
+    os.chdir(working_folder)
+    return run_one(overrides, folder)
 
 
-def number(text: str) -> str | int:
-    return int(text) if text.isdigit() else text
-
-
-def elsewhere(folder: str, words: list[str], output: Path) -> dict[str, Any]:
-    """`run_cell` on another machine that sees the same files, in the same working directory."""
-    os.chdir(folder)
-    return run_cell(words, output)
-
-
-def crashed(error: BaseException) -> dict[str, Any]:
-    """How a cell ended whose process did not live to say."""
+def worker_died(error: BaseException) -> RunState:
+    """The state of a run whose worker died before it could report one."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return {
-        "status": FAILED,
-        "reason": f"its worker died ({type(error).__name__}: {first[:200]}); if memory ran out: {LESS}",
-    }
+    reason = f"its worker died ({type(error).__name__}: {first[:200]}); if memory ran out: {LESS}"
+    return RunState(FAILED, reason)
 
 
-def package(name: str, extra: str) -> Any:
+def import_extra(name: str, extra: str) -> Any:
+    """A package that an extra installs. Raises UserError where it is not there."""
     try:
         return import_module(name)
     except ImportError:
         raise UserError(f"launcher={extra}: pip install 'ssss-zoo[{extra}]'") from None
 
 
-LAUNCHERS: dict[str, Launcher] = {"local": local, "slurm": slurm, "ray": ray}
-
-
-def launcher(name: str) -> Launcher:
-    if name not in LAUNCHERS:
-        raise UserError(f"launcher={name} is none; known: {', '.join(LAUNCHERS)}")
-    return LAUNCHERS[name]
+LAUNCHERS: dict[str, Launcher] = {"local": run_locally, "slurm": run_on_slurm, "ray": run_on_ray}

@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own that `begin` starts, or in whatever a cluster gives."""
+"""One run of a comparison, in a process of its own, or in a worker of a cluster."""
 
 from __future__ import annotations
 
@@ -8,118 +8,114 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+from ssss_zoo.comparison.run_state import BUSY, DONE, EXIT_CODES, FAILED, STOPPED, RunState
 from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
 from ssss_zoo.lock import Busy, owned
 from ssss_zoo.stopping import Stop
 
-STATE = "cell.json"
-DONE, FAILED, STOPPED, BUSY = "done", "failed", "stopped", "busy"
-CODES = {DONE: 0, FAILED: 2, STOPPED: 130, BUSY: 75}  # of the process; 75 is sysexits.h's "try again later"
-ASKED = (
-    -signal.SIGTERM,
-    -signal.SIGHUP,
-    -signal.SIGINT,
-)  # codes of a process that was told to stop before it could hear
-START = (
+PROCESS_CODE = (
     "import json, sys; job = json.loads(sys.stdin.readline()); sys.path[:] = job['path']; "
-    "from ssss_zoo.comparison.run_one import main; sys.exit(main(job))"
+    "from ssss_zoo.comparison.run_one import run_process; sys.exit(run_process(job['overrides'], job['folder']))"
 )
 
 
-def begin(
-    words: list[str], folder: Path, environment: Mapping[str, str], console: IO[Any] | int
+def start_process(
+    overrides: Sequence[str], folder: Path, environment: Mapping[str, str], console: IO[Any] | int
 ) -> subprocess.Popen[bytes]:
-    """A process that trains and scores a run. It imports what this process would, not what lies in the working
-    folder. It stops, with everything saved, when its input ends: that is closed here, or this process is gone. console:
-    where its words go."""
+    """Start a process that trains and scores a run. It imports the modules that this process would import, none from
+    the working folder. It saves everything and stops when its input ends: when `request_stop` closes it, or when this
+    process is gone. console: the file that it prints to."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", START],  # -P: the path is this process's own, and comes with the job
+        [sys.executable, "-P", "-c", PROCESS_CODE],  # -P: the path is this process's own, and comes with the job
         env=os.environ | environment,
         stdin=subprocess.PIPE,
         stdout=console,
         stderr=console,
-        start_new_session=True,  # Ctrl-C comes to us alone, and we tell it
+        start_new_session=True,  # Ctrl-C reaches only this process, which then stops the other
     )
-    job = {"words": words, "folder": str(folder), "path": [os.path.abspath(entry) for entry in sys.path]}
+    path = [os.path.abspath(entry) for entry in sys.path]
+    job = {"overrides": list(overrides), "folder": str(folder), "path": path}
     assert process.stdin
-    with suppress(BrokenPipeError):  # it died at once, which its code tells
+    with suppress(BrokenPipeError):  # it died at once, which its exit code tells
         process.stdin.write(json.dumps(job).encode() + b"\n")
         process.stdin.flush()
     return process
 
 
-def end_input(process: subprocess.Popen[bytes]) -> None:
-    """Tell a process of `begin` to stop."""
+def request_stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process of `start_process` to save and stop."""
     assert process.stdin
     with suppress(BrokenPipeError):
         process.stdin.close()
 
 
-def main(job: Mapping[str, Any]) -> int:
-    """The process's life; returns its exit code."""
-    state: dict[str, Any] = {"status": STOPPED}
+def run_process(overrides: Sequence[str], folder: str) -> int:
+    """The whole life of a process of `start_process`; returns its exit code."""
+    state = RunState(STOPPED)
     stop = Stop()
     try:
         with stop.hearing():
             Thread(target=stop_at_end_of_input, daemon=True).start()
             with stop.patient():
-                import_module("ssss_zoo.train.run")  # torch does not survive an exception in the midst of its import
+                import_module("ssss_zoo.train.run")  # an exception in the midst of it leaves torch broken
             if not stop.asked:
-                state = run_cell(job["words"], Path(job["folder"]))
+                state = run_one(overrides, Path(folder))
     except KeyboardInterrupt:
         pass
-    return CODES[state["status"]]
+    return EXIT_CODES[state.status]
 
 
 def stop_at_end_of_input() -> None:
-    """Wait until whoever started this process wants it to stop, or is gone."""
+    """Stop this process when the one that started it closes the input, or is gone."""
     while os.read(0, 1):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_cell(words: list[str], folder: Path) -> dict[str, Any]:
-    """Train and score, or go on with it; what is finished is not done again. Returns and writes how it ended: `status`
-    (done, failed, stopped) and, of a failure, its `reason`; `busy`, which is not written, where another process works
-    in the folder, its `host` and `pid` with it."""
-    state: dict[str, Any] = {"status": DONE, "words": words}
+def run_one(overrides: Sequence[str], folder: Path) -> RunState:
+    """Train and score a run, or continue it; what is finished is not done again. Returns how it ended, and writes that
+    into its folder, unless the folder is busy."""
+    arguments = tuple(overrides)
+    state = RunState(DONE, overrides=arguments)
     try:
-        train_and_score(words, folder)
+        train_and_score(overrides, folder)
     except Busy as error:
-        return {"status": BUSY, "host": error.host, "pid": error.pid}
+        return RunState(BUSY, host=error.host, pid=error.pid)
     except (Interrupted, KeyboardInterrupt):
-        state["status"] = STOPPED
+        state = RunState(STOPPED, overrides=arguments)
     except UserError as error:
-        state |= {"status": FAILED, "reason": str(error)}
-    except Exception as error:  # a bug of ours or of a plugin must not end the other cells
+        state = RunState(FAILED, str(error), arguments)
+    except Exception as error:  # a bug here or in a plugin must not end the other runs
         traceback.print_exc()
-        why = MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        state |= {"status": FAILED, "reason": why}
-    if folder.is_dir() or state["status"] == FAILED:
-        from ssss_zoo.comparison.kept import write_state
+        reason = MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        state = RunState(FAILED, reason, arguments)
+    if folder.is_dir() or state.status == FAILED:
+        from ssss_zoo.comparison.folders import ComparedRunFolder
+        from ssss_zoo.comparison.run_files import write_state
 
         folder.mkdir(parents=True, exist_ok=True)
-        write_state(folder, state)
+        write_state(ComparedRunFolder(folder), state)
     return state
 
 
-def train_and_score(words: list[str], folder: Path) -> None:
+def train_and_score(overrides: Sequence[str], folder: Path) -> None:
     """Raises Busy where another process works in the folder, and what a run raises."""
-    from ssss_zoo.comparison.kept import finished_metrics, is_done
-    from ssss_zoo.comparison.report.per_image_scores import score
+    from ssss_zoo.comparison.folders import ComparedRunFolder
+    from ssss_zoo.comparison.report.per_image_counts import write_per_image_counts
+    from ssss_zoo.comparison.run_files import finished_figures, is_done
     from ssss_zoo.config.schema import resolve
     from ssss_zoo.train.run import run
 
-    config = resolve([*words, "resume=true"])
-    if finished_metrics(folder) is None:
+    config, files = resolve([*overrides, "resume=true"]), ComparedRunFolder(folder)
+    if finished_figures(files) is None:
         run(config)
     with owned(folder):
-        if not is_done(folder):
-            score(resolve(words, folder / "config.yaml"), folder)
+        if not is_done(files):
+            write_per_image_counts(resolve(overrides, files.config), files)

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ssss_zoo.comparison.study import split_commas
+from ssss_zoo.comparison.plan import split_commas
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import read_file
 from ssss_zoo.config.schema import resolve

@@ -1,285 +1,263 @@
-"""What is compared: rows (methods, mixes, variants) times seeds, all else the same."""
+"""`ssss compare`, from its arguments to its tables and its report."""
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config.layers import RELEASE, files_in, local_files, not_trusted, recipes
-from ssss_zoo.config.parse import read_file, read_words
-from ssss_zoo.config.schema import Config, resolve, take_trust
-from ssss_zoo.errors import UserError, check_choice, expanded, unknown
-from ssss_zoo.text import brief
+from ssss_zoo.comparison.equal_time import plan_equal_time
+from ssss_zoo.comparison.launch import EndedRun, find_launcher
+from ssss_zoo.comparison.plan import PlannedRun, StudyPlan, plan_study
+from ssss_zoo.comparison.preflight import check_rows_can_run, with_diagnosis
+from ssss_zoo.comparison.records import (
+    ComparisonFigures,
+    StudyRecord,
+    figures_tree,
+    read_study_record,
+    write_study_record,
+)
+from ssss_zoo.comparison.report.html import write_report
+from ssss_zoo.comparison.report.pictures import write_pictures
+from ssss_zoo.comparison.report.statistics import compute_figures, read_finished_runs
+from ssss_zoo.comparison.report.tables import write_tables
+from ssss_zoo.comparison.run_files import damaged_files, finished_figures, is_done, write_state
+from ssss_zoo.comparison.run_state import BUSY, DONE, FAILED, RunState
+from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.lock import LOCK, Busy, owned, owner_words
+from ssss_zoo.stopping import Stop
+from ssss_zoo.text import count
+from ssss_zoo.train.device import check_one_process
+from ssss_zoo.train.resume import flat_config
+from ssss_zoo.train.tracking import Tracker
 
-OWN = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # words that are not a run's
-BASELINE = "supervised"
-BUDGETS = ("steps", "time")
-LONGEST = 200  # bytes of a folder's name: file systems take 255
-SEEDS = (0, 1, 2)  # of a study that names none (our choice: a spread needs three)
+BUSY_POLL = 1.0  # seconds between looks at a folder that another process works in (our choice)
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is compared with the others. name: as the table calls it; words: of the command line that make it."""
+class CompareResult:
+    """folder: of the comparison; record: its figures."""
 
-    name: str
-    words: tuple[str, ...]
-
-    @property
-    def slug(self) -> str:
-        """A folder's name; of a very long one the beginning, and a digest of all."""
-        name = re.sub(r"[^\w.+-]+", "_", self.name).strip("_")
-        digest = hashlib.sha256(self.name.encode(errors="replace")).hexdigest()[:8]
-        return name if len(name.encode(errors="replace")) <= LONGEST else f"{name[: LONGEST // 4]}-{digest}"
-
-
-@dataclass(frozen=True)
-class Study:
-    """rows times seeds, with `words` common to all. budget: every row trains the same `steps`, or the same
-    `time`, as long as the first row does with its steps. parent: the MLflow run that theirs are shown under;
-    cluster: what a launcher is told of resources, by name.
-    """
-
-    rows: tuple[Row, ...]
-    seeds: tuple[int, ...]
-    words: tuple[str, ...]
     folder: Path
-    budget: str = "steps"
-    launcher: str = "local"
-    jobs: int | None = None
-    parent: str | None = None
-    cluster: tuple[tuple[str, str], ...] = ()
-
-    def cells(self) -> list[Cell]:
-        """Every run of the study, seed by seed, so that each row has a figure as soon as can be."""
-        return [Cell(row, seed, self) for seed in self.seeds for row in self.rows]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of a study."""
-
-    row: Row
-    seed: int
-    study: Study
+    record: ComparisonFigures
 
     @property
-    def folder(self) -> Path:
-        return self.study.folder / "runs" / self.row.slug / f"seed{self.seed}"
-
-    @property
-    def words(self) -> list[str]:
-        """Those of `ssss run` that make the very same run."""
-        parent = [f"tracking.parent={self.study.parent}"] if self.study.parent else []
-        return [*self.study.words, *self.row.words, f"seed={self.seed}", f"output={self.folder}", *parent]
-
-    def config(self) -> Config:
-        return resolve(self.words)
+    def figures(self) -> dict[str, Any]:
+        """The figures as compare.json holds them."""
+        return figures_tree(self.record)
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
+def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> CompareResult:
+    """Run everything that the arguments describe and that is not finished, and put the figures side by side.
 
-
-def read_study(words: Iterable[str]) -> Study:
-    """The study that the words describe, those of a study file under them.
-
-    `methods=a,b+c,d:key=value` (a key without a dot is an option of d's method), `seeds=0,1,2`, `study=NAME` or a path,
-    `vary.<key>=a,b` (every row that it concerns, once for each value), `baseline=false` (no supervised row of its own
-    accord), `budget=steps|time`, and words of `ssss run`. Raises UserError for what makes no comparison.
+    notify: gets a line as each run ends. Raises UserError before anything starts where a row cannot run; Interrupted
+    after Ctrl-C and other signals that ask to stop, when every run has saved its state.
     """
-    given = list(words)
-    wrong = next((word for word in given if "=" not in word), None)
-    if wrong is not None:
-        raise UserError(f"expected key=value, got '{wrong}'; for example methods=fixmatch,unimatch seeds=0,1,2")
-    pairs = [(word.partition("=")[0], word.partition("=")[2]) for word in given]
-    own = {key: value for key, value in pairs if key in OWN}
-    file = study_file(own["study"]) if "study" in own else {}
-    check_files(file, given)
-    own = {key: file[key] for key in OWN if key in file} | own
-    vary = dict(file.get("vary", {})) | {key.removeprefix("vary."): v for key, v in pairs if key.startswith("vary.")}
-    common = [*flat_words({k: v for k, v in file.items() if k not in (*OWN, "vary", "rows")})]
-    of_run = [word for word in given if not word.startswith(("vary.", "slurm."))]
-    common += [word for word in of_run if word.partition("=")[0] not in OWN]
-    refuse_words_of_rows(common)
-    rows = [row_of(spec) for spec in split_commas(own.get("methods", ""))]
-    rows += [Row(str(name), tuple(row_of(spec).words)) for name, spec in file.get("rows", {}).items()]
-    wanted = str(own.get("baseline", "true")).lower() not in ("false", "no", "0")
-    if wanted and all(f"method={BASELINE}" not in row.words for row in rows):
-        rows = [Row(BASELINE, (f"method={BASELINE}",)), *rows]
-    rows = varied(rows, {key: split_commas(value) for key, value in vary.items()})
-    check_choice("budget", str(own.get("budget", "steps")), BUDGETS)
-    study = Study(
-        tuple(rows),
-        seeds_of(own.get("seeds", "")),
-        tuple(common),
-        expanded(str(own["output"])) if own.get("output") else Path(),
-        str(own.get("budget", "steps")),
-        str(own.get("launcher", "local")),
-        jobs_of(own.get("jobs")),
-        cluster=tuple((key.removeprefix("slurm."), value) for key, value in pairs if key.startswith("slurm.")),
-    )
-    check_rows(study.rows)
-    return study if own.get("output") else replace(study, folder=usual_folder(study))
+    # Plan: a row is a method with overrides of its own, and every row runs with every seed. Rows share data, network,
+    # initial weights and budget, so that a difference between two rows is a difference between their methods.
+    check_one_process()
+    plan = with_diagnosis(plan_study(overrides))
+    with stoppable(plan.folder.path):
+        # Check: whatever can be refused is refused here, because a row that cannot run would fail after hours.
+        check_rows_can_run(plan)
+        known_record(plan)
+
+        # A second comparison in the folder would train the same runs: it waits until the first has ended.
+        with only_comparison_in(plan.folder.path, notify):
+            record = known_record(plan)  # again: the other comparison may have changed it
+            record = replace(record, rows=record.rows | {row.folder_name: row.overrides for row in plan.rows})
+            write_study_record(plan.folder, record)
+
+            # MLflow shows the runs below one parent, so each run must know it before it starts. A comparison that
+            # continues keeps its parent.
+            with parent_run(plan, record.mlflow_run) as parent:
+                if parent.run_id:
+                    plan = replace(plan, parent=parent.run_id)
+                    record = replace(record, mlflow_run=parent.run_id)
+                    write_study_record(plan.folder, record)
+
+                # An equal budget of time needs the speed of each row before its steps are known.
+                if plan.budget == "time":
+                    plan = plan_equal_time(plan, record, notify)
+
+                # Run what is missing. What a failed attempt left must go first: it would pass for a result.
+                runs = plan.runs()
+                missing = [run for run in runs if not is_done(run.folder)]
+                notify(summary_line(plan, missing, done=len(runs) - len(missing)))
+                for run in missing:
+                    forget_failed_attempt(run, notify)
+
+                # The tables are written after each run, so that they are right whenever the comparison is stopped.
+                began = time.perf_counter()
+                with closing(ended_runs(missing, plan, notify)) as results:
+                    for number, (run, state) in enumerate(results, start=1):
+                        keep_failure(run, state)
+                        write_tables(compute_figures(plan, read_finished_runs(plan)), plan.folder)
+                        spent = time.perf_counter() - began
+                        progress = f"{number} of {len(missing)}, {spent:.0f} s since the start"
+                        notify(f"{run.row.name}, seed {run.seed}: {outcome(run, state)} ({progress})")
+
+                # Read all results, those of earlier commands as well, and write everything that is made of them.
+                finished = read_finished_runs(plan)
+                figures = compute_figures(plan, finished)
+                write_tables(figures, plan.folder)
+                write_pictures(plan, finished)
+                write_report(plan.folder)
+
+                # MLflow's parent gets the means, and the files that a person opens first.
+                parent.log({f"miou/{name}": row.last.mean or 0.0 for name, row in figures.finished().items()}, 0)
+                status = "FAILED" if figures.failed else "FINISHED"
+                parent.finish(status, [plan.folder.report, plan.folder.markdown, plan.folder.figures])
+    return CompareResult(plan.folder.path, figures)
 
 
-def check_files(file: Mapping[str, Any], words: Sequence[str]) -> None:
-    """Raise UserError for a Python file that a study file alone names: it would be run, and is perhaps a stranger's."""
-    if take_trust(read_words(word for word in words if word.startswith("plugins.trust="))):
-        return
-    named = set(files_in([word for word in words if not word.startswith("study=")]).values())
-    foreign = [text for text, path in files_in(file).items() if path not in named]
-    if foreign:
-        raise not_trusted(foreign[0], next(word for word in words if word.startswith("study=")))
+# --- the folder -----------------------------------------------------------------------------------------------------
 
 
-def study_file(name: str) -> dict[str, Any]:
-    """A file of configs/study/ by its name, or any by its path. Raises UserError where there is none, or its keys hold
-    what they cannot."""
-    known = recipes("study")
-    if name not in known and not expanded(name).is_file():
-        raise unknown("study", name, known, f"study={name} (or the path of a file)")
-    file = known.get(name, expanded(name))
-    study = read_file(file)
-    for key, value in study.items():
-        check_kind(file, key, value)
-    return study
+@contextmanager
+def stoppable(folder: Path) -> Iterator[None]:
+    """Within, signals that ask to stop end the comparison. Raises Interrupted after one."""
+    try:
+        with Stop().hearing():
+            yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; {folder} holds what is done, and the same command goes on") from None
 
 
-def check_kind(file: Path, key: str, value: Any) -> None:
-    """Raise UserError where a key of a study file holds another kind of thing than it takes."""
-    is_text = lambda item: isinstance(item, str)  # noqa: E731
-    is_several = lambda item: is_text(item) or (isinstance(item, list) and all(map(is_text, item)))  # noqa: E731
-    of_each = lambda fits: isinstance(value, dict) and all(map(fits, value.values()))  # noqa: E731
-    takes, fits = {
-        "rows": ("a name and a method each, as `rows: {soft: farcluss}`", of_each(lambda item: is_text(item) and item)),
-        "vary": ("a key and its values each, as `vary: {train.crop: [96, 128]}`", of_each(is_several)),
-        "methods": ("values between commas, or a list of them", is_several(value)),
-        "seeds": ("values between commas, or a list of them", is_several(value)),
-    }.get(key, ("one value", key not in OWN or is_text(value)))
-    if not fits:
-        raise UserError(f"{file}: {key} takes {takes}; got {brief(value)}")
+@contextmanager
+def only_comparison_in(folder: Path, notify: Notify) -> Iterator[None]:
+    """Own the folder of a comparison; wait for another process that works in it to end, and name that process."""
+    with ExitStack() as stack:
+        waits = False
+        while True:
+            try:
+                stack.enter_context(owned(folder))
+                break
+            except Busy as busy:
+                if not waits:
+                    notify(f"waiting for {owner_words(busy.host, busy.pid)}, which runs a comparison in {folder}")
+                waits = True
+                time.sleep(BUSY_POLL)
+        yield
 
 
-def split_commas(text: Any) -> list[str]:
-    """Parts between commas that are in no brackets."""
-    if isinstance(text, list):
-        return [str(part) for part in text]
-    parts, depth = [""], 0
-    for letter in str(text):
-        depth += (letter in "[{") - (letter in "]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
+def known_record(plan: StudyPlan) -> StudyRecord:
+    """The record of what the folder compares, or a new one. Raises UserError where the folder holds something else, or
+    another comparison: rows and seeds may be added, but what all rows share may not change."""
+    folder, common = plan.folder.path, common_settings(plan)
+    record = read_study_record(plan.folder)
+    if record is None:
+        if folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir()):
+            raise UserError(f"output={folder} holds something else than a comparison; choose another")
+        return StudyRecord(common=common, rows={})
+    defaults = flat_config(Config())  # for keys that another version added or removed
+    value_in = lambda settings, key: settings.get(key, defaults.get(key, "nothing"))  # noqa: E731
+    keys = sorted(common.keys() | (record.common.keys() & (defaults.keys() | {"given"})))
+    different = [key for key in keys if value_in(common, key) != value_in(record.common, key)]
+    if different:
+        key = different[0]
+        raise UserError(
+            f"output={folder} holds another comparison, with {key}={value_in(record.common, key)}, now "
+            f"{key}={value_in(common, key)}; choose another output="
+        )
+    for row in plan.rows:
+        if record.rows.get(row.folder_name, row.overrides) != row.overrides:
+            raise UserError(f"output={folder} holds a row '{row.name}' with other overrides; choose another output=")
+    return record
 
 
-def row_of(spec: str) -> Row:
-    """`unimatch+pixcon:strength=0.2:train.fuse=true` as a row: a method (`unimatch:release` with its release's
-    switches) and words; a key without a dot that is none of a run's is an option of the last method named, and a file
-    goes by its name. Raises UserError for a part that is no key=value."""
-    method, *parts = str(spec).split(":")
-    release = RELEASE if parts[:1] == [RELEASE[1:]] else ""
-    words, (method, _) = [f"method={method}{release}"], local_files(method)
-    parts = parts[1:] if release else parts
-    for part in parts:
-        key, equals, value = part.partition("=")
-        if not equals or not key:
-            raise UserError(f"methods: '{part}' of '{spec}' is no key=value; expected METHOD:key=value:...")
-        if "." not in key and key not in vars(Config()):
-            key = f"options.{method.rpartition('+')[2]}.{key}"
-        words.append(f"{key}={value}")
-    return Row(":".join([method + release, *parts]), tuple(words))
+def common_settings(plan: StudyPlan) -> dict[str, str]:
+    """The settings that all rows share, by key of the configuration; options and hooks as they are given."""
+    given = [argument for argument in plan.overrides if argument.startswith(("options.", "hooks."))]
+    config = resolve([*(argument for argument in plan.overrides if argument not in given), "method=supervised"])
+    return flat_config(config) | {"given": " ".join(sorted(given))}
 
 
-def varied(rows: Sequence[Row], vary: Mapping[str, Sequence[str]]) -> list[Row]:
-    """Each row once for each combination of values, of those keys that concern it (an option concerns its method)."""
-    found = []
-    for row in rows:
-        keys = [key for key in vary if concerns(key, row)]
-        for values in itertools.product(*(vary[key] for key in keys)):
-            more = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
-            short = [f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, values, strict=True)]
-            found.append(Row(":".join([row.name, *short]), (*row.words, *more)))
-    return found
+# --- the runs -------------------------------------------------------------------------------------------------------
 
 
-def concerns(key: str, row: Row) -> bool:
-    if not key.startswith("options."):
+def summary_line(plan: StudyPlan, missing: Sequence[PlannedRun], done: int) -> str:
+    left = f"{count(len(plan.rows), 'row')}, {count(len(plan.seeds), 'seed')}, {count(len(missing), 'run')} to do"
+    return f"{left}, {done} done" if done else left
+
+
+def ended_runs(runs: Sequence[PlannedRun], plan: StudyPlan, notify: Notify) -> Generator[EndedRun, None, None]:
+    """Execute the runs; yields each as it ends. A run that another process works on comes when that has ended."""
+    while runs:
+        busy = []
+        with closing(find_launcher(plan.launcher)(runs, plan.jobs)) as results:
+            for run, state in results:
+                if state.status == BUSY:
+                    other = owner_words(state.host, state.pid)
+                    notify(f"{run.row.name}, seed {run.seed}: {other} is at it; waiting")
+                    busy.append(run)
+                else:
+                    yield run, state
+        while any(is_busy(run.folder.path) for run in busy):
+            time.sleep(BUSY_POLL)
+        runs = [run for run in busy if not is_done(run.folder)]
+        yield from ((run, RunState(DONE)) for run in busy if run not in runs)
+
+
+def is_busy(folder: Path) -> bool:
+    try:
+        with owned(folder):
+            return False
+    except Busy:
         return True
-    method = next((word.partition("=")[2] for word in row.words if word.startswith("method=")), "")
-    return key.split(".")[1] in resolve([f"method={method}", "train.steps=1"]).plugins.names
 
 
-def flat_words(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A tree of text as words of the command line."""
-    words = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            words += flat_words(value, f"{prefix}{key}.")
-        else:
-            words.append(f"{prefix}{key}={'[' + ','.join(map(str, value)) + ']' if isinstance(value, list) else value}")
-    return words
+def forget_failed_attempt(run: PlannedRun, notify: Notify) -> None:
+    """Remove how an earlier attempt ended. Where the run's records are damaged, remove its metrics too, so that the
+    run continues and writes them again."""
+    damaged = damaged_files(run.folder)
+    for file in damaged:
+        notify(f"{run.row.name}, seed {run.seed}: {file.name} is damaged, and made again")
+    run.folder.state.unlink(missing_ok=True)
+    if set(damaged) - {run.folder.counts}:
+        with suppress(Busy), owned(run.folder.path):
+            run.folder.metrics.unlink(missing_ok=True)
 
 
-def seeds_of(text: Any) -> tuple[int, ...]:
-    parts = split_commas(text)
-    wrong = next((part for part in parts if not re.fullmatch(r"\d+", part)), None)
-    if wrong is not None:
-        raise UserError(f"seeds takes whole numbers, as seeds=0,1,2; got '{wrong}'")
-    seeds = tuple(int(part) for part in parts) or SEEDS
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds={','.join(map(str, seeds))}: one is there twice")
-    return seeds
+def keep_failure(run: PlannedRun, state: RunState) -> None:
+    """Write down a failure that the run itself could not write: its process was killed."""
+    if state.status == FAILED and not run.folder.state.is_file():
+        write_state(run.folder, state)
 
 
-def jobs_of(text: Any) -> int | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9]\d*", str(text)):
-        raise UserError(f"jobs takes a number of runs at a time, at least 1; got '{text}'")
-    return int(text)
+def outcome(run: PlannedRun, state: RunState) -> str:
+    """How a run ended, for a line on the screen."""
+    if state.status != DONE:
+        return state.reason or state.status
+    figures = finished_figures(run.folder)
+    return f"mIoU {100 * figures.miou:.2f}" if figures else "its records are damaged"
 
 
-def refuse_words_of_rows(words: Sequence[str]) -> None:
-    """Raise UserError for a word that each cell sets itself."""
-    for word in words:
-        key = word.partition("=")[0]
-        mend = {"method": "methods=A,B", "seed": "seeds=0,1,2", "resume": "nothing: a comparison always goes on"}
-        if key in mend:
-            raise UserError(f"{word} is one run's; a comparison takes {mend[key]}")
+# --- MLflow ---------------------------------------------------------------------------------------------------------
 
 
-def check_rows(rows: Sequence[Row]) -> None:
-    """Raise UserError for fewer than two rows, for two that are the same, and for a name that makes no folder."""
-    if len(rows) < 2:
-        raise UserError("a comparison takes two methods or more, as methods=fixmatch,unimatch")
-    for index, row in enumerate(rows):
-        if not row.slug.strip("."):
-            raise UserError(
-                f"the row '{brief(row.name)}' needs a letter or digit in its name: its folder is called by it"
-            )
-        for other in rows[:index]:
-            if row.words == other.words and row.name == other.name:
-                raise UserError(f"methods: '{brief(row.name)}' is there twice")
-            if row.words == other.words:
-                raise UserError(
-                    f"the rows '{brief(other.name)}' and '{brief(row.name)}' are the same; take one of them"
-                )
-            if row.slug == other.slug:
-                raise UserError(
-                    f"the rows '{brief(other.name)}' and '{brief(row.name)}' would share the folder {row.slug}: call "
-                    "one of them otherwise"
-                )
+@contextmanager
+def parent_run(plan: StudyPlan, run_id: str | None) -> Iterator[Tracker]:
+    """MLflow's run under which those of the study are shown; run_id: of an earlier command, None for the first. It ends
+    as killed or failed where the comparison does; a comparison that comes to its end finishes it itself."""
+    parent = start_parent_run(plan, run_id)
+    try:
+        yield parent
+    except KeyboardInterrupt:
+        parent.finish("KILLED", [])
+        raise
+    except BaseException:
+        parent.finish("FAILED", [])
+        raise
 
 
-def usual_folder(study: Study) -> Path:
-    """runs/compare/<dataset>/<split>."""
-    config = study.cells()[0].config()
-    split = Path(config.data.split).stem if Path(config.data.split).suffix else config.data.split.replace("/", "_")
-    return Path("runs", "compare", config.dataset, split)
+def start_parent_run(plan: StudyPlan, run_id: str | None) -> Tracker:
+    config = plan.first_config()
+    name = f"compare {config.dataset} {config.data.split}: {', '.join(row.name for row in plan.rows)}"
+    tags = {"comparison": str(plan.folder.path), "dataset": config.dataset}
+    return Tracker(config, tags, run_id, name=name[:250])

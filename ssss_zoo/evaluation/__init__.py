@@ -1,1 +1,1 @@
-"""What is measured and shown of a network, and by which protocol."""
+"""The evaluation of networks: metrics, the protocol that they are scored by, and pictures of predictions."""

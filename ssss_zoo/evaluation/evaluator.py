@@ -1,4 +1,4 @@
-"""Validation: whole images at native size or sliding windows, any size, student and teacher side by side."""
+"""Validation of networks on images of any size, whole or in sliding windows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ssss_zoo.config.schema import EvaluateConfig, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.workers import load_batches
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluation.metrics import confusion_matrix, summary
+from ssss_zoo.evaluation.metrics import confusion_matrix, score_summary
+from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import Sample
 
-Tick = Callable[[int, int], None]
+OnImage = Callable[[int, int], None]  # is told how many images are done, and how many there are
 
 
-class Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
+class ValidationImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
     """Validation pairs at native size: image (channels, H, W) in [0, 255], mask (H, W) uint8."""
 
     def __init__(self, dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -40,8 +41,8 @@ class Images(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 class Evaluator:
-    """Scores networks on a list of samples. settings: `evaluate` of the configuration; crop: the training crop, the
-    default window of the sliding mode."""
+    """Scores networks on a list of samples. settings: `evaluate` of the configuration; crop: the training crop, which
+    is the window where the settings name none."""
 
     def __init__(
         self, dataset: Dataset, settings: EvaluateConfig, crop: tuple[int, int], device: torch.device, workers: int = 0
@@ -50,10 +51,10 @@ class Evaluator:
         self.window = square(settings.window) if settings.window else crop
 
     def __call__(
-        self, networks: Mapping[str, nn.Module], samples: Sequence[Sample], tick: Tick | None = None
+        self, networks: Mapping[str, nn.Module], samples: Sequence[Sample], on_image: OnImage | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Figures of each network by name, see `metrics.summary`. One host synchronisation in all. Raises UserError
-        where predictions are not finite: they would count as some class."""
+        """The scores of each network by name, see `metrics.score_summary`. One host synchronisation in all. Raises
+        UserError where predictions are not finite, because they would count as some class."""
         finite = {name: torch.ones((), dtype=torch.bool, device=self.device) for name in networks}
         matrices = {name: confusion_matrix(len(self.dataset.class_names), self.device) for name in networks}
         first = next(iter(networks.values()))
@@ -62,84 +63,92 @@ class Evaluator:
                 likeliest = self.logits(network, image).max(dim=1)  # NaN where any class has it
                 matrices[name].update(likeliest.indices, mask)
                 finite[name] &= likeliest.values.isfinite().all()
-            if tick:
-                tick(done, len(samples))
+            if on_image:
+                on_image(done, len(samples))
         broken = [name for name, all_finite in finite.items() if not all_finite]
         if broken:
             raise UserError(
-                f"what the {broken[0]} predicts is not finite: its training blew up; train with a lower optim.lr, or "
-                "take an earlier checkpoint"
+                f"the predictions of the {broken[0]} are not finite: its training diverged; train with a lower "
+                "optim.lr, or take an earlier checkpoint"
             )
         names, absent = self.dataset.class_names, self.settings.absent
-        return {name: summary(matrix.compute().cpu(), names, absent) for name, matrix in matrices.items()}
+        return {name: score_summary(matrix.compute().cpu(), names, absent) for name, matrix in matrices.items()}
 
     def pairs(self, samples: Sequence[Sample], network: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         """One image (1, channels, H, W) in [0, 1] and its mask (1, H, W) int64 at a time, on the device; in centre mode
-        both framed for `network`."""
-        images = Images(self.dataset, samples)
+        both cropped or padded to the window."""
+        images = ValidationImages(self.dataset, samples)
         for image, mask in load_batches(images, self.workers, batch_size=1):
             pair = image.to(self.device).float() / 255, mask.to(self.device).long()
-            yield self.framed(*pair, network) if self.settings.mode == "centre" else pair
+            yield self.centre_crop(*pair, network) if self.settings.mode == "centre" else pair
 
-    def framed(self, image: Tensor, mask: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
-        """The middle of an image and its mask, of the window's size: larger sides are cut, smaller ones padded on both
-        ends, the image with the network's mean colour, the mask with `pad_label`. U2PL's release counts its padding as
-        background, so that every image scores pixels that are none of it."""
+    def centre_crop(self, image: Tensor, mask: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
+        """The centre of an image and its mask, as large as the window. Larger sides are cropped, smaller ones padded on
+        both ends: the image with the network's mean colour, the mask with `pad_label`. U2PL's release counts the
+        padding as background, so pixels outside the image are scored there."""
         canvas = image.new_zeros(1, image.shape[1], *self.window) + getattr(network, "mean", 0.0)
         labels = mask.new_full((1, *self.window), self.settings.pad_label)
-        (rows, into_rows), (columns, into_columns) = map(overlap_of, mask.shape[1:], self.window)
+        (rows, into_rows), (columns, into_columns) = map(centre_slices, mask.shape[1:], self.window)
         canvas[..., into_rows, into_columns] = image[..., rows, columns]
         labels[..., into_rows, into_columns] = mask[..., rows, columns]
         return canvas, labels
 
     @torch.inference_mode()
     def logits(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Logits (1, C, H, W) in evaluation mode (sums over windows in sliding mode: only their order counts)."""
+        """Logits (1, C, H, W) in evaluation mode; in sliding mode means over windows, of logits or of probabilities."""
         was_training = network.training
         network.eval()
         try:
-            sliding = self.settings.mode == "sliding"
-            scores = self.sliding(network, image) if sliding else whole(network, image, self.settings.fit)
+            if self.settings.mode == "sliding":
+                return self.slide_windows(network, image)
+            return predict_image(network, image, self.settings.fit)
         finally:
             network.train(was_training)
-        return scores
 
-    def sliding(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Softmax, or logits (CPS, U2PL), summed over windows, divided by how many windows saw a pixel. An image
-        smaller than the window is one window."""
+    def probabilities(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Class probabilities (1, C, H, W), in evaluation mode."""
+        logits = self.logits(network, image)
+        are_probabilities = self.settings.mode == "sliding" and self.settings.sums == "softmax"
+        return logits if are_probabilities else logits.softmax(dim=1)
+
+    def slide_windows(self, network: nn.Module, image: Tensor) -> Tensor:
+        """The mean over all windows that see a pixel, of probabilities, or of logits (CPS, U2PL). An image smaller than
+        the window is one window."""
         height, width = image.shape[-2:]
         high, wide = min(self.window[0], height), min(self.window[1], width)
         steps = square(self.settings.stride) if self.settings.stride else (None, None)
-        total, seen = None, torch.zeros(1, 1, height, width, device=image.device)
-        for top in starts(height, high, self.settings.overlap, steps[0], self.settings.edge):
-            for left in starts(width, wide, self.settings.overlap, steps[1], self.settings.edge):
-                spot = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
-                scores = whole(network, image[spot], self.settings.fit)
+        total = None
+        windows = torch.zeros(1, 1, height, width, device=image.device)  # that see each pixel
+        for top in window_starts(height, high, self.settings.overlap, steps[0], self.settings.edge):
+            for left in window_starts(width, wide, self.settings.overlap, steps[1], self.settings.edge):
+                window = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
+                scores = predict_image(network, image[window], self.settings.fit)
                 scores = scores.softmax(dim=1) if self.settings.sums == "softmax" else scores
                 total = image.new_zeros(1, scores.shape[1], height, width) if total is None else total
-                total[spot] += scores
-                seen[spot] += 1
+                total[window] += scores
+                windows[window] += 1
         assert total is not None
-        return total / seen
+        return total / windows
 
 
-def overlap_of(side: int, window: int) -> tuple[slice, slice]:
-    """Along an axis: the middle of a side that is seen in a window, and where in the window it lies."""
-    seen = min(side, window)
-    first, place = (side - seen) // 2, (window - seen) // 2
-    return slice(first, first + seen), slice(place, place + seen)
+def centre_slices(side: int, window: int) -> tuple[slice, slice]:
+    """Along an axis: the centre of a side that lies in the window, and where in the window it lies."""
+    length = min(side, window)
+    in_side = (side - length) // 2
+    in_window = (window - length) // 2
+    return slice(in_side, in_side + length), slice(in_window, in_window + length)
 
 
-def starts(size: int, window: int, overlap: float, stride: int | None = None, edge: str = "shift") -> list[int]:
-    """Where windows begin along an axis: every `stride` pixels, else every window * (1 - overlap). edge: the last one
-    is shifted to end at the border (UniMatch V2, CPS, U2PL), or, beginning anywhere, cut there (UniMatch V1)."""
+def window_starts(size: int, window: int, overlap: float, stride: int | None = None, edge: str = "shift") -> list[int]:
+    """Where windows start along an axis: every `stride` pixels, else every window * (1 - overlap). edge: `shift` moves
+    the last window so that it ends at the border (UniMatch V2, CPS, U2PL), `cut` cuts it there (UniMatch V1)."""
     step = stride or max(1, int(window * (1 - overlap)))
     return [*range(0, size, step)] if edge == "cut" else [*range(0, size - window, step), size - window]
 
 
-def whole(network: nn.Module, image: Tensor, fit: str = "pad") -> Tensor:
-    """Logits of an image of any size, brought to what the network needs and back. fit: `pad` right and bottom (edges
-    repeated), or `resize` both sides (UniMatch V2's rule)."""
+def predict_image(network: nn.Module, image: Tensor, fit: str = "pad") -> Tensor:
+    """Logits of an image of any size. fit: how the image gets a size that the network takes, `pad` right and bottom
+    (edges repeated), or `resize` (UniMatch V2's rule)."""
     height, width = image.shape[-2:]
     multiple = int(getattr(network, "multiple", 1))
     if fit == "resize":
@@ -151,10 +160,5 @@ def whole(network: nn.Module, image: Tensor, fit: str = "pad") -> Tensor:
 
 
 def nearest_multiple(side: int, multiple: int) -> int:
-    """multiple * floor(side / multiple + 1/2), halves going up; UniMatch V2's rule, but never nothing."""
+    """multiple * floor(side / multiple + 1/2), halves rounded up, but at least one multiple (UniMatch V2's rule)."""
     return multiple * max(1, (2 * side + multiple) // (2 * multiple))
-
-
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Corner-aligned bilinear resizing of (B, D, h, w) to `size`."""
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)

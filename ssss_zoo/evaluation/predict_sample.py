@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.evaluation.evaluator import resize, whole
+from ssss_zoo.evaluation.evaluator import predict_image
+from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import PseudoLabel, Sample
 
 
@@ -38,5 +39,5 @@ def predict_at(network: nn.Module, image: Tensor, scale: float, *, mirrored: boo
     """Probabilities (1, C, H, W) at the image's own size, predicted at `scale` times that size."""
     height, width = image.shape[-2:]
     scaled = resize(image, (max(int(height * scale), 1), max(int(width * scale), 1)))
-    probs = whole(network, scaled.flip(-1) if mirrored else scaled).softmax(dim=1)
+    probs = predict_image(network, scaled.flip(-1) if mirrored else scaled).softmax(dim=1)
     return resize(probs.flip(-1) if mirrored else probs, (height, width))

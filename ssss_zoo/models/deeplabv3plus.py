@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ssss_zoo.errors import UserError, check_range
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.encoders import make_encoder
+from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:
@@ -101,11 +102,6 @@ def conv_norm_act(inputs: int, outputs: int, kernel: int, dilation: int = 1, sep
     else:
         convolutions = [nn.Conv2d(inputs, outputs, kernel, 1, padding, dilation, bias=False)]
     return nn.Sequential(*convolutions, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def resize(maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Corner-aligned bilinear resizing of (B, D, h, w) to `size`."""
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
 def default_rates(output_stride: int) -> list[int]:

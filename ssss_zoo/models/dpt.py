@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
-from ssss_zoo.models.deeplabv3plus import resize
 from ssss_zoo.models.encoders import make_transformer
+from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ssss_zoo.errors import UserError, check_choice, check_range, expanded, nearest
 from ssss_zoo.models.contract import Network
-from ssss_zoo.models.deeplabv3plus import resize
 from ssss_zoo.models.encoders import (
     check_hub,
     first_line,
@@ -29,6 +28,7 @@ from ssss_zoo.models.encoders import (
     refuse_multi_grid,
     statistic,
 )
+from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:

@@ -19,7 +19,16 @@ from ssss_zoo.config.schema import Config, resolve
 from ssss_zoo.engine.registry import build_methods, hook_summary, load
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError, expanded
-from ssss_zoo.evaluation.figures import GAP, LINE, Panel, bars, coloured, photo, sheet, stacked
+from ssss_zoo.evaluation.figures import (
+    PANEL_GAP,
+    TEXT_HEIGHT,
+    Panel,
+    class_bars,
+    colour_classes,
+    photo,
+    sheet,
+    stack_vertically,
+)
 from ssss_zoo.record_files import TrainingState
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Batch, PseudoLabel, RawBatch, Stage, ViewOutput
@@ -83,7 +92,7 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
     names = feed.names(begin + after)
     look = look_at(training, next(feed), begin + after)
     rows = [row_of(look, index, dataset, names) for index in range(min(images, len(look.batch.labelled.image)))]
-    return stacked([sheet(rows, dataset), facts(look, training, begin + after)])
+    return stack_vertically([sheet(rows, dataset), facts(look, training, begin + after)])
 
 
 def look_at(training: Training, raw: RawBatch, step: int) -> Look:
@@ -108,13 +117,13 @@ def row_of(look: Look, index: int, dataset: Any, names: Mapping[str, Sequence[st
     batch = look.batch
     panels = [
         (f"labelled: {names['labelled'][index]}", pixels(batch.labelled.image[index])),
-        ("its mask", coloured(ids(batch.labelled.mask[index]), dataset)),
+        ("its mask", colour_classes(ids(batch.labelled.mask[index]), dataset)),
     ]
     if batch.unlabelled and look.weak:
         label, weight = look.weak[0]
         panels += [
             (f"weak view: {names['unlabelled'][index]}", pixels(batch.unlabelled.image[index])),
-            ("pseudo-label", coloured(ids(label.ids[index]), dataset)),
+            ("pseudo-label", colour_classes(ids(label.ids[index]), dataset)),
             ("confidence, 0 to 1", grey(label.confidence[index], 1.0)),
             (scaled("pixel weight", weight), grey(weight[index], top_of(weight))),
         ]
@@ -123,7 +132,7 @@ def row_of(look: Look, index: int, dataset: Any, names: Mapping[str, Sequence[st
         name, weight = seen.view.name, seen.weight * seen.label.valid
         panels += [
             (f"{name}: what it shows", framed(pixels(seen.image[index]), seen.box, index)),
-            (f"{name}: its target", coloured(ids(seen.label.ids[index]), dataset)),
+            (f"{name}: its target", colour_classes(ids(seen.label.ids[index]), dataset)),
             (scaled(f"{name}: weight", weight), grey(weight[index], top_of(weight))),
         ]
     return [(head, enlarged(panel)) for head, panel in panels]
@@ -176,13 +185,19 @@ def facts(look: Look, training: Training, step: int) -> Image.Image:
     lines = [f"step {step + 1} of {training.steps}, losses: {losses}"]
     lines += hook_summary(training.job.hooks.manager_hooks)
     lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
-    text = Image.new("RGB", (900, LINE * len(lines) + 2 * GAP), "white")
+    text = Image.new("RGB", (900, TEXT_HEIGHT * len(lines) + 2 * PANEL_GAP), "white")
     for number, line in enumerate(lines):
-        ImageDraw.Draw(text).text((GAP, GAP + number * LINE), line, fill="black")
+        ImageDraw.Draw(text).text((PANEL_GAP, PANEL_GAP + number * TEXT_HEIGHT), line, fill="black")
     weights = {seen.view.name: values.tolist() for seen, values in look.views if not torch.all(values == 1)}
     dataset = training.job.dataset
-    return stacked(
-        [text, *(bars(f"class weights of view {name}", of, dataset, "{:.3g}".format) for name, of in weights.items())]
+    return stack_vertically(
+        [
+            text,
+            *(
+                class_bars(f"class weights of view {name}", of, dataset, "{:.3g}".format)
+                for name, of in weights.items()
+            ),
+        ]
     )
 
 

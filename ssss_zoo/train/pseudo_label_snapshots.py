@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.device_batch import floats
 from ssss_zoo.engine.step import Engine, PseudoTarget
-from ssss_zoo.evaluation.figures import coloured, photo
+from ssss_zoo.evaluation.figures import colour_classes, photo
 from ssss_zoo.toolkit.types import Progress, Sample, Unlabelled
 
 PHOTO = "image.jpg"
@@ -44,7 +44,7 @@ class Diary:
     def picture(self, progress: Progress) -> Image.Image:
         target, (height, width) = self.ask(progress)
         seen = (0, slice(height), slice(width))
-        label = coloured(target.label.ids[seen].cpu().numpy(), self.dataset)
+        label = colour_classes(target.label.ids[seen].cpu().numpy(), self.dataset)
         weight = (target.weight[seen].clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
         return Image.fromarray(np.concatenate([label, photo(weight[..., None])], axis=1))
 

@@ -17,7 +17,7 @@ from ssss_zoo.data.fingerprint import describe_differences
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Evaluator
-from ssss_zoo.evaluation.protocol import describe
+from ssss_zoo.evaluation.protocol import describe_protocol
 from ssss_zoo.record_files import State, TrainingState, check_types, read_metrics
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Output, Sample
@@ -64,7 +64,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
         "weights": asked["weights"],
         "images": len(samples),
         "step": state["global_step"],
-        "protocol": describe(config, dataset),
+        "protocol": describe_protocol(config, dataset),
     } | figures
 
 

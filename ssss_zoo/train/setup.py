@@ -26,7 +26,7 @@ from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.predict_sample import predict_sample
-from ssss_zoo.evaluation.protocol import check_family, describe
+from ssss_zoo.evaluation.protocol import check_split_family, describe_protocol
 from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.record_files import FORMAT
 from ssss_zoo.stopping import Stop
@@ -77,7 +77,7 @@ class Job:
         self.evaluator = Evaluator(
             dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0
         )
-        self.protocol = describe(config, dataset)
+        self.protocol = describe_protocol(config, dataset)
         self.on_eval: Callable[[int, float], None] | None = None
         self.stop = Stop()
         self.mlflow_run: str | None = (state or {}).get("mlflow_run")
@@ -237,7 +237,7 @@ def hold_out(dataset: Dataset, share: float) -> None:
 def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     """The run's data set; what its images must say themselves is filled into `config`, see `settle`. Raises UserError
     for a `data` key that it does not read, and as the data set does."""
-    check_family(config)
+    check_split_family(config)
     usual = DataConfig()
     for key, given in vars(config.data).items():
         if key not in dataset_class.config_keys and given != getattr(usual, key):

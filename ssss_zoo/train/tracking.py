@@ -23,10 +23,14 @@ LONGEST = 250  # characters of a name, by MLflow's rule
 
 
 class Tracker:
-    """One MLflow run. Every call is allowed to fail: the first failure is logged as a warning and ends the tracking."""
+    """One MLflow run. Every call is allowed to fail: the first failure is logged as a warning and ends the tracking.
 
-    def __init__(self, config: Config, tags: Mapping[str, str], run_id: str | None) -> None:
+    name: of a run that is new in the store; without one it is named by the configuration, which is stored with it.
+    """
+
+    def __init__(self, config: Config, tags: Mapping[str, str], run_id: str | None, *, name: str | None = None) -> None:
         self.run_id = run_id
+        self.name = name
         self.client: Any = None
         self.stored: dict[str, int] = {}  # the last step that the store has of each figure
         if config.tracking.uri == "off":
@@ -55,6 +59,8 @@ class Tracker:
         from mlflow.entities import Param
 
         number = self.experiment(config)
+        if self.name:
+            return str(self.client.create_run(number, run_name=self.name, tags=dict(tags)).info.run_id)
         name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
         under = {"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}
         run = self.client.create_run(number, run_name=name, tags=dict(tags) | under)

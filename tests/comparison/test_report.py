@@ -6,29 +6,29 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
-from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
 from markupsafe import escape
 from rich.console import Console
-from test_compare import tiny_compare  # noqa: F401 - a fixture
 
+from helpers.comparisons import NEWEST_COMPARISON, change, figures_of, finished_row, one_seed
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.comparison.kept import read_figures
+from ssss_zoo.comparison.folders import ComparisonFolder
+from ssss_zoo.comparison.records import read_figures
 from ssss_zoo.comparison.report import html as report
-from ssss_zoo.comparison.report.charts import COLOURS, class_bars, learning_curves
+from ssss_zoo.comparison.report.charts import ROW_COLOURS, plot_class_bars, plot_learning_curves
 from ssss_zoo.comparison.report.html import headline, write_report
-from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, escaped, on_screen
+from ssss_zoo.comparison.report.picture_index import PictureIndex, PseudoLabelPictures
+from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, escape_latex, screen_table
 from ssss_zoo.text import brief, visible
 from ssss_zoo.train.console import iou_table
 
-KEPT = Path(__file__).parents[1] / "fixtures" / "comparison-1"
-
 
 @pytest.fixture
-def reported(tiny_compare):  # noqa: F811
+def reported(tiny_compare):
     """A comparison of three rows, one called so that a careless page would break."""
     tiny_compare("methods=fixmatch,farcluss:top_k=1:model.mean=[0.5,0.5,0.5]", "seeds=0,1")
     return tiny_compare.folder
@@ -64,28 +64,28 @@ def test_pictures_are_those_of_every_row(reported):
     assert any(entry["worst"] for entry in index["images"])
 
 
-def row(name, mean, change=None):
-    spread = {"mean": mean, "std": None, "values": [mean]}
-    return {"name": name, "seeds": [0], "last": spread, "over_supervised": change}
+def compared_with_supervised(supervised, other, difference):
+    return figures_of([finished_row("supervised", supervised), finished_row("a", other, over_supervised=difference)])
 
 
 def test_the_headline_is_no_stronger_than_the_figures():
-    alone = [row("supervised", 0.4), row("a", 0.3, {"mean": -0.1, "low": -0.2, "high": -0.01, "sure": True})]
-    assert "no method beats the labels alone" in headline({"rows": alone})
-    maybe = [row("supervised", 0.3), row("a", 0.4, {"mean": 0.1, "low": -0.02, "high": 0.2, "sure": False})]
-    assert headline({"rows": maybe}).endswith("+10.00 [-2.00, +20.00] over the labels alone, which may be chance.")
-    sure = [row("supervised", 0.3), row("a", 0.4, {"mean": 0.1, "low": 0.02, "high": 0.2, "sure": True})]
-    assert headline({"rows": sure}).endswith("more than chance explains.")
-    assert headline({"rows": [{"name": "a", "seeds": []}]}) == "No run is finished yet."
+    worse = compared_with_supervised(0.4, 0.3, change(-0.1, -0.2, -0.01, significant=True))
+    assert "no method beats the labels alone" in headline(worse)
+    uncertain = compared_with_supervised(0.3, 0.4, change(0.1, -0.02, 0.2, significant=False))
+    assert headline(uncertain).endswith("+10.00 [-2.00, +20.00] over the labels alone, which may be chance.")
+    better = compared_with_supervised(0.3, 0.4, change(0.1, 0.02, 0.2, significant=True))
+    assert headline(better).endswith("more than chance explains.")
+    unfinished = replace(finished_row("a"), seeds=(), statistics=None)
+    assert headline(figures_of([unfinished])) == "No run is finished yet."
 
 
 def test_charts_name_every_row_and_class():
     curves = {"one": [{1: 0.1, 2: 0.2}, {1: 0.2, 2: 0.4}], "two": [{1: 0.3, 2: 0.1}]}
-    text = learning_curves(curves)
+    text = plot_learning_curves(curves)
     assert all(word in text for word in ("one", "two", "step", "aria-label"))
-    spread = {"mean": 0.5, "std": 0.1, "values": [0.5]}
-    bars = class_bars([{"name": "one", "iou": {"road": spread, "car": spread | {"mean": None}}}], ["road", "car"])
-    assert all(word in bars for word in ("road", "car", COLOURS[0].lower()))
+    row = finished_row("one", iou={"road": one_seed(0.5, 0.1), "car": one_seed(None, 0.1)}).statistics
+    bars = plot_class_bars({"one": row}, ["road", "car"])
+    assert all(word in bars for word in ("road", "car", ROW_COLOURS[0].lower()))
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
@@ -118,16 +118,17 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_names_of_rows_and_classes_are_text_wherever_they_are_shown(name, tmp_path, monkeypatch):
     """A class and a row of the name, on the screen, in each table, and on the page."""
-    shutil.copytree(KEPT, tmp_path / "cmp")
-    text = (KEPT / "compare.json").read_text()
+    shutil.copytree(NEWEST_COMPARISON, tmp_path / "cmp")
+    text = (NEWEST_COMPARISON / "compare.json").read_text()
     for old in ('"class1"', '"fixmatch"'):
         text = text.replace(old, json.dumps(name))
-    (tmp_path / "cmp/compare.json").write_text(text)
-    monkeypatch.setattr(report, "charts", lambda figures, folder: [])
-    page, figures = write_report(tmp_path / "cmp").read_text(), read_figures(tmp_path / "cmp")
+    folder = ComparisonFolder(tmp_path / "cmp")
+    folder.figures.write_text(text)
+    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
+    page, figures = write_report(folder).read_text(), read_figures(folder)
     assert page.count(f">{escape(visible(name))}<") >= 3
     screen = io.StringIO()
-    Console(file=screen, width=1000).print(on_screen(figures))
+    Console(file=screen, width=1000).print(screen_table(figures))
     Console(file=screen, width=1000).print(iou_table(name, {"student": {"iou": {name: 0.5}, "miou": 0.5}}))
     assert screen.getvalue().count(visible(name)) == 3
     html = MarkdownIt("commonmark").enable("table").render(as_markdown(figures))
@@ -143,15 +144,15 @@ def test_names_of_rows_and_classes_are_text_wherever_they_are_shown(name, tmp_pa
 
 
 def test_latex_is_escaped_letter_by_letter():
-    assert escaped("a_b$c^d\\e~[f]*{g}") == (
+    assert escape_latex("a_b$c^d\\e~[f]*{g}") == (
         r"a\_b\$c\textasciicircum{}d\textbackslash{}e\textasciitilde{}{[}f{]}{*}\{g\}"
     )
 
 
 def test_charts_show_names_as_they_are():
-    spread = {"mean": 0.5, "std": None, "values": [0.5]}
-    bars = class_bars([{"name": name, "iou": dict.fromkeys(NAMES, spread)} for name in NAMES], NAMES)
-    curves = learning_curves({name: [{1: 0.1, 2: 0.2}] for name in NAMES})
+    row = finished_row("any", iou=dict.fromkeys(NAMES, one_seed(0.5))).statistics
+    bars = plot_class_bars(dict.fromkeys(NAMES, row), NAMES)
+    curves = plot_learning_curves({name: [{1: 0.1, 2: 0.2}] for name in NAMES})
     for name in NAMES:
         shown = escape(brief(name, 40)).replace("&#34;", '"').replace("&#39;", "'")
         assert bars.count(f"{shown}</text>") == 2, name
@@ -160,9 +161,11 @@ def test_charts_show_names_as_they_are():
 
 def test_the_legend_shows_void_as_it_was_drawn():
     """In two colours, and in one grey where an earlier version drew the pictures."""
-    index = {"colours": [[1, 2, 3]], "void": [[0, 51, 255], [153, 255, 255]]}
-    (name, colour), wrong, (void, squares) = report.legend(["road"], index)
+    no_labels = PseudoLabelPictures(image=None, rows={})
+    old = PictureIndex(colours=((1, 2, 3),), images=(), pseudo_labels=no_labels)
+    new = replace(old, void=((0, 51, 255), (153, 255, 255)))
+    (name, colour), wrong, (void, squares) = report.class_legend(["road"], new)
     assert (name, colour, wrong[0], void) == ("road", "rgb(1, 2, 3)", "wrong", "void")
     assert "rgb(0, 51, 255)" in squares
     assert "rgb(153, 255, 255)" in squares
-    assert report.legend(["road"], {"colours": [[1, 2, 3]]})[-1][1].count("rgb(150, 150, 150)") == 2
+    assert report.class_legend(["road"], old)[-1][1].count("rgb(150, 150, 150)") == 2

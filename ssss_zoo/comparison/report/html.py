@@ -1,209 +1,243 @@
-"""report.html of a comparison: one file, made from the files in its folder alone."""
+"""report.html of a comparison: one file, made from the files in the comparison's folder alone."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ssss_zoo.atomic_write import write_text
-from ssss_zoo.comparison.kept import INDEX, PICTURES, WRONG, Drawings, Pictures, read_figures, read_pictures_index
-from ssss_zoo.comparison.report.charts import class_bars, cost, labels_over_time, learning_curves
-from ssss_zoo.comparison.report.per_image_scores import ANEW, read_scores
-from ssss_zoo.comparison.report.published import beside, orders
-from ssss_zoo.comparison.report.statistics import BASELINE
-from ssss_zoo.comparison.report.tables import HEADS, gain, line, notes, percent, ranked, title
+from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
+from ssss_zoo.comparison.plan import BASELINE
+from ssss_zoo.comparison.records import REMAKE, ComparisonFigures, PseudoLabelClass, RowStatistics, read_figures
+from ssss_zoo.comparison.report.charts import plot_class_bars, plot_cost, plot_learning_curves, plot_pseudo_labels
+from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts
+from ssss_zoo.comparison.report.picture_index import (
+    ERROR_COLOUR,
+    PictureIndex,
+    PseudoLabelPictures,
+    ShownImage,
+    read_picture_index,
+)
+from ssss_zoo.comparison.report.published import published_figures, row_orders
+from ssss_zoo.comparison.report.tables import (
+    TABLE_HEADINGS,
+    format_difference,
+    format_percent,
+    table_cells,
+    table_notes,
+    table_title,
+)
+from ssss_zoo.comparison.run_files import read_run_history
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief, visible
-from ssss_zoo.train.history import read_history
 
-TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+OLD_VOID_GREY = (150, 150, 150)  # of void in the pictures of an earlier version
 
 
-def write_report(folder: Path) -> Path:
-    """Make report.html in the folder of a comparison; returns it. Raises UserError where there is none, or what it is
-    made of is damaged."""
+def write_report(folder: ComparisonFolder) -> Path:
+    """Make report.html in the folder of a comparison; returns it. Raises UserError where the folder holds no
+    comparison, or a file that the report is made from is damaged."""
     from jinja2 import Environment
 
     figures = read_figures(folder)
     template = files("ssss_zoo.comparison.report").joinpath("report.html.j2").read_text("utf-8")
-    page = Environment(autoescape=True, finalize=shown).from_string(template)
-    write_text(folder / "report.html", page.render(content(figures, folder)))
-    return folder / "report.html"
+    page = Environment(autoescape=True, finalize=escape_controls).from_string(template)
+    write_text(folder.report, page.render(template_values(figures, folder)))
+    return folder.report
 
 
-def shown(value: Any) -> Any:
-    """Text of other people's with its control characters as escapes; what is HTML already stays."""
+def escape_controls(value: Any) -> Any:
+    """Text with its control characters as escapes; what is HTML already, and what is no text, stays as it is."""
     return visible(value) if type(value) is str else value
 
 
-def content(figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template asks for."""
+def template_values(figures: ComparisonFigures, folder: ComparisonFolder) -> dict[str, Any]:
+    """The values of the template's variables."""
     from markupsafe import escape
 
-    rows = ranked(figures)
-    index, published = read_pictures_index(folder), beside(figures)
-    pictures = read_pictures(folder, index) if index else []
+    rows, finished = figures.ranked(), figures.finished()
+    index, published = read_picture_index(folder), published_figures(figures)
+    often = by_frequency(finished, figures.classes, folder)
     return {
-        "title": f"Methods side by side on {title(figures)}",
+        "title": f"Methods side by side on {table_title(figures)}",
         "headline": headline(figures),
-        "notes": notes(figures),
-        "heads": HEADS,
-        "table": [line(row) for row in rows],
-        "charts": charts(figures, folder),
-        "pictures": pictures,
-        "legend": legend(figures["classes"], index) if index else [],
+        "notes": table_notes(figures),
+        "headings": TABLE_HEADINGS,
+        "table": [table_cells(row) for row in rows],
+        "charts": draw_charts(finished, often, folder),
+        "pictures": [embed_image(image, folder) for image in index.images] if index else [],
+        "legend": class_legend(figures.classes, index) if index else [],
         "rows": rows,
-        "classes": class_tables(figures, rows, folder),
-        "diary": read_diary(folder, index["diary"]) if index else None,
+        "class_tables": class_tables(finished, often),
+        "pseudo_labels": embed_pseudo_labels(index.pseudo_labels, folder) if index else None,
         "published": published,
-        "ours": {row["name"]: {key: percent(row[key]) for key in ("last", "best")} for row in rows if row["seeds"]},
-        "orders": orders(figures, published),
-        "settings": figures["settings_differ"],
-        "words": " ".join(figures["words"]),
-        "environment": escape(json.dumps(figures["environment"], indent=1)),
+        "ours": {
+            name: {"last": format_percent(r.last), "best": format_percent(r.best)} for name, r in finished.items()
+        },
+        "orders": row_orders(figures, published),
+        "settings": figures.settings_differ,
+        "overrides": " ".join(figures.overrides),
+        "environment": escape(json.dumps(figures.environment, indent=1)),
     }
 
 
-def headline(figures: Mapping[str, Any]) -> str:
+def headline(figures: ComparisonFigures) -> str:
     """The result in a sentence, no stronger than the figures."""
-    rows = [row for row in ranked(figures) if row["seeds"]]
-    if not rows:
+    finished = figures.finished()
+    if not finished:
         return "No run is finished yet."
-    best = rows[0]
-    said = f"{best['name']} comes first with {percent(best['last'])} mIoU"
-    if best["name"] == BASELINE:
-        return f"{said}: on these data, with this budget, no method beats the labels alone."
-    change = best["over_supervised"]
+    best, row = next(iter(finished.items()))
+    first = f"{best} comes first with {format_percent(row.last)} mIoU"
+    if best == BASELINE:
+        return f"{first}: on these data, with this budget, no method beats the labels alone."
+    change = row.over_supervised
     if change is None:
-        return f"{said}; there is no supervised row to measure it by."
-    sure = "more than chance explains" if change["sure"] else "which may be chance"
-    return f"{said}, {gain(change)} over the labels alone, {sure}."
+        return f"{first}; there is no supervised row to measure it by."
+    strength = "more than chance explains" if change.significant else "which may be chance"
+    return f"{first}, {format_difference(change)} over the labels alone, {strength}."
 
 
-def charts(figures: Mapping[str, Any], folder: Path) -> list[tuple[str, str, Any]]:
-    """Name, a sentence, and SVG of each chart; none without figures."""
+# --- charts and tables ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of the report. text: a sentence below its title; svg: safe HTML."""
+
+    title: str
+    text: str
+    svg: Any
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """A table with a column for each class, the most frequent first, and a line for each row."""
+
+    title: str
+    headings: list[str]
+    lines: list[list[str]]
+
+
+def draw_charts(rows: Mapping[str, RowStatistics], classes: Sequence[str], folder: ComparisonFolder) -> list[Chart]:
+    """The charts of the finished rows; none without any."""
     from markupsafe import Markup
 
-    rows = [row for row in ranked(figures) if row["seeds"]]
     if not rows:
         return []
-    often = by_frequency(rows[0], figures["classes"], folder)
-    labels = "Of the unlabelled images of the logged steps; how many are right is known where hidden labels are."
-    curves = {row["name"]: [curve(run_folder(folder, place)) for place in row["folders"].values()] for row in rows}
-    return [
-        ("Learning curves", "Mean and standard deviation over seeds.", Markup(learning_curves(curves))),
-        ("Classes", "The most frequent class of val first.", Markup(class_bars(rows, often))),
-        ("Accuracy and cost", "Up and to the left is better.", Markup(cost(rows))),
-        *([("Pseudo-labels", labels, Markup(labels_over_time(rows)))] if any(map(has_labels, rows)) else []),
+    curves = {
+        name: [read_run_history(run_folder(folder, place)).miou for place in row.folders.values()]
+        for name, row in rows.items()
+    }
+    charts = [
+        Chart("Learning curves", "Mean and standard deviation over seeds.", Markup(plot_learning_curves(curves))),
+        Chart("Classes", "The most frequent class of val first.", Markup(plot_class_bars(rows, classes))),
+        Chart("Accuracy and cost", "Up and to the left is better.", Markup(plot_cost(rows))),
     ]
-
-
-def has_labels(row: Mapping[str, Any]) -> bool:
-    return bool(row["pseudo_labels_over_time"])
-
-
-def run_folder(folder: Path, place: str) -> Path:
-    """Where a run of a comparison lies. Earlier versions wrote the whole path, which moves do not keep up with."""
-    return folder.joinpath(*(part for part in Path(place).parts[-3:] if part != ".."))
-
-
-def curve(folder: Path) -> dict[int, float]:
-    """mIoU by step of a run, of the network that it reports."""
-    return {line["step"]: line["val"]["miou"] for line in read_history(folder / "history.jsonl") if "val" in line}
-
-
-def by_frequency(row: Mapping[str, Any], classes: Sequence[str], folder: Path) -> list[str]:
-    """The classes, those with the most true pixels in val first. Raises UserError where the scores are damaged."""
-    run = run_folder(folder, next(iter(row["folders"].values())))
-    try:
-        true = read_scores(run, classes=len(classes)).counts[:, 1].sum(axis=0)
-    except UserError as error:
-        raise UserError(f"{error}; {ANEW}") from None
-    return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -int(true[index]))]
-
-
-def class_tables(
-    figures: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder: Path
-) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Tables with a class a column, the most frequent first: title, heads, and a line a row."""
-    known = [row for row in rows if row["seeds"]]
-    if not known:
-        return []
-    often = by_frequency(known[0], figures["classes"], folder)
-    ious = [[row["name"], *(percent(row["iou"][name]) for name in often)] for row in known]
-    tables = [("IoU of each class, %", ious)]
-    labels = [
-        [row["name"], *(share_and_accuracy(row["pseudo_label_classes"][name]) for name in often)]
-        for row in known
-        if row["pseudo_label_classes"]
-    ]
-    if labels:
-        title = (
-            "Pseudo-labels of each class towards the end: share of the used pixels, and how many of those are right, %"
+    if any(row.pseudo_labels_over_time for row in rows.values()):
+        text = (
+            "On the unlabelled images of the logged steps. The share of right pixels is known where hidden labels are."
         )
-        tables.append((title, labels))
-    return [(title, ["method", *often], lines) for title, lines in tables]
+        charts.append(Chart("Pseudo-labels", text, Markup(plot_pseudo_labels(rows))))
+    return charts
 
 
-def share_and_accuracy(of_class: Mapping[str, float | None]) -> str:
-    share, right = of_class["share"], of_class["accuracy"]
-    text = "-" if share is None else f"{100 * share:.1f}"
-    return text if right is None else f"{text}, {100 * right:.0f}"
+def run_folder(folder: ComparisonFolder, place: str) -> ComparedRunFolder:
+    """The folder of a run of a comparison. Earlier versions wrote its whole path, which is wrong once it is moved."""
+    return ComparedRunFolder(folder.path.joinpath(*(part for part in Path(place).parts[-3:] if part != "..")))
 
 
-def legend(classes: Sequence[str], index: Pictures) -> list[tuple[str, str]]:
-    """Name and CSS background of each class, of what is wrong, and of void, which an index of an older version draws in
-    one grey."""
-    named = [(name, css(colour)) for name, colour in zip(classes, index["colours"], strict=False)]
-    first, second = map(css, index.get("void", [(150, 150, 150)] * 2))
+def by_frequency(rows: Mapping[str, RowStatistics], classes: Sequence[str], folder: ComparisonFolder) -> list[str]:
+    """The classes, those with the most true pixels in val first. Raises UserError where the counts are damaged."""
+    if not rows:
+        return list(classes)
+    first = next(iter(rows.values()))
+    try:
+        counts = read_per_image_counts(run_folder(folder, next(iter(first.folders.values()))), classes=len(classes))
+    except UserError as error:
+        raise UserError(f"{error}; {REMAKE}") from None
+    true = counts.true_pixels
+    return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -true[index])]
+
+
+def class_tables(rows: Mapping[str, RowStatistics], classes: Sequence[str]) -> list[ClassTable]:
+    """The IoU of each class, and where there are any the pseudo-labels of each class."""
+    if not rows:
+        return []
+    headings = ["method", *classes]
+    ious = [[name, *(format_percent(row.iou[of_class]) for of_class in classes)] for name, row in rows.items()]
+    labels = [
+        [name, *(format_class(row.pseudo_label_classes[of_class]) for of_class in classes)]
+        for name, row in rows.items()
+        if row.pseudo_label_classes
+    ]
+    title = "Pseudo-labels of each class towards the end: share of the used pixels, and how many of those are right, %"
+    tables = [ClassTable("IoU of each class, %", headings, ious)]
+    return [*tables, ClassTable(title, headings, labels)] if labels else tables
+
+
+def format_class(found: PseudoLabelClass) -> str:
+    """`12.5, 90`: share and accuracy in percent."""
+    share = "-" if found.share is None else f"{100 * found.share:.1f}"
+    return share if found.accuracy is None else f"{share}, {100 * found.accuracy:.0f}"
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def class_legend(classes: Sequence[str], index: PictureIndex) -> list[tuple[str, str]]:
+    """Name and CSS background of each class, of wrong pixels, and of void."""
+    named = [(name, as_css(colour)) for name, colour in zip(classes, index.colours, strict=False)]
+    first, second = map(as_css, index.void or (OLD_VOID_GREY, OLD_VOID_GREY))
     squares = f"repeating-conic-gradient({first} 0 25%, {second} 0 50%) 0 0 / 0.45em 0.45em"
-    return [*named, ("wrong", css(WRONG)), ("void", squares)]
+    return [*named, ("wrong", as_css(ERROR_COLOUR)), ("void", squares)]
 
 
-def css(colour: Sequence[int]) -> str:
+def as_css(colour: Sequence[int]) -> str:
     return f"rgb({', '.join(map(str, colour))})"
 
 
-def read_pictures(folder: Path, index: Pictures) -> list[dict[str, Any]]:
-    """The pictures of the folder as the template wants them, embedded."""
-    return [
+def embed_image(image: ShownImage, folder: ComparisonFolder) -> dict[str, Any]:
+    """A validation image and its pictures as the template takes them."""
+    rows = [
         {
-            "name": entry["name"],
-            "worst": entry["worst"],
-            "image": embedded(folder, entry["files"]["image"]),
-            "truth": embedded(folder, entry["files"]["truth"]),
-            "rows": [
-                {"name": name, "miou": f"{100 * entry['miou'][name]:.1f}" if name in entry["miou"] else "-"}
-                | {
-                    kind: embedded(folder, file)
-                    for kind, file in (("predicted", of["predicted"]), ("wrong", of["wrong"]))
-                }
-                for name, of in entry["files"]["rows"].items()
-            ],
+            "name": name,
+            "miou": f"{100 * image.miou[name]:.1f}" if name in image.miou else "-",
+            "predicted": data_url(folder, pictures.predicted),
+            "wrong": data_url(folder, pictures.wrong),
         }
-        for entry in index["images"]
+        for name, pictures in image.files.rows.items()
     ]
+    return {
+        "name": image.name,
+        "worst": image.worst,
+        "image": data_url(folder, image.files.image),
+        "truth": data_url(folder, image.files.truth),
+        "rows": rows,
+    }
 
 
-def read_diary(folder: Path, drawings: Drawings) -> dict[str, Any] | None:
-    """The unlabelled image and each row's pseudo-labels of it, embedded; None where no method makes any."""
-    if not drawings["rows"] or drawings["image"] is None:
+def embed_pseudo_labels(pictures: PseudoLabelPictures, folder: ComparisonFolder) -> dict[str, Any] | None:
+    """The unlabelled image and each row's pseudo-labels of it; None where no method makes any."""
+    if not pictures.rows or pictures.image is None:
         return None
     rows = [
-        (name, [{"step": entry["step"], "src": embedded(folder, entry["file"])} for entry in of_row])
-        for name, of_row in drawings["rows"].items()
+        (name, [{"step": picture.step, "src": data_url(folder, picture.file)} for picture in of_row])
+        for name, of_row in pictures.rows.items()
     ]
-    return {"image": embedded(folder, drawings["image"]), "rows": rows}
+    return {"image": data_url(folder, pictures.image), "rows": rows}
 
 
-def embedded(folder: Path, name: str) -> str:
-    """A picture of the comparison's own as a data URL. Raises UserError where it is not there, or not such a one."""
-    file = folder / PICTURES / name
-    kind = TYPES.get(file.suffix)
-    if kind is None or Path(name).name != name or not file.is_file():
-        raise UserError(f"{folder / PICTURES / INDEX} names '{brief(name)}', which is no picture beside it; {ANEW}")
-    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+def data_url(folder: ComparisonFolder, name: str) -> str:
+    """A picture of the comparison as a data URL. Raises UserError where it is missing, is no picture, or lies outside
+    the folder of pictures."""
+    file = folder.pictures / name
+    media_type = MEDIA_TYPES.get(file.suffix)
+    if media_type is None or Path(name).name != name or not file.is_file():
+        raise UserError(f"{folder.picture_index} names '{brief(name)}', which is no picture beside it; {REMAKE}")
+    return f"data:{media_type};base64,{base64.b64encode(file.read_bytes()).decode()}"

@@ -1,301 +1,346 @@
-"""From finished cells to figures: means and spreads over seeds, differences with their uncertainty, cost."""
+"""From finished runs to figures: means and deviations over seeds, differences with their intervals, cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
-from ssss_zoo.comparison.kept import finished_metrics, finished_scores, is_done, read_state
-from ssss_zoo.comparison.report.fairness import first_weights_differ, settings_differ, settings_of
-from ssss_zoo.comparison.report.per_image_scores import Scores
-from ssss_zoo.comparison.run_one import FAILED
-from ssss_zoo.comparison.study import BASELINE, Row, Study
-from ssss_zoo.evaluation.metrics import counting, mean_iou
-from ssss_zoo.record_files import FORMAT, Metrics
-from ssss_zoo.train.history import read_history
+from ssss_zoo.comparison.folders import ComparedRunFolder
+from ssss_zoo.comparison.plan import BASELINE, StudyPlan, StudyRow
+from ssss_zoo.comparison.records import (
+    ComparisonFigures,
+    Difference,
+    FailedRun,
+    PseudoLabelClass,
+    PseudoLabelPoint,
+    PseudoLabelStatistics,
+    RowFigures,
+    RowStatistics,
+    SeedStatistics,
+)
+from ssss_zoo.comparison.report.fairness import compared_settings, differing_first_weights, differing_settings
+from ssss_zoo.comparison.report.per_image_counts import PerImageCounts
+from ssss_zoo.comparison.run_files import (
+    ClassIous,
+    LoggedPseudoLabels,
+    RunFigures,
+    RunHistory,
+    finished_counts,
+    finished_figures,
+    is_done,
+    read_run_history,
+    read_state,
+)
+from ssss_zoo.comparison.run_state import FAILED
+from ssss_zoo.evaluation.metrics import ious_in_mean, mean_iou
+from ssss_zoo.record_files import FORMAT
 
-DRAWS = 2000  # of the bootstrap (our choice)
-LEVEL = 0.95  # of its intervals
-ENOUGH = 3  # seeds that a difference needs to be called sure: two say next to nothing of the spread (our choice)
-RARE = 1 / 3  # of the classes, those with the fewest true pixels in val, are the rare ones (our choice)
+HEADLINE = "mIoU of the last step, of the network that a method reports (its teacher where it has one)"
+BOOTSTRAP_DRAWS = 2000  # our choice
+INTERVAL = 0.95  # share of the bootstrap's means that an interval holds
+SEEDS_FOR_SIGNIFICANCE = 3  # our choice: two seeds hardly tell how much runs of one method differ
+RARE_SHARE = 1 / 3  # of the classes, those with the fewest true pixels in val, are the rare ones (our choice)
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished cell."""
+class FinishedRun:
+    """A run that is trained and whose validation images are counted."""
 
     seed: int
-    folder: Path
-    metrics: Metrics
-    scores: Scores
-    history: list[dict[str, Any]]
+    folder: ComparedRunFolder
+    figures: RunFigures
+    counts: PerImageCounts
+    history: RunHistory
 
-    @property
-    def true(self) -> list[int]:
-        """Pixels of each class in the truth."""
-        pixels: list[int] = self.scores.counts[:, 1].sum(axis=0).tolist()
-        return pixels
-
-    def counted(self, absent: str) -> list[str]:
-        """The classes that means are over."""
-        names = self.metrics["val"]["iou"]
-        there = counting([0.0] * len(names), self.true, absent)
-        return [name for name, iou in zip(names, there, strict=True) if iou is not None]
-
-    def miou(self, figures: Mapping[str, Any], absent: str) -> float:
-        """Of a network, from its IoUs: so that a run of an earlier version is averaged as all others are."""
-        return mean_iou(counting(list(figures["iou"].values()), self.true, absent))
+    def miou(self, ious: ClassIous, absent: str) -> float:
+        """The mean of a network's IoUs, made here so that runs of earlier versions are averaged as all others are.
+        absent: see `metrics.ious_in_mean`."""
+        return mean_iou(ious_in_mean(list(ious.values()), self.counts.true_pixels, absent))
 
 
-def finished_runs(study: Study) -> dict[str, list[Run]]:
-    """The finished and scored cells of each row, by its name."""
-    found: dict[str, list[Run]] = {row.name: [] for row in study.rows}
-    for cell in study.cells():
-        metrics = finished_metrics(cell.folder)
-        scores = finished_scores(cell.folder, metrics) if metrics else None
-        if metrics and scores:
-            history = read_history(cell.folder / "history.jsonl")
-            found[cell.row.name].append(Run(cell.seed, cell.folder, metrics, scores, history))
-    return found
+FinishedRuns = Mapping[str, Sequence[FinishedRun]]  # by the name of their row
 
 
-def gather(study: Study) -> dict[str, Any]:
-    """compare.json: everything that tables and report are made from. Figures are shares in [0, 1], seconds, bytes; what
-    cannot be said (one seed has no spread) is None."""
-    runs = finished_runs(study)
-    first = next((of_row[0] for of_row in runs.values() if of_row), None)
-    names = list(first.metrics["val"]["iou"]) if first else []
-    absent = first.metrics["absent_classes"] if first else "exclude"
-    rare = rare_classes(first.scores, names) if first else []
-    rows = [row_figures(row, runs[row.name], rare, absent) for row in study.rows]
-    compared = [row for row in rows if row["seeds"]]
-    best = max(compared, key=lambda row: row["last"]["mean"], default=None)
-    for row in compared:
-        row |= over_supervised(runs[row["name"]], runs.get(BASELINE, []), [names.index(name) for name in rare], absent)
-        row["to_best"] = difference(runs[row["name"]], runs[best["name"]], absent) if best else None
-    settings = {row["name"]: row["settings"] for row in compared}
-    digests = {row["name"]: row["protocol"]["digest"] for row in compared}
-    return {
-        "format": FORMAT,
-        "headline": "mIoU of the last step, of the network that a method reports (its teacher where it has one)",
-        "dataset": first.metrics["dataset"] if first else None,
-        "split": first.metrics["split"] if first else None,
-        "classes": names,
-        "rare_classes": rare,
-        "absent_classes": absent,
-        "classes_in_mean": first.counted(absent) if first else [],
-        "budget": study.budget,
-        "seeds": list(study.seeds),
-        "words": list(study.words),
-        "protocols_differ": len(set(digests.values())) > 1,
-        "first_weights_differ": first_weights_differ({name: digests_of(of_row) for name, of_row in runs.items()}),
-        "settings_differ": settings_differ(settings),
-        "best": best["name"] if best else None,
-        "rows": rows,
-        "failed": failures(study),
-        "missing": [[cell.row.name, cell.seed] for cell in study.cells() if not is_done(cell.folder)],
-        "left_out": left_out(study),
-        "interval": LEVEL,
-        "bootstrap_draws": DRAWS,
-        "environment": first.metrics["environment"] if first else None,
-    }
+def read_finished_runs(plan: StudyPlan) -> dict[str, list[FinishedRun]]:
+    """The finished runs of each row, by its name."""
+    finished: dict[str, list[FinishedRun]] = {row.name: [] for row in plan.rows}
+    for run in plan.runs():
+        figures = finished_figures(run.folder)
+        counts = finished_counts(run.folder, figures) if figures else None
+        if figures and counts:
+            found = FinishedRun(run.seed, run.folder, figures, counts, read_run_history(run.folder))
+            finished[run.row.name].append(found)
+    return finished
 
 
-def left_out(study: Study) -> list[str]:
-    """The finished runs in the folder that the words no longer name, as `row/seed0`."""
-    asked, place = {cell.folder for cell in study.cells()}, study.folder / "runs"
-    there = [folder for folder in sorted(place.glob("*/seed*")) if folder not in asked and is_done(folder)]
-    return [str(folder.relative_to(place)) for folder in there]
+def compute_figures(plan: StudyPlan, finished: FinishedRuns) -> ComparisonFigures:
+    """The figures of compare.json. A figure that cannot be computed, such as the deviation of one seed, is None."""
+    first = next((runs[0] for runs in finished.values() if runs), None)
+    scale = Scale.of_run(first) if first else Scale()
+    best = best_row(finished, scale.absent)
+    rows = tuple(row_figures(row, finished, best, scale) for row in plan.rows)
+    statistics = {row.name: row.statistics for row in rows if row.statistics}
+    return ComparisonFigures(
+        format=FORMAT,
+        headline=HEADLINE,
+        dataset=first.figures.dataset if first else None,
+        split=first.figures.split if first else None,
+        classes=scale.classes,
+        rare_classes=scale.rare,
+        absent_classes=scale.absent,
+        classes_in_mean=scale.in_mean,
+        budget=plan.budget,
+        seeds=plan.seeds,
+        overrides=plan.overrides,
+        protocols_differ=len({row.protocol.digest for row in statistics.values()}) > 1,
+        first_weights_differ=tuple(differing_first_weights(first_weights(finished))),
+        settings_differ=differing_settings({name: row.settings for name, row in statistics.items()}),
+        best=best,
+        rows=rows,
+        failed=tuple(failed_runs(plan)),
+        missing=tuple((run.row.name, run.seed) for run in plan.runs() if not is_done(run.folder)),
+        left_out=tuple(left_out_runs(plan)),
+        interval=INTERVAL,
+        bootstrap_draws=BOOTSTRAP_DRAWS,
+        environment=dict(first.figures.environment) if first else None,
+    )
 
 
-def digests_of(runs: Sequence[Run]) -> list[tuple[int, str]]:
-    return [(run.seed, run.metrics.get("first_weights", "unknown")) for run in runs]
+@dataclass(frozen=True)
+class Scale:
+    """The classes that figures are over, those of the first finished run. absent: see `metrics.ious_in_mean`; rare: the
+    rare classes; in_mean: the classes that means are over."""
+
+    classes: tuple[str, ...] = ()
+    absent: str = "exclude"
+    rare: tuple[str, ...] = ()
+    in_mean: tuple[str, ...] = ()
+
+    @classmethod
+    def of_run(cls, run: FinishedRun) -> Scale:
+        classes, absent = tuple(run.figures.last), run.figures.absent_classes
+        kept = ious_in_mean([0.0] * len(classes), run.counts.true_pixels, absent)
+        in_mean = tuple(name for name, iou in zip(classes, kept, strict=True) if iou is not None)
+        return cls(classes, absent, tuple(rare_classes(run.counts, classes)), in_mean)
 
 
-def failures(study: Study) -> list[dict[str, Any]]:
-    found = []
-    for cell in study.cells():
-        state = read_state(cell.folder)
-        if state and state["status"] == FAILED:
-            found.append({"row": cell.row.name, "seed": cell.seed, "reason": state.get("reason", "")})
-    return found
+def rare_classes(counts: PerImageCounts, classes: Sequence[str]) -> list[str]:
+    """The third of the classes that val shows with the fewest true pixels."""
+    true = counts.true_pixels
+    present = sorted((index for index in range(len(classes)) if true[index]), key=lambda index: true[index])
+    return [classes[index] for index in present[: max(1, math.floor(len(present) * RARE_SHARE))]]
 
 
-def row_figures(row: Row, runs: Sequence[Run], rare: Sequence[str], absent: str) -> dict[str, Any]:
-    """All of one row but its differences to others."""
-    figures: dict[str, Any] = {"name": row.name, "words": list(row.words), "seeds": [run.seed for run in runs]}
-    if not runs:
-        return figures
-    vals = [run.metrics["val"] for run in runs]
-    times = [run.metrics["time"] for run in runs]
-    classes = list(vals[0]["iou"])
-    return figures | {
-        "network": vals[0]["network"],
-        "last": spread_of([run.miou(run.metrics["val"], absent) for run in runs]),
-        "best": spread_of([run.miou(run.metrics["best"], absent) for run in runs]),
-        "best_of": [run.metrics["best"].get("of") for run in runs],
-        "student": spread_of([run.miou(run.metrics["val"]["student"], absent) for run in runs]),
-        "teacher": spread_of(
-            [run.miou(run.metrics["val"]["teacher"], absent) for run in runs if "teacher" in run.metrics["val"]]
-        ),
-        "iou": {name: spread_of([val["iou"][name] for val in vals]) for name in classes},
-        "rare": spread_of([mean_of(val["iou"][name] for name in rare) for val in vals]),
-        "border_iou": spread_of([border_iou(run.scores, absent) for run in runs]),
-        "calibration_error": spread_of([run.scores.calibration_error for run in runs]),
-        "pseudo_labels": pseudo_labels(runs),
-        "pseudo_labels_over_time": pseudo_labels_over_time(runs),
-        "pseudo_label_classes": pseudo_label_classes(runs, classes),
-        "train_seconds": spread_of([time["train_seconds"] for time in times]),
-        "steps_per_second": spread_of([time["steps_per_second"] for time in times]),
-        "wait_share": spread_of([time["data_wait_seconds"] / max(time["train_seconds"], 1e-9) for time in times]),
-        "peak_memory_bytes": spread_of([time["peak_memory_bytes"] for time in times]),
-        "steps": runs[0].metrics["step"],
-        "protocol": {key: runs[0].metrics["protocol"][key] for key in ("name", "digest", "settings", "lists")},
-        "data": runs[0].metrics["data"],
-        "settings": settings_of(runs[0].folder),
-        "folders": {str(run.seed): "/".join(run.folder.parts[-3:]) for run in runs},
-    }
+def best_row(finished: FinishedRuns, absent: str) -> str | None:
+    """The name of the row with the highest mean mIoU of the last step."""
+    means = {name: fmean(run.miou(run.figures.last, absent) for run in runs) for name, runs in finished.items() if runs}
+    return max(means, key=lambda name: means[name], default=None)
 
 
-def spread_of(values: Sequence[float | None]) -> dict[str, Any]:
-    """mean, std (of the sample; None for one value) and the values themselves; those that are None do not count."""
+def first_weights(finished: FinishedRuns) -> dict[str, list[tuple[int, str]]]:
+    """By row, the seed of each run and the digest of its initial weights."""
+    return {name: [(run.seed, run.figures.first_weights) for run in runs] for name, runs in finished.items()}
+
+
+def failed_runs(plan: StudyPlan) -> list[FailedRun]:
+    failed = []
+    for run in plan.runs():
+        state = read_state(run.folder)
+        if state and state.status == FAILED:
+            failed.append(FailedRun(row=run.row.name, seed=run.seed, reason=state.reason or ""))
+    return failed
+
+
+def left_out_runs(plan: StudyPlan) -> list[str]:
+    """The finished runs in the folder that the plan does not hold, as `row/seed0`."""
+    planned = {run.folder.path for run in plan.runs()}
+    others = [path for path in sorted(plan.folder.runs.glob("*/seed*")) if path not in planned]
+    return [str(path.relative_to(plan.folder.runs)) for path in others if is_done(ComparedRunFolder(path))]
+
+
+# --- one row --------------------------------------------------------------------------------------------------------
+
+
+def row_figures(row: StudyRow, finished: FinishedRuns, best: str | None, scale: Scale) -> RowFigures:
+    """The figures of a row; best: the row that each is compared with, beside the supervised one."""
+    runs = finished[row.name]
+    return RowFigures(
+        name=row.name,
+        overrides=row.overrides,
+        seeds=tuple(run.seed for run in runs),
+        statistics=row_statistics(runs, finished.get(BASELINE, []), finished[best], scale) if runs and best else None,
+    )
+
+
+def row_statistics(
+    runs: Sequence[FinishedRun], baseline: Sequence[FinishedRun], best: Sequence[FinishedRun], scale: Scale
+) -> RowStatistics:
+    """The statistics of a row with finished runs. baseline, best: the runs of the rows that it is compared with."""
+    figures, first = [run.figures for run in runs], runs[0].figures
+    absent, rare = scale.absent, [scale.classes.index(name) for name in scale.rare]
+    over_rare = lambda counts: all_pixels(counts)[..., rare]  # noqa: E731
+    return RowStatistics(
+        network=first.network,
+        last=over_seeds([run.miou(run.figures.last, absent) for run in runs]),
+        best=over_seeds([run.miou(run.figures.best, absent) for run in runs]),
+        best_of=tuple(run.best_of for run in figures),
+        student=over_seeds([run.miou(run.figures.student, absent) for run in runs]),
+        teacher=over_seeds([run.miou(run.figures.teacher, absent) for run in runs if run.figures.teacher is not None]),
+        iou={name: over_seeds([run.last[name] for run in figures]) for name in first.last},
+        rare=over_seeds([mean_of_known(run.last[name] for name in scale.rare) for run in figures]),
+        border_iou=over_seeds([border_iou(run.counts, absent) for run in runs]),
+        calibration_error=over_seeds([run.counts.calibration_error for run in runs]),
+        pseudo_labels=pseudo_labels_at_the_end(runs),
+        pseudo_labels_over_time=pseudo_labels_over_time(runs),
+        pseudo_label_classes=pseudo_label_classes(runs, list(first.last)),
+        train_seconds=over_seeds([run.train_seconds for run in figures]),
+        steps_per_second=over_seeds([run.steps_per_second for run in figures]),
+        wait_share=over_seeds([run.data_wait_seconds / max(run.train_seconds, 1e-9) for run in figures]),
+        peak_memory_bytes=over_seeds([run.peak_memory_bytes for run in figures]),
+        steps=first.step,
+        protocol=first.protocol,
+        data=dict(first.data),
+        settings=compared_settings(runs[0].folder),
+        folders={str(run.seed): "/".join(run.folder.path.parts[-3:]) for run in runs},
+        over_supervised=difference(runs, baseline, absent),
+        rare_over_supervised=difference(runs, baseline, absent, over_rare),
+        border_over_supervised=difference(runs, baseline, absent, near_borders),
+        vs_best=difference(runs, best, absent),
+    )
+
+
+def over_seeds(values: Sequence[float | None]) -> SeedStatistics:
+    """Mean and standard deviation of the values that are not None."""
     known = [value for value in values if value is not None]
-    return {
-        "mean": fmean(known) if known else None,
-        "std": stdev(known) if len(known) > 1 else None,
-        "values": list(values),
-    }
+    return SeedStatistics(
+        mean=fmean(known) if known else None,
+        std=stdev(known) if len(known) > 1 else None,
+        values=tuple(values),
+    )
 
 
-def mean_of(values: Any) -> float | None:
+def mean_of_known(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
 
 
-def rare_classes(scores: Scores, names: Sequence[str]) -> list[str]:
-    """The third of the classes that val shows with the fewest true pixels."""
-    true = scores.counts[:, 1].sum(axis=0)
-    present = sorted((index for index in range(len(names)) if true[index]), key=lambda index: int(true[index]))
-    return [names[index] for index in present[: max(1, math.floor(len(present) * RARE))]]
-
-
-def border_iou(scores: Scores, absent: str) -> float:
+def border_iou(counts: PerImageCounts, absent: str) -> float:
     """Boundary IoU, mean over classes (Cheng et al., CVPR 2021), pooled over images as mIoU is."""
-    right, either, true = near_borders(scores).sum(axis=0)
+    right, either, true = near_borders(counts).sum(axis=0)
     ious = [r / e if e else None for r, e in zip(right.tolist(), either.tolist(), strict=True)]
-    return mean_iou(counting(ious, true.tolist(), absent))
+    return mean_iou(ious_in_mean(ious, true.tolist(), absent))
 
 
-def pseudo_labels(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Share of pixels used, mean weight of all, and where hidden labels were looked at the share of used ones that were
-    right; towards the end. None for a method without pseudo-labels."""
-    ends = [end for run in runs if (end := towards_the_end(run))]
+# --- pseudo-labels --------------------------------------------------------------------------------------------------
+
+
+def pseudo_labels_at_the_end(runs: Sequence[FinishedRun]) -> PseudoLabelStatistics | None:
+    """None for a method without pseudo-labels."""
+    ends = [end for run in runs if (end := end_of(run.history))]
     if not ends:
         return None
-    keys = ("used", "weight", "accuracy")
-    return {key: spread_of([mean_of(entry.get(key) for entry in end) for end in ends]) for key in keys}
+    return PseudoLabelStatistics(
+        used=over_seeds([mean_of_known(step.used for step in end) for end in ends]),
+        weight=over_seeds([mean_of_known(step.weight for step in end) for end in ends]),
+        accuracy=over_seeds([mean_of_known(step.accuracy for step in end) for end in ends]),
+    )
 
 
-def towards_the_end(run: Run) -> list[dict[str, Any]]:
-    """What was seen of pseudo-labels in the last fifth of the logged steps: one batch alone says little."""
-    lines = [line["pseudo_labels"] for line in run.history if "pseudo_labels" in line]
-    return lines[-max(1, len(lines) // 5) :]
+def end_of(history: RunHistory) -> Sequence[LoggedPseudoLabels]:
+    """The pseudo-labels of the last fifth of the logged steps (our choice): one batch alone says little."""
+    logged = history.pseudo_labels
+    return logged[-max(1, len(logged) // 5) :]
 
 
-def pseudo_labels_over_time(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """At each step that every run logged: share of pixels used, and of those that were right, means over seeds."""
-    logged = [{line["step"]: line["pseudo_labels"] for line in run.history if "pseudo_labels" in line} for run in runs]
-    return [
-        {"step": step} | {key: mean_of(of_run[step].get(key) for of_run in logged) for key in ("used", "accuracy")}
+def pseudo_labels_over_time(runs: Sequence[FinishedRun]) -> tuple[PseudoLabelPoint, ...]:
+    """The pseudo-labels of each step that every run logged."""
+    logged = [{entry.step: entry for entry in run.history.pseudo_labels} for run in runs]
+    return tuple(
+        PseudoLabelPoint(
+            step=step,
+            used=mean_of_known(of_run[step].used for of_run in logged),
+            accuracy=mean_of_known(of_run[step].accuracy for of_run in logged),
+        )
         for step in sorted(set.intersection(*map(set, logged)))
-    ]
+    )
 
 
-def pseudo_label_classes(runs: Sequence[Run], classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """Of each class, towards the end: its `share` of the used pixels and the `accuracy` of those, means over steps and
-    seeds; nothing for a method without pseudo-labels."""
-    entries = [entry for run in runs for entry in towards_the_end(run)]
+def pseudo_label_classes(runs: Sequence[FinishedRun], classes: Sequence[str]) -> dict[str, PseudoLabelClass]:
+    """The pseudo-labels of each class, means over the steps at the end and over seeds; empty for a method without
+    pseudo-labels."""
+    entries = [entry for run in runs for entry in end_of(run.history)]
     if not entries:
         return {}
-    of = lambda key, at: mean_of(entry[key][at] for entry in entries if entry.get(key))  # noqa: E731
-    return {name: {"share": of("classes", at), "accuracy": of("class_accuracy", at)} for at, name in enumerate(classes)}
+    return {
+        name: PseudoLabelClass(
+            share=mean_of_known(entry.classes[index] for entry in entries if entry.classes),
+            accuracy=mean_of_known(entry.class_accuracy[index] for entry in entries if entry.class_accuracy),
+        )
+        for index, name in enumerate(classes)
+    }
 
 
 # --- differences ----------------------------------------------------------------------------------------------------
 
 
-def over_supervised(
-    runs: Sequence[Run], baseline: Sequence[Run], rare: Sequence[int], absent: str
-) -> dict[str, dict[str, Any] | None]:
-    """What a row gains over the labels alone: in mIoU, in that of the rare classes, in boundary IoU."""
-    return {
-        "over_supervised": difference(runs, baseline, absent),
-        "rare_over_supervised": difference(runs, baseline, absent, lambda scores: all_pixels(scores)[..., rare]),
-        "border_over_supervised": difference(runs, baseline, absent, near_borders),
-    }
-
-
-def all_pixels(scores: Scores) -> np.ndarray:
+def all_pixels(counts: PerImageCounts) -> np.ndarray:
     """(N, 3, C): of each image and class the right pixels, those in truth or prediction, and those in the truth."""
-    right, true, predicted = np.moveaxis(scores.counts, 1, 0)
+    right, true, predicted = np.moveaxis(counts.counts, 1, 0)
     return np.stack([right, true + predicted - right, true], axis=1)
 
 
-def near_borders(scores: Scores) -> np.ndarray:
-    """(N, 3, C): as `all_pixels`, right and in either near borders alone: their IoU is the boundary IoU."""
-    return np.concatenate([scores.border, scores.counts[:, 1:2]], axis=1)
+def near_borders(counts: PerImageCounts) -> np.ndarray:
+    """(N, 3, C): as `all_pixels`, but the first two near borders only: their IoU is the boundary IoU."""
+    return np.concatenate([counts.border, counts.counts[:, 1:2]], axis=1)
 
 
 def difference(
-    runs: Sequence[Run], others: Sequence[Run], absent: str, counts: Callable[[Scores], np.ndarray] = all_pixels
-) -> dict[str, Any] | None:
-    """The mean difference in mIoU over the seeds that both have, and its interval: both the validation images and the
-    seeds are drawn anew, the same ones for both (paired). sure: whether it leaves 0 out, with ENOUGH seeds. counts:
-    of what is compared, see `all_pixels`. None where they share no seed, or are the same runs."""
+    runs: Sequence[FinishedRun],
+    others: Sequence[FinishedRun],
+    absent: str,
+    pixels: Callable[[PerImageCounts], np.ndarray] = all_pixels,
+) -> Difference | None:
+    """The mean difference in mIoU over the seeds that both rows have. Its interval is that of a paired bootstrap, which
+    draws validation images and seeds, the same ones for both rows. pixels: which pixels count, see `all_pixels`. None
+    where the rows share no seed, or are the same."""
     seeds = sorted({run.seed for run in runs} & {run.seed for run in others})
     if not seeds or runs is others:
         return None
-    pair = [np.stack([counts(of_seed(part, seed).scores) for seed in seeds]) for part in (runs, others)]
-    mean, low, high = paired_interval(pair[0], pair[1], absent)
-    return {
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "seeds": seeds,
-        "sure": len(seeds) >= ENOUGH and not low <= 0 <= high,
-    }
+    one, other = (np.stack([pixels(run_of_seed(row, seed).counts) for seed in seeds]) for row in (runs, others))
+    mean, low, high = paired_interval(one, other, absent)
+    significant = len(seeds) >= SEEDS_FOR_SIGNIFICANCE and not low <= 0 <= high
+    return Difference(mean=mean, low=low, high=high, seeds=tuple(seeds), significant=significant)
 
 
-def of_seed(runs: Sequence[Run], seed: int) -> Run:
+def run_of_seed(runs: Sequence[FinishedRun], seed: int) -> FinishedRun:
     return next(run for run in runs if run.seed == seed)
 
 
 def paired_interval(one: np.ndarray, other: np.ndarray, absent: str) -> tuple[float, float, float]:
-    """Mean difference in mIoU and its bootstrap interval. one, other: (S, N, 3, C) counts, of the same seeds and
-    images."""
+    """The mean difference in mIoU and the ends of its bootstrap interval. one, other: (S, N, 3, C) counts, of the same
+    seeds and images."""
     rng = np.random.default_rng(0)
     seeds, images = one.shape[:2]
-    weights = np.concatenate([np.ones((1, images)), rng.multinomial(images, np.full(images, 1 / images), DRAWS)])
-    gaps = mious(one, weights, absent) - mious(other, weights, absent)  # (1 + DRAWS, S)
-    drawn = rng.integers(0, seeds, (DRAWS, seeds))
-    means = np.take_along_axis(gaps[1:], drawn, axis=1).mean(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn_images = rng.multinomial(images, np.full(images, 1 / images), BOOTSTRAP_DRAWS)
+    weights = np.concatenate([np.ones((1, images)), drawn_images])  # the first row: each image once
+    gaps = mious(one, weights, absent) - mious(other, weights, absent)  # (1 + BOOTSTRAP_DRAWS, S)
+    drawn_seeds = rng.integers(0, seeds, (BOOTSTRAP_DRAWS, seeds))
+    means = np.take_along_axis(gaps[1:], drawn_seeds, axis=1).mean(axis=1)
+    low, high = np.quantile(means, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
     return float(gaps[0].mean()), float(low), float(high)
 
 
 def mious(counts: np.ndarray, weights: np.ndarray, absent: str) -> np.ndarray:
     """(D, S): mIoU of each seed when image n counts weights[d, n] times. counts: (S, N, 3, C), see `all_pixels`;
-    weights: (D, N); absent: see `metrics.counting`."""
+    weights: (D, N); absent: see `metrics.ious_in_mean`."""
     seeds, images, _, classes = counts.shape
     flat = counts.transpose(1, 0, 2, 3).reshape(images, -1).astype(np.float64)
     right, either, true = np.moveaxis((weights @ flat).reshape(len(weights), seeds, 3, classes), 2, 0)
     ious = right / np.where(either, either, 1)
-    counted = true > 0 if absent == "exclude" else np.ones_like(true, bool)
-    result: np.ndarray = (ious * counted).sum(axis=-1) / np.maximum(counted.sum(axis=-1), 1)
+    in_mean = true > 0 if absent == "exclude" else np.ones_like(true, bool)
+    result: np.ndarray = (ious * in_mean).sum(axis=-1) / np.maximum(in_mean.sum(axis=-1), 1)
     return result

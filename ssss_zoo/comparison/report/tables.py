@@ -6,168 +6,213 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
 
 from ssss_zoo.atomic_write import write_text
-from ssss_zoo.comparison.report.fairness import what_differs
-from ssss_zoo.comparison.report.statistics import ENOUGH
+from ssss_zoo.comparison.folders import ComparisonFolder
+from ssss_zoo.comparison.records import (
+    ComparisonFigures,
+    Difference,
+    PseudoLabelStatistics,
+    RowFigures,
+    RowStatistics,
+    SeedStatistics,
+    figures_tree,
+)
+from ssss_zoo.comparison.report.fairness import protocol_differences
+from ssss_zoo.comparison.report.statistics import SEEDS_FOR_SIGNIFICANCE
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST
 from ssss_zoo.text import visible
 
-MEANT = re.compile(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]")  # of Markdown; `_` within a word is itself
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first letters that make a spreadsheet reckon
-LATEX = str.maketrans(
+MARKDOWN_SYNTAX = re.compile(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]")  # `_` within a word is itself
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # first letters that make a spreadsheet compute
+LATEX_ESCAPES = str.maketrans(
     {letter: f"\\{letter}" for letter in "_&%#{}$"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}", "]": "{]}", "*": "{*}"}
 )
 
-SHARES = {  # columns in percent: key of a row and what it is called
-    "last": "mIoU, last",
-    "best": "mIoU, best",
-    "student": "student",
-    "teacher": "teacher",
-    "rare": "rare classes",
-    "border_iou": "boundary IoU",
-    "calibration_error": "ECE",
-}
+
+@dataclass(frozen=True)
+class StatisticsColumn:
+    """A column with a figure in percent. key: in compare.csv; heading: in the tables for people."""
+
+    key: str
+    heading: str
+    value: Callable[[RowStatistics], SeedStatistics]
 
 
-def write_tables(figures: Mapping[str, Any], folder: Path) -> None:
+@dataclass(frozen=True)
+class DifferenceColumn:
+    """A column with a difference in points. key: in compare.csv; heading: in the tables for people."""
+
+    key: str
+    heading: str
+    value: Callable[[RowStatistics], Difference | None]
+
+
+STATISTICS_COLUMNS = (
+    StatisticsColumn("last", "mIoU, last", lambda row: row.last),
+    StatisticsColumn("best", "mIoU, best", lambda row: row.best),
+    StatisticsColumn("student", "student", lambda row: row.student),
+    StatisticsColumn("teacher", "teacher", lambda row: row.teacher),
+    StatisticsColumn("rare", "rare classes", lambda row: row.rare),
+    StatisticsColumn("border_iou", "boundary IoU", lambda row: row.border_iou),
+    StatisticsColumn("calibration_error", "ECE", lambda row: row.calibration_error),
+)
+DIFFERENCE_COLUMNS = (
+    DifferenceColumn("over_supervised", "over supervised", lambda row: row.over_supervised),
+    DifferenceColumn("rare_over_supervised", "rare, over supervised", lambda row: row.rare_over_supervised),
+    DifferenceColumn("border_over_supervised", "boundary, over supervised", lambda row: row.border_over_supervised),
+    DifferenceColumn("to_best", "to the best", lambda row: row.vs_best),
+)
+TABLE_HEADINGS = (
+    "method",
+    *(column.heading for column in STATISTICS_COLUMNS),
+    *(column.heading for column in DIFFERENCE_COLUMNS),
+    "pseudo-labels, %",
+    "train s",
+    "steps/s",
+    "MiB",
+)
+SCREEN_HEADINGS = ("method", "mIoU, last", "over supervised", "train s", "MiB")
+
+
+def write_tables(figures: ComparisonFigures, folder: ComparisonFolder) -> None:
     """Write all four files, each whole."""
-    write_text(folder / "compare.json", json.dumps(figures, indent=1))
-    write_text(folder / "compare.csv", as_csv(figures))
-    write_text(folder / "compare.md", as_markdown(figures))
-    write_text(folder / "compare.tex", as_latex(figures))
+    write_text(folder.figures, json.dumps(figures_tree(figures), indent=1))
+    write_text(folder.csv, as_csv(figures))
+    write_text(folder.markdown, as_markdown(figures))
+    write_text(folder.latex, as_latex(figures))
 
 
-# --- cells of a table -----------------------------------------------------------------------------------------------
+# --- the cells of a table -------------------------------------------------------------------------------------------
 
 
-def percent(spread: Mapping[str, Any] | None) -> str:
-    """`31.42 ± 0.53`, or without a spread where there was one seed."""
-    if not spread or spread["mean"] is None:
+def format_percent(statistics: SeedStatistics | None) -> str:
+    """`31.42 ± 0.53`, without a deviation where there was one seed."""
+    if not statistics or statistics.mean is None:
         return "-"
-    mean = f"{100 * spread['mean']:.2f}"
-    return mean if spread["std"] is None else f"{mean} ± {100 * spread['std']:.2f}"
+    mean = f"{100 * statistics.mean:.2f}"
+    return mean if statistics.std is None else f"{mean} ± {100 * statistics.std:.2f}"
 
 
-def gain(change: Mapping[str, Any] | None) -> str:
-    """`+1.20 [-0.31, +2.65]`, with a star where the interval leaves 0 out."""
+def format_difference(change: Difference | None) -> str:
+    """`+1.20 [-0.31, +2.65]`, with a star where it is significant."""
     if not change:
         return "-"
-    low, high = (f"{100 * change[side]:+.2f}" for side in ("low", "high"))
-    return f"{100 * change['mean']:+.2f} [{low}, {high}]{' *' if change['sure'] else ''}"
+    star = " *" if change.significant else ""
+    return f"{100 * change.mean:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]{star}"
 
 
-def plain(spread: Mapping[str, Any] | None, scale: float = 1.0, digits: int = 0) -> str:
-    return "-" if not spread or spread["mean"] is None else f"{spread['mean'] / scale:.{digits}f}"
+def format_mean(statistics: SeedStatistics | None, scale: float = 1.0, digits: int = 0) -> str:
+    return "-" if not statistics or statistics.mean is None else f"{statistics.mean / scale:.{digits}f}"
 
 
-def labels(row: Mapping[str, Any]) -> str:
-    """`45 used, 99 right`, of the pseudo-labels, in percent; with the mean weight of those used where it is not 1."""
-    found = row.get("pseudo_labels")
-    if not found or found["used"]["mean"] is None:
+def format_pseudo_labels(found: PseudoLabelStatistics | None) -> str:
+    """`45 used, 99 right`, in percent; with the mean weight of the used pixels where it is not 1."""
+    if not found or found.used.mean is None:
         return "-"
-    used, right = found["used"]["mean"], found["accuracy"]["mean"]
-    weight = found["weight"]["mean"] / max(used, 1e-9)
-    parts = [f"{100 * used:.0f} used", *([f"weight {weight:.2g}"] if weight < 0.995 else [])]
-    return ", ".join(parts + ([f"{100 * right:.0f} right"] if right is not None else []))
+    weight = (found.weight.mean or 0.0) / max(found.used.mean, 1e-9)
+    parts = [f"{100 * found.used.mean:.0f} used"]
+    if weight < 0.995:
+        parts.append(f"weight {weight:.2g}")
+    if found.accuracy.mean is not None:
+        parts.append(f"{100 * found.accuracy.mean:.0f} right")
+    return ", ".join(parts)
 
 
-GAINS = {  # differences in points: key of a row and what it is called
-    "over_supervised": "over supervised",
-    "rare_over_supervised": "rare, over supervised",
-    "border_over_supervised": "boundary, over supervised",
-    "to_best": "to the best",
-}
-HEADS = ["method", *SHARES.values(), *GAINS.values(), "pseudo-labels, %", "train s", "steps/s", "MiB"]
-
-
-def line(row: Mapping[str, Any]) -> list[str]:
-    """The cells of a row under HEADS."""
-    if not row["seeds"]:
-        return [row["name"], *["-"] * (len(HEADS) - 1)]
+def table_cells(row: RowFigures) -> list[str]:
+    """The cells of a row under TABLE_HEADINGS."""
+    found = row.statistics
+    if found is None:
+        return [row.name, *["-"] * (len(TABLE_HEADINGS) - 1)]
     return [
-        row["name"],
-        *(percent(row[key]) for key in SHARES),
-        *(gain(row[key]) for key in GAINS),
-        labels(row),
-        plain(row["train_seconds"]),
-        plain(row["steps_per_second"], digits=2),
-        plain(row["peak_memory_bytes"], 2**20),
+        row.name,
+        *(format_percent(column.value(found)) for column in STATISTICS_COLUMNS),
+        *(format_difference(column.value(found)) for column in DIFFERENCE_COLUMNS),
+        format_pseudo_labels(found.pseudo_labels),
+        format_mean(found.train_seconds),
+        format_mean(found.steps_per_second, digits=2),
+        format_mean(found.peak_memory_bytes, 2**20),
     ]
 
 
-def ranked(figures: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Rows, the best first, those without a figure last."""
-    return sorted(figures["rows"], key=lambda row: -(row["last"]["mean"] if row["seeds"] else -1))
+# --- notes ----------------------------------------------------------------------------------------------------------
 
 
-def notes(figures: Mapping[str, Any]) -> list[str]:
-    """What must be known to read the table."""
-    seeds, several = ", ".join(map(str, figures["seeds"])), len(figures["seeds"]) > 1
-    found = [
-        f"{figures['headline']}; {'mean ± standard deviation over seeds' if several else 'seed'} {seeds}.",
-        f"Differences are paired, with the {100 * figures['interval']:.0f} % interval of a bootstrap over validation "
-        "images and seeds; a star where it leaves 0 out.",
+def table_notes(figures: ComparisonFigures) -> list[str]:
+    """The sentences without which the table cannot be read."""
+    over = "mean ± standard deviation over seeds" if len(figures.seeds) > 1 else "seed"
+    notes = [
+        f"{figures.headline}; {over} {', '.join(map(str, figures.seeds))}.",
+        f"Differences are paired, with the {100 * figures.interval:.0f} % interval of a bootstrap over validation "
+        "images and seeds; a star marks an interval without 0.",
     ]
-    if len(figures["seeds"]) < ENOUGH:
-        found.append(f"Fewer than {ENOUGH} seeds: the spread between runs is hardly known, so there are no stars.")
-    lacking = [name for name in figures["classes"] if name not in figures.get("classes_in_mean", figures["classes"])]
-    if lacking:
-        counted, of = len(figures["classes"]) - len(lacking), len(figures["classes"])
-        found.append(f"Means are over {counted} of {of} classes: no validation image shows {', '.join(lacking)}.")
-    if figures["rare_classes"]:
-        found.append(f"Rare classes: {', '.join(figures['rare_classes'])}.")
-    strange = unknown_lists(figures["rows"])
-    if strange:
-        found.append(f"Split lists that are none of the field's: {', '.join(strange)}.")
-    if figures["protocols_differ"]:
-        found.append("NOT COMPARABLE, protocols differ: " + "; ".join(what_differs(figures["rows"])) + ".")
-    if figures["first_weights_differ"]:
-        found.append(f"NOT THE SAME START: other first weights in {', '.join(figures['first_weights_differ'])}.")
-    found += [f"Failed: {one['row']}, seed {one['seed']}: {one['reason']}." for one in figures["failed"]]
-    failed = {(one["row"], one["seed"]) for one in figures["failed"]}
-    waiting = [f"{name} seed {seed}" for name, seed in figures["missing"] if (name, seed) not in failed]
-    if waiting:
-        found.append(f"Not there yet: {', '.join(waiting)}.")
-    if figures["left_out"]:
-        found.append(f"In the folder, and not named by the command: {', '.join(figures['left_out'])}.")
-    return found
+    if len(figures.seeds) < SEEDS_FOR_SIGNIFICANCE:
+        fewer = f"Fewer than {SEEDS_FOR_SIGNIFICANCE} seeds"
+        notes.append(f"{fewer}: the spread between runs is hardly known, so there are no stars.")
+    in_mean = figures.classes if figures.classes_in_mean is None else figures.classes_in_mean
+    absent = [name for name in figures.classes if name not in in_mean]
+    if absent:
+        kept, total = len(figures.classes) - len(absent), len(figures.classes)
+        notes.append(f"Means are over {kept} of {total} classes: no validation image shows {', '.join(absent)}.")
+    if figures.rare_classes:
+        notes.append(f"Rare classes: {', '.join(figures.rare_classes)}.")
+    return [*notes, *fairness_notes(figures), *missing_run_notes(figures)]
 
 
-def unknown_lists(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The lists of the runs, labelled, unlabelled and val, that no release has."""
-    lists: Mapping[str, Any] = next((row["protocol"]["lists"] for row in rows if row["seeds"]), {})
-    return [part for part, entry in lists.items() if entry["list"] == UNKNOWN_LIST]
+def fairness_notes(figures: ComparisonFigures) -> list[str]:
+    """The reasons why rows do not compare with each other, or with published figures."""
+    notes = []
+    lists = next((row.protocol.lists for row in figures.finished().values()), {})
+    unknown = [part for part, entry in lists.items() if entry.get("list") == UNKNOWN_LIST]
+    if unknown:
+        notes.append(f"Split lists that match no published split: {', '.join(unknown)}.")
+    if figures.protocols_differ:
+        notes.append(f"NOT COMPARABLE, protocols differ: {'; '.join(protocol_differences(figures.rows))}.")
+    if figures.first_weights_differ:
+        notes.append(f"NOT THE SAME START: other initial weights in {', '.join(figures.first_weights_differ)}.")
+    return notes
+
+
+def missing_run_notes(figures: ComparisonFigures) -> list[str]:
+    """The runs that failed, that are not finished, and those in the folder that the command does not name."""
+    notes = [f"Failed: {run.row}, seed {run.seed}: {run.reason}." for run in figures.failed]
+    failed = {(run.row, run.seed) for run in figures.failed}
+    unfinished = [f"{name} seed {seed}" for name, seed in figures.missing if (name, seed) not in failed]
+    if unfinished:
+        notes.append(f"Not finished yet: {', '.join(unfinished)}.")
+    if figures.left_out:
+        notes.append(f"In the folder, but not named by the command: {', '.join(figures.left_out)}.")
+    return notes
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def title(figures: Mapping[str, Any]) -> str:
-    return f"{figures['dataset']}, split {figures['split']}"
+def table_title(figures: ComparisonFigures) -> str:
+    return f"{figures.dataset}, split {figures.split}"
 
 
-def as_markdown(figures: Mapping[str, Any]) -> str:
+def as_markdown(figures: ComparisonFigures) -> str:
     """All rows, the IoU of each class, and the notes."""
-    rows = ranked(figures)
-    classes = [
-        ["class", *(as_plain(row["name"]) for row in rows if row["seeds"])],
-        *(
-            [as_plain(name), *(percent(row["iou"][name]) for row in rows if row["seeds"])]
-            for name in figures["classes"]
-        ),
+    finished = figures.finished()
+    classes = [["class", *map(escape_markdown, finished)]]
+    for name in figures.classes:
+        classes.append([escape_markdown(name), *(format_percent(row.iou[name]) for row in finished.values())])
+    body = [[escape_markdown(name), *cells] for name, *cells in map(table_cells, figures.ranked())]
+    parts = [
+        f"# {escape_markdown(table_title(figures))}",
+        markdown_table([TABLE_HEADINGS, *body]),
+        "IoU of each class, %",
+        markdown_table(classes),
+        "\n".join(f"- {escape_markdown(note)}" for note in table_notes(figures)),
     ]
-    body = [[as_plain(name), *cells] for name, *cells in map(line, rows)]
-    parts = [f"# {as_plain(title(figures))}", markdown_table([HEADS, *body])]
-    parts += ["IoU of each class, %", markdown_table(classes), "\n".join(f"- {as_plain(n)}" for n in notes(figures))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -176,81 +221,77 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
-def as_plain(text: str) -> str:
-    """Text that Markdown shows as it stands: on one line, with a backslash before each letter that would mean
-    something."""
-    return MEANT.sub(r"\\\g<0>", visible(text))
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows unchanged: on one line, with a backslash before each letter of its syntax."""
+    return MARKDOWN_SYNTAX.sub(r"\\\g<0>", visible(text))
 
 
-def as_cell(text: str) -> str:
+def escape_formula(text: str) -> str:
     """A name that no spreadsheet takes for a formula."""
-    return f"'{visible(text)}" if text.startswith(FORMULA) else visible(text)
+    return f"'{visible(text)}" if text.startswith(FORMULA_STARTS) else visible(text)
 
 
-def as_csv(figures: Mapping[str, Any]) -> str:
-    """A line a row, figures in percent as numbers: mean and std apart, every class a column."""
+def as_csv(figures: ComparisonFigures) -> str:
+    """A line a row, figures in percent as numbers: mean and std in columns of their own, and a column a class."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    classes = figures["classes"]
-    heads = [f"{key}_{part}" for key in SHARES for part in ("mean", "std")]
-    gains = [f"{key}_{part}" for key in GAINS for part in ("mean", "low", "high")]
-    costs = ["train_seconds", "steps_per_second", "peak_memory_bytes"]
-    writer.writerow(
-        ["method", "seeds", *heads, *gains, *costs, *(f"iou_{visible(name)}" for name in classes), "protocol_digest"]
-    )
-    for row in ranked(figures):
-        if not row["seeds"]:
-            writer.writerow([as_cell(row["name"]), 0])
-            continue
-        shares = [in_percent(row[key][part]) for key in SHARES for part in ("mean", "std")]
-        writer.writerow(
-            [
-                as_cell(row["name"]),
-                len(row["seeds"]),
-                *shares,
-                *(in_percent((row[key] or {}).get(part)) for key in GAINS for part in ("mean", "low", "high")),
-                *(row[key]["mean"] for key in costs),
-                *(in_percent(row["iou"][name]["mean"]) for name in classes),
-                row["protocol"]["digest"],
-            ]
-        )
+    statistics_keys = [f"{column.key}_{part}" for column in STATISTICS_COLUMNS for part in ("mean", "std")]
+    difference_keys = [f"{column.key}_{part}" for column in DIFFERENCE_COLUMNS for part in ("mean", "low", "high")]
+    cost_keys = ["train_seconds", "steps_per_second", "peak_memory_bytes"]
+    class_keys = [f"iou_{visible(name)}" for name in figures.classes]
+    writer.writerow(["method", "seeds", *statistics_keys, *difference_keys, *cost_keys, *class_keys, "protocol_digest"])
+    for row in figures.ranked():
+        cells = csv_cells(row.statistics, figures.classes) if row.statistics else []
+        writer.writerow([escape_formula(row.name), len(row.seeds), *cells])
     return sink.getvalue()
+
+
+def csv_cells(row: RowStatistics, classes: Sequence[str]) -> list[object]:
+    """The cells of a finished row after its name and the number of its seeds."""
+    statistics = [column.value(row) for column in STATISTICS_COLUMNS]
+    differences = [column.value(row) for column in DIFFERENCE_COLUMNS]
+    return [
+        *(in_percent(part) for one in statistics for part in (one.mean, one.std)),
+        *(in_percent(part) for one in differences for part in ((one.mean, one.low, one.high) if one else [None] * 3)),
+        *(one.mean for one in (row.train_seconds, row.steps_per_second, row.peak_memory_bytes)),
+        *(in_percent(row.iou[name].mean) for name in classes),
+        row.protocol.digest,
+    ]
 
 
 def in_percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.4f}"
 
 
-def as_latex(figures: Mapping[str, Any]) -> str:
+def as_latex(figures: ComparisonFigures) -> str:
     """A table for booktabs, the best mean in bold."""
-    rows = [row for row in ranked(figures) if row["seeds"]]
     lines = [r"\begin{tabular}{lrrrr}", r"\toprule", r"method & mIoU, last & mIoU, best & over supervised & train s \\"]
     lines.append(r"\midrule")
-    for index, row in enumerate(rows):
-        last = percent(row["last"]).replace("±", r"$\pm$")
-        cells = [escaped(row["name"]), rf"\textbf{{{last}}}" if index == 0 else last]
-        cells += [
-            percent(row["best"]).replace("±", r"$\pm$"),
-            gain(row["over_supervised"]),
-            plain(row["train_seconds"]),
+    for index, (name, row) in enumerate(figures.finished().items()):
+        last = format_percent(row.last).replace("±", r"$\pm$")
+        cells = [
+            escape_latex(name),
+            rf"\textbf{{{last}}}" if index == 0 else last,
+            format_percent(row.best).replace("±", r"$\pm$"),
+            format_difference(row.over_supervised),
+            format_mean(row.train_seconds),
         ]
         lines.append(" & ".join(cells) + r" \\")
-    comments = [f"% {visible(note)}" for note in notes(figures)]
-    return "\n".join([f"% {visible(title(figures))}", *comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    comments = [f"% {visible(text)}" for text in (table_title(figures), *table_notes(figures))]
+    return "\n".join([*comments, *lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def escaped(text: str) -> str:
-    """Text that LaTeX sets as it stands, at the beginning of a table's line too."""
-    return visible(text).translate(LATEX)
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets unchanged, at the beginning of a table's line too."""
+    return visible(text).translate(LATEX_ESCAPES)
 
 
-def on_screen(figures: Mapping[str, Any]) -> Table:
-    """The columns that decide, for a terminal."""
-    table = Table(title=Text(visible(title(figures))), title_justify="left")
-    heads = ["method", SHARES["last"], "over supervised", "train s", "MiB"]
-    for head in heads:
-        table.add_column(head, justify="left" if head == "method" else "right", overflow="fold")
-    for row in ranked(figures):
-        cells = dict(zip(HEADS, line(row), strict=True))
-        table.add_row(*(Text(visible(cells[head])) for head in heads))
+def screen_table(figures: ComparisonFigures) -> Table:
+    """The most important columns, for a terminal."""
+    table = Table(title=Text(visible(table_title(figures))), title_justify="left")
+    for heading in SCREEN_HEADINGS:
+        table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")
+    for row in figures.ranked():
+        cells = dict(zip(TABLE_HEADINGS, table_cells(row), strict=True))
+        table.add_row(*(Text(visible(cells[heading])) for heading in SCREEN_HEADINGS))
     return table

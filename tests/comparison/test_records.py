@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_compare import tiny_compare  # noqa: F401 - a fixture
 
-from ssss_zoo.comparison.kept import damaged, is_done, read_figures
+from helpers.comparisons import KEPT_COMPARISONS, NEWEST_COMPARISON
+from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
+from ssss_zoo.comparison.records import figures_tree, read_figures
 from ssss_zoo.comparison.report import html as report
 from ssss_zoo.comparison.report.html import write_report
-from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, notes, on_screen
+from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, screen_table
+from ssss_zoo.comparison.run_files import damaged_files, is_done
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT
 
-KEPT = sorted(Path(__file__).parents[1].joinpath("fixtures").glob("comparison-*"))
-NEWEST = KEPT[-1]
 COMMAND = ("methods=fixmatch", "seeds=0,1")
 
 
@@ -29,12 +29,12 @@ def copied(source: Path, place: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("source", KEPT, ids=lambda path: path.name)
-def test_a_comparison_of_every_version_is_reported_and_gone_on_with(source, tiny_compare):  # noqa: F811
+@pytest.mark.parametrize("source", KEPT_COMPARISONS, ids=lambda path: path.name)
+def test_a_comparison_of_every_version_is_reported_and_gone_on_with(source, tiny_compare):
     """Its runs were trained elsewhere, and are not trained again."""
     folder = copied(source, tiny_compare.folder)
-    before = read_figures(folder)
-    assert write_report(folder).read_text().count("<svg") == 4
+    before = figures_tree(read_figures(ComparisonFolder(folder)))
+    assert write_report(ComparisonFolder(folder)).read_text().count("<svg") == 4
     figures = tiny_compare(*COMMAND).figures
     assert tiny_compare.ran == []
     for old, new in zip(before["rows"], figures["rows"], strict=True):
@@ -45,7 +45,7 @@ def test_a_comparison_of_every_version_is_reported_and_gone_on_with(source, tiny
 
 
 def test_there_is_a_fixture_of_every_format():
-    assert [read_figures(source).get("format", 0) for source in KEPT] == list(range(FORMAT + 1))
+    assert [read_figures(ComparisonFolder(source)).format for source in KEPT_COMPARISONS] == list(range(FORMAT + 1))
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -72,16 +72,16 @@ def changed(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
 @pytest.fixture
 def shown(tmp_path, monkeypatch):
     """A copy of a comparison; charts are not drawn, for they take long and read nothing that the rest does not."""
-    monkeypatch.setattr(report, "charts", lambda figures, folder: [])
-    return copied(NEWEST, tmp_path / "cmp")
+    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
+    return copied(NEWEST_COMPARISON, tmp_path / "cmp")
 
 
 def what_is_said(folder: Path) -> str | None:
     """Of a folder whose report and tables cannot be made."""
     try:
-        figures = read_figures(folder)
-        report.content(figures, folder)
-        for table in (as_markdown, as_csv, as_latex, on_screen):
+        figures = read_figures(ComparisonFolder(folder))
+        report.template_values(figures, ComparisonFolder(folder))
+        for table in (as_markdown, as_csv, as_latex, screen_table):
             table(figures)
     except UserError as error:
         return str(error)
@@ -109,7 +109,7 @@ def test_a_report_of_a_damaged_record_names_it_and_the_remedy(shown, file, value
 def test_a_report_of_a_file_that_is_no_record(shown, file, text):
     (shown / file).write_bytes(text)
     with pytest.raises(UserError, match=r"makes it anew$|newer ssss-zoo .* upgrade$"):
-        write_report(shown)
+        write_report(ComparisonFolder(shown))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_a_report_without_one_of_its_files(shown, lost):
     (shown / lost).unlink()
     if "pictures" not in lost:
         with pytest.raises(UserError, match=r"is not there.*makes it anew"):
-            report.by_frequency(read_figures(shown)["rows"][0], read_figures(shown)["classes"], shown)
+            write_report(ComparisonFolder(shown))
         return
     with pytest.raises(UserError, match=r"pictures.json names '0.jpg', which is no picture beside it.*makes it anew"):
-        write_report(shown)
+        write_report(ComparisonFolder(shown))
 
 
 def test_a_report_shows_no_file_from_elsewhere(shown, tmp_path):
@@ -131,10 +131,10 @@ def test_a_report_shows_no_file_from_elsewhere(shown, tmp_path):
     index["images"][0]["files"]["image"] = "../../secret.png"
     (shown / "pictures/pictures.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="which is no picture beside it"):
-        write_report(shown)
+        write_report(ComparisonFolder(shown))
 
 
-# --- cells and study ------------------------------------------------------------------------------------------------
+# --- runs and study -------------------------------------------------------------------------------------------------
 
 
 def cut(file: Path) -> None:
@@ -153,21 +153,21 @@ DAMAGED = {"metrics.json": "fixmatch/seed0", "scores.npz": "fixmatch/seed1", "co
            "cell.json": "supervised/seed1"}  # fmt: skip
 
 
-def test_damaged_records_of_cells_are_made_again(tiny_compare):  # noqa: F811
-    """One of each cell, in three ways one after the other."""
+def test_damaged_records_of_runs_are_made_again(tiny_compare):
+    """One of each run, in three ways one after the other."""
     before = tiny_compare(*COMMAND).figures
     for damage in (cut, empty, another):
-        for name, cell in DAMAGED.items():
-            folder = tiny_compare.folder / "runs" / cell
+        for name, run in DAMAGED.items():
+            folder = tiny_compare.folder / "runs" / run
             damage(folder / name)
             if name not in ("cell.json", "config.yaml"):  # of YAML a part may be whole
-                assert damaged(folder) == [name]
-        tiny_compare.said.clear()
+                assert damaged_files(ComparedRunFolder(folder)) == [folder / name]
+        tiny_compare.lines.clear()
         after = tiny_compare(*COMMAND).figures
-        told = "\n".join(tiny_compare.said)
+        told = "\n".join(tiny_compare.lines)
         assert "fixmatch, seed 0: metrics.json is damaged, and made again" in told
         assert "fixmatch, seed 1: scores.npz is damaged, and made again" in told
-        assert all(is_done(tiny_compare.folder / "runs" / cell) for cell in DAMAGED.values())
+        assert all(is_done(ComparedRunFolder(tiny_compare.folder / "runs" / run)) for run in DAMAGED.values())
         assert [row["last"] for row in after["rows"]] == [row["last"] for row in before["rows"]]
         assert after["failed"] == after["missing"] == []
 
@@ -176,23 +176,23 @@ def test_damaged_records_of_cells_are_made_again(tiny_compare):  # noqa: F811
     "text",
     ["", "{", "[]", "null", "{}", '{"common": [], "rows": {}}', '{"common": {}, "rows": {"a": "b"}}', '{"common": {}}'],
 )
-def test_a_damaged_study_is_refused(tiny_compare, text):  # noqa: F811
-    copied(NEWEST, tiny_compare.folder)
+def test_a_damaged_study_is_refused(tiny_compare, text):
+    copied(NEWEST_COMPARISON, tiny_compare.folder)
     (tiny_compare.folder / "study.json").write_text(text)
     with pytest.raises(UserError, match=r"study\.json is damaged.*put it back from a copy, or choose another output="):
         tiny_compare(*COMMAND)
 
 
-def test_what_a_newer_version_wrote_is_not_made_again(tiny_compare):  # noqa: F811
-    folder = copied(NEWEST, tiny_compare.folder)
+def test_what_a_newer_version_wrote_is_not_made_again(tiny_compare):
+    folder = copied(NEWEST_COMPARISON, tiny_compare.folder)
     file = folder / "runs/fixmatch/seed0/metrics.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + 1}))
     with pytest.raises(UserError, match=r"metrics\.json was written by a newer ssss-zoo"):
         tiny_compare(*COMMAND)
 
 
-def test_a_setting_that_is_new_changes_no_comparison(tiny_compare):  # noqa: F811
-    folder = copied(NEWEST, tiny_compare.folder)
+def test_a_setting_that_is_new_changes_no_comparison(tiny_compare):
+    folder = copied(NEWEST_COMPARISON, tiny_compare.folder)
     study = json.loads((folder / "study.json").read_text())
     del study["common"]["evaluate.pad_label"]
     study["common"]["data.of_an_earlier_version"] = "1"
@@ -200,10 +200,3 @@ def test_a_setting_that_is_new_changes_no_comparison(tiny_compare):  # noqa: F81
     assert tiny_compare(*COMMAND).figures["missing"] == []
     with pytest.raises(UserError, match=r"with evaluate\.pad_label=255, now evaluate\.pad_label=0"):
         tiny_compare(*COMMAND, "evaluate.pad_label=0")
-
-
-def test_means_over_some_of_the_classes_are_said_to_be(shown):
-    figures = read_figures(shown)
-    assert not any("Means are over" in note for note in notes(figures))
-    figures["classes_in_mean"] = figures["classes"][1:]
-    assert "Means are over 4 of 5 classes: no validation image shows class0." in notes(figures)

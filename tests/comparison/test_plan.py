@@ -1,11 +1,19 @@
-"""What the words of a comparison mean: rows, variants, seeds, files; and what makes none."""
+"""The plan that arguments make: rows, variants, seeds, study files; and the arguments that make none."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssss_zoo.comparison.preflight import check_study
-from ssss_zoo.comparison.study import Row, check_files, read_study, row_of, split_commas, study_file
+from helpers.errors import refusal
+from ssss_zoo.comparison.plan import (
+    StudyRow,
+    check_trusted_files,
+    parse_row,
+    plan_study,
+    read_study_file,
+    split_commas,
+)
+from ssss_zoo.comparison.preflight import check_rows_can_run
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.engine.registry import build_methods
 from ssss_zoo.errors import UserError
@@ -13,15 +21,12 @@ from ssss_zoo.errors import UserError
 SHAPES = ["dataset=shapes", "output=somewhere"]
 
 
-def rows(*words):
-    return {row.name: row.words for row in read_study([*words, *SHAPES]).rows}
+def rows(*overrides):
+    return {row.name: row.overrides for row in plan_study([*overrides, *SHAPES]).rows}
 
 
-def message(*words):
-    with pytest.raises(UserError) as caught:
-        read_study(words)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def message(*overrides):
+    return refusal(lambda: plan_study(overrides))
 
 
 def test_methods_mixes_and_variants():
@@ -40,10 +45,10 @@ def test_a_release_is_a_row_of_its_own_and_takes_options():
         "unimatch:release": ("method=unimatch:release",),
         "prevmatch:release:models=3": ("method=prevmatch:release", "options.prevmatch.models=3"),
     }
-    study = read_study(["methods=unimatch,unimatch:release", *SHAPES])
-    folders = [cell.folder.parent.name for cell in study.cells()[:3]]
+    plan = plan_study(["methods=unimatch,unimatch:release", *SHAPES])
+    folders = [run.folder.path.parent.name for run in plan.runs()[:3]]
     assert folders == ["supervised", "unimatch", "unimatch_release"]
-    assert study.cells()[2].config().options["unimatch"]["partner"] == "twin"
+    assert plan.runs()[2].config().options["unimatch"]["partner"] == "twin"
 
 
 def test_an_option_of_a_release_is_varied_as_the_methods_own():
@@ -63,22 +68,22 @@ def test_varied_keys_concern_the_rows_that_have_them():
     assert found["fixmatch:crop=[32,48]"] == ("method=fixmatch", "train.crop=[32,48]")
 
 
-def test_cells_come_seed_by_seed_and_are_runs_of_their_own():
-    study = read_study(["methods=fixmatch", "seeds=3,1", "train.steps=7", *SHAPES])
-    assert [(cell.row.name, cell.seed) for cell in study.cells()] == [
+def test_runs_come_seed_by_seed_and_are_runs_of_their_own():
+    plan = plan_study(["methods=fixmatch", "seeds=3,1", "train.steps=7", *SHAPES])
+    assert [(run.row.name, run.seed) for run in plan.runs()] == [
         ("supervised", 3),
         ("fixmatch", 3),
         ("supervised", 1),
         ("fixmatch", 1),
     ]
-    config = study.cells()[1].config()
+    config = plan.runs()[1].config()
     assert (config.method, config.seed, config.train.steps) == ("fixmatch", 3, 7)
     assert config.output == "somewhere/runs/fixmatch/seed3"
-    assert read_study(["methods=fixmatch", *SHAPES]).seeds == (0, 1, 2)
+    assert plan_study(["methods=fixmatch", *SHAPES]).seeds == (0, 1, 2)
 
 
 def test_the_usual_folder_names_data_and_split():
-    assert str(read_study(["methods=cps", "dataset=camvid"]).folder) == "runs/compare/camvid/1_8"
+    assert str(plan_study(["methods=cps", "dataset=camvid"]).folder.path) == "runs/compare/camvid/1_8"
 
 
 def test_a_study_of_a_file(tmp_path):
@@ -87,11 +92,11 @@ def test_a_study_of_a_file(tmp_path):
         "# mine\ndataset: shapes\nseeds: [4, 5]\ntrain: {steps: 9, crop: [32, 48]}\n"
         "rows: {soft: 'farcluss', hard: 'farcluss:top_k=1'}\nvary: {augment.flip: '0,1'}\n"
     )
-    study = read_study([f"study={file}", "train.steps=11", f"output={tmp_path}"])
+    plan = plan_study([f"study={file}", "train.steps=11", f"output={tmp_path}"])
     names = ("supervised", "soft", "hard")
-    assert [row.name for row in study.rows] == [f"{name}:flip={flip}" for name in names for flip in (0, 1)]
-    assert study.seeds == (4, 5)
-    config = study.cells()[1].config()
+    assert [row.name for row in plan.rows] == [f"{name}:flip={flip}" for name in names for flip in (0, 1)]
+    assert plan.seeds == (4, 5)
+    config = plan.runs()[1].config()
     assert (config.train.steps, list(config.train.crop), config.augment.flip) == (11, [32, 48], 1)
 
 
@@ -107,19 +112,19 @@ def test_python_that_a_study_file_names_must_be_named_by_the_person(text, tmp_pa
     words = [f"study={file}", *SHAPES]
     assert message(*words).startswith(f"study={file} names a Python file, {idea}, which would be run")
     for more in ("plugins.trust=true", f"plugins.path={idea}", f"methods=fixmatch,{idea}"):
-        check_files(study_file(str(file)), [*words, more])
+        check_trusted_files(read_study_file(str(file)), [*words, more])
 
 
 @pytest.mark.parametrize("name", sorted(recipes("study")))
 def test_every_study_that_comes_along_can_run(name):
-    study = read_study([f"study={name}", *SHAPES])
-    check_study(study)
-    assert len(study.rows) > 2
+    plan = plan_study([f"study={name}", *SHAPES])
+    check_rows_can_run(plan)
+    assert len(plan.rows) > 2
 
 
 def test_the_ablation_takes_each_part_away_and_adds_each_alone():
-    study = read_study(["study=farcluss-ablation", *SHAPES])
-    configs = {cell.row.name: cell.config() for cell in study.cells()}
+    plan = plan_study(["study=farcluss-ablation", *SHAPES])
+    configs = {run.row.name: run.config() for run in plan.runs()}
     for config in configs.values():
         build_methods(config)  # which makes the options those of the method's own types
     parts = {"top_k": "3", "uncertainty_gamma": "1.0", "rebalance": "mass", "contrast": "proto_infonce"}
@@ -155,9 +160,9 @@ def test_what_makes_no_comparison(words, said):
 
 
 def test_all_rows_that_cannot_run_are_told_of_at_once():
-    study = read_study(["methods=fixmach,unimatch:treshold=1,cps", *SHAPES])
+    plan = plan_study(["methods=fixmach,unimatch:treshold=1,cps", *SHAPES])
     with pytest.raises(UserError) as caught:
-        check_study(study)
+        check_rows_can_run(plan)
     assert "fixmach: unknown method" in str(caught.value)
     assert "did you mean 'options.unimatch.threshold'" in str(caught.value)
     assert "cps:" not in str(caught.value)
@@ -170,7 +175,7 @@ def test_commas_in_brackets_part_nothing(words):
 
 
 def test_a_slug_is_a_folder():
-    assert row_of("a+b:k=[1,2]").slug == "a+b_k_1_2"
+    assert parse_row("a+b:k=[1,2]").folder_name == "a+b_k_1_2"
 
 
 @pytest.mark.parametrize(
@@ -198,12 +203,12 @@ def test_a_slug_is_a_folder():
 def test_a_study_file_that_holds_something_else(tmp_path, text, said):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
-        read_study([f"study={tmp_path / 'mine.yaml'}", *SHAPES])
+        plan_study([f"study={tmp_path / 'mine.yaml'}", *SHAPES])
 
 
 @given(st.text(min_size=1).filter(lambda name: "\x00" not in name))
 def test_the_folder_of_a_row_is_a_name_of_its_own_below_the_comparison(name):
-    slug = Row(name, ()).slug
+    slug = StudyRow(name, ()).folder_name
     assert "/" not in slug
     assert len(slug.encode(errors="replace")) <= 200
-    assert slug == Row(name, ()).slug
+    assert slug == StudyRow(name, ()).folder_name

@@ -1,4 +1,4 @@
-"""Figures of a comparison by hand: mIoU from counts, intervals, spreads, rare classes."""
+"""Figures of a comparison by hand: mIoU from counts, intervals, deviations, rare classes."""
 
 import numpy as np
 import pytest
@@ -6,37 +6,45 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.comparison.report.per_image_scores import BINS, Scores, border_hits, calibration, hits, rim
+from ssss_zoo.comparison.records import SeedStatistics
+from ssss_zoo.comparison.report.per_image_counts import (
+    CONFIDENCE_BINS,
+    PerImageCounts,
+    border_of,
+    count_border_hits,
+    count_confidence,
+    count_hits,
+)
 from ssss_zoo.comparison.report.statistics import (
-    Run,
+    FinishedRun,
     all_pixels,
     border_iou,
     difference,
     mious,
     near_borders,
+    over_seeds,
     paired_interval,
     rare_classes,
-    spread_of,
 )
-from ssss_zoo.comparison.report.tables import labels
-from ssss_zoo.evaluation.metrics import confusion_matrix, summary
+from ssss_zoo.comparison.run_files import RunHistory
+from ssss_zoo.evaluation.metrics import confusion_matrix, score_summary
 
 
 def counts(*images):
     """(N, 3, C) right, true, predicted, of truth and prediction, each a list of ids."""
-    return np.stack([hits(torch.tensor(t), torch.tensor(p), 3).numpy() for t, p in images])
+    return np.stack([count_hits(torch.tensor(t), torch.tensor(p), 3).numpy() for t, p in images])
 
 
 def scores(array, border=None, bins=None):
-    return Scores(array, border if border is not None else array[:, :2], bins, np.array([0]))
+    return PerImageCounts(array, border if border is not None else array[:, :2], bins, np.array([0]))
 
 
 def pixels(array):
     return all_pixels(scores(array))
 
 
-def run(seed, array):
-    return Run(seed, None, {}, scores(array), [])
+def run(seed, array, border=None):
+    return FinishedRun(seed, None, None, scores(array, border), RunHistory())
 
 
 ONE = counts(([0, 0, 1, 1], [0, 1, 1, 1]), ([0, 1, 1, 255], [0, 0, 1, 2]))
@@ -66,8 +74,8 @@ def test_miou_from_counts_is_that_of_the_confusion_matrix(seed, lacks, absent):
     predicted = torch.randint(0, 3, truth.shape, generator=generator)
     matrix = confusion_matrix(3, torch.device("cpu"))
     matrix.update(predicted, truth)
-    whole = np.stack([hits(t, p, 3).numpy() for t, p in zip(truth, predicted, strict=True)])
-    expected = summary(matrix.compute(), ("a", "b", "c"), absent)["miou"]
+    whole = np.stack([count_hits(t, p, 3).numpy() for t, p in zip(truth, predicted, strict=True)])
+    expected = score_summary(matrix.compute(), ("a", "b", "c"), absent)["miou"]
     assert mious(pixels(whole)[None], np.ones((1, 3)), absent)[0, 0] == pytest.approx(expected)
 
 
@@ -79,7 +87,7 @@ def test_an_interval_holds_the_mean_and_changes_sign_with_the_order():
         images = [
             np.stack(
                 [
-                    hits(torch.tensor(t), torch.tensor(np.where(n < level, 0, t)), 3).numpy()
+                    count_hits(torch.tensor(t), torch.tensor(np.where(n < level, 0, t)), 3).numpy()
                     for t, n in zip(truth, s, strict=True)
                 ]
             )
@@ -93,22 +101,22 @@ def test_an_interval_holds_the_mean_and_changes_sign_with_the_order():
     assert paired_interval(pair[0], pair[0], "exclude") == (0, 0, 0)
 
 
-def test_differences_take_the_seeds_that_both_have_and_need_three_to_be_sure():
+def test_differences_take_the_seeds_that_both_have_and_need_three_to_be_significant():
     better = [run(seed, OTHER) for seed in (0, 1, 2)]
     worse = [run(seed, ONE) for seed in (2, 1, 0, 7)]
     found = difference(better, worse, "exclude")
-    assert found["seeds"] == [0, 1, 2]
-    assert found["mean"] == pytest.approx(1 - (2 / 4 + 3 / 5) / 2)
-    assert found["sure"]
-    assert not difference(better[:2], worse, "exclude")["sure"]
+    assert found.seeds == (0, 1, 2)
+    assert found.mean == pytest.approx(1 - (2 / 4 + 3 / 5) / 2)
+    assert found.significant
+    assert not difference(better[:2], worse, "exclude").significant
     assert difference(better, [run(9, ONE)], "exclude") is None
     assert difference(better, better, "exclude") is None
 
 
-def test_spread():
-    assert spread_of([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, 3.0]}
-    assert spread_of([1.0]) == {"mean": 1.0, "std": None, "values": [1.0]}
-    assert spread_of([None]) == {"mean": None, "std": None, "values": [None]}
+def test_mean_and_deviation_over_seeds():
+    assert over_seeds([1.0, 3.0]) == SeedStatistics(mean=2.0, std=pytest.approx(2**0.5), values=(1.0, 3.0))
+    assert over_seeds([1.0]) == SeedStatistics(mean=1.0, std=None, values=(1.0,))
+    assert over_seeds([None]) == SeedStatistics(mean=None, std=None, values=(None,))
 
 
 def test_rare_classes_are_the_third_with_the_fewest_pixels():
@@ -123,15 +131,15 @@ def test_border_iou_is_a_mean_over_classes():
     assert border_iou(scores(ONE, border), "zero") == pytest.approx(3 / 6 / 3)
 
 
-def test_a_rim_is_what_lies_near_another_class_or_the_edge():
+def test_a_border_is_what_lies_near_another_class_or_the_edge():
     ids = torch.zeros(9, 9, dtype=torch.int64)
     ids[:, 6:] = 1
-    near = rim(ids, 2, 1)
+    near = border_of(ids, 2, 1)
     inside = torch.zeros(9, 9, dtype=torch.bool)
     inside[1:8, 1:5] = True
     assert near[0].equal((ids == 0) & ~inside)
-    assert rim(ids, 2, 9)[0].equal(ids == 0)
-    same = border_hits(ids, ids, 2)
+    assert border_of(ids, 2, 9)[0].equal(ids == 0)
+    same = count_border_hits(ids, ids, 2)
     assert same[0].equal(same[1])
 
 
@@ -140,16 +148,18 @@ def test_void_has_no_border():
     truth[4, 4] = 255
     predicted = torch.zeros(9, 9, dtype=torch.int64)
     predicted[4, 4] = 1
-    both, either = border_hits(truth, predicted, 2)
+    both, either = count_border_hits(truth, predicted, 2)
     assert both[0] == either[0] > 0
     assert either[1] == 0
 
 
 def test_calibration_by_hand():
-    bins = calibration(torch.tensor([0.9, 0.95, 0.5, 1.0]), torch.tensor([1, 1, 0, 2]), torch.tensor([1, 0, 0, 255]))
+    bins = count_confidence(
+        torch.tensor([0.9, 0.95, 0.5, 1.0]), torch.tensor([1, 1, 0, 2]), torch.tensor([1, 0, 0, 255])
+    )
     assert bins.sum(dim=0).tolist() == pytest.approx([3, 0.9 + 0.95 + 0.5, 2])
-    error = Scores(ONE, ONE[:, :2], bins.numpy(), np.array([])).calibration_error
-    assert bins.shape == (BINS, 3)
+    error = PerImageCounts(ONE, ONE[:, :2], bins.numpy(), np.array([])).calibration_error
+    assert bins.shape == (CONFIDENCE_BINS, 3)
     # 0.9 lies in the 14th bin with 1 right, 0.95 in the 15th with 0, 0.5 in the 8th with 1
     assert error == pytest.approx((abs(0.9 - 1) + abs(0.95 - 0) + abs(0.5 - 1)) / 3)
 
@@ -162,10 +172,10 @@ def test_differences_near_borders_and_of_some_classes_by_hand():
     border = np.array([[[2, 1], [4, 4]], [[2, 0], [4, 4]]])
     wider = border.copy()
     wider[0, 0, 1], wider[1, 0, 1] = 2, 1
-    runs = [[Run(0, None, {}, scores(array, line), [])] for array, line in ((better, wider), (counts, border))]
+    runs = [[run(0, array, line)] for array, line in ((better, wider), (counts, border))]
     whole, rare, edge = (
-        difference(*runs, "exclude", counts=chosen)["mean"]
-        for chosen in (all_pixels, lambda s: all_pixels(s)[..., [1]], near_borders)
+        difference(*runs, "exclude", pixels).mean
+        for pixels in (all_pixels, lambda s: all_pixels(s)[..., [1]], near_borders)
     )
     assert rare == pytest.approx(3 / 5 - 1 / 7)  # 3 right of 4 + 4 - 3; 1 right of 4 + 4 - 1
     assert whole == pytest.approx(rare / 2)
@@ -175,18 +185,3 @@ def test_differences_near_borders_and_of_some_classes_by_hand():
 def test_a_class_of_a_single_pixel_counts():
     array = np.array([[[1, 0], [2, 1], [1, 0]]])  # class 0: 1 of 2; class 1: one true pixel, missed
     assert mious(pixels(array)[None], np.ones((1, 1)), "exclude")[0, 0] == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize(
-    ("used", "weight", "right", "told"),
-    [
-        (0.45, 0.45, 0.99, "45 used, 99 right"),
-        (1.0, 0.0015, None, "100 used, weight 0.0015"),
-        (0.5, 0.2, 0.7, "50 used, weight 0.4, 70 right"),
-        (None, None, None, "-"),
-    ],
-)
-def test_pseudo_labels_are_told_with_their_weight(used, weight, right, told):
-    row = {"pseudo_labels": {"used": {"mean": used}, "weight": {"mean": weight}, "accuracy": {"mean": right}}}
-    assert labels(row) == told
-    assert labels({"pseudo_labels": None}) == "-"

@@ -1,0 +1,169 @@
+"""The pixel counts of each validation image of a finished run: hits and sizes of each class, hits near contours, a
+histogram of confidence, and the prediction on some images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssss_zoo.comparison.folders import ComparedRunFolder
+from ssss_zoo.comparison.records import REMAKE
+from ssss_zoo.config.schema import Config, square
+from ssss_zoo.engine.registry import load
+from ssss_zoo.errors import UserError
+from ssss_zoo.evaluation.evaluator import Evaluator
+from ssss_zoo.evaluation.figures import evenly
+from ssss_zoo.record_files import State, read_metrics
+from ssss_zoo.toolkit.types import IGNORE
+from ssss_zoo.train import checkpoint
+from ssss_zoo.train.device import choose_device
+from ssss_zoo.train.reevaluate import load_network
+from ssss_zoo.train.setup import open_dataset
+
+CONFIDENCE_BINS = 15  # Guo et al., ICML 2017, section 5
+BORDER_SHARE = 0.02  # of the diagonal: how far from a contour is border (Cheng et al., CVPR 2021, section 4)
+MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly spaced (our choice)
+
+
+@dataclass(frozen=True)
+class PerImageCounts:
+    """counts: (N, 3, C), of each validation image and class the pixels that are right, true, and predicted; border:
+    (N, 2, C), of the pixels near a contour those in both borders, and in either; bins: (CONFIDENCE_BINS, 3), pixels,
+    summed confidence and right pixels by confidence; shown: (K,) places in val of the images whose prediction is kept.
+    """
+
+    counts: np.ndarray
+    border: np.ndarray
+    bins: np.ndarray
+    shown: np.ndarray
+
+    @property
+    def true_pixels(self) -> list[int]:
+        """Pixels of each class in the truth, over all images."""
+        pixels: list[int] = self.counts[:, 1].sum(axis=0).tolist()
+        return pixels
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error in [0, 1]: the mean distance of confidence and accuracy, bin by bin."""
+        pixels, confidence, right = self.bins.T
+        return float(np.abs(confidence - right).sum() / max(pixels.sum(), 1))
+
+
+def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
+    """Count with the last weights of the run in `folder`, of the network that stands for it; the predictions are
+    written first. Raises UserError where the weights or the validation images are no longer the run's."""
+    place = checkpoint.find_folder(folder.last)
+    if place is None:
+        raise UserError(f"{folder.path} holds no checkpoint to score")
+    dataset = open_dataset(load("datasets", config.dataset), config)
+    images = read_metrics(folder.metrics, REMAKE)["data"]["val"]
+    if len(dataset.val) != images:
+        raise UserError(
+            f"{folder.path} was trained with {images} validation images, and there are {len(dataset.val)} now: put "
+            "back what was there, or choose another output="
+        )
+    device = choose_device(config)
+    network = load_network(config, dataset, place, checkpoint.load_typed(place, State)["reported"]).to(device)
+    evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
+    classes = len(dataset.class_names)
+    kept = {sample.name for sample in evenly(dataset.val, MAX_PREDICTIONS)}
+    counts, border, shown = [], [], []
+    bins = torch.zeros(CONFIDENCE_BINS, 3, dtype=torch.float64, device=device)
+    for index, (image, mask) in enumerate(evaluator.pairs(dataset.val, network)):
+        confidence, predicted = evaluator.probabilities(network, image)[0].max(dim=0)
+        truth = mask[0]
+        counts.append(count_hits(truth, predicted, classes))
+        border.append(count_border_hits(truth, predicted, classes))
+        bins += count_confidence(confidence, predicted, truth)
+        if dataset.val[index].name in kept:
+            save_ids(predicted, folder.predicted_ids(index))
+            shown.append(index)
+    save_counts(PerImageCounts(as_array(counts), as_array(border), bins.cpu().numpy(), np.array(shown)), folder.counts)
+
+
+def save_counts(counts: PerImageCounts, file: Path) -> None:
+    """Write the arrays under another name first, so that `file` is always whole."""
+    new = file.with_name(f".{file.name}")
+    with new.open("wb") as sink:
+        np.savez_compressed(sink, counts=counts.counts, border=counts.border, bins=counts.bins, shown=counts.shown)
+    new.replace(file)
+
+
+def read_per_image_counts(
+    folder: ComparedRunFolder, images: int | None = None, classes: int | None = None
+) -> PerImageCounts:
+    """The counts of a run, whose predictions are all there. images, classes: how many the run has. Raises UserError for
+    a file that is not whole, or of another run."""
+    file = folder.counts
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            found = PerImageCounts(kept["counts"], kept["border"], kept["bins"], kept["shown"])
+    except Exception as error:  # a damaged archive fails in many ways
+        raise UserError(f"{file} is not there, or damaged: {type(error).__name__}") from None
+    count, _, of = shape = found.counts.shape if found.counts.ndim == 3 else (0, 0, 0)
+    shapes = (shape, found.border.shape, found.bins.shape, found.shown.ndim)
+    numeric = all(array.dtype.kind in "iuf" for array in (found.counts, found.border, found.bins, found.shown))
+    if not numeric or shapes != ((count, 3, of), (count, 2, of), (CONFIDENCE_BINS, 3), 1) or not count or not of:
+        raise UserError(f"{file} is damaged: it holds arrays of other shapes or types")
+    if (images or count, classes or of) != (count, of):
+        raise UserError(f"{file} is of another run: of {count} images and {of} classes")
+    missing = [index for index in found.shown.tolist() if not folder.predicted_ids(index).is_file()]
+    if missing:
+        raise UserError(f"{folder.predicted_ids(missing[0])} is not there")
+    return found
+
+
+def as_array(tensors: list[Tensor]) -> np.ndarray:
+    array: np.ndarray = torch.stack(tensors).cpu().numpy()
+    return array
+
+
+def save_ids(ids: Tensor, file: Path) -> None:
+    from PIL import Image
+
+    file.parent.mkdir(exist_ok=True)
+    Image.fromarray(ids.to("cpu", torch.uint8).numpy()).save(file)
+
+
+# --- counting -------------------------------------------------------------------------------------------------------
+
+
+def count_hits(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(3, C) int64: right, true and predicted pixels of each class; void is left out. truth, predicted: (H, W)."""
+    known = truth != IGNORE
+    truth, predicted = truth[known], predicted[known]
+    count = lambda ids: torch.bincount(ids, minlength=classes)[:classes]  # noqa: E731
+    return torch.stack([count(truth[truth == predicted]), count(truth), count(predicted)])
+
+
+def count_border_hits(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(2, C) int64: of each class the pixels in both borders, and in either; void is left out."""
+    width = max(1, round(BORDER_SHARE * float(np.hypot(*truth.shape))))
+    known = truth != IGNORE
+    one, other = (
+        border_of(ids.where(known, torch.full_like(ids, classes)), classes, width) for ids in (truth, predicted)
+    )
+    return torch.stack([(one & other).flatten(1).sum(dim=1), (one | other).flatten(1).sum(dim=1)])
+
+
+def border_of(ids: Tensor, classes: int, width: int) -> Tensor:
+    """(C, H, W) bool: the pixels of each class within `width` of one of another class, or of the image's edge."""
+    inside = F.one_hot(ids, classes + 1)[..., :classes].permute(2, 0, 1).float()
+    outside = F.pad(1 - inside, (width, width, width, width), value=1.0)[None]
+    near = F.max_pool2d(F.max_pool2d(outside, (2 * width + 1, 1), 1), (1, 2 * width + 1), 1)[0]
+    return (inside > 0) & (near > 0)
+
+
+def count_confidence(confidence: Tensor, predicted: Tensor, truth: Tensor) -> Tensor:
+    """(CONFIDENCE_BINS, 3) float64: pixels, summed confidence and right pixels by confidence; void is left out."""
+    known = truth != IGNORE
+    confidence, right = confidence[known].double(), (predicted == truth)[known].double()
+    bin_index = (confidence * CONFIDENCE_BINS).ceil().long().clamp(1, CONFIDENCE_BINS) - 1
+    columns = (torch.ones_like(confidence), confidence, right)
+    return torch.stack([torch.bincount(bin_index, column, CONFIDENCE_BINS) for column in columns], dim=1)

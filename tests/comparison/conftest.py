@@ -1,0 +1,32 @@
+"""Comparisons of tiny runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from ssss_zoo.comparison import launch
+from ssss_zoo.comparison.run_one import run_one
+from ssss_zoo.comparison.study import run_study
+from ssss_zoo.testing.tiny import words as tiny_overrides
+
+
+@pytest.fixture
+def tiny_compare(tiny_shelf, tmp_path, monkeypatch):
+    """Arguments -> the result of a comparison of tiny runs in this process. `ran`: row and seed of each run that was
+    executed; `lines`: those that it printed; `folder`: where it lies."""
+    ran, lines = [], []
+
+    def run_inline(runs, jobs):
+        for run in runs:
+            ran.append((run.row.name, run.seed))
+            yield run, run_one(run.overrides, run.folder.path)
+
+    monkeypatch.setitem(launch.LAUNCHERS, "local", run_inline)
+    own = ("method=", "seed=", "output=")
+    common = [argument for argument in tiny_overrides("train.steps=2") if not argument.startswith(own)]
+
+    def compare(*more):
+        return run_study([*common, f"output={tmp_path / 'cmp'}", *more], lines.append)
+
+    compare.ran, compare.lines, compare.folder = ran, lines, tmp_path / "cmp"
+    return compare
