@@ -56,3 +56,24 @@ def open_as_run(*overrides: str) -> tuple[Config, Dataset]:
 
 def sample_names(samples: Iterable[Sample]) -> list[str]:
     return [sample.name for sample in samples]
+
+
+def write_photos(root: Path, *names: str, size: tuple[int, int] = (16, 24)) -> None:
+    """Images of many colours, no two of them alike."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(sum(name.encode())).integers(0, 256, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(root / name)
+
+
+def write_five_pairs(root: Path, mask_name: str = "masks/{}.png", image_name: str = "images/{}.jpg") -> Path:
+    """Images and masks a00 to a04 by the names given."""
+    write_photos(root, *(image_name.format(f"a{index:02d}") for index in range(5)))
+    write_masks(root, *(mask_name.format(f"a{index:02d}") for index in range(5)))
+    return root
+
+
+def summary_of_files(dataset: Folder) -> str:
+    """The note on all files: read as what, or left out."""
+    (line,) = (note for note in dataset.notes if note.startswith("files read: "))
+    return line

@@ -6,7 +6,6 @@ import pytest
 
 from helpers.errors import refusal
 from ssss_zoo.config.schema import DataConfig
-from ssss_zoo.data.classes import palette, read_classes
 from ssss_zoo.data.split_lists import find_root, read_list, read_split
 
 
@@ -37,7 +36,7 @@ def names(samples):
     return "".join(sample.name[len("images/")] for sample in samples)
 
 
-# --- one list -------------------------------------------------------------------------------------------------------
+# --- one list ---------------------------------------------------------------------------------------------------------
 
 
 def test_list_is_read_in_order_whatever_its_line_ends(root):
@@ -103,7 +102,7 @@ def test_missing_empty_and_binary_lists_are_named(root):
     refusal(lambda: read_list(path, root, need_masks=True), str(path), "UTF-8")
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------------------------
 
 
 def test_split_is_the_folder_with_underscores(root):
@@ -160,7 +159,7 @@ def test_missing_val_list_is_named(root):
     refusal(lambda: read_split(root, folder, "4"), str(folder / "val.txt"))
 
 
-# --- root and classes -----------------------------------------------------------------------------------------------
+# --- the root ---------------------------------------------------------------------------------------------------------
 
 
 def test_root_is_the_setting_else_the_store(tmp_path, monkeypatch):
@@ -176,35 +175,7 @@ def test_root_is_the_setting_else_the_store(tmp_path, monkeypatch):
     refusal(lambda: find_root(DataConfig(), "voc", "images/"), "data.root=PATH", "$SSSS_DATA/voc")
 
 
-def test_class_list_with_and_without_colours(tmp_path):
-    path = tmp_path / "classes.txt"
-    path.write_text("sky 128 128 128\ntraffic light\n\nroad, 1, 2, 3\n")
-    names, colours = read_classes(path)
-    assert names == ("sky", "traffic light", "road")
-    assert colours == ((128, 128, 128), palette(2)[1], (1, 2, 3))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a\nb\na", ["line 3", "'a'", "twice"]),
-        ("a\nb 1 2 256", ["line 2", "'b'", "not in 0 to 255"]),
-        ("", ["0 classes"]),
-        ("a", ["1 classes"]),
-        ("\n".join(str(i) for i in range(256)), ["256 classes"]),
-    ],
-)
-def test_wrong_class_list_is_named(tmp_path, text, words):
-    path = tmp_path / "classes.txt"
-    path.write_text(text)
-    refusal(lambda: read_classes(path), str(path), *words)
-
-
-def test_palette_is_distinct():
-    assert len(set(palette(255))) == 255
-
-
-# --- what lists may name --------------------------------------------------------------------------------------------
+# --- files that lists may name ----------------------------------------------------------------------------------------
 
 
 def test_files_outside_the_root_are_noted_once(root, tmp_path_factory):
