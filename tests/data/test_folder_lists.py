@@ -10,6 +10,7 @@ from helpers.errors import refusal
 from helpers.folders import (
     open_folder,
     sample_names,
+    summary_of_files,
     write_images,
     write_masks,
     write_pairs,
