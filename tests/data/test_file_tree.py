@@ -56,7 +56,7 @@ def test_pictures_that_are_not_read_are_counted_with_the_remedy(tmp_path):
         remedy = "convert them to PNG, JPEG or TIFF"
         assert f"{counted}, such as unlabelled/a{suffix} ({remedy})" in dataset.notes[2]
         assert sum(counted in message for message in messages) == 1
-        assert dataset.account[f"unlabelled/a{suffix}"].startswith("left out: ")
+        assert dataset.file_roles[f"unlabelled/a{suffix}"].startswith("left out: ")
     dataset.check()  # a warning stops no run
 
 
@@ -172,13 +172,13 @@ def test_every_file_has_one_use_and_is_used_so(files, strange):
         root = Path(folder)
         write_files(root, files, strange)
         dataset = open_folder(root)
-        assert set(dataset.account) == {relative_name(path, root) for path in every_path(root)}
-        read = [name for name, use in dataset.account.items() if not use.startswith("left out: ")]
+        assert set(dataset.file_roles) == {relative_name(path, root) for path in every_path(root)}
+        read = [name for name, use in dataset.file_roles.items() if not use.startswith("left out: ")]
         samples = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
         used = {relative_name(path, root) for sample in samples for path in (sample.image, sample.mask) if path}
         assert set(read) == used | {"classes.txt"}
         assert sum(map(int, re.findall(r"(?:read: |out: |, |; )(\d+) ", summary_of_files(dataset)))) == len(
-            dataset.account
+            dataset.file_roles
         )
 
 

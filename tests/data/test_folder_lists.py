@@ -46,7 +46,7 @@ def test_lists_in_the_folder_are_used(tmp_path, train, val):
             dataset = open_folder(root, split=split)
             assert parts_of(dataset) == [set(range(6)), {14, 15}, set(range(6, 10))], (*case, split)
             assert f"{folder}{val} (val: 4)" in dataset.notes[2], (*case, split)
-            assert dataset.account["images/10.jpg"] == "left out: image of the test part", (*case, split)
+            assert dataset.file_roles["images/10.jpg"] == "left out: image of the test part", (*case, split)
         assert len(open_folder(root, split="1/2").labelled) == 3, case
 
 
@@ -64,7 +64,7 @@ def test_labelled_and_unlabelled_lists(tmp_path):
     dataset = open_folder(tmp_path)
     assert parts_of(dataset) == [set(range(4)), set(range(4, 8)), {8, 9}]
     assert "1 images are in two lists, labeled.txt and unlabeled.txt, such as images/03.jpg" in dataset.notes[3]
-    assert dataset.account["images/15.jpg"] == "left out: image that no list names"
+    assert dataset.file_roles["images/15.jpg"] == "left out: image that no list names"
 
 
 @pytest.mark.parametrize(("one", "other"), [("train", "val"), ("labelled", "test"), ("unlabelled", "val")])
@@ -100,8 +100,8 @@ def test_a_list_that_is_not_used_is_named(tmp_path, name, line, why):
     dataset = open_folder(tmp_path)
     assert [note for note in dataset.notes if note.startswith(f"{name} is not used: ") and why in note]
     assert [(fault.level, fault.kind, fault.name) for fault in dataset.faults] == [("warning", "list", name)]
-    assert dataset.account[name] == "left out: unused list"
-    assert dataset.account["README.txt"] == "left out: .txt file"
+    assert dataset.file_roles[name] == "left out: unused list"
+    assert dataset.file_roles["README.txt"] == "left out: .txt file"
 
 
 def test_a_list_with_one_wrong_line_is_not_passed_over(tmp_path):

@@ -45,7 +45,7 @@ def test_unlabelled_folders_are_found_however_they_are_written(tmp_path, monkeyp
     write_images(tmp_path, "root/more/a.png", "pool/a.png")
     dataset = open_folder("root", unlabelled=[written.format(tmp_path)])
     assert len(dataset.unlabelled) == 1
-    assert list(dataset.account.values()).count("unlabelled image") == 1
+    assert list(dataset.file_roles.values()).count("unlabelled image") == 1
 
 
 def test_masks_may_have_an_ending(tmp_path):

@@ -23,7 +23,7 @@ SUFFIX_OF_FORMAT = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": "
 FILES_SAMPLED = 16  # files that are opened to check a guess (our choice)
 MAX_MASK_VALUES = 64  # different values or colours of a mask; photographs have more (our choice)
 
-Item = TypeVar("Item")
+Sampled = TypeVar("Sampled")
 
 
 class PairKey(NamedTuple):
@@ -353,7 +353,7 @@ def mask_side(pairs: Sequence[tuple[Path, Path]]) -> int | None:
 # --- the pixels of files --------------------------------------------------------------------------------------------
 
 
-def sample_files(items: Sequence[Item]) -> Sequence[Item]:
+def sample_files(items: Sequence[Sampled]) -> Sequence[Sampled]:
     """At most `FILES_SAMPLED` of the items, evenly spaced."""
     return items[:: -(-len(items) // FILES_SAMPLED) or 1]
 
