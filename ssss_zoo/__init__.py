@@ -12,17 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = [
-    "CompareResult", "Config", "Found", "Interrupted", "RunResult", "UserError", "compare", "configure", "evaluate",
-    "inspect", "report", "run", "search",
+    "CompareResult",
+    "Config",
+    "Interrupted",
+    "RunResult",
+    "SearchResult",
+    "UserError",
+    "compare",
+    "configure",
+    "evaluate",
+    "inspect",
+    "report",
+    "run",
+    "search",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from ssss_zoo.api import (
         CompareResult,
         Config,
-        Found,
         Interrupted,
         RunResult,
+        SearchResult,
         UserError,
         compare,
         configure,

@@ -12,8 +12,7 @@ from PIL.Image import Image
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.plan import flat_overrides
 from ssss_zoo.comparison.report.html import write_report
-from ssss_zoo.comparison.search import Found
-from ssss_zoo.comparison.search import search as search_words
+from ssss_zoo.comparison.search import SearchResult, run_search
 from ssss_zoo.comparison.study import CompareResult, run_study
 from ssss_zoo.config.parse import told_where
 from ssss_zoo.config.schema import Config, resolve
@@ -25,8 +24,19 @@ from ssss_zoo.train.run import RunResult
 from ssss_zoo.train.run import run as run_config
 
 __all__ = [
-    "CompareResult", "Config", "Found", "Interrupted", "RunResult", "UserError", "compare", "configure", "evaluate",
-    "inspect", "report", "run", "search",
+    "CompareResult",
+    "Config",
+    "Interrupted",
+    "RunResult",
+    "SearchResult",
+    "UserError",
+    "compare",
+    "configure",
+    "evaluate",
+    "inspect",
+    "report",
+    "run",
+    "search",
 ]  # fmt: skip
 SEVERAL = ("methods", "seeds", "vary", "try")  # keys whose lists are rows or choices, not one value
 
@@ -47,9 +57,9 @@ def compare(*words: str, tell: Callable[[str], None] = lambda line: None, **keys
     return run_study(as_words(words, keys), tell)
 
 
-def search(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> Found:
+def search(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> SearchResult:
     """`ssss search`: returns the trials, best first, and the command of the winner. Raises as `run` does."""
-    return search_words(as_words(words, keys), tell)
+    return run_search(as_words(words, keys), tell)
 
 
 def evaluate(*words: str, **keys: Any) -> dict[str, Any]:

@@ -16,20 +16,20 @@ from ssss_zoo.api import as_words
 from ssss_zoo.testing.tiny import words as tiny_words
 
 PUBLIC = {
-    "CompareResult", "Config", "Found", "Interrupted", "RunResult", "UserError", "compare", "configure", "evaluate",
-    "inspect", "report", "run", "search",
+    "CompareResult", "Config", "Interrupted", "RunResult", "SearchResult", "UserError", "compare", "configure",
+    "evaluate", "inspect", "report", "run", "search",
 }  # fmt: skip
 
 PROGRAM = """
 from pathlib import Path
-from ssss_zoo import CompareResult, Config, Found, RunResult, UserError
+from ssss_zoo import CompareResult, Config, SearchResult, RunResult, UserError
 from ssss_zoo import compare, configure, evaluate, inspect, report, run, search
 
 def whole(tell: object) -> float:
     config: Config = configure(method="fixmatch", train={"steps": 3})
     result: RunResult = run("train.steps=3", method=config.method, on_eval=lambda step, miou: print(step, miou))
     table: CompareResult = compare(methods=["fixmatch", "cps"], seeds=[0, 1], tell=print)
-    found: Found = search(dataset="shapes")
+    found: SearchResult = search(dataset="shapes")
     page: Path = report(table.folder)
     figures: dict[str, object] = evaluate(run=result.folder)
     try:

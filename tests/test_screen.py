@@ -7,7 +7,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from ssss_zoo.comparison.search import Found
+from ssss_zoo.comparison.search import SearchResult, SearchTrial
 from ssss_zoo.text import visible
 from ssss_zoo.train.console import Screen, duration, iou_table
 
@@ -44,7 +44,7 @@ def test_names_are_text_in_tables_and_lines(name, capsys, caplog, tmp_path):
     figures = {"student": {"iou": {name: 0.5, "b": None}, "miou": 0.5}}
     console = Console(width=200)
     console.print(iou_table(f"runs/{name}", figures))
-    found = Found([([f"method={name}"], 0.5)], ([f"method={name}"], 0.5), "ssss run")
+    found = SearchResult([SearchTrial([f"method={name}"], 0.5)], SearchTrial([f"method={name}"], 0.5), "ssss run")
     console.print(found.table())
     with Screen() as screen:
         screen.keep(tmp_path / "run.log")

@@ -109,9 +109,9 @@ def search(words: tuple[str, ...]) -> None:
     """
     from rich.console import Console
 
-    from ssss_zoo.comparison.search import search as run_search
+    from ssss_zoo.comparison.search import run_search
 
-    found = run_search(words, tell=lambda line: say(line, err=True))
+    found = run_search(words, notify=lambda line: say(line, err=True))
     Console().print(found.table())
     say(f"the winner, trained on all labelled images: {found.command}")
 

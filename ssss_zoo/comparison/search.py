@@ -1,5 +1,5 @@
-"""`ssss search`: which mix of known parts is best on these data for this budget, by Optuna, on held-out labelled
-images alone."""
+"""`ssss search`: the mix of known parts that is best on a data set for a budget, found by Optuna. Trials are judged on
+held-out labelled images only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -23,93 +23,121 @@ from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
 from ssss_zoo.train.console import plain
 from ssss_zoo.train.run import run
+from ssss_zoo.train.run_folder import RunFolder, split_folder_name
 
-TRIALS = 20  # our choice
-HOLD_OUT = 0.25  # of the labelled images (our choice)
-WARM = 5  # trials before one is given up halfway (our choice)
-WIDE = 10  # a range that spans more than so much is searched on a logarithmic scale
-MIXED = ("hooks.pixel_weight", "hooks.class_weight")  # tried where nothing is named: whose answer
-LEARNS = ("make_students", "make_teacher", "pseudo_label", "pixel_weight", "regularize")  # from unlabelled images
-OWN = "own"  # of a hook: the method's own answer
-BEST = 5  # rows of the table
+DEFAULT_TRIALS = 20  # our choice
+HOLD_OUT_SHARE = 0.25  # of the labelled images (our choice)
+UNPRUNED_TRIALS = 5  # trials that all run to their end, before any is stopped halfway (our choice)
+LOGARITHMIC_SPAN = 10  # a range whose ends differ by more than this factor is searched on a logarithmic scale
+MIXED_HOOKS = ("hooks.pixel_weight", "hooks.class_weight")  # searched where the arguments name nothing
+LEARNING_HOOKS = (
+    "make_students",
+    "make_teacher",
+    "pseudo_label",
+    "pixel_weight",
+    "regularize",
+)  # use unlabelled images
+METHOD_ITSELF = "own"  # the value of a hook that the method itself answers
+TABLE_ROWS = 5
 
-Space = dict[str, list[str] | tuple[float, float]]
+Choices = list[str] | tuple[float, float]  # values, or the ends of a range
+SearchSpace = dict[str, Choices]  # by key of the configuration
+Notify = Callable[[str], None]
+
+
+class SearchTrial(NamedTuple):
+    """A trial that came to its end. miou: on the held-out images, in [0, 1]."""
+
+    overrides: list[str]
+    miou: float
 
 
 @dataclass(frozen=True)
-class Found:
-    """trials: words and mIoU of the best ones, best first; single: of the best method that is mixed with none; command:
-    what to type for the winner."""
+class SearchResult:
+    """trials: best first; single: the best one that mixes no methods; command: the command line of the winner."""
 
-    trials: list[tuple[list[str], float]]
-    single: tuple[list[str], float] | None
+    trials: list[SearchTrial]
+    single: SearchTrial | None
     command: str
 
     def table(self) -> Table:
         table = Table(title="on held-out labelled images", title_justify="left")
         table.add_column("mIoU, %", justify="right")
-        table.add_column("words", overflow="fold")
-        for words, value in self.trials[:BEST]:
-            table.add_row(f"{100 * value:.2f}", plain(" ".join(words)))
+        table.add_column("overrides", overflow="fold")
+        for trial in self.trials[:TABLE_ROWS]:
+            table.add_row(f"{100 * trial.miou:.2f}", plain(" ".join(trial.overrides)))
         if self.single:
             table.add_section()
-            table.add_row(f"{100 * self.single[1]:.2f}", plain(f"{' '.join(self.single[0])}  (best without a mix)"))
+            single = f"{' '.join(self.single.overrides)}  (best without a mix)"
+            table.add_row(f"{100 * self.single.miou:.2f}", plain(single))
         return table
 
 
-def search(words: Iterable[str], tell: Callable[[str], None] = lambda line: None) -> Found:
-    """Try `trials` configurations, or as many as are left of them, and say which is best. The study lies in `output`
-    and is gone on with. Raises UserError for words that make no search; Interrupted after Ctrl-C."""
-    optuna = package()
-    given = list(words)
-    own = {key: value for key, _, value in (word.partition("=") for word in given) if key in ("trials", "output")}
-    space = space_of(given)
-    common = [word for word in given if word.partition("=")[0] not in own and not word.startswith("try.")]
-    if not any(word.startswith("data.hold_out=") for word in common):
-        common.append(f"data.hold_out={HOLD_OUT}")
-    trials = number(own.get("trials", str(TRIALS)))
-    folder = expanded(own.get("output") or usual_folder(common))
-    folder.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name="search",
-        storage=f"sqlite:///{folder.resolve() / 'optuna.db'}",
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=0),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=WARM),
-    )
-    check_same(study, common, space, folder)
+def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> SearchResult:
+    """Try `trials` configurations, or as many as are left of them, and find the best. The study lies in `output`, and
+    the same arguments continue it. Raises UserError for arguments that make no search; Interrupted after Ctrl-C."""
+    given = list(overrides)
+    pairs = [(argument.partition("=")[0], argument.partition("=")[2]) for argument in given]
+    own = {key: value for key, value in pairs if key in ("trials", "output")}
+    trials = parse_trials(own.get("trials", str(DEFAULT_TRIALS)))
+    space = search_space(given)
+    common = [argument for argument in given if argument.partition("=")[0] not in own]
+    common = [argument for argument in common if not argument.startswith("try.")]
+    if not any(argument.startswith("data.hold_out=") for argument in common):
+        common.append(f"data.hold_out={HOLD_OUT_SHARE}")
+    folder = expanded(own.get("output") or default_search_folder(common))
+    study = open_study(folder)
+    check_same_search(study, common, space, folder)
     if not study.trials:
-        for method in methods_of(space):  # each method by itself first: what a mix must beat
-            study.enqueue_trial({"method": method, **{key: OWN for key in space if key.startswith("hooks.")}})
-    left = trials - sum(trial.state.is_finished() for trial in study.trials)
-    tell(f"{max(left, 0)} of {trials} trials to do, in {folder}")
-    objective = Objective(space, common, folder, tell)
+        for method in space_methods(space):  # each method by itself first: a mix must beat it
+            study.enqueue_trial({"method": method, **{key: METHOD_ITSELF for key in space if key.startswith("hooks.")}})
+    left = max(trials - sum(trial.state.is_finished() for trial in study.trials), 0)
+    notify(f"{left} of {trials} trials to do, in {folder}")
+    objective = Objective(space, common, folder, notify)
     try:
         with Stop().hearing():
-            study.optimize(objective, n_trials=max(left, 0), catch=(UserError,))
+            study.optimize(objective, n_trials=left, catch=(UserError,))
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"stopped; the same command goes on with the search in {folder}") from None
-    return found_in(study, common)
+    return search_result(study, common)
 
 
 class Objective:
-    """A trial: one run, its mIoU on the held-out images."""
+    """A trial of Optuna: one run, scored by its mIoU on the held-out images."""
 
-    def __init__(self, space: Space, common: Sequence[str], folder: Path, tell: Callable[[str], None]) -> None:
-        self.space, self.common, self.folder, self.tell = space, common, folder, tell
+    def __init__(self, space: SearchSpace, common: Sequence[str], folder: Path, notify: Notify) -> None:
+        self.space = space
+        self.common = common
+        self.folder = folder
+        self.notify = notify
 
     def __call__(self, trial: Any) -> float:
         import optuna
 
-        words = words_of({key: suggest(trial, key, values) for key, values in self.space.items()})
-        trial.set_user_attr("words", words)
-        same = [other for other in trial.study.trials if other.value is not None and other.user_attrs["words"] == words]
-        if same:  # a run is settled by its words
-            self.tell(f"trial {trial.number}: as trial {same[0].number}")
-            return float(same[0].value)
-        place = self.folder / "trials" / str(trial.number)
-        shutil.rmtree(place, ignore_errors=True)
+        overrides = chosen_overrides({key: suggest(trial, key, choices) for key, choices in self.space.items()})
+        trial.set_user_attr("words", overrides)
+        equal = [other for other in trial.study.trials if other.value is not None
+                 and other.user_attrs["words"] == overrides]  # fmt: skip
+        if equal:  # the same overrides make the same run
+            self.notify(f"trial {trial.number}: as trial {equal[0].number}")
+            return float(equal[0].value)
+        try:
+            miou = self.train(trial, overrides)
+        except optuna.TrialPruned:
+            self.notify(f"trial {trial.number}: given up halfway, {' '.join(overrides)}")
+            raise
+        except UserError as error:
+            self.notify(f"trial {trial.number}: cannot run, {' '.join(overrides)}: {error}")
+            raise
+        self.notify(f"trial {trial.number}: mIoU {100 * miou:.2f}, {' '.join(overrides)}")
+        return miou
+
+    def train(self, trial: Any, overrides: Sequence[str]) -> float:
+        """The mIoU of a run, whose checkpoints are removed. Raises TrialPruned where Optuna gives the trial up."""
+        import optuna
+
+        folder = RunFolder(self.folder / "trials" / str(trial.number))
+        shutil.rmtree(folder.path, ignore_errors=True)
 
         def on_eval(step: int, miou: float) -> None:
             trial.report(miou, step)
@@ -117,48 +145,42 @@ class Objective:
                 raise optuna.TrialPruned
 
         try:
-            config = resolve([*self.common, *words, f"output={place}", "evaluate.predictions=0"])
-            value = float(run(config, on_eval).metrics["val"]["miou"])
-        except optuna.TrialPruned:
-            self.tell(f"trial {trial.number}: given up halfway, {' '.join(words)}")
-            raise
-        except UserError as error:
-            self.tell(f"trial {trial.number}: cannot run, {' '.join(words)}: {error}")
-            raise
+            config = resolve([*self.common, *overrides, f"output={folder.path}", "evaluate.predictions=0"])
+            return float(run(config, on_eval).metrics["val"]["miou"])
         finally:
-            shutil.rmtree(place / "best", ignore_errors=True)
-            shutil.rmtree(place / "last", ignore_errors=True)
-        self.tell(f"trial {trial.number}: mIoU {100 * value:.2f}, {' '.join(words)}")
-        return value
+            shutil.rmtree(folder.best, ignore_errors=True)
+            shutil.rmtree(folder.last, ignore_errors=True)
 
 
 # --- the space ------------------------------------------------------------------------------------------------------
 
 
-def space_of(words: Sequence[str]) -> Space:
-    """What `try.<key>=...` words ask for, or the methods and whose weights. Raises UserError for what is no choice."""
-    given = {key: value for key, _, value in (word.partition("=") for word in words) if key.startswith("try.")}
-    space: Space = {key.removeprefix("try."): choices(key, value) for key, value in given.items()}
+def search_space(overrides: Sequence[str]) -> SearchSpace:
+    """The choices of the `try.<key>=...` arguments; without any, the methods, and whose weights they take. Raises
+    UserError for an argument that leaves no choice."""
+    pairs = [(argument.partition("=")[0], argument.partition("=")[2]) for argument in overrides]
+    given = {key: value for key, value in pairs if key.startswith("try.")}
+    space: SearchSpace = {key.removeprefix("try."): parse_choices(key, value) for key, value in given.items()}
     if not space:
-        answered = {item["name"]: item["answered_by"] for item in list_hooks()}
-        space = {key: [OWN, *answered[key.removeprefix("hooks.")]] for key in MIXED}
-    if "method" not in space and not any(word.startswith("method=") for word in words):
-        space = {"method": whole_methods(), **space}
+        answered = {hook["name"]: hook["answered_by"] for hook in list_hooks()}
+        space = {key: [METHOD_ITSELF, *answered[key.removeprefix("hooks.")]] for key in MIXED_HOOKS}
+    if "method" not in space and not any(argument.startswith("method=") for argument in overrides):
+        space = {"method": independent_methods(), **space}
     return space
 
 
-def whole_methods() -> list[str]:
-    """The recipes that are no addition to another, train once, and learn from unlabelled images."""
-    answered = {item["name"]: set(item["answered_by"]) for item in list_hooks()}
-    learns = set().union(*(answered[hook] for hook in LEARNS)) - answered["plan_stages"]
-    found = []
+def independent_methods() -> list[str]:
+    """The recipes that add to no other method, train in one stage, and learn from unlabelled images."""
+    answered = {hook["name"]: set(hook["answered_by"]) for hook in list_hooks()}
+    learning = set().union(*(answered[hook] for hook in LEARNING_HOOKS)) - answered["plan_stages"]
+    methods = []
     for name, path in recipes("method").items():
-        if "base" not in read_file(path) and resolve([f"method={name}", "train.steps=1"]).plugins.names[0] in learns:
-            found.append(name)
-    return sorted(found)
+        if "base" not in read_file(path) and resolve([f"method={name}", "train.steps=1"]).plugins.names[0] in learning:
+            methods.append(name)
+    return sorted(methods)
 
 
-def choices(key: str, text: str) -> list[str] | tuple[float, float]:
+def parse_choices(key: str, text: str) -> Choices:
     """`a,b` as values, `1e-4..1e-2` as a range. Raises UserError where neither leaves a choice."""
     low, dots, high = text.partition("..")
     if dots:
@@ -175,18 +197,19 @@ def choices(key: str, text: str) -> list[str] | tuple[float, float]:
     return values
 
 
-def suggest(trial: Any, key: str, values: list[str] | tuple[float, float]) -> str:
-    if isinstance(values, list):
-        return str(trial.suggest_categorical(key, values))
-    low, high = values
-    return f"{trial.suggest_float(key, low, high, log=low > 0 and high / low > WIDE):.4g}"
+def suggest(trial: Any, key: str, choices: Choices) -> str:
+    """The value that Optuna chooses for a key, as text."""
+    if isinstance(choices, list):
+        return str(trial.suggest_categorical(key, choices))
+    low, high = choices
+    return f"{trial.suggest_float(key, low, high, log=low > 0 and high / low > LOGARITHMIC_SPAN):.4g}"
 
 
-def words_of(chosen: Mapping[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in chosen.items() if value != OWN]
+def chosen_overrides(chosen: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in chosen.items() if value != METHOD_ITSELF]
 
 
-def methods_of(space: Space) -> list[str]:
+def space_methods(space: SearchSpace) -> list[str]:
     methods = space.get("method", [])
     return methods if isinstance(methods, list) else []
 
@@ -194,38 +217,57 @@ def methods_of(space: Space) -> list[str]:
 # --- the study ------------------------------------------------------------------------------------------------------
 
 
-def found_in(study: Any, common: Sequence[str]) -> Found:
+def open_study(folder: Path) -> Any:
+    """The study of Optuna in the folder, made where there is none."""
+    optuna = import_optuna()
+    folder.mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        study_name="search",
+        storage=f"sqlite:///{folder.resolve() / 'optuna.db'}",
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=0),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS),
+    )
+
+
+def search_result(study: Any, common: Sequence[str]) -> SearchResult:
     """Raises UserError where no trial came to its end."""
     done = sorted((trial for trial in study.trials if trial.value is not None), key=lambda trial: -trial.value)
     if not done:
         raise UserError("no trial came to its end; the lines above say why")
-    ranked = list({tuple(t.user_attrs["words"]): (list(t.user_attrs["words"]), float(t.value)) for t in done}.values())
-    single = next((entry for entry in ranked if not any(word.startswith("hooks.") for word in entry[0])), None)
-    words = [word for word in common if not word.startswith("data.hold_out=")]
-    return Found(ranked, single, " ".join(["ssss run", *ranked[0][0], *words]))
+    distinct = {tuple(t.user_attrs["words"]): SearchTrial(list(t.user_attrs["words"]), float(t.value)) for t in done}
+    ranked = list(distinct.values())
+    is_mix = lambda trial: any(argument.startswith("hooks.") for argument in trial.overrides)  # noqa: E731
+    single = next((trial for trial in ranked if not is_mix(trial)), None)
+    kept = [argument for argument in common if not argument.startswith("data.hold_out=")]
+    return SearchResult(ranked, single, " ".join(["ssss run", *ranked[0].overrides, *kept]))
 
 
-def check_same(study: Any, common: Sequence[str], space: Space, folder: Path) -> None:
-    """Raise UserError where the folder holds a search of other words."""
-    now = {"common": sorted(common), "space": {key: list(values) for key, values in space.items()}}
+def check_same_search(study: Any, common: Sequence[str], space: SearchSpace, folder: Path) -> None:
+    """Raise UserError where the folder holds a search with other arguments."""
+    now = {"common": sorted(common), "space": {key: list(choices) for key, choices in space.items()}}
     known = study.user_attrs.get("asked")
     if known is not None and known != now:
-        raise UserError(f"output={folder} holds a search of other words; choose another output=")
+        raise UserError(f"output={folder} holds a search with other arguments; choose another output=")
     study.set_user_attr("asked", now)
 
 
-def usual_folder(common: Sequence[str]) -> Path:
-    config = resolve([*common, "train.steps=1"] if not any("train." in word for word in common) else common)
-    return Path("runs", "search", config.dataset, config.data.split.replace("/", "_"))
+def default_search_folder(common: Sequence[str]) -> Path:
+    """runs/search/<dataset>/<split>."""
+    has_budget = any("train." in argument for argument in common)
+    config = resolve(common if has_budget else [*common, "train.steps=1"])
+    return Path("runs", "search", config.dataset, split_folder_name(config.data.split))
 
 
-def number(text: str) -> int:
+def parse_trials(text: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
         raise UserError(f"trials takes a number of runs, 1 to 999,999,999; got '{brief(text)}'")
     return int(text)
 
 
-def package() -> Any:
+def import_optuna() -> Any:
+    """Raises UserError where the package is not there."""
     try:
         import optuna
     except ImportError:

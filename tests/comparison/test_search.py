@@ -3,7 +3,7 @@
 import pytest
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.comparison.search import OWN, choices, search, space_of
+from ssss_zoo.comparison.search import METHOD_ITSELF, default_search_folder, parse_choices, run_search, search_space
 from ssss_zoo.config.schema import resolve
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
@@ -21,7 +21,7 @@ def tiny_search(tiny_shelf, tmp_path):
     def find(*more):
         told = []
         output = f"output={tmp_path / 'search'}"
-        return search([*common, output, "data.hold_out=0.4", *more], told.append), told
+        return run_search([*common, output, "data.hold_out=0.4", *more], told.append), told
 
     return find
 
@@ -43,7 +43,7 @@ def test_it_goes_on_to_more_and_refuses_other_words(tiny_search):
     assert told[0].startswith("1 of 3 trials to do")
     assert len(found.trials) == 2  # the third was one of the two: not run again
     assert told[-1].startswith("trial 2: as trial ")
-    with pytest.raises(UserError, match="holds a search of other words"):
+    with pytest.raises(UserError, match="holds a search with other arguments"):
         tiny_search("trials=3", "try.method=fixmatch,cps")
 
 
@@ -73,20 +73,25 @@ def test_too_much_or_too_little_held_out():
 
 
 def test_the_usual_space_is_methods_and_whose_weights():
-    space = space_of([])
+    space = search_space([])
     assert {"fixmatch", "farcluss", "unimatch"} <= set(space["method"])
     assert not {"supervised", "stpp", "pixcon"} & set(space["method"])
-    assert space["hooks.pixel_weight"][0] == OWN
+    assert space["hooks.pixel_weight"][0] == METHOD_ITSELF
     assert "farcluss" in space["hooks.class_weight"]
-    assert "method" not in space_of(["method=fixmatch", "try.optim.lr=1e-4..1e-2"])
+    assert "method" not in search_space(["method=fixmatch", "try.optim.lr=1e-4..1e-2"])
+
+
+def test_a_list_file_names_the_folder_of_a_search_as_that_of_a_run():
+    folder = default_search_folder(["dataset=shapes", "data.split=lists/mine.txt"])
+    assert str(folder) == "runs/search/shapes/mine"
 
 
 def test_choices():
-    assert choices("try.a", "1e-4..1e-2") == (1e-4, 1e-2)
-    assert choices("try.a", "[1,2],3") == ["[1,2]", "3"]
+    assert parse_choices("try.a", "1e-4..1e-2") == (1e-4, 1e-2)
+    assert parse_choices("try.a", "[1,2],3") == ["[1,2]", "3"]
     for text, said in (("1", "no choice"), ("2..1", "smaller"), ("a..b", "no range")):
         with pytest.raises(UserError, match=said):
-            choices("try.a", text)
+            parse_choices("try.a", text)
 
 
 def test_the_command_line(tiny_shelf, tmp_path, capsys):
