@@ -21,7 +21,7 @@ from ssss_zoo.evaluation.figures import (
     WRONG_COLOUR,
     colour_classes,
     cut_start,
-    evenly,
+    evenly_spaced,
     prediction_panels,
     void_colours,
     write_predictions,
@@ -64,7 +64,7 @@ class Left(nn.Module):
 def drawn(tmp_path, dataset: Drawn, count: int = 2) -> Image.Image:
     evaluator = Evaluator(dataset, EvaluateConfig(), (4, 4), torch.device("cpu"))
     file = tmp_path / "predictions.png"
-    write_predictions(file, Left(len(dataset.class_names)), evaluator, evenly(dataset.val, count))
+    write_predictions(file, Left(len(dataset.class_names)), evaluator, evenly_spaced(dataset.val, count))
     with Image.open(file) as picture:
         picture.load()
         return picture
@@ -169,10 +169,10 @@ def test_no_sample_makes_no_file(tmp_path):
 
 
 def test_samples_are_spread_evenly_and_keep_their_order():
-    assert evenly(list(range(10)), 4) == [0, 3, 6, 9]
-    assert evenly(list(range(10)), 1) == [0]
-    assert evenly(list(range(3)), 7) == [0, 1, 2]
-    assert evenly([], 3) == []
+    assert evenly_spaced(list(range(10)), 4) == [0, 3, 6, 9]
+    assert evenly_spaced(list(range(10)), 1) == [0]
+    assert evenly_spaced(list(range(3)), 7) == [0, 1, 2]
+    assert evenly_spaced([], 3) == []
 
 
 def test_a_head_that_is_too_long_keeps_its_end():

@@ -16,7 +16,7 @@ from ssss_zoo.evaluation.figures import (
     MAX_PANEL_WIDTH,
     class_bars,
     colour_classes,
-    evenly,
+    evenly_spaced,
     photo,
     resize_ids,
     sheet,
@@ -34,7 +34,7 @@ SHADE = 0.55  # of the mask's colour over the image
 def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
     """Write the contact sheet: `count` labelled images with their masks, a crop as the methods get it, its strong view;
     below, the legend and the share of each class in the masks that are shown. Raises UserError as reading does."""
-    samples = evenly(dataset.labelled, count)
+    samples = evenly_spaced(dataset.labelled, count)
     crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
     rules = crop_rules(config.augment, statistic("mean", config.model, MEAN), config.augment.pad_label)
     crops = CropDataset(dataset, samples, crop, scale, config.seed, "preview", masks=True, **rules)

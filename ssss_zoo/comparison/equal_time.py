@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ssss_zoo.comparison.folders import ComparedRunFolder
-from ssss_zoo.comparison.plan import PlannedRun, StudyPlan, StudyRow
+from ssss_zoo.comparison.plan import Notify, PlannedRun, StudyPlan, StudyRow
 from ssss_zoo.comparison.records import StudyRecord, write_study_record
 from ssss_zoo.comparison.run_files import finished_figures, read_state
 from ssss_zoo.comparison.run_one import request_stop, start_process
@@ -18,7 +17,7 @@ from ssss_zoo.errors import UserError
 TIMED_STEPS = 20  # of the run that measures a row (our choice)
 
 
-def plan_equal_time(plan: StudyPlan, record: StudyRecord, notify: Callable[[str], None]) -> StudyPlan:
+def plan_equal_time(plan: StudyPlan, record: StudyRecord, notify: Notify) -> StudyPlan:
     """The plan with so many steps for each row that all train as long as the first row does for the steps of the plan.
 
     The rate of a row is measured once and kept in the study's record: the same study always has the same steps. Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ COMPARE_KEYS = ("methods", "seeds", "study", "baseline", "budget", "output", "la
 BASELINE = "supervised"
 BUDGETS = ("steps", "time")
 FOLDER_NAME_BYTES = 200  # at most: file systems take 255
+Notify = Callable[[str], None]  # gets a line about the progress of a comparison or a search
 DEFAULT_SEEDS = (0, 1, 2)  # our choice: a standard deviation needs three
 
 

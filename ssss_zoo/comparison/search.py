@@ -6,14 +6,14 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from ssss_zoo.comparison.plan import split_commas
+from ssss_zoo.comparison.plan import Notify, split_commas
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import read_file
 from ssss_zoo.config.schema import resolve
@@ -42,7 +42,6 @@ TABLE_ROWS = 5
 
 Choices = list[str] | tuple[float, float]  # values, or the ends of a range
 SearchSpace = dict[str, Choices]  # by key of the configuration
-Notify = Callable[[str], None]
 
 
 class SearchTrial(NamedTuple):

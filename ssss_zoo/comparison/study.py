@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from ssss_zoo.comparison.equal_time import plan_equal_time
 from ssss_zoo.comparison.launch import EndedRun, find_launcher
-from ssss_zoo.comparison.plan import PlannedRun, StudyPlan, plan_study
+from ssss_zoo.comparison.plan import Notify, PlannedRun, StudyPlan, plan_study
 from ssss_zoo.comparison.preflight import check_rows_can_run, with_diagnosis
 from ssss_zoo.comparison.records import (
     ComparisonFigures,
@@ -36,7 +36,6 @@ from ssss_zoo.train.resume import flat_config
 from ssss_zoo.train.tracking import Tracker
 
 BUSY_POLL = 1.0  # seconds between looks at a folder that another process works in (our choice)
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ WRONG_COLOUR = (230, 40, 40)  # RGB of wrong pixels
 RIGHT_BRIGHTNESS = 0.35  # of the pixels that are not wrong
 VOID_NAME = "void, not counted"  # in the legend
 Panel = tuple[str, Image.Image]  # a heading and the picture below it
-Item = TypeVar("Item")
+Spaced = TypeVar("Spaced")
 
 
-def evenly(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items, evenly spaced, or all of them where there are no more."""
+def evenly_spaced(items: Sequence[Spaced], count: int) -> list[Spaced]:
+    """`count` of the items, evenly_spaced spaced, or all of them where there are no more."""
     picks = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[index] for index in picks]
 

@@ -21,7 +21,7 @@ from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.registry import build_methods, hook_summary, load, make_manager, replaces_installed
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.evaluation.figures import evenly, write_predictions
+from ssss_zoo.evaluation.figures import evenly_spaced, write_predictions
 from ssss_zoo.lock import owned
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
@@ -183,7 +183,7 @@ def picture(job: Job, training: Training) -> None:
     """predictions.png of a finished run."""
     count = job.config.evaluate.predictions
     if count and len(job.dataset.val):
-        samples = evenly(job.dataset.val, count)
+        samples = evenly_spaced(job.dataset.val, count)
         try:
             write_predictions(job.folder.predictions, training.reported_network(), job.evaluator, samples)
         except OSError as error:

@@ -17,7 +17,7 @@ from ssss_zoo.config.schema import Config, square
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
-from ssss_zoo.evaluation.figures import evenly
+from ssss_zoo.evaluation.figures import evenly_spaced
 from ssss_zoo.record_files import State, read_metrics
 from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train import checkpoint
@@ -27,7 +27,7 @@ from ssss_zoo.train.setup import open_dataset
 
 CONFIDENCE_BINS = 15  # Guo et al., ICML 2017, section 5
 BORDER_SHARE = 0.02  # of the diagonal: how far from a contour is border (Cheng et al., CVPR 2021, section 4)
-MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly spaced (our choice)
+MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly_spaced spaced (our choice)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
     network = load_network(config, dataset, place, checkpoint.load_typed(place, State)["reported"]).to(device)
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
     classes = len(dataset.class_names)
-    kept = {sample.name for sample in evenly(dataset.val, MAX_PREDICTIONS)}
+    kept = {sample.name for sample in evenly_spaced(dataset.val, MAX_PREDICTIONS)}
     counts, border, shown = [], [], []
     bins = torch.zeros(CONFIDENCE_BINS, 3, dtype=torch.float64, device=device)
     for index, (image, mask) in enumerate(evaluator.pairs(dataset.val, network)):
@@ -82,7 +82,7 @@ def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
         border.append(count_border_hits(truth, predicted, classes))
         bins += count_confidence(confidence, predicted, truth)
         if dataset.val[index].name in kept:
-            save_ids(predicted, folder.predicted_ids(index))
+            save_prediction(predicted, folder.predicted_ids(index))
             shown.append(index)
     save_counts(PerImageCounts(as_array(counts), as_array(border), bins.cpu().numpy(), np.array(shown)), folder.counts)
 
@@ -124,7 +124,7 @@ def as_array(tensors: list[Tensor]) -> np.ndarray:
     return array
 
 
-def save_ids(ids: Tensor, file: Path) -> None:
+def save_prediction(ids: Tensor, file: Path) -> None:
     from PIL import Image
 
     file.parent.mkdir(exist_ok=True)

@@ -24,15 +24,15 @@ from ssss_zoo.comparison.report.picture_index import (
 from ssss_zoo.comparison.report.statistics import FinishedRun, FinishedRuns, all_pixels, mious
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import load
-from ssss_zoo.evaluation.figures import colour_classes, draw_void, evenly, photo, void_colours
+from ssss_zoo.evaluation.figures import colour_classes, draw_void, evenly_spaced, photo, void_colours
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train.pseudo_label_snapshots import PHOTO
 from ssss_zoo.train.setup import open_dataset
 
 PICTURE_WIDTH = 240  # pixels (our choice)
-SHOWN_IMAGES = 4  # evenly spaced ones, and as many of the worst (our choice)
-SHOWN_STEPS = 4  # pictures of a row's pseudo-labels, evenly spaced (our choice)
+SHOWN_IMAGES = 4  # evenly_spaced spaced ones, and as many of the worst (our choice)
+SHOWN_STEPS = 4  # pictures of a row's pseudo-labels, evenly_spaced spaced (our choice)
 DIMMED = 0.35  # brightness of the image below its wrong pixels (our choice)
 log = logging.getLogger("ssss_zoo")
 
@@ -58,7 +58,7 @@ def write_pictures(plan: StudyPlan, finished: FinishedRuns) -> None:
             miou={name: float(values[index]) for name, values in scores.items()},
             files=write_image(folder, dataset, index, first_runs),
         )
-        for index in dict.fromkeys([*evenly(kept, SHOWN_IMAGES), *worst])
+        for index in dict.fromkeys([*evenly_spaced(kept, SHOWN_IMAGES), *worst])
     )
     drawn = PictureIndex(
         colours=tuple(dataset.colours),
@@ -108,7 +108,7 @@ def write_pseudo_labels(folder: Path, runs: Mapping[str, FinishedRun]) -> Pseudo
             continue
         shown_image = shown_image or save_small(image, folder / "unlabelled.jpg")
         pictures = []
-        for step in dict.fromkeys(evenly(sorted(files), SHOWN_STEPS)):
+        for step in dict.fromkeys(evenly_spaced(sorted(files), SHOWN_STEPS)):
             pixels = read_pixels(files[step])
             if pixels is not None:
                 file = save_small(pixels, folder / f"unlabelled-{number}-{step}.png", panels=2)
