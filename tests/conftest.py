@@ -11,6 +11,8 @@ from ssss_zoo.config.schema import resolve
 from ssss_zoo.engine import registry as plugins
 from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
 
+collect_ignore = ["fixtures"]  # one of them is a package with tests of its own: test_packages.py runs them
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
