@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.testing import assert_close
 
-from ssss_zoo.toolkit import confident, hard_label
+from ssss_zoo.toolkit import confident, hard_label, soft_label
 
 
 def test_a_hard_label_is_the_likeliest_class_and_its_probability():
@@ -14,6 +14,15 @@ def test_a_hard_label_is_the_likeliest_class_and_its_probability():
     label = hard_label(probs, valid)
     assert label.target.tolist() == [[[1, 2, 0]]]
     assert_close(label.confidence, torch.tensor([[[0.7, 0.8, 0.5]]]))
+    assert label.valid is valid
+
+
+def test_a_soft_label_is_the_distribution_and_its_largest_probability():
+    probs = torch.tensor([0.2, 0.7, 0.1]).view(1, 3, 1, 1)
+    valid = torch.tensor([[[False]]])
+    label = soft_label(probs, valid)
+    assert label.target is probs
+    assert label.confidence.tolist() == [[[probs[0, 1, 0, 0].item()]]]
     assert label.valid is valid
 
 

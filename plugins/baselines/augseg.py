@@ -11,8 +11,10 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ssss_zoo.plugins.baselines.augseg_intensity import RandomIntensity
 from ssss_zoo.toolkit import (
-    CutMix, EMATeacher, Progress, PseudoLabel, RandomIntensity, Range, View, Views, centred_boxes, ema_warmup, hookimpl,
+    CutMix, EMATeacher, Progress, PseudoLabel, Range, View, Views, centred_boxes, confident, ema_warmup, hard_label,
+    hookimpl,
 )  # fmt: skip
 
 INJECTED_BETA = (8.0, 2.0)  # of Beta, the share of an image that a box of labelled pixels leaves; release
@@ -55,12 +57,11 @@ class AugSeg:
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
-        confidence, ids = probs.max(dim=1)
-        return PseudoLabel(ids, confidence, valid if self.mask_padding else torch.ones_like(valid))
+        return hard_label(probs, valid if self.mask_padding else torch.ones_like(valid))
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:
-        return (label.confidence >= self.threshold).float()
+        return confident(label, self.threshold)
 
 
 def doubtful(chances: Tensor) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
-    CutMix, EMATeacher, PseudoLabel, Range, View, Views, hookimpl, squared_error, toggled_boxes,
+    CutMix, EMATeacher, PseudoLabel, Range, View, Views, confident, hookimpl, soft_label, squared_error, toggled_boxes,
 )  # fmt: skip
 
 
@@ -37,8 +37,8 @@ class CutMixSeg:
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
-        return PseudoLabel(probs, probs.amax(dim=1), valid)
+        return soft_label(probs, valid)
 
     @hookimpl
     def pixel_weight(self, label: PseudoLabel) -> Tensor:
-        return (label.confidence >= self.threshold).float()
+        return confident(label, self.threshold)

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.toolkit import EMATeacher, PseudoLabel, Range, View, Views, hookimpl, squared_error
+from ssss_zoo.toolkit import EMATeacher, PseudoLabel, Range, View, Views, hookimpl, soft_label, squared_error
 
 
 @dataclass(eq=False)
@@ -34,7 +34,7 @@ class MeanTeacher:
 
     @hookimpl
     def pseudo_label(self, probs: Tensor, valid: Tensor) -> PseudoLabel:
-        return PseudoLabel(probs, probs.amax(dim=1), torch.ones_like(valid))
+        return soft_label(probs, torch.ones_like(valid))
 
 
 def mean_squared_error(logits: Tensor, label: PseudoLabel) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ssss_zoo.plugins.farcluss.variants import Variants, class_target, halved_views, inverse_mean_weight
 from ssss_zoo.toolkit import (
     CutMix, EMATeacher, Labelled, Output, Progress, PrototypeContrast, PseudoLabel, Range, RunInfo, Teacher, View,
-    ViewOutput, Views, confident_pixels, downsample_label, downsample_nearest, hookimpl, one_hot,
+    ViewOutput, Views, confident_pixels, downsample_label, downsample_nearest, hard_label, hookimpl, one_hot,
     process_sum, random_boxes,
 )  # fmt: skip
 
@@ -75,13 +75,12 @@ class Farcluss(Variants):
     def pseudo_label(self, probs: Tensor, logits: Tensor, valid: Tensor) -> PseudoLabel:
         """The teacher's top-K distribution, renormalised [known; renormalised: ours]: y = softmax over its K largest
         logits, 0 elsewhere. Target (B, C, H, W), or class ids (B, H, W) when one class is kept."""
-        confidence, ids = probs.max(dim=1)
         kept = min(self.top_k, probs.shape[1])
         if kept == 1:
-            return PseudoLabel(ids, confidence, valid)
+            return hard_label(probs, valid)
         scores, classes = logits.float().topk(kept, dim=1)  # (B, K, H, W), largest first
         shares = self.sharpened_scores(scores, probs.gather(1, classes)).softmax(dim=1)
-        return PseudoLabel(torch.zeros_like(probs).scatter_(1, classes, shares), confidence, valid)
+        return PseudoLabel(torch.zeros_like(probs).scatter_(1, classes, shares), probs.amax(dim=1), valid)
 
     @hookimpl
     def pixel_weight(self, probs: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from ssss_zoo.engine.plan import check_plan, is_gated, needs_second, weak_images
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.contrast import one_hot
-from ssss_zoo.toolkit.losses import consistency, supervised_loss
+from ssss_zoo.toolkit.losses import supervised_loss, view_loss
 from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
 from ssss_zoo.toolkit.processes import process_mean
 from ssss_zoo.toolkit.teachers import Teacher
@@ -335,9 +335,8 @@ class Engine:
         )
         if self.on_view:
             self.on_view(view_output, rebalance)
-        view, per_class = view_output.view, self.config.loss.class_weight == "per_class"
-        given = (view_output.output.logits, view_output.label, view_output.weight, rebalance)
-        return view.loss_weight * consistency(*given, view.divide_by, per_class, view.loss)
+        per_class = self.config.loss.class_weight == "per_class"
+        return view_output.view.loss_weight * view_loss(view_output, class_weight=rebalance, per_class=per_class)
 
     # --- for others -------------------------------------------------------------------------------------------------
 

@@ -30,8 +30,7 @@ from ssss_zoo.toolkit.contrast import (
 )
 from ssss_zoo.toolkit.cutmix_boxes import centred_boxes, half_boxes, toggled_boxes
 from ssss_zoo.toolkit.hookspecs import hookimpl
-from ssss_zoo.toolkit.intensity import RandomIntensity
-from ssss_zoo.toolkit.labels import confident, hard_label
+from ssss_zoo.toolkit.labels import confident, hard_label, soft_label
 from ssss_zoo.toolkit.losses import (
     consistency,
     cross_entropy,
@@ -118,7 +117,6 @@ __all__ = [
     "PrototypeContrast",
     "Prototypes",
     "PseudoLabel",
-    "RandomIntensity",
     "Range",
     "RunInfo",
     "Sample",
@@ -181,6 +179,7 @@ __all__ = [
     "random_flip",
     "relabel",
     "resize",
+    "soft_label",
     "squared_error",
     "toggled_boxes",
     "top_p_mask",

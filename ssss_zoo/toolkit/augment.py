@@ -111,7 +111,7 @@ class Strong:
         taps = 2 * int(3 * max(own.blur_sigma) + 0.5) + 1
         change_rows(out, draw.jitter, lambda images, rows: jitter(images, draw.factors[:, rows], parts))
         if colour:
-            change_rows(out, draw.grey, lambda images, rows: grey(images))
+            change_rows(out, draw.grey, lambda images, rows: to_grey(images))
         change_rows(out, draw.blur, lambda images, rows: blur(images, draw.sigma[rows], taps))
         return out
 
@@ -163,7 +163,7 @@ def turn_hue(image: Tensor, turns: Tensor) -> Tensor:
     return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-def grey(image: Tensor) -> Tensor:
+def to_grey(image: Tensor) -> Tensor:
     """Three equal channels of 0.299 R + 0.587 G + 0.114 B (PIL's mode L). image: (n, 3, H, W)."""
     from kornia.color import rgb_to_grayscale
 

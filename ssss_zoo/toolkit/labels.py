@@ -1,4 +1,4 @@
-"""Hard pseudo-labels, and the weight of their confident pixels."""
+"""Pseudo-labels from probabilities, and the weight of their confident pixels."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def hard_label(probs: Tensor, valid: Tensor) -> PseudoLabel:
     """
     confidence, ids = probs.max(dim=1)
     return PseudoLabel(ids, confidence, valid)
+
+
+def soft_label(probs: Tensor, valid: Tensor) -> PseudoLabel:
+    """The whole distribution of each pixel as target, its largest probability as confidence; as in `hard_label`."""
+    return PseudoLabel(probs, probs.amax(dim=1), valid)
 
 
 def confident(label: PseudoLabel, threshold: float | Tensor) -> Tensor:

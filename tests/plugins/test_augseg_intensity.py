@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from ssss_zoo.plugins.baselines import augseg_intensity as intensity
+from ssss_zoo.plugins.baselines.augseg_intensity import OPERATIONS, RandomIntensity
 from torch.testing import assert_close
-
-from ssss_zoo.toolkit import intensity
-from ssss_zoo.toolkit.intensity import OPERATIONS, RandomIntensity
 
 
 def photo(seed: int = 0, side: int = 40) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssss_zoo.toolkit.augment import blur, grey, turn_hue
+from ssss_zoo.toolkit.augment import blur, to_grey, turn_hue
 
 LEVELS = 255.0
 BLUR_TAPS = 13  # three times the largest sigma, 2.0, on either side
@@ -107,7 +107,7 @@ def blurred(image: Tensor, u: Tensor) -> Tensor:
 
 def contrast(image: Tensor, u: Tensor) -> Tensor:
     """Towards the mean grey of the whole image."""
-    shade = grey(image)[:, :1] if image.shape[1] == 3 else image.mean(1, keepdim=True)
+    shade = to_grey(image)[:, :1] if image.shape[1] == 3 else image.mean(1, keepdim=True)
     return blend(image, shade.mean((2, 3), keepdim=True), u)
 
 
@@ -116,7 +116,7 @@ def brightness(image: Tensor, u: Tensor) -> Tensor:
 
 
 def saturation(image: Tensor, u: Tensor) -> Tensor:
-    return blend(image, grey(image), u)
+    return blend(image, to_grey(image), u)
 
 
 def sharpness(image: Tensor, u: Tensor) -> Tensor:
