@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssss_zoo.config.schema import resolve, square
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.data.loading.crops import CropDataset, make_stream
@@ -92,7 +93,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     config = resolve(asked.words)
-    dataset = open_dataset(load("datasets", config.dataset), config)
+    dataset, config = open_dataset(load("datasets", config.dataset), config)
     found = rates(decoders(dataset, asked.images))
     print(f"{len(dataset.labelled)} labelled images, batches of {config.train.batch}, crop {config.train.crop}")
     for name, rate in found.items():

@@ -47,10 +47,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssss_zoo.config.schema import Config, resolve, square
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.device_batch import floats
-from ssss_zoo.engine.registry import build_methods
+from ssss_zoo.engine.registry import build_methods, with_options
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import UserError
@@ -399,6 +400,7 @@ def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: b
     """Both sides for the configuration that `words` make. Raises UserError where the loop does not follow them."""
     config = resolve([*DEFAULTS, *words, "tracking.uri=off"])
     methods = build_methods(config)
+    config = with_options(config, methods)
     loop_name = config.method if with_loop and config.method in LOOPS else None
     if loop_name:
         check_loop(config, loop_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import re
 import sys
 import typing
@@ -12,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.config.parse import READERS
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.catalog import first_sentence, list_hooks, listing, read_card
 from ssss_zoo.engine.registry import HOOKS, UNCHOSEN_HOOKS
@@ -175,28 +176,29 @@ def settings_page() -> str:
 
 def section(prefix: str, schema: type) -> list[str]:
     """Heading, text and table of a section, then of those inside it."""
-    hints, rows, inner = typing.get_type_hints(schema), [], []
-    for field in dataclasses.fields(schema):
-        kind = hints[field.name]
-        if dataclasses.is_dataclass(kind):
-            inner += section(f"{prefix}{field.name}.", typing.cast(type, kind))
+    texts, rows, inner = field_texts(schema), [], []
+    defaults = schema()
+    for name, declared in field_types(schema).items():
+        if dataclasses.is_dataclass(declared.kind):
+            inner += section(f"{prefix}{name}.", typing.cast(type, declared.kind))
             continue
-        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        default = getattr(defaults, name)
         shown = "" if default in (None, [], {}) else f"`{default}`"
-        rows.append(f"| `{prefix}{field.name}` | {type_of(kind)} | {shown} |")
-    table = "\n".join(["| key | takes | default |", "|---|---|---|", *rows])
+        rows.append(f"| `{prefix}{name}` | {declared} | {shown} | {texts.get(name, '')} |")
+    table = "\n".join(["| key | takes | default | meaning |", "|---|---|---|---|", *rows])
     return [f"## {prefix.rstrip('.') or 'A run'}", text_of(schema), table, *inner]
 
 
-def type_of(kind: Any) -> str:
-    arguments = [one for one in typing.get_args(kind) if one is not type(None)]
-    if typing.get_origin(kind) is list:
-        return f"a list of {type_of(arguments[0])}"
-    if typing.get_origin(kind) is dict:
-        return "names and values"
-    if arguments:
-        return f"{type_of(arguments[0])}, or nothing"
-    return READERS.get(kind, getattr(kind, "__name__", str(kind)))
+def field_texts(schema: type) -> dict[str, str]:
+    """The texts that stand below the fields of a dataclass, each on one line."""
+    (node,) = ast.parse(inspect.getsource(schema)).body
+    texts = {}
+    for field, below in itertools.pairwise(node.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            parts = " ".join(below.value.value.split()).split("`")  # every second one is code, which needs no escape
+            parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+            texts[field.target.id] = "`".join(parts)
+    return texts
 
 
 def protocols_page() -> str:

@@ -14,9 +14,10 @@ from ssss_zoo.comparison.plan import flat_overrides
 from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.search import SearchResult, run_search
 from ssss_zoo.comparison.study import CompareResult, run_study
-from ssss_zoo.config.parse import told_where
-from ssss_zoo.config.schema import Config, resolve
-from ssss_zoo.engine.registry import build_methods, make_manager
+from ssss_zoo.config.parse import located_by_key
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
+from ssss_zoo.engine.registry import build_methods, make_manager, with_options
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.train.inspect_step import inspect_words
 from ssss_zoo.train.reevaluate import evaluate_run
@@ -47,7 +48,7 @@ def run(
     """`ssss run`: train, evaluate, log and save; returns the folder and what metrics.json holds. on_eval: told step and
     mIoU in [0, 1] after each evaluation. Raises UserError for what a person can fix, Interrupted after Ctrl-C."""
     config = resolve(as_words(words, keys), Path(config_file) if config_file else None)
-    with told_where(config.places):
+    with located_by_key(config.locations):
         return run_config(config, on_eval)
 
 
@@ -80,8 +81,9 @@ def report(folder: str | Path) -> Path:
 def configure(*words: str, config_file: str | Path | None = None, **keys: Any) -> Config:
     """`ssss config`: the whole configuration of a run, methods' options included. Raises UserError."""
     config = resolve(as_words(words, keys), Path(config_file) if config_file else None)
-    make_manager(config, build_methods(config))
-    return config
+    methods = build_methods(config)
+    make_manager(config, methods)
+    return with_options(config, methods)
 
 
 def as_words(words: tuple[str, ...], keys: Mapping[str, Any]) -> list[str]:

@@ -24,14 +24,14 @@ NOT_FINITE = (
 
 
 class UserError(Exception):
-    """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback. place: the
-    file and line that the mistake stands in; `` where no file gave it, None where nobody has looked yet."""
+    """A mistake in the input. The command line prints it as one line and exits with 2, without a traceback. location:
+    the file and line of the mistake; `` where no file gave the value, None where that is not known yet."""
 
-    place: str | None = None
+    location: str | None = None
 
     def __str__(self) -> str:
         message = super().__str__()
-        return f"{self.place}: {message}" if self.place else message
+        return f"{self.location}: {message}" if self.location else message
 
 
 def expanded(path: str | Path) -> Path:
@@ -87,11 +87,17 @@ def unknown(kind: str, word: str, known: Iterable[str], where: str = "") -> User
     return UserError(f"unknown {kind} '{brief(word)}'{place}{nearest(word, names)}  known: {', '.join(names)}")
 
 
+def wrong_choice(key: str, value: str, choices: Iterable[str]) -> UserError:
+    """The error for an option that has none of the values that it may have."""
+    names = list(choices)
+    return UserError(f"{key} must be one of {', '.join(names)}; got '{brief(value)}'{nearest(value, names)}")
+
+
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
-    """Raise UserError when the option `key` holds none of `choices`."""
+    """Raise UserError when the option `key` has none of `choices`."""
     names = list(choices)
     if value not in names:
-        raise UserError(f"{key} must be one of {', '.join(names)}; got '{brief(value)}'{nearest(value, names)}")
+        raise wrong_choice(key, value, names)
 
 
 def check_range(key: str, value: float, low: float, high: float = float("inf")) -> None:

@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine import registry as plugins
 from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
 

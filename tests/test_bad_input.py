@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.config.schema import as_yaml, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import as_yaml
 from ssss_zoo.testing.tiny import make_method, words
 from ssss_zoo.train import checkpoint
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.config.layers import method_recipe, recipes, release_layers
+from ssss_zoo.config.layers import read_recipe, recipes, release_layers
 from ssss_zoo.config.parse import flatten_keys
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import as_tree
 from ssss_zoo.engine.catalog import read_card
 from ssss_zoo.engine.registry import implemented_hooks, installed, load
 from ssss_zoo.errors import UserError
@@ -79,7 +80,7 @@ def settings(name: str, dataset: str) -> list[dict[str, str]]:
     """Every resolved value of a card's recipes on a data set, by its key, as text."""
     found = []
     for recipe in RECIPES.get(name, (name,)):
-        config = dataclasses.asdict(resolve([f"method={recipe}", f"dataset={dataset}"]))
+        config = as_tree(resolve([f"method={recipe}", f"dataset={dataset}"]))
         found.append({key: text_of(value) for key, value in flatten_keys(config).items()})
     return found
 
@@ -131,10 +132,10 @@ def test_a_card_names_every_switch_of_its_release():
     """But how often it evaluates, which every release shares, and what a card of many numbers says in words."""
     missing = []
     for name in METHODS:
-        release = method_recipe(name, {}).get("release", {})
-        layers = [release, *(release.get("datasets", {}).get(dataset, {}) for dataset in BENCHMARKS)]
+        recipe = read_recipe(name, {})
+        layers = [recipe.release, *(recipe.release_by_dataset.get(dataset, {}) for dataset in BENCHMARKS)]
         for layer in layers:
-            for key, value in flatten_keys({k: v for k, v in layer.items() if k != "datasets"}).items():
+            for key, value in flatten_keys(layer).items():
                 in_words = key == "train.eval_epochs" or (name == "cutmix_seg" and not key.startswith("options."))
                 if not in_words and not re.search(rf"{re.escape(key)}={re.escape(str(value))}", card_of(name)):
                     missing.append(f"{name}: {key}={value}")

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ssss_zoo.config.layers import recipes, release_layers
-from ssss_zoo.config.parse import flatten_keys, merge, nest, read_file, read_value, read_words
-from ssss_zoo.config.schema import Config, TrainConfig, as_yaml, one_of_each, resolve, square
+from ssss_zoo.config.parse import flatten_keys, merge, nest, parse_overrides, parse_value, read_file
+from ssss_zoo.config.resolve import lay_over, resolve
+from ssss_zoo.config.schema import Config, as_tree, as_yaml, square
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
 
 ROOT = Path(__file__).parents[1]
@@ -142,8 +143,7 @@ def test_a_protocol_evaluates_every_epoch_unless_words_say_otherwise():
 def test_an_absent_budget_of_a_later_layer_takes_nothing_away():
     for nothing in ("null", None):
         tree = {"train": {"steps": "3"}}
-        one_of_each(tree, {"train": {"epochs": nothing}})
-        assert tree == {"train": {"steps": "3"}}
+        assert lay_over(tree, {"train": {"epochs": nothing}}) == {"train": {"steps": "3", "epochs": nothing}}
 
 
 # --- text by type ---------------------------------------------------------------------------------------------------
@@ -440,9 +440,9 @@ def test_command_lines_made_of_odd_parts_resolve_or_are_one_line():
 
 
 def test_a_section_given_one_word_means_its_name(tmp_path):
-    assert read_words(["model=deeplabv3plus"]) == {"model": {"name": "deeplabv3plus"}}
-    assert read_words(["model=a", "model.encoder=b"]) == {"model": {"name": "a", "encoder": "b"}}
-    assert read_words(["plugins=[a,b]"]) == {"plugins": {"names": ["a", "b"]}}
+    assert parse_overrides(["model=deeplabv3plus"]) == {"model": {"name": "deeplabv3plus"}}
+    assert parse_overrides(["model=a", "model.encoder=b"]) == {"model": {"name": "a", "encoder": "b"}}
+    assert parse_overrides(["plugins=[a,b]"]) == {"plugins": {"names": ["a", "b"]}}
     assert read_file(file_of(tmp_path, "plugins: [a, b]\nmodel: c\n")) == {
         "plugins": {"names": ["a", "b"]},
         "model": {"name": "c"},
@@ -450,26 +450,29 @@ def test_a_section_given_one_word_means_its_name(tmp_path):
 
 
 def test_a_value_may_hold_equals_signs():
-    assert read_words(["data.root=a=b"]) == {"data": {"root": "a=b"}}
+    assert parse_overrides(["data.root=a=b"]) == {"data": {"root": "a=b"}}
 
 
 def test_nest_and_merge():
     assert nest("a.b.c", 1) == {"a": {"b": {"c": 1}}}
     assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}, "d": {"e": 4}}) == {"a": {"b": 3, "c": 2}, "d": {"e": 4}}
     assert merge({"a": {"b": 1}}, {"a": 2}) == {"a": 2}
-    assert merge({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
-    layer = {"a": {"b": 1}}
-    merge(merge({}, layer), {"a": {"b": 2}})
-    assert layer == {"a": {"b": 1}}  # what was laid over is not changed later
+    with pytest.raises(UserError, match=r"^x.a is a section, it takes x.a.<key>=value; got '1'$"):
+        merge({"x": {"a": "1"}}, {"x": {"a": {"b": "2"}}})
+    base, layer = {"a": {"b": 1}}, {"a": {"b": 2}}
+    merge(base, layer)["a"]["c"] = 3
+    assert (base, layer) == ({"a": {"b": 1}}, {"a": {"b": 2}})
 
 
-def test_read_value_follows_the_type():
-    assert read_value("3", int | None, "k") == 3
-    assert read_value("3", float, "k") == 3.0
-    assert isinstance(read_value("3", float, "k"), float)
-    assert read_value({"a": "1"}, dict[str, Any], "k") == {"a": "1"}
-    assert read_value({"batch": "2"}, TrainConfig, "train") == {"batch": 2}
-    assert read_value(" x ", str, "k") == "x"
+def test_a_single_value_is_read_by_its_type():
+    assert parse_value("3", int | None, "k") == 3
+    assert parse_value("null", int | None, "k") is None
+    assert isinstance(parse_value("3", float, "k"), float)
+    assert parse_value({"a": "1"}, dict[str, Any], "k") == {"a": "1"}
+    assert parse_value("a,b", list[str], "k") == ["a", "b"]
+    assert parse_value(" x ", str, "k") == "x"
+    with pytest.raises(UserError, match=r"^a\.k takes true or false; got '5'$"):
+        parse_value("5", bool, "a.k")
 
 
 def test_errors_name_the_nearest_word_only_when_one_is_close():
@@ -619,7 +622,7 @@ def test_release_lays_its_switches_over_the_recipe_and_nothing_else(method, data
     plain, released = (resolve([f"method={name}", f"dataset={dataset}"]) for name in (method, f"{method}:release"))
     assert released.method == f"{method}:release"
     assert list(build_methods(released)) == list(build_methods(plain)) == made_of(method)
-    before, after = (flatten_keys(dataclasses.asdict(one)) for one in (plain, released))
+    before, after = (flatten_keys(as_tree(one)) for one in (plain, released))
     changed = {key for key in after if after[key] != before.get(key)} - {"method"}
     told = {key for layer in release_layers(method, dataset, {}) for key in flatten_keys(layer)}
     assert changed

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from ssss_zoo.config.schema import EvaluateConfig, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import EvaluateConfig
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator, ValidationImages, nearest_multiple, predict_image, window_starts
 from ssss_zoo.toolkit.types import IGNORE, Output, Sample

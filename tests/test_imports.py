@@ -23,7 +23,7 @@ from ssss_zoo.commands.cli import command_line
 heavy = {"torch", "numpy", "mlflow", "kornia", "timm", "omegaconf", "yaml", "rich", "pluggy"}
 loaded["help"] = [(command_line(arguments), sorted(heavy & set(sys.modules))) for arguments in json.loads(sys.argv[1])]
 
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import build_methods, installed, make_manager
 config = resolve(["method=supervised"])
 make_manager(config, build_methods(config))

@@ -11,7 +11,7 @@ import pytest
 from helpers.packages import write_metadata
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.commands.new import named, new
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing.tiny import make_rig, words
 

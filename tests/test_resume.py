@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import installed
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
@@ -334,7 +334,7 @@ SCRIPT = """
 import sys
 from ssss_zoo.testing import tiny
 tiny.install()
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.train.run import run
 run(resolve(tiny.words(*sys.argv[1:])))
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.data.folder.file_tree import RESULT_FILES
 from ssss_zoo.train.run_folder import RunFolder, output_folder, split_folder_name
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ssss_zoo.config.schema import DataConfig, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing import DatasetContract, MethodContract

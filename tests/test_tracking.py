@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
 from ssss_zoo.train.tracking import Tracker, open_store, store_name
 
 TAGS = {"method": "fixmatch", "seed": "0"}
@@ -96,10 +97,10 @@ def test_a_run_resumed_against_another_store_begins_a_run_there(store, warnings)
 
 
 def test_a_configuration_of_more_than_a_hundred_keys_is_tracked(store, warnings):
-    from ssss_zoo.engine.registry import build_methods
+    from ssss_zoo.engine.registry import build_methods, with_options
 
     large = resolve(["method=farcluss+unimatch+fixmatch+supervised", f"tracking.uri={store}"])
-    build_methods(large)
+    large = with_options(large, build_methods(large))
     large.options["more"] = {f"key{number}": number for number in range(120)}
     tracker = Tracker(large, TAGS, None)
     assert warnings() == []
@@ -213,7 +214,7 @@ def test_a_store_that_is_lost_on_the_way_is_one_warning(store, tmp_path, warning
 def test_a_fresh_store_is_made_once_by_runs_that_start_at_once(tmp_path):
     code = (
         "import sys\n"
-        "from ssss_zoo.config.schema import resolve\n"
+        "from ssss_zoo.config.resolve import resolve\n"
         "from ssss_zoo.train.tracking import Tracker\n"
         "tracker = Tracker(resolve([f'tracking.uri={sys.argv[1]}']), {'process': sys.argv[2]}, None)\n"
         "tracker.log({'loss': 1.0}, 1)\n"

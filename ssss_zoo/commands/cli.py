@@ -145,7 +145,7 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
     replay=FILE                      make a step again whose loss was not finite (not_finite/ in the run's folder)
     `ssss config` prints every key with its value.
     """
-    from ssss_zoo.config.schema import resolve
+    from ssss_zoo.config.resolve import resolve
 
     given = [*words, *(["trace=true"] if trace else [])]
     record = next((word.partition("=")[2] for word in given if word.startswith("replay=")), None)
@@ -156,10 +156,10 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
             say(line)
         return
     config = resolve(given, config_file)
-    from ssss_zoo.config.parse import told_where
+    from ssss_zoo.config.parse import located_by_key
     from ssss_zoo.train.run import run as run_config
 
-    with told_where(config.places):
+    with located_by_key(config.locations):
         result = run_config(config)
     show_result(result.folder, result.metrics)
 
@@ -169,12 +169,14 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
 @WORDS
 def config(words: tuple[str, ...], config_file: Path | None) -> None:
     """Print the resolved configuration as YAML; nothing is trained."""
-    from ssss_zoo.config.schema import as_yaml, resolve
-    from ssss_zoo.engine.registry import build_methods, make_manager
+    from ssss_zoo.config.resolve import resolve
+    from ssss_zoo.config.schema import as_yaml
+    from ssss_zoo.engine.registry import build_methods, make_manager, with_options
 
     resolved = resolve(words, config_file)
-    make_manager(resolved, build_methods(resolved))
-    click.echo(as_yaml(resolved), nl=False)
+    methods = build_methods(resolved)
+    make_manager(resolved, methods)
+    click.echo(as_yaml(with_options(resolved, methods)), nl=False)
 
 
 @main.command("list")

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,7 +16,8 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from ssss_zoo.config.schema import Config, resolve, square
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault, ProgressCallback
 from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.benchmarks.prepare import ARCHIVES, describe_plan, plan_preparation, prepare_benchmark
@@ -34,7 +36,7 @@ SHOWN = 8  # findings of one kind on the screen; `--json` has all
 def opened(words: Iterable[str]) -> tuple[Config, Dataset]:
     """The configuration that the words make, and its data set, whose notes go to stderr."""
     config = resolve(list(words))
-    dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+    dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     for note in dataset.notes:
         Console(stderr=True).print(escape(note), soft_wrap=True)
     return config, dataset
@@ -77,8 +79,8 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("")
             prepare_benchmark(benchmark, root, todo, show_progress(bar, task))
-    config.data.root = str(root)
-    dataset = open_dataset(dataset_class, config)
+    config = replace(config, data=replace(config.data, root=str(root)))
+    dataset, config = open_dataset(dataset_class, config)
     counts = ", ".join(f"{len(samples)} {part}" for part, samples in samples_by_part(dataset).items())
     kept = sum(file.stat().st_size for file in (root / ARCHIVES).glob("*"))
     return [

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
-from ssss_zoo.config.layers import RELEASE, files_in, local_files, not_trusted, recipes
-from ssss_zoo.config.parse import read_file, read_words
-from ssss_zoo.config.schema import Config, resolve, take_trust
+from ssss_zoo.config.fields import field_types
+from ssss_zoo.config.layers import recipes
+from ssss_zoo.config.parse import parse_overrides, read_file
+from ssss_zoo.config.python_files import RELEASE, local_files, python_files_in, untrusted_file
+from ssss_zoo.config.resolve import resolve, take_trust
+from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.text import brief
 from ssss_zoo.train.run_folder import split_folder_name
@@ -162,12 +165,15 @@ def plan_rows(
 
 def check_trusted_files(file: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Raise UserError for a Python file that only a study file names: it would be executed, and may be a stranger's."""
-    if take_trust(read_words(argument for argument in overrides if argument.startswith("plugins.trust="))):
+    _, trusted = take_trust(
+        parse_overrides(argument for argument in overrides if argument.startswith("plugins.trust="))
+    )
+    if trusted:
         return
-    named = set(files_in([argument for argument in overrides if not argument.startswith("study=")]).values())
-    foreign = [text for text, path in files_in(file).items() if path not in named]
+    named = set(python_files_in([argument for argument in overrides if not argument.startswith("study=")]).values())
+    foreign = [text for text, path in python_files_in(file).items() if path not in named]
     if foreign:
-        raise not_trusted(foreign[0], next(argument for argument in overrides if argument.startswith("study=")))
+        raise untrusted_file(foreign[0], next(argument for argument in overrides if argument.startswith("study=")))
 
 
 def read_study_file(name: str) -> dict[str, Any]:
@@ -224,7 +230,7 @@ def parse_row(spec: str) -> StudyRow:
         key, equals, value = part.partition("=")
         if not equals or not key:
             raise UserError(f"methods: '{part}' of '{spec}' is no key=value; expected METHOD:key=value:...")
-        if "." not in key and key not in vars(Config()):
+        if "." not in key and key not in field_types(Config):
             key = f"options.{method.rpartition('+')[2]}.{key}"
         overrides.append(f"{key}={value}")
     return StudyRow(":".join([method + release, *parts]), tuple(overrides))

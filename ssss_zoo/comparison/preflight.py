@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from ssss_zoo.comparison.plan import PlannedRun, StudyPlan
 from ssss_zoo.comparison.run_files import finished_figures, is_done
-from ssss_zoo.config.schema import Config, check_budget
+from ssss_zoo.config.checks import check_budget
+from ssss_zoo.config.schema import Config
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import build_methods, load
 from ssss_zoo.errors import UserError
@@ -48,7 +49,7 @@ def check_run(run: PlannedRun) -> Dataset:
     config = run.config()
     methods = build_methods(config)
     check_budget(config)
-    dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+    dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     make_job(on_cpu(config), methods, dataset, run.folder)
     return dataset
 
@@ -102,7 +103,7 @@ def with_diagnosis(plan: StudyPlan) -> StudyPlan:
 
 
 def has_hidden_masks(config: Config) -> bool:
-    unlabelled = open_dataset(load("datasets", config.dataset), config).unlabelled
+    unlabelled = open_dataset(load("datasets", config.dataset), config)[0].unlabelled
     return all(sample.mask is not None for sample in unlabelled)
 
 

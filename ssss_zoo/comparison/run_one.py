@@ -110,7 +110,7 @@ def train_and_score(overrides: Sequence[str], folder: Path) -> None:
     from ssss_zoo.comparison.folders import ComparedRunFolder
     from ssss_zoo.comparison.report.per_image_counts import write_per_image_counts
     from ssss_zoo.comparison.run_files import finished_figures, is_done
-    from ssss_zoo.config.schema import resolve
+    from ssss_zoo.config.resolve import resolve
     from ssss_zoo.train.run import run
 
     config, files = resolve([*overrides, "resume=true"]), ComparedRunFolder(folder)

@@ -16,7 +16,7 @@ from rich.table import Table
 from ssss_zoo.comparison.plan import Notify, split_commas
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import read_file
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.catalog import list_hooks
 from ssss_zoo.errors import Interrupted, UserError, expanded
 from ssss_zoo.stopping import Stop

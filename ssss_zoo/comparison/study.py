@@ -26,7 +26,8 @@ from ssss_zoo.comparison.report.statistics import compute_figures, read_finished
 from ssss_zoo.comparison.report.tables import write_tables
 from ssss_zoo.comparison.run_files import damaged_files, finished_figures, is_done, write_state
 from ssss_zoo.comparison.run_state import BUSY, DONE, FAILED, RunState
-from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.lock import LOCK, Busy, owned, owner_words
 from ssss_zoo.stopping import Stop

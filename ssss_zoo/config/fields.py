@@ -31,35 +31,38 @@ class Range:
 
 @dataclass(frozen=True)
 class FieldType:
-    """The declared type of a field. kind: bool, int, float, str, dict, Any or a dataclass; for a list the kind of its
-    elements. optional: the field may be None. bounds, choices: what its value, or each element, must keep to."""
+    """The declared type of a field. kind: bool, int, float, str, Any or a dataclass. container: list or dict where the
+    field holds several values of this kind. optional: the field may be None. bounds, choices: what each value must keep
+    to."""
 
     kind: Any
-    is_list: bool = False
+    container: type | None = None
     optional: bool = False
     bounds: Range | None = None
     choices: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """`a number from 0 to 1`, `a list of whole numbers`, as the settings page and cards show it."""
-        if self.choices:
-            text = " or ".join(f"`{choice}`" for choice in self.choices)
-        elif self.kind is dict:
-            text = "names and values"
-        else:
-            text = KIND_NAMES.get(self.kind, "any value")
+        """`a number, 0 to 1`, as the settings page and cards show it."""
+        text = " or ".join(f"`{choice}`" for choice in self.choices) or KIND_NAMES.get(self.kind, "any value")
         if self.bounds:
-            most = "" if self.bounds.high == math.inf else f" to {self.bounds.high:g}"
-            text += f" from {self.bounds.low:g}{most}" if most else f", at least {self.bounds.low:g}"
-        text = f"a list; each: {text}" if self.is_list else text
-        return f"{text}, or nothing" if self.optional else text
+            least, most = f"{self.bounds.low:g}", f"{self.bounds.high:g}"
+            text += f", at least {least}" if self.bounds.high == math.inf else f", {least} to {most}"
+        if self.container is list:
+            text = f"a list, each {text}"
+        if self.container is dict:
+            text = "names and values"
+        return f"{text}; or nothing" if self.optional else text
 
 
 @cache
 def field_types(schema: type) -> dict[str, FieldType]:
     """The types of those fields of a dataclass that a person can set, by name."""
     hints = typing.get_type_hints(schema, include_extras=True)
-    return {field.name: read_hint(hints[field.name]) for field in dataclasses.fields(schema) if field.init}
+    return {
+        field.name: read_hint(hints[field.name])
+        for field in dataclasses.fields(schema)
+        if field.init and not field.metadata.get("omegaconf_ignore")
+    }
 
 
 def read_hint(hint: Any) -> FieldType:
@@ -73,18 +76,19 @@ def read_hint(hint: Any) -> FieldType:
     if NoneType in arguments:
         (declared,) = [argument for argument in arguments if argument is not NoneType]
         return replace(read_hint(declared), optional=True)
-    if origin is list:
-        return replace(read_hint(arguments[0]), is_list=True)
-    return FieldType(dict if origin is dict else hint)
+    if origin in (list, dict):
+        return replace(read_hint(arguments[-1]), container=origin)
+    return FieldType(hint)
 
 
 def check_ranges(schema: type, values: Any, prefix: str = "") -> None:
     """Raise UserError for a number outside the range that its field declares. values: an instance of the dataclass
     `schema`, or whatever has its attributes. prefix: of its keys in the message, as `options.fixmatch.`."""
     for name, declared in field_types(schema).items():
-        value = getattr(values, name)
         if dataclasses.is_dataclass(declared.kind):
-            check_ranges(typing.cast(type, declared.kind), value, f"{prefix}{name}.")
-        elif declared.bounds and value is not None:
-            for number in value if declared.is_list else [value]:
-                check_range(f"{prefix}{name}", number, declared.bounds.low, declared.bounds.high)
+            check_ranges(typing.cast(type, declared.kind), getattr(values, name), f"{prefix}{name}.")
+        elif declared.bounds:
+            value = getattr(values, name)
+            for number in value if declared.container else [value]:
+                if number is not None:
+                    check_range(f"{prefix}{name}", number, declared.bounds.low, declared.bounds.high)

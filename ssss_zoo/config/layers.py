@@ -1,11 +1,11 @@
-"""The files of `configs/`, and what lies beside a method of one's own: layers of a run's configuration."""
+"""The files of `configs/`, and the recipes beside other people's methods: the layers of a run's configuration."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -14,16 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config.parse import read_file, read_value, section
-from ssss_zoo.config.yaml_text import told_at
-from ssss_zoo.errors import UserError, expanded
+from ssss_zoo.config.parse import Tree, no_section, parse_value, read_file, section
+from ssss_zoo.config.yaml_text import located
+from ssss_zoo.errors import UserError, unknown
 from ssss_zoo.text import brief
-
-RELEASE = ":release"  # behind a method: with every switch as its release's figures were made
 
 
 def entry_points(group: str) -> tuple[EntryPoint, ...]:
-    """Those of a group, of all installed packages; read once, since it takes as long as all else that names are for."""
+    """The entry points of a group, of all installed packages. They are read once, which takes longer than all other
+    work on names."""
     return entry_points_on(tuple(sys.path), group)
 
 
@@ -42,134 +41,83 @@ def recipes(kind: str) -> dict[str, Path]:
     }
 
 
-def dataset_layer(dataset: str) -> dict[str, Any]:
+def dataset_layer(dataset: str) -> Tree:
+    """The settings of a data set's recipe; a data set of a plugin may do without one."""
     path = recipes("dataset").get(dataset)
-    return read_file(path) if path else {}  # a data set of a plugin may do without a file
+    return read_file(path) if path else {}
 
 
-def variant(method: str) -> tuple[str, str]:
-    """`unimatch:release` as `unimatch` and `:release`; a plain name as it is and nothing. Raises UserError for another
-    word behind the colon."""
-    name, colon, word = method.rpartition(":")
-    if not colon or "/" in word:
-        return method, ""
-    if word != RELEASE.removeprefix(":"):
-        shown = f"method={brief(method)}"
-        raise UserError(f"{shown}: a method is followed by {RELEASE} or nothing, after all that are joined by +")
-    return name, RELEASE
+# --- protocols ------------------------------------------------------------------------------------------------------
 
 
-def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]:
-    """`unimatch+./mine.py` as `unimatch+mine`, and the files named by their method. key: the setting that says so.
-    Raises UserError for a file that is not there, or whose name is no name for a method, or another file's."""
-    names: list[str] = []
-    found: dict[str, Path] = {}
-    for part in method.split("+"):
-        if not part.endswith(".py"):
-            names.append(part)
-            continue
-        file = whole(part)
-        told = f"{key}={brief(method)}"
-        if not is_file(file):
-            raise UserError(f"{told}: no such file {brief(part)}; it takes a name or the path of a Python file")
-        if not re.fullmatch(r"(?!default$)[A-Za-z_]\w*", file.stem):
-            raise UserError(f"{told}: '{file.stem}' is no name for a method; call the file like my_idea.py")
-        if found.get(file.stem, file) != file:
-            raise UserError(f"{told} names two files {file.name}; a method goes by its file's name: rename one")
-        names.append(file.stem)
-        found[file.stem] = file
-    return "+".join(names), found
+@dataclass(frozen=True)
+class ProtocolFile:
+    """A file of configs/protocol/. dataset, family: the data set, and the family of its split lists, that its figures
+    are on; settings: of crop and scoring."""
+
+    name: str
+    dataset: str
+    family: str
+    settings: Tree
 
 
-def whole(text: str) -> Path:
-    """A path from the root on; as it stands where it can be none, with a NUL character. Raises as `expanded` does."""
-    try:
-        return expanded(text).resolve()
-    except (OSError, ValueError):
-        return Path(text)
+def read_protocol(name: str) -> ProtocolFile:
+    """Raises UserError for an unknown protocol."""
+    known = recipes("protocol")
+    if name not in known:
+        raise unknown("protocol", name, known, f"protocol={name}")
+    tree = read_file(known[name])
+    settings = {key: value for key, value in tree.items() if key not in ("dataset", "family")}
+    return ProtocolFile(name, str(tree["dataset"]), str(tree["family"]), settings)
 
 
-def is_file(path: Path) -> bool:
-    """Whether a file is there; False also for what can be no path at all."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long; a NUL character
-        return False
+# --- methods --------------------------------------------------------------------------------------------------------
 
 
-# --- a person's own Python files ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe of a method. base: the methods that it stands on where it is named first; plugins: the methods that it
+    is made of; settings, and by data set; release: the switches of its release, and by data set."""
+
+    base: str | None
+    plugins: list[str]
+    settings: Tree
+    settings_by_dataset: dict[str, Tree]
+    release: Tree
+    release_by_dataset: dict[str, Tree]
 
 
-def name_files(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The tree with names in place of the Python files that its `method` and `hooks.<hook>` name, which go to the front
-    of `plugins.path`; and those files by their method."""
-    own, hooks = dict(tree), section(tree, "hooks")
-    asked = {hook: (names, f"hooks.{hook}") for hook, names in hooks.items() if isinstance(names, str)}
-    if isinstance(tree.get("method"), str):
-        asked["method"] = (tree["method"], "method")
-    files: dict[str, Path] = {}
-    for key, (names, told) in asked.items():
-        with told_at(names):
-            plain, release = variant(names) if told == "method" else (names, "")
-            short, found = local_files(plain, told)
-            twice = next((name for name in found if files.get(name, found[name]) != found[name]), None)
-            if twice:
-                raise UserError(f"{told}={brief(names)}: {twice}.py is another file than {files[twice]}: rename one")
-        files |= found
-        if found and told == "method":
-            own["method"] = short + release
-        elif found:
-            own["hooks"] = section(own, "hooks") | {key: short}
-    if files:
-        paths = [*map(str, files.values()), *paths_of(tree)]
-        own["plugins"] = section(tree, "plugins") | {"path": list(dict.fromkeys(paths))}
-    return own, files
-
-
-def paths_of(tree: Mapping[str, Any]) -> list[str]:
-    """What `plugins.path` of a tree names."""
-    named = section(tree, "plugins").get("path", [])
-    return [part for part in named.split(",") if part] if isinstance(named, str) else list(map(str, named))
-
-
-def strangers(own: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """The Python files that a file's tree `own` would have run, and the command line's `given` does not name."""
-    known = {whole(path) for path in paths_of(given)}
-    return [path for path in paths_of(own) if whole(path) not in known]
-
-
-def files_in(words: Any) -> dict[str, Path]:
-    """Whatever looks like a Python file in words, or in a tree of them, by how it is written there."""
-    if isinstance(words, Mapping):
-        return files_in([*words.keys(), *words.values()])
-    if isinstance(words, (list, tuple)):
-        return {text: file for word in words for text, file in files_in(word).items()}
-    return {part: whole(part) for part in re.split(r"[\s,+:=\[\]{}'\"]+", str(words)) if part.endswith(".py")}
-
-
-def not_trusted(file: str, place: object) -> UserError:
-    """The error for a Python `file` that only another file names. place: of the word or the file that does."""
-    return UserError(
-        f"{place} names a Python file, {file}, which would be run: if you trust it, say plugins.trust=true, or name it "
-        f"on the command line, as method={file}"
+def read_recipe(name: str, local: Mapping[str, Path]) -> Recipe:
+    """The recipe of a method, an empty one where it has none. local: the user's own files by method. Raises UserError
+    for a key that holds another kind of value than it takes, or that names plugins where it must not."""
+    tree = recipe_tree(name, local)
+    release, plugins = section_or_error(tree, "release"), section(tree, "plugins")
+    recipe = Recipe(
+        parse_value(tree["base"], str | None, "base") if "base" in tree else None,
+        parse_value(plugins["names"], list[str], "plugins.names") if "names" in plugins else [name],
+        {key: value for key, value in tree.items() if key not in ("base", "datasets", "plugins", "release")},
+        sections_by_dataset(tree),
+        {key: value for key, value in release.items() if key != "datasets"},
+        sections_by_dataset(release),
     )
+    others = [recipe.release, *recipe.settings_by_dataset.values(), *recipe.release_by_dataset.values()]
+    if "path" in plugins or any("plugins" in other for other in others):
+        raise UserError(f"the recipe of '{brief(name)}' names plugins where none have a place: plugins.names alone")
+    return recipe
 
 
-# --- recipes --------------------------------------------------------------------------------------------------------
-
-
-def method_recipe(name: str, local: Mapping[str, Path]) -> dict[str, Any]:
-    """The recipe of a method: for a user's own file the YAML file beside it; else the one of configs/method/; else, for
-    a plugin, the YAML file beside its module. A method may do without."""
+def recipe_tree(name: str, local: Mapping[str, Path]) -> Tree:
+    """The file of a method's recipe: for a user's own file the YAML file beside it; else the one of configs/method/;
+    else, for a plugin, the YAML file beside its module. A method may do without."""
     known = recipes("method")
     if name in local:
         file: Path | None = local[name].with_suffix(".yaml")
     else:
-        file = known[name] if name in known else beside_module(name)
+        file = known[name] if name in known else recipe_beside_module(name)
     return read_file(file) if file and file.is_file() else {}
 
 
-def beside_module(name: str) -> Path | None:
+def recipe_beside_module(name: str) -> Path | None:
     """Where the recipe of an installed method would lie: beside its module, by the method's name."""
     for point in entry_points("ssss_zoo.methods"):
         if point.name != name:
@@ -181,61 +129,50 @@ def beside_module(name: str) -> Path | None:
     return None
 
 
-def told_value(recipe: Mapping[str, Any], key: str, kind: Any) -> Any:
-    """A key that recipes alone have, read by its type."""
-    value = recipe.get(key)
-    with told_at(value):
-        return read_value(value, kind, key)
+def section_or_error(tree: Mapping[str, Any], key: str) -> Tree:
+    """A section of the tree, an empty one where it is absent. Raises UserError for another value."""
+    value = tree.get(key)
+    if isinstance(value, Mapping) or value in (None, "", "null", "~"):
+        return section(tree, key)
+    with located(value):
+        raise no_section(key, value)
 
 
-SECTIONS = dict[str, dict[str, Any]] | None  # by data set: a part of a recipe
+def sections_by_dataset(tree: Mapping[str, Any]) -> dict[str, Tree]:
+    """The parts of a recipe that its `datasets` have, by data set."""
+    parts = section_or_error(tree, "datasets")
+    return {dataset: section_or_error(parts, dataset) for dataset in parts}
 
 
-def stack(method: str, local: Mapping[str, Path]) -> list[str]:
-    """The parts of `a+b`; an addition that is named first stands on the `base` that its recipe names."""
-    parts = method.split("+")
-    base = told_value(method_recipe(parts[0], local), "base", str | None)
-    return [*(base.split("+") if base else []), *parts]
+def read_recipes(method: str, local: Mapping[str, Path]) -> list[Recipe]:
+    """The recipes of the parts of `a+b`. An addition that is named first stands on the `base` that its recipe names."""
+    first, *others = method.split("+")
+    recipe = read_recipe(first, local)
+    base = recipe.base.split("+") if recipe.base else []
+    return [*(read_recipe(part, local) for part in base), recipe, *(read_recipe(part, local) for part in others)]
 
 
-def method_layers(method: str, dataset: str, local: Mapping[str, Path], release: str = "") -> list[dict[str, Any]]:
-    """For each part of `a+b`: its recipe and the recipe's part for this data set. local: files of methods of the user's
-    own, by name; release: RELEASE where the switches of the releases are wanted, which lie over all that. Raises
-    UserError where there are none."""
-    layers, names = [], []
-    for part in stack(method, local):
-        layer = method_recipe(part, local)
-        special = (told_value(layer, "datasets", SECTIONS) or {}).get(dataset, {})
-        plugins = section(layer, "plugins")
-        check_no_plugins(part, {"path": plugins["path"]} if "path" in plugins else {}, special)
-        wanted = read_value(plugins.get("names", [part]), list[str], "plugins.names")
-        names += [name for name in wanted if name not in names]
-        own = ("base", "datasets", "plugins", "release")
-        layers += [{key: value for key, value in layer.items() if key not in own}, special]
-    switches = release_layers(method, dataset, local)
+def method_layers(method: str, dataset: str, local: Mapping[str, Path], release: str = "") -> list[Tree]:
+    """For each part of `a+b` the settings of its recipe, then those for this data set. release: `:release` lays the
+    switches of the releases over all that. Raises UserError where there are none."""
+    parts = read_recipes(method, local)
+    layers = [layer for recipe in parts for layer in (recipe.settings, recipe.settings_by_dataset.get(dataset, {}))]
+    switches = release_layers(method, dataset, local) if release else []
     if release and not switches:
         others = [name for name in sorted(recipes("method")) if release_layers(name, dataset, {})]
         raise UserError(
             f"method={method}{release} dataset={dataset}: no switches of a release are known; what is known stands on "
             f"the card (`ssss card {method}`). Such switches have: {', '.join(others)}"
         )
-    return [*layers, *(switches if release else []), {"plugins": {"names": names}}]
+    names = dict.fromkeys(name for recipe in parts for name in recipe.plugins)
+    return [*layers, *switches, {"plugins": {"names": list(names)}}]
 
 
-def release_layers(method: str, dataset: str, local: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """The `release` parts of a method's recipes that say something: what stands above their `datasets`, and what is for
-    this data set there."""
-    layers = []
-    for part in stack(method, local):
-        switches = told_value(method_recipe(part, local), "release", dict[str, Any] | None) or {}
-        special = (told_value(switches, "datasets", SECTIONS) or {}).get(dataset, {})
-        general = {key: value for key, value in switches.items() if key != "datasets"}
-        check_no_plugins(part, section(general, "plugins"), special)
-        layers += [general, special]
+def release_layers(method: str, dataset: str, local: Mapping[str, Path]) -> list[Tree]:
+    """The switches of the releases of a method's parts: of each those for every data set, then those for this one."""
+    layers = [
+        layer
+        for recipe in read_recipes(method, local)
+        for layer in (recipe.release, recipe.release_by_dataset.get(dataset, {}))
+    ]
     return [layer for layer in layers if layer]
-
-
-def check_no_plugins(part: str, plugins: Mapping[str, Any], special: Mapping[str, Any]) -> None:
-    """Raise UserError for a recipe that would have files run, or say of one data set or release who speaks."""
-    if plugins or "plugins" in special:
-        raise UserError(f"the recipe of '{brief(part)}' names plugins where none have a place: plugins.names alone")

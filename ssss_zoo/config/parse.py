@@ -1,4 +1,4 @@
-"""Text from files and the command line, as trees, and read by the types of a dataclass."""
+"""Text of files and of the command line as nested mappings, and these as an instance of a dataclass."""
 
 from __future__ import annotations
 
@@ -12,176 +12,113 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ssss_zoo.config.yaml_text import DEEPEST, parse, place_of, read_yaml, told_at
-from ssss_zoo.errors import UserError, check_choice, unknown
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ssss_zoo.config.fields import KIND_NAMES, FieldType, check_ranges, field_types
+from ssss_zoo.config.yaml_text import MAX_DEPTH, located, location_of, parse_yaml, read_yaml
+from ssss_zoo.errors import UserError, unknown, wrong_choice
 from ssss_zoo.text import brief
 
-SHORT = {"model": "model.name", "plugins": "plugins.names"}  # a section given one word means this key of it
+MAIN_KEYS = {"model": "name", "plugins": "names"}  # a section given one value means this key of it
 KEY = re.compile(r"[\w+-]+(\.[\w+-]+)*")
-DIGITS = 18  # of a whole number at most: what 64 bits hold
+MAX_DIGITS = 18  # of a whole number: what 64 bits hold
+ABSENT = ("null", "none", "~", "")  # the ways to write that a key has no value
+BRITISH = {"labeled": "labelled", "unlabeled": "unlabelled", "gray": "grey", "center": "centre", "color": "colour",
+           "colors": "colours", "normalizer": "normaliser"}  # fmt: skip
+
+Tree = dict[str, Any]  # nested mappings and lists of text
 
 
-def read_words(words: Iterable[str]) -> dict[str, Any]:
-    """`key=value` words of the command line as a nested tree of text; the last one of a key wins."""
-    tree: dict[str, Any] = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+# --- trees of text --------------------------------------------------------------------------------------------------
+
+
+def parse_overrides(overrides: Iterable[str]) -> Tree:
+    """The `key=value` arguments of a command line as a tree; the last one of a key wins. Raises UserError for an
+    argument of another form."""
+    tree: Tree = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
         if not equals or not KEY.fullmatch(key):
-            raise UserError(f"expected key=value, got '{brief(word)}'; for example train.steps=100")
-        if key.count(".") > DEEPEST:
+            raise UserError(f"expected key=value, got '{brief(override)}'; for example train.steps=100")
+        if key.count(".") > MAX_DEPTH:
             raise UserError(f"{brief(key)} has {key.count('.') + 1} parts; a key has three at most, as train.steps")
-        merge(tree, nest(SHORT.get(key, key), read_brackets(key, text)))
+        tree = merge(tree, nest(full_key(key), parse_brackets(key, text)))
     return tree
 
 
-def read_brackets(key: str, text: str) -> Any:
+def split_overrides(overrides: Iterable[str], *keys: str) -> tuple[dict[str, str], list[str]]:
+    """The text of `keys` by key, of each the last one, and all other overrides as they are. A key that ends in a dot,
+    such as `vary.`, stands for all keys below it."""
+    prefixes = tuple(key for key in keys if key.endswith("."))
+    texts: dict[str, str] = {}
+    others: list[str] = []
+    for override in overrides:
+        key, _, text = override.partition("=")
+        if key in keys or key.startswith(prefixes):
+            texts[key] = text
+        else:
+            others.append(override)
+    return texts, others
+
+
+def parse_brackets(key: str, text: str) -> Any:
     """`[a, b]` and `{a: b}` as YAML, everything else as it stands. Raises UserError when a bracket is left open."""
     if not text.startswith(("[", "{")):
         return text
     try:
-        return parse(text)
+        return parse_yaml(text)
     except UserError as error:
         raise UserError(f"{brief(key)}={brief(text)} is no list or mapping: {error}") from None
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """A YAML file as a tree of text. Raises UserError when it is not there or not a mapping."""
+def read_file(path: Path) -> Tree:
+    """A YAML file as a tree. Raises UserError when it is not there or not a mapping."""
     tree = read_yaml(path)
     if tree in (None, ""):
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold keys and values, found {'list' if isinstance(tree, list) else 'str'}")
-    return {section: value for key, item in tree.items() for section, value in expand(key, item).items()}
+    return {
+        key: {MAIN_KEYS[key]: value} if key in MAIN_KEYS and not isinstance(value, dict) else value
+        for key, value in tree.items()
+    }
 
 
-def expand(key: str, item: Any) -> dict[str, Any]:
-    return nest(SHORT[key], item) if key in SHORT and not isinstance(item, dict) else {key: item}
+def full_key(key: str) -> str:
+    """`model` as `model.name`; other keys as they are."""
+    return f"{key}.{MAIN_KEYS[key]}" if key in MAIN_KEYS else key
 
 
-def nest(key: str, value: Any) -> dict[str, Any]:
+def nest(key: str, value: Any) -> Tree:
     """`a.b.c`, v as {a: {b: {c: v}}}."""
     for part in reversed(key.split(".")):
         value = {part: value}
-    return typing.cast(dict[str, Any], value)
+    return typing.cast(Tree, value)
 
 
-def merge(base: dict[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `layer` over `base`, in place: mappings merge, everything else is replaced. `layer` stays as it is."""
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any], prefix: str = "") -> Tree:
+    """A new tree with `layer` over `base`: mappings are merged, anything else is replaced and its key comes last.
+    Raises UserError where `base` has a single value and `layer` has keys below it. prefix: of the keys, in the
+    message."""
+    merged = dict(base)
     for key, value in layer.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
+        below = merged.get(key)
+        if not isinstance(value, Mapping):
+            merged.pop(key, None)  # of two equal keys the later one knows its line
+            merged[key] = value
+        elif below is None or isinstance(below, Mapping):
+            merged[key] = merge(below or {}, value, f"{prefix}{key}.")
         else:
-            base.pop(key, None)  # the key that stays is the later one: it knows its place
-            base[key] = merge({}, value) if isinstance(value, Mapping) else value
-    return base
+            with located(below, key):
+                raise no_section(f"{prefix}{key}", below)
+    return merged
 
 
-def section(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A copy of a section; an empty one where it is not there, or is something else, which `typed` refuses."""
+def section(tree: Mapping[str, Any], key: str) -> Tree:
+    """A section of the tree; an empty one where the key is not there or has a single value."""
     found = tree.get(key)
     return dict(found) if isinstance(found, Mapping) else {}
-
-
-# --- where a mistake stands -----------------------------------------------------------------------------------------
-
-
-def places(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Of each key of a tree, `a.b.c`, the file and line that its value stands in; without those that no file gave."""
-    found: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= places(value, f"{prefix}{key}.")
-        elif place := place_of(value):
-            found[f"{prefix}{key}"] = place
-    return found
-
-
-@contextmanager
-def told_where(known: Mapping[str, str]) -> Iterator[None]:
-    """A UserError from within is told with the place of the first key that its message names. known: places of keys."""
-    try:
-        yield
-    except UserError as error:
-        if error.place is None:
-            named = (SHORT.get(word, word) for word in re.findall(r"[\w.+-]*\w", str(error)))
-            error.place = next((known[key] for key in named if key in known), None)
-        raise
-
-
-# --- values by their types ------------------------------------------------------------------------------------------
-
-
-def typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The text of `tree` read by the field types of the dataclass `schema`; UserError at an unknown key."""
-    kinds = kinds_of(schema)
-    values = {}
-    for key, value in tree.items():
-        with told_at(value, key):
-            if key not in kinds:
-                raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in kinds])
-            values[str(key)] = read_value(value, kinds[key], f"{prefix}{key}")
-    return values
-
-
-@cache
-def kinds_of(schema: type) -> dict[str, Any]:
-    """The type of each field of a dataclass that can be given."""
-    hints = typing.get_type_hints(schema)  # without `Annotated`: `check_ranges` reads them
-    return {f.name: hints[f.name] for f in dataclasses.fields(schema) if f.init}
-
-
-def read_value(value: Any, kind: Any, key: str) -> Any:
-    """One value by its type: dataclass, dict, list, optional or scalar. A scalar for a list is a list of one."""
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key} is a section, it takes {key}.<key>=value; got '{brief(value)}'")
-        return typed(typing.cast(type, kind), value, f"{key}.")
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if type(None) in arguments:
-        absent = value is None or value in ("null", "none", "~", "")
-        return None if absent else read_value(value, next(a for a in arguments if a is not type(None)), key)
-    if origin is typing.Literal:
-        check_choice(key, read_scalar(value, str, key), arguments)
-        return str(value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key} takes {key}.<name>=value; got '{brief(value)}'")
-        return {str(name): read_value(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
-    if origin is list:
-        parts = [value] if isinstance(value, Mapping) else value  # a mapping is no list, and refused as a value
-        parts = parts if isinstance(parts, list) else [part for part in str(value).split(",") if part]
-        return [read_scalar(part, arguments[0], key) for part in parts]
-    return value if kind is Any else read_scalar(value, kind, key)
-
-
-READERS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-
-
-def read_scalar(value: Any, kind: type, key: str) -> Any:
-    """Text as a bool, a whole number, a finite number or text. Raises UserError when it is none."""
-    if kind not in READERS:
-        raise UserError(f"{key} is declared as {kind}; an option may be str, int, float, bool, a list of one, or None")
-    text = str(value).strip()
-    try:
-        if isinstance(value, (list, Mapping)):
-            raise ValueError
-        if kind is bool:
-            return (TRUE + FALSE).index(text.lower()) < len(TRUE)
-        if kind is int and not re.fullmatch(r"[+-]?[0-9]+", text):
-            raise ValueError
-        if kind is float and not re.fullmatch(r"[0-9a-zA-Z.+-]+", text):  # Python reads 1_0, and digits of any script
-            raise ValueError
-        number = kind(text if kind is not int or len(text) <= DIGITS else "0")
-    except ValueError:
-        raise UserError(f"{key} takes {READERS[kind]}; got '{brief(value)}'") from None
-    if kind is int and len(text) > DIGITS:
-        raise UserError(f"{key} takes a whole number of at most {DIGITS} digits; got {brief(text)}")
-    if kind is float and not math.isfinite(number):
-        raise UserError(f"{key} must be a finite number; got {brief(text)}")
-    if kind is str and "\0" in text:
-        raise UserError(f"{key} takes text without NUL characters; got '{brief(text)}'")
-    return number
 
 
 def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -190,3 +127,163 @@ def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         leaves |= flatten_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return leaves
+
+
+def british(key: str) -> str:
+    """A key with each part of its name spelt as ours are: `unlabeled` as `unlabelled`, `gray` as `grey`."""
+    return re.sub(r"[a-z]+", lambda part: BRITISH.get(part[0], part[0]), key)
+
+
+# --- the line of a mistake ------------------------------------------------------------------------------------------
+
+
+def locations(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """For each key of a tree, as `a.b.c`, the file and line that its value stands in; only those that a file gave."""
+    found: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= locations(value, f"{prefix}{key}.")
+        elif location := location_of(value):
+            found[british(f"{prefix}{key}")] = location
+    return found
+
+
+@contextmanager
+def located_by_key(known: Mapping[str, str]) -> Iterator[None]:
+    """Give a UserError from within the location of the first key that its message names. known: locations of keys."""
+    try:
+        yield
+    except UserError as error:
+        if error.location is None:
+            named = map(full_key, re.findall(r"[\w.+-]*\w", str(error)))
+            error.location = next((known[key] for key in named if key in known), None)
+        raise
+
+
+# --- values by their types ------------------------------------------------------------------------------------------
+
+
+def build(schema: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
+    """An instance of the dataclass `schema` from a tree of text, which OmegaConf reads by the types of the fields.
+
+    prefix: of the keys in messages, as `options.fixmatch.`. Raises UserError for an unknown key, a value of another
+    type or out of its range, and a field that has no default and is not given.
+    """
+    text = text_for_omegaconf(schema, tree, prefix)
+    try:
+        values = OmegaConf.merge(defaults_of(schema), text)
+        check_ranges(schema, values, prefix)  # before a method's __post_init__ works with its options
+        return OmegaConf.to_object(values)
+    except OmegaConfBaseException as error:
+        raise readable(error, schema, prefix) from None
+
+
+def parse_value(value: Any, hint: Any, key: str) -> Any:
+    """A value that belongs to no schema, such as `plugins.trust`, by its type. Raises UserError as `build` does."""
+    prefix, name = key[: key.rfind(".") + 1], key.rpartition(".")[2]
+    return getattr(build(single_field(name, hint), {name: value}, prefix), name)
+
+
+@cache
+def single_field(name: str, hint: Any) -> type:
+    return dataclasses.make_dataclass("Single", [(name, hint)])
+
+
+@cache
+def defaults_of(schema: type) -> Any:
+    """OmegaConf's tree of a dataclass; nothing writes into it, since making one is slow."""
+    return OmegaConf.structured(schema)
+
+
+def text_for_omegaconf(schema: type, tree: Mapping[str, Any], prefix: str) -> Tree:
+    """The tree with each key in our spelling and each value as `text_of_field` makes it. Raises UserError for a key
+    that the dataclass does not have."""
+    declared, text = field_types(schema), Tree()
+    for key, value in tree.items():
+        name = key if key in declared else british(key)
+        with located(value, key):
+            if name not in declared:
+                raise unknown("key", f"{prefix}{key}", [f"{prefix}{known}" for known in declared])
+            text.pop(name, None)
+            text[str(name)] = text_of_field(value, declared[name], f"{prefix}{name}")
+    return text
+
+
+def text_of_field(value: Any, declared: FieldType, key: str) -> Any:
+    """The value of a field for OmegaConf: None where it is absent, one value for a list as a list, and text that it
+    neither resolves nor reads more freely than we do. Raises UserError for a value of another shape."""
+    if declared.optional and (value is None or value in ABSENT):
+        return None
+    if declared.container is list:
+        return [plain_text(part, declared.kind, key) for part in split_list(value)]
+    if not isinstance(value, Mapping) and dataclasses.is_dataclass(declared.kind):
+        raise no_section(key, value)
+    if not isinstance(value, Mapping) and declared.container is dict:
+        raise UserError(f"{key} takes {key}.<name>=value; got '{brief(value)}'")
+    if declared.container is dict:
+        return {str(name): plain_text(item, declared.kind, f"{key}.{name}") for name, item in value.items()}
+    if dataclasses.is_dataclass(declared.kind):
+        return text_for_omegaconf(typing.cast(type, declared.kind), value, f"{key}.")
+    return plain_text(value, declared.kind, key)
+
+
+def split_list(value: Any) -> list[Any]:
+    """The elements of a list, of `a,b`, or of a single value."""
+    if isinstance(value, (list, Mapping)):
+        return value if isinstance(value, list) else [value]  # a mapping is refused as an element
+    return [part for part in str(value).split(",") if part]
+
+
+PATTERNS = {  # narrower than Python and OmegaConf, which read 1_0, digits of any script, and any number as true
+    bool: re.compile(r"true|yes|on|1|false|no|off|0", re.IGNORECASE),
+    int: re.compile(r"[+-]?[0-9]+"),
+    float: re.compile(r"[+-]?(nan|inf(inity)?|([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?)", re.IGNORECASE),
+}
+
+
+def plain_text(value: Any, kind: type, key: str) -> Any:
+    """A single value as text that OmegaConf may read; for `Any` a tree of such text. Raises UserError where it is not
+    of this kind."""
+    if kind is Any:
+        return without_references(value)
+    text = str(value).strip()
+    if kind not in KIND_NAMES:
+        raise UserError(f"{key} is declared as {kind}; an option may be str, int, float, bool, a list of one, or None")
+    if isinstance(value, (list, Mapping)) or (kind in PATTERNS and not PATTERNS[kind].fullmatch(text)):
+        raise UserError(f"{key} takes {KIND_NAMES[kind]}; got '{brief(value)}'")
+    if kind is int and len(text) > MAX_DIGITS:
+        raise UserError(f"{key} takes a whole number of at most {MAX_DIGITS} digits; got {brief(text)}")
+    if kind is float and not math.isfinite(float(text)):
+        raise UserError(f"{key} must be a finite number; got {brief(text)}")
+    if "\0" in text:
+        raise UserError(f"{key} takes text without NUL characters; got '{brief(text)}'")
+    return without_references(text)
+
+
+def without_references(value: Any) -> Any:
+    """A tree whose text OmegaConf leaves as it stands: `${...}` refers to nothing. Raises UserError for `???`, its mark
+    of a missing value."""
+    if isinstance(value, Mapping):
+        return {str(key): without_references(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_references(item) for item in value]
+    if value == "???":
+        raise UserError("a setting is given as '???', which stands for no value: give a value, or leave it out")
+    return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", value) if isinstance(value, str) else value
+
+
+def no_section(key: str, value: Any) -> UserError:
+    return UserError(f"{key} is a section, it takes {key}.<key>=value; got '{brief(value)}'")
+
+
+def readable(error: OmegaConfBaseException, schema: type, prefix: str) -> UserError:
+    """OmegaConf's error in our words: the key, what it takes, what came."""
+    key = re.sub(r"\[\d+\]$", "", error.full_key or "")
+    if isinstance(error, MissingMandatoryValue):
+        return UserError(f"{prefix}{key} has no default: give {prefix}{key}=value")
+    declared: Any = schema
+    for name in key.split("."):
+        declared = field_types(getattr(declared, "kind", declared)).get(name)
+    if declared and declared.choices:
+        return wrong_choice(f"{prefix}{key}", str(error.value), declared.choices)
+    return UserError(brief(" ".join(str(error).split()), 200))

@@ -1,9 +1,12 @@
-"""YAML that somebody wrote, read as words and nothing else: no objects, no part that stands for another, no key twice,
-and bounds on size and depth. Each word knows the file and line that it stands in."""
+"""Reads YAML as nested lists and mappings of text, and nothing else; writes YAML.
+
+No objects, no aliases, no key twice, and bounds on size and depth. Each text knows the file and line it stands in.
+"""
 
 from __future__ import annotations
 
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -15,59 +18,60 @@ import yaml
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
 
-MOST = 1 << 20  # bytes of a file (our choice: a resolved configuration has 3,000)
-DEEPEST = 20  # parts within parts (our choice: a configuration has three)
+MAX_BYTES = 1 << 20  # of a file (our choice: a resolved configuration has 3,000)
+MAX_DEPTH = 20  # of parts within each other (our choice: a configuration has three)
 
 
-class Word(str):
-    """A piece of text. place: the file and line that it stands in, `` for one of the command line."""
+class LocatedText(str):
+    """Text of a file. location: the file and line that it stands in; `` for text of the command line."""
 
-    place = ""
+    location = ""
 
 
-class Loader(yaml.BaseLoader):
-    """The loader that makes text, lists and mappings alone. file: named in the place of each word."""
+class TextLoader(yaml.BaseLoader):
+    """Makes text, lists and mappings alone. file: for the location of each text."""
 
     file, depth = "", 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Raises YAMLError at an alias (a few lines of them stand for more text than memory holds) and in the depth."""
+        """Raises YAMLError at an alias, since a few lines of them stand for more text than memory holds, and below
+        MAX_DEPTH."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise fault(event, f"'*{event.anchor}' stands for another part of the text; write that part out")
-        if self.depth > DEEPEST:
-            raise fault(event, f"more than {DEEPEST} parts within each other")
+            raise yaml_error(event, f"'*{event.anchor}' stands for another part of the text; write that part out")
+        if self.depth > MAX_DEPTH:
+            raise yaml_error(event, f"more than {MAX_DEPTH} parts within each other")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
-    def construct_scalar(self, node: Any) -> Word:
-        word = Word(super().construct_scalar(node))
-        word.place = f"{self.file}, line {node.start_mark.line + 1}" if self.file else ""
-        return word
+    def construct_scalar(self, node: Any) -> LocatedText:
+        text = LocatedText(super().construct_scalar(node))
+        text.location = f"{self.file}, line {node.start_mark.line + 1}" if self.file else ""
+        return text
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Raises YAMLError at a key that is no word, or there twice."""
+        """Raises YAMLError at a key that is a list or a mapping, or that is there twice."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise fault(key, "a key must be a word")
+                raise yaml_error(key, "a key must be a word")
             if key.value in lines:
-                raise fault(key, f"'{brief(key.value)}' is there twice, first in line {lines[key.value]}")
+                raise yaml_error(key, f"'{brief(key.value)}' is there twice, first in line {lines[key.value]}")
             lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
 
-def fault(at: Any, what: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=what, problem_mark=at.start_mark)
+def yaml_error(node: Any, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
-def parse(text: str, file: str = "") -> Any:
-    """The text as lists and mappings of words. Raises UserError that begins with the line of the fault."""
+def parse_yaml(text: str, file: str = "") -> Any:
+    """The text as lists and mappings of LocatedText. Raises UserError that begins with the line of the mistake."""
     loader = None
     try:
-        loader = Loader(text)
+        loader = TextLoader(text)
         loader.file = file
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
@@ -91,14 +95,15 @@ def read_text(path: Path) -> str:
                 f"cannot read the configuration {path}: it is {'a folder' if path.is_dir() else 'no regular file'}"
             )
         with path.open("rb") as file:
-            content = file.read(MOST + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
     except ValueError:  # a NUL character
         raise UserError(f"cannot read the configuration {brief(path)}: that is no path") from None
-    if len(content) > MOST:
+    if len(content) > MAX_BYTES:
         raise UserError(
-            f"cannot read the configuration {path}: it has more than {MOST:,} bytes; a configuration is a short text"
+            f"cannot read the configuration {path}: it has more than {MAX_BYTES:,} bytes; a configuration is a short "
+            "text"
         )
     try:
         return content.decode("utf-8-sig")
@@ -109,37 +114,54 @@ def read_text(path: Path) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file as lists and mappings of words, not to be written into. Raises UserError, naming the file, as
-    `read_text` and `parse` do."""
-    return parsed(read_text(path), path)
+    """A YAML file as lists and mappings of text, which must not be changed: files that did not change are parsed once.
+    Raises UserError, naming the file, as `read_text` and `parse_yaml` do."""
+    return parse_file_text(read_text(path), path)
 
 
-@lru_cache(maxsize=128)  # a run reads some recipes four times, a comparison every recipe for each of its cells
-def parsed(text: str, path: Path) -> Any:
-    """The text of `path`, as `read_yaml`."""
+@lru_cache(maxsize=128)  # a comparison reads every recipe again for each of its runs
+def parse_file_text(text: str, path: Path) -> Any:
     try:
-        return parse(text, str(path))
+        return parse_yaml(text, str(path))
     except UserError as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
 
 
-# --- where a mistake stands -----------------------------------------------------------------------------------------
+# --- the line of a mistake ------------------------------------------------------------------------------------------
 
 
-def place_of(value: Any) -> str:
-    """The file and line of a word, or of the first word of a list or mapping; nothing where no file gave it."""
+def location_of(value: Any) -> str:
+    """The file and line of a text, or of the first text of a list or mapping; `` where no file gave it."""
     if isinstance(value, (list, Mapping)):
         parts = [part for item in value.items() for part in item] if isinstance(value, Mapping) else value
-        return next((place for part in parts if (place := place_of(part))), "")
-    return value.place if isinstance(value, Word) else ""
+        return next((location for part in parts if (location := location_of(part))), "")
+    return value.location if isinstance(value, LocatedText) else ""
 
 
 @contextmanager
-def told_at(*values: Any) -> Iterator[None]:
-    """A UserError from within is told with the place of the first of `values` that has one, unless it knows better."""
+def located(*values: Any) -> Iterator[None]:
+    """Give a UserError from within the location of the first of `values` that has one, unless it has its own."""
     try:
         yield
     except UserError as error:
-        if error.place is None:
-            error.place = next((place for value in values if (place := place_of(value))), "")
+        if error.location is None:
+            error.location = next((location for value in values if (location := location_of(value))), "")
         raise
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+class TextDumper(yaml.SafeDumper):
+    """Writes text as text, whatever it looks like, and without aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+TextDumper.add_multi_representer(str, lambda dumper, text: dumper.represent_str(str(text)))
+
+
+def write_yaml(tree: Mapping[str, Any]) -> str:
+    """The tree as YAML that `read_yaml` reads back, one line a value."""
+    return yaml.dump(tree, Dumper=TextDumper, sort_keys=False, allow_unicode=True, width=sys.maxsize)

@@ -50,7 +50,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 class FileDataset(Dataset):
     """A data set whose samples are files: `Sample.image` is a Path, `Sample.mask` a Path or None."""
 
-    base_reading: Reading = Reading()  # all of `reading` but the channels; `fill_statistics` completes it
+    base_reading: Reading = Reading()  # all of `reading` but the channels; `with_statistics` completes it
 
     @property
     def reading(self) -> Reading:

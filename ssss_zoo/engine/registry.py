@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 import pluggy
 
 from ssss_zoo.config.fields import field_types
-from ssss_zoo.config.layers import entry_points, is_file, whole
-from ssss_zoo.config.parse import told_where, typed
-from ssss_zoo.config.schema import Config, build
+from ssss_zoo.config.layers import entry_points
+from ssss_zoo.config.parse import build, located_by_key
+from ssss_zoo.config.python_files import full_path, is_file
+from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError, nearest, unknown
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit import hookspecs
@@ -81,7 +83,7 @@ def local_methods(paths: Sequence[str], wanted: Iterable[str] = ()) -> dict[str,
     among `wanted` stands for classes of two files and neither file has that name."""
     found: dict[str, type] = {}
     owners: dict[str, Path] = {}
-    for file, path in {whole(path): path for path in paths}.items():
+    for file, path in {full_path(path): path for path in paths}.items():
         for name, method in methods_of_file(path).items():
             owner = owners.setdefault(name, file)
             if owner != file and name in wanted and name not in (owner.stem, file.stem):
@@ -94,7 +96,7 @@ def local_methods(paths: Sequence[str], wanted: Iterable[str] = ()) -> dict[str,
 def methods_of_file(path: str) -> dict[str, type]:
     """The method classes of one Python file by name. Raises UserError for a file that is missing, fails, or holds no
     method."""
-    file = whole(path)
+    file = full_path(path)
     if not is_file(file):
         raise UserError(f"plugins.path={brief(path)}: no such file; it takes the path of one Python file")
     spec = importlib.util.spec_from_file_location(f"{LOCAL_MODULE_PREFIX}{file.stem}", file)
@@ -193,8 +195,9 @@ def check_options(name: str, method: type) -> None:
 
 
 def build_methods(config: Config) -> dict[str, Any]:
-    """Every method the run needs, built from `options.<method>`; writes the typed options back into `config`."""
-    with told_where(config.places):
+    """Every method the run needs by name, built from `options.<method>`. Raises UserError for an unknown method, and
+    for options that a method does not have or take."""
+    with located_by_key(config.locations):
         classes = method_classes(config)
         for name in config.options:
             if name not in classes:
@@ -203,13 +206,17 @@ def build_methods(config: Config) -> dict[str, Any]:
 
 
 def build_method(name: str, method: type, config: Config) -> Any:
-    """One method, built from its options, which are written back as they were read."""
-    given = config.options.get(name, {})
-    if not isinstance(given, Mapping):
-        raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{brief(given)}'")
-    built = build(method, typed(method, given, f"options.{name}."), f"options.{name}.")
-    config.options[name] = {f.name: getattr(built, f.name) for f in dataclasses.fields(method) if f.init}
-    return built
+    options = config.options.get(name, {})
+    if not isinstance(options, Mapping):
+        raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{brief(options)}'")
+    return build(method, options, f"options.{name}.")
+
+
+def with_options(config: Config, methods: Mapping[str, Any]) -> Config:
+    """The configuration with every option of its methods, those left at their defaults too."""
+    options = {name: {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}
+               for name, method in methods.items()}  # fmt: skip
+    return replace(config, options=config.options | options)
 
 
 class OneHook:
@@ -226,7 +233,7 @@ def make_manager(config: Config, methods: Mapping[str, Any], wrap: Wrap | None =
     """The run's plugin manager. Each hook asks its methods from left to right, and the defaults last."""
     from ssss_zoo.engine import defaults
 
-    with told_where(config.places):
+    with located_by_key(config.locations):
         named = providers(config)
         check_providers(named, methods)
     manager = pluggy.PluginManager(PROJECT)

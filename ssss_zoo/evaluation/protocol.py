@@ -9,9 +9,9 @@ import hashlib
 import json
 from typing import Any
 
-from ssss_zoo.config.layers import recipes
-from ssss_zoo.config.parse import merge
-from ssss_zoo.config.schema import Config, protocol_settings
+from ssss_zoo.config.layers import ProtocolFile, read_protocol, recipes
+from ssss_zoo.config.resolve import read_tree
+from ssss_zoo.config.schema import Config
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST, identify_list, split_family
 from ssss_zoo.errors import UserError
@@ -43,7 +43,7 @@ def describe_protocol(config: Config, dataset: Dataset) -> dict[str, Any]:
 def check_split_family(config: Config) -> None:
     """Raise UserError for a split whose lists are of another family than those of the protocol that is asked for."""
     if config.protocol:
-        wanted, found = protocol_settings(config.protocol)["family"], split_family(config.dataset, config.data.split)
+        wanted, found = read_protocol(config.protocol).family, split_family(config.dataset, config.data.split)
         if found and found != wanted:
             raise UserError(
                 f"data.split={config.data.split} is of the lists of family {found}, protocol={config.protocol} is of "
@@ -76,16 +76,15 @@ def matching_protocol(config: Config, lists: dict[str, dict[str, Any]]) -> str |
     family, run = split_family(config.dataset, config.data.split), crop_and_scoring(config)
     names = sorted(recipes("protocol"), key=lambda name: name != config.protocol)
     for name in names:
-        settings = protocol_settings(name)
-        if (settings["dataset"], settings["family"]) == (config.dataset, family) and agrees(settings, run):
+        protocol = read_protocol(name)
+        if (protocol.dataset, protocol.family) == (config.dataset, family) and agrees(protocol, run):
             return name
     return None
 
 
-def agrees(settings: dict[str, Any], run: dict[str, Any]) -> bool:
+def agrees(protocol: ProtocolFile, run: dict[str, Any]) -> bool:
     """Whether the run has the crop of a protocol, and each setting of `evaluate` that the protocol names."""
-    evaluate = {
-        key: value for key, value in settings["evaluate"].items() if key in SCORING_KEYS[run["evaluate"]["mode"]]
-    }
-    merged = merge({"evaluate": dict(run["evaluate"])}, {"evaluate": evaluate})
-    return settings["train"]["crop"] == run["crop"] and merged["evaluate"] == run["evaluate"]
+    settled = read_tree(protocol.settings)
+    counted = [key for key in protocol.settings["evaluate"] if key in SCORING_KEYS[run["evaluate"]["mode"]]]
+    same = all(run["evaluate"].get(key) == getattr(settled.evaluate, key) for key in counted)
+    return same and settled.train.crop == run["crop"]

@@ -19,7 +19,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
 from ssss_zoo.engine import registry
 from ssss_zoo.engine.registry import (
     CHOOSABLE_HOOKS,

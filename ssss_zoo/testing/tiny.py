@@ -237,12 +237,13 @@ class Rig:
 
 def make_rig(config: Config) -> Rig:
     """Everything made as `ssss run` makes it, no step done."""
-    from ssss_zoo.engine.registry import build_methods, load
+    from ssss_zoo.engine.registry import build_methods, load, with_options
     from ssss_zoo.toolkit.types import Stage
     from ssss_zoo.train.run import make_job, make_training
     from ssss_zoo.train.run_folder import RunFolder, output_folder
 
     methods = build_methods(config)
+    config = with_options(config, methods)
     dataset = load("datasets", config.dataset)(config.data)
     folder = RunFolder(output_folder(config))
     folder.path.mkdir(parents=True, exist_ok=True)

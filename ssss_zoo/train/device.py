@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import resource
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +17,7 @@ from ssss_zoo.errors import UserError
 
 
 def choose_device(config: Config) -> torch.device:
-    """The device, with torch's threads set; fills `train.workers` and `train.threads` in."""
+    """The device, with torch's threads set. Raises UserError where it cannot be used."""
     name = config.train.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,11 +26,7 @@ def choose_device(config: Config) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"train.device={name} cannot be used: {str(error).splitlines()[0]}") from None
-    if config.train.threads is None:
-        config.train.threads = int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or os.cpu_count() or 1
-    torch.set_num_threads(config.train.threads)
-    if config.train.workers is None:
-        config.train.workers = 0 if device.type == "cpu" else 4
+    torch.set_num_threads(config.train.threads or usual_threads())
     if config.train.precision == "fp16" and device.type == "cpu":
         raise UserError("train.precision=fp16 needs a GPU; on a CPU take 32 (bf16 works and is slower on most)")
     if device.type == "cpu":
@@ -37,6 +34,19 @@ def choose_device(config: Config) -> torch.device:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = False  # the same kernels twice: same seed, same numbers
     return device
+
+
+def usual_threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or os.cpu_count() or 1
+
+
+def with_device_defaults(config: Config, device: torch.device) -> Config:
+    """The configuration with the threads of torch and the loader processes that the device suggests, unless they are
+    given."""
+    given = config.train
+    threads = usual_threads() if given.threads is None else given.threads
+    workers = (0 if device.type == "cpu" else 4) if given.workers is None else given.workers
+    return replace(config, train=replace(given, threads=threads, workers=workers))
 
 
 PROCESSES = {  # variables that launchers set: how many processes were started, and what did it

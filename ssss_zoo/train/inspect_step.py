@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.registry import build_methods, hook_summary, load
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError, expanded
@@ -77,10 +78,14 @@ def whole_number(key: str, text: str, least: int) -> int:
 
 def inspect_step(config: Config, run: str | None = None, after: int = 0, images: int = 4) -> Image.Image:
     """One step of a run as a picture; nothing is written. Parameters and what is raised: as in `inspect_words`."""
-    config.train.workers, config.tracking.uri = 0, "off"
-    config.train.steps = config.train.steps or (None if config.train.epochs else max(after + 1, 100))
+    steps = config.train.steps or (None if config.train.epochs else max(after + 1, 100))
+    config = replace(
+        config,
+        train=replace(config.train, workers=0, steps=steps),
+        tracking=replace(config.tracking, uri="off"),
+    )
     methods = build_methods(config)
-    dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+    dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     training = make_training(make_job(config, methods, dataset, RunFolder(Path("nowhere"))), Stage(), 0, 0)
     if run:
         place = find_checkpoint(expanded(run), "last")

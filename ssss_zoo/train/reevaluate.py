@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssss_zoo.config.parse import merge, read_file, read_words
-from ssss_zoo.config.schema import Config, resolve, square
+from ssss_zoo.config.parse import merge, parse_overrides, read_file
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.fingerprint import describe_differences
 from ssss_zoo.engine.registry import load
@@ -22,7 +23,7 @@ from ssss_zoo.record_files import State, TrainingState, check_types, read_metric
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Output, Sample
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.device import choose_device
+from ssss_zoo.train.device import choose_device, with_device_defaults
 from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 
@@ -39,7 +40,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step` and
     `protocol`, the digest of how they were scored."""
     given = [word for word in words if word.partition("=")[0] not in OWN]
-    asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, read_words(w for w in words if w not in given))
+    asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, parse_overrides(w for w in words if w not in given))
     if "run" not in asked:
         raise UserError("give the run's folder: ssss evaluate run=DIR")
     check_choice("weights", asked["weights"], ("last", "best"))
@@ -47,11 +48,12 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     config = run_config(folder, given)
     place = find_checkpoint(folder, asked["weights"])
     state = checkpoint.load_typed(place, State)
-    dataset = open_dataset(load("datasets", config.dataset), config)
+    dataset, config = open_dataset(load("datasets", config.dataset), config)
     order = class_order(classes_of(folder, state), dataset.class_names, folder)
     tell_of_other_data(folder, dataset)
     samples = choose_samples(dataset, asked["on"], config)
     device = choose_device(config)
+    config = with_device_defaults(config, device)
     networks = {
         name: reordered(load_network(config, dataset, place, name), order).to(device)
         for name in checkpoint.network_names(place)
@@ -78,7 +80,7 @@ def run_config(folder: Path, words: Sequence[str], methods: bool = False) -> Con
     lacking = [key for key in WRITTEN if key not in there]
     if lacking:
         raise UserError(f"{file} is damaged: '{lacking[0]}' is missing; {checkpoint.WHOLE}")
-    return resolve(words, file, methods)
+    return resolve(words, file, methods=methods)
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
@@ -153,8 +155,8 @@ def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
 
 def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn.Module:
     """A network of the run with the weights `<place>/<name>.safetensors`; no pretrained weights are looked for."""
-    config.model.weights = "none"
-    network: nn.Module = load("models", config.model.name)(config.model, len(dataset.class_names))
+    settings = replace(config.model, weights="none")
+    network: nn.Module = load("models", config.model.name)(settings, len(dataset.class_names))
     checkpoint.load_weights(place, name, network)
     return network.eval()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import build_methods, load
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import read_record
@@ -40,7 +40,7 @@ def replay(file: Path, words: Sequence[str]) -> list[str]:
     place = file.parent
     config = resolve(words, place / "config.yaml")
     methods = build_methods(config)
-    dataset = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
+    dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     state = checkpoint.load_state(place)
     _, training = reached(make_job(config, methods, dataset, RunFolder(place.parents[1]), state))
     training.restore_folder(place, state)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ssss_zoo.config.parse import flatten_keys
-from ssss_zoo.config.schema import Config
+from ssss_zoo.config.schema import Config, as_tree
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.fingerprint import ContentDigests, describe_differences
 from ssss_zoo.errors import UserError
@@ -88,7 +87,7 @@ def check_nothing_is_lost(folder: RunFolder, metrics: Metrics | None) -> None:
 
 def flat_config(config: Config) -> dict[str, str]:
     """The configuration as text by `a.b.c` keys, without the keys that a resumed run may change."""
-    return {key: str(value) for key, value in flatten_keys(asdict(config)).items() if key not in MAY_DIFFER}
+    return {key: str(value) for key, value in flatten_keys(as_tree(config)).items() if key not in MAY_DIFFER}
 
 
 def check_same_run(state: Mapping[str, Any], config: Config, dataset: Dataset, folder: RunFolder) -> None:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.atomic_write import write_json
-from ssss_zoo.config.schema import Config, check_budget, oddities, square
+from ssss_zoo.config.checks import check_budget, warnings_of
+from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST
 from ssss_zoo.engine.hooks import HookCaller
-from ssss_zoo.engine.registry import build_methods, hook_summary, load, make_manager, replaces_installed
+from ssss_zoo.engine.registry import build_methods, hook_summary, load, make_manager, replaces_installed, with_options
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.evaluation.figures import evenly_spaced, write_predictions
@@ -27,7 +28,7 @@ from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Stage, StageResult
 from ssss_zoo.train.console import Screen
-from ssss_zoo.train.device import check_one_process, choose_device
+from ssss_zoo.train.device import check_one_process, choose_device, with_device_defaults
 from ssss_zoo.train.pseudo_label_stats import Health, labelled_histogram
 from ssss_zoo.train.resume import find_resume_state
 from ssss_zoo.train.run_folder import RunFolder, output_folder
@@ -57,7 +58,7 @@ def run(config: Config, on_eval: Callable[[int, float], None] | None = None) -> 
         check_budget(config)
         folder = RunFolder(output_folder(config))
         with owned(folder.path):
-            dataset = open_dataset(dataset_class, config)
+            dataset, config = open_dataset(dataset_class, with_options(config, methods))
             state = find_resume_state(folder, config, dataset)
             dataset.check()
             with Screen() as screen:
@@ -90,6 +91,7 @@ def make_job(
     hooks = HookCaller(trace=log.info if config.trace else None)
     hooks.connect(make_manager(config, methods, hooks.wrap).hook)
     device = choose_device(config)
+    config = with_device_defaults(config, device)
     job = Job(config, dataset, model_class, hooks, device, folder, screen or Screen(), state)
     tell_of_what_is_not_kept(methods, job)
     return job
@@ -203,7 +205,7 @@ def greet(job: Job, methods: Mapping[str, Any]) -> None:
     )
     for note in dataset.notes:
         log.info(note)
-    for line in oddities(config):
+    for line in warnings_of(config):
         log.warning(line)
     protocol = job.protocol
     strange = [part for part, entry in protocol["lists"].items() if entry["list"] == UNKNOWN_LIST]

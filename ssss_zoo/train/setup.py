@@ -20,7 +20,7 @@ from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.duplicates import describe_dropped_copies, drop_copies, split_off
 from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.data.loading.loader import StreamNeeds
-from ssss_zoo.data.loading.statistics import fill_statistics
+from ssss_zoo.data.loading.statistics import with_statistics
 from ssss_zoo.engine.hooks import HookCaller
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
@@ -234,9 +234,9 @@ def hold_out(dataset: Dataset, share: float) -> None:
     dataset.notes = [*dataset.notes, *told]
 
 
-def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
-    """The run's data set; what its images must say themselves is filled into `config`, see `settle`. Raises UserError
-    for a `data` key that it does not read, and as the data set does."""
+def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset, Config]:
+    """The run's data set, and the configuration with the settings that its images decide, see `with_statistics`. Raises
+    UserError for a `data` key that it does not read, and as the data set does."""
     check_split_family(config)
     usual = DataConfig()
     for key, given in vars(config.data).items():
@@ -247,9 +247,9 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> Dataset:
     dataset.channels = config.model.in_channels
     if config.data.hold_out:
         hold_out(dataset, config.data.hold_out)
-    fill_statistics(dataset, config)
+    config = with_statistics(dataset, config)
     check_padding(dataset, config)
-    return dataset
+    return dataset, config
 
 
 def check_padding(dataset: Dataset, config: Config) -> None:

@@ -10,12 +10,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config.parse import flatten_keys
-from ssss_zoo.config.schema import Config
+from ssss_zoo.config.schema import Config, as_tree
 
 log = logging.getLogger("ssss_zoo")
 UNFIT = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
@@ -64,7 +63,7 @@ class Tracker:
         name = f"{config.method} {config.dataset} {config.data.split} seed{config.seed}"
         under = {"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}
         run = self.client.create_run(number, run_name=name, tags=dict(tags) | under)
-        params = [Param(key, str(value)[:500]) for key, value in flatten_keys(asdict(config)).items()]
+        params = [Param(key, str(value)[:500]) for key, value in flatten_keys(as_tree(config)).items()]
         self.client.log_batch(run.info.run_id, params=params)
         return str(run.info.run_id)
 

@@ -15,7 +15,7 @@ from ssss_zoo.comparison.plan import (
 )
 from ssss_zoo.comparison.preflight import check_rows_can_run
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.engine.registry import build_methods
+from ssss_zoo.engine.registry import build_methods, with_options
 from ssss_zoo.errors import UserError
 
 SHAPES = ["dataset=shapes", "output=somewhere"]
@@ -125,8 +125,7 @@ def test_every_study_that_comes_along_can_run(name):
 def test_the_ablation_takes_each_part_away_and_adds_each_alone():
     plan = plan_study(["study=farcluss-ablation", *SHAPES])
     configs = {run.row.name: run.config() for run in plan.runs()}
-    for config in configs.values():
-        build_methods(config)  # which makes the options those of the method's own types
+    configs = {name: with_options(config, build_methods(config)) for name, config in configs.items()}
     parts = {"top_k": "3", "uncertainty_gamma": "1.0", "rebalance": "mass", "contrast": "proto_infonce"}
     off = {"top_k": "1", "uncertainty_gamma": "0.0", "rebalance": "off", "contrast": "off"}
     given = {name: {k: str(v) for k, v in (c.options.get("farcluss") or {}).items()} for name, c in configs.items()}

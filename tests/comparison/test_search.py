@@ -4,7 +4,7 @@ import pytest
 
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.comparison.search import METHOD_ITSELF, default_search_folder, parse_choices, run_search, search_space
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing.tiny import words as tiny_words
@@ -57,13 +57,13 @@ def test_val_is_not_looked_at(tiny_shelf):
     words = [*tiny_words(), "data.hold_out=0.4"]
     config = resolve(words)
     whole = load("datasets", "tiny")(config.data)
-    dataset = open_dataset(load("datasets", "tiny"), config)
+    dataset, _ = open_dataset(load("datasets", "tiny"), config)
     names = {sample.name for sample in whole.labelled}
     assert {sample.name for sample in dataset.val} | {sample.name for sample in dataset.labelled} == names
     assert len(dataset.val) == 2
     assert not {sample.name for sample in dataset.val} & {sample.name for sample in dataset.labelled}
     assert dataset.fingerprint != whole.fingerprint
-    again = open_dataset(load("datasets", "tiny"), resolve(words))
+    again, _ = open_dataset(load("datasets", "tiny"), resolve(words))
     assert again.fingerprint == dataset.fingerprint
 
 

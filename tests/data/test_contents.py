@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssss_zoo.config.schema import DataConfig, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data import fingerprint as module
 from ssss_zoo.data.duplicates import (
     split_off,
@@ -228,7 +229,7 @@ def test_no_copy_of_what_validates_is_trained_on(root, hold_out):
         shutil.rmtree(root / "images/val")
         shutil.rmtree(root / "masks/val")
     words = ["dataset=folder", f"data.root={root}", f"data.hold_out={hold_out}"]
-    data = open_dataset(Folder, resolve(words))
+    data, _ = open_dataset(Folder, resolve(words))
     val, trained = (
         {sample.image.read_bytes() for sample in samples} for samples in (data.val, [*data.labelled, *data.unlabelled])
     )

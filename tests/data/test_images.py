@@ -13,7 +13,7 @@ from helpers.errors import refusal
 from helpers.folders import open_as_run
 from helpers.images import save_png16
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.data.decoders import decode_eight_bits
 from ssss_zoo.data.images import Reading, image_size, read_header, read_image, stretch_range
 from ssss_zoo.data.loading.crops import CropDataset, crop_image, draw_geometry

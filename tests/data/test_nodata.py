@@ -9,7 +9,7 @@ from PIL import Image
 
 from helpers.errors import refusal
 from helpers.folders import open_as_run
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.data.images import Reading, read_image, read_stored_values, read_valid
 from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.data.loading.crops import CropDataset

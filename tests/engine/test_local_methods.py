@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from helpers.methods import MINE, answers, configured, file_of, message
-from ssss_zoo.config.schema import as_yaml, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import as_yaml
 from ssss_zoo.engine.registry import (
     build_methods,
     load,

@@ -24,6 +24,7 @@ from ssss_zoo.engine.registry import (
     load,
     make_manager,
     who_answers,
+    with_options,
 )
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.hookspecs import hookimpl
@@ -204,6 +205,8 @@ def test_a_method_that_answers_one_hook_twice_is_refused():
 def test_options_are_typed_and_written_back_in_full():
     config = configured("method=fixmatch", "options.fixmatch.threshold=1")
     methods = build_methods(config)
+    assert config.options == {"fixmatch": {"threshold": "1"}}
+    config = with_options(config, methods)
     assert config.options.keys() == {"fixmatch"}
     assert config.options["fixmatch"].keys() == {field.name for field in dataclasses.fields(methods["fixmatch"])}
     assert config.options["fixmatch"]["partner"] == "stream"
@@ -219,8 +222,8 @@ def test_options_of_a_method_that_answers_one_hook_are_read():
 
 def test_written_back_options_build_the_same_method_again():
     config = configured("method=farcluss", "options.farcluss.top_k=2", "options.farcluss.contrast=off")
-    first = build_methods(config)["farcluss"]
-    again = build_methods(config)["farcluss"]
+    methods = build_methods(config)
+    first, again = methods["farcluss"], build_methods(with_options(config, methods))["farcluss"]
     assert vars(first) == vars(again)
 
 

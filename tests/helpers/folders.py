@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from ssss_zoo.config.schema import Config, DataConfig, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config, DataConfig
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.folder.dataset import Folder
 from ssss_zoo.engine.registry import load
@@ -51,7 +52,8 @@ def open_folder(root: Path | str, **settings: Any) -> Folder:
 def open_as_run(*overrides: str) -> tuple[Config, Dataset]:
     """The configuration and data set that `ssss run dataset=folder` with `overrides` would have."""
     config = resolve(["dataset=folder", *overrides])
-    return config, open_dataset(load("datasets", "folder"), config)
+    dataset, config = open_dataset(load("datasets", "folder"), config)
+    return config, dataset
 
 
 def sample_names(samples: Iterable[Sample]) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ssss_zoo.config.schema import Config, resolve
+from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.registry import build_methods, make_manager, who_answers
 from ssss_zoo.errors import UserError
 

@@ -10,7 +10,7 @@ from ssss_zoo.plugins.baselines import cps as module
 from torch.testing import assert_close
 
 from helpers.by_hand import BOX, BOXES, START, assert_step, for_any_batch, images, raw_batch, take_step
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from helpers.by_hand import assert_step, raw_batch, take_step
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.toolkit.types import FixedAugmentation, Progress, PseudoLabel, RawBatch, RawLabelled, RawUnlabelled
 
 START = Progress(0, 10, 5)

@@ -12,7 +12,7 @@ from ssss_zoo.plugins.baselines import stpp as module
 from ssss_zoo.plugins.baselines.stpp import STPlusPlus, oversampled, prediction_miou
 from torch.testing import assert_close
 
-from ssss_zoo.config.schema import resolve
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import words
 from ssss_zoo.toolkit.types import FixedAugmentation, Progress, RawBatch, RawLabelled, Sample

@@ -61,7 +61,7 @@ def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
     place = checkpoint.find_folder(folder.last)
     if place is None:
         raise UserError(f"{folder.path} holds no checkpoint to score")
-    dataset = open_dataset(load("datasets", config.dataset), config)
+    dataset, config = open_dataset(load("datasets", config.dataset), config)
     images = read_metrics(folder.metrics, REMAKE)["data"]["val"]
     if len(dataset.val) != images:
         raise UserError(

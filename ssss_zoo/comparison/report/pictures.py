@@ -43,7 +43,7 @@ def write_pictures(plan: StudyPlan, finished: FinishedRuns) -> None:
     if not first_runs:
         return
     config = plan.first_config()
-    dataset = open_dataset(load("datasets", config.dataset), config)
+    dataset, _ = open_dataset(load("datasets", config.dataset), config)
     kept = sorted(set.intersection(*(set(run.counts.shown.tolist()) for run in first_runs.values())))
     scores = {name: per_image_miou(run) for name, run in first_runs.items()}
     mean = np.mean(list(scores.values()), axis=0)

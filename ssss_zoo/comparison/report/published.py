@@ -11,7 +11,7 @@ import yaml
 
 from ssss_zoo.comparison.plan import method_of
 from ssss_zoo.comparison.records import ComparisonFigures, RowFigures, RowStatistics
-from ssss_zoo.config.layers import RELEASE
+from ssss_zoo.config.python_files import RELEASE
 
 FALLBACK_DATASET, FALLBACK_SPLIT, FALLBACK_ENCODER = "voc", "183", "resnet101"  # most methods have this figure
 SOURCE_NAMES = {

@@ -47,19 +47,21 @@ NODATA_EFFECT = "void in masks, 0 in images, left out of range and statistics"  
 OTHER_VALUES_MIN = 16  # other values at least: below, a picture is a drawing of a few levels (our choice)
 
 
-def fill_statistics(dataset: Dataset, config: Config) -> None:
-    """Fill `data.low`, `data.high` and `data.nodata` where files are deep, `model.mean` and `model.std` where channels
-    are not three, unless they are given; so the run's configuration holds them, and what is said of them is in
-    `dataset.notes`. Raises UserError for a range that no file is of."""
+def with_statistics(dataset: Dataset, config: Config) -> Config:
+    """The configuration with `data.low`, `data.high` and `data.nodata` where files are deep, and `model.mean` and
+    `model.std` where channels are not three, unless they are given. `dataset.notes` says what was found. Raises
+    UserError for a range that no file is of."""
     samples = sample_images([*dataset.labelled, *dataset.unlabelled])
     if isinstance(dataset, FileDataset) and "low" in dataset.config_keys:
         every = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
         headers = read_headers([sample.image for sample in every], config.data.max_pixels)
         fill_nodata(dataset, config.data, headers)
-        fill_range(dataset, config.data, headers, samples)
+        config = replace(config, data=with_range(dataset, config.data, headers, samples))
         dataset.notes = [*dataset.notes, *describe_headers(headers, dataset.reading)]
     if config.model.in_channels != 3 and not config.model.mean and not config.model.std:
-        config.model.mean, config.model.std = channel_mean_and_std(dataset, samples)
+        mean, std = channel_mean_and_std(dataset, samples)
+        config = replace(config, model=replace(config.model, mean=mean, std=std))
+    return config
 
 
 def sample_images(samples: Sequence[Sample]) -> list[Sample]:
@@ -131,25 +133,27 @@ def is_common_nodata(value: float) -> bool:
 # --- range ----------------------------------------------------------------------------------------------------------
 
 
-def fill_range(dataset: FileDataset, data: DataConfig, headers: Headers, samples: Sequence[Sample]) -> None:
-    """Which values become 0 and 255, and which of deep files stand for no data, unless that is given."""
+def with_range(dataset: FileDataset, data: DataConfig, headers: Headers, samples: Sequence[Sample]) -> DataConfig:
+    """The settings with the values that become 0 and 255, and with those that stand for no data in deep files, unless
+    they are given."""
     given, deep = bool(data.low), {path for path, found in headers.items() if found.depth}
     check_given_range(data, headers, deep)
     dataset.base_reading = replace(
         dataset.base_reading, low=tuple(data.low), high=tuple(data.high), mixed=given and bool(deep)
     )
     if not given and 2 * len(deep) <= len(headers):
-        return
+        return data
     looked_at = [sample for sample in samples if sample.image in deep] if deep else samples
     values = sample_pixels(looked_at, lambda sample: read_stored_values(sample.image, dataset.reading)[0])
     if not len(values):
-        return
+        return data
     if np.isnan(values).all(axis=1).any() and not dataset.base_reading.tags:
         dataset.notes = [*dataset.notes, f"some pixels hold no number (NaN), or no data: {NODATA_EFFECT}"]
     if deep and not data.nodata:
-        values = adopt_nodata_values(dataset, data, headers, values)
+        values, data = adopt_nodata_values(dataset, data, headers, values)
     if not given:
-        data.low, data.high = value_range(values)
+        low, high = value_range(values)
+        data = replace(data, low=low, high=high)
         dataset.base_reading = replace(dataset.base_reading, low=tuple(data.low), high=tuple(data.high))
         told = ", ".join(f"{low:g} to {high:g}" for low, high in zip(data.low, data.high, strict=True))
         dataset.notes = [*dataset.notes, f"deep images: {told} become dark to bright (data.low, data.high)"]
@@ -157,6 +161,7 @@ def fill_range(dataset: FileDataset, data: DataConfig, headers: Headers, samples
         note = f"{len(headers) - len(deep)} of {count_images(len(headers))} have 8 bits a channel and stay as they are"
         dataset.notes = [*dataset.notes, f"{note}; data.low and data.high are of the deeper ones"]
     dataset.faults = [*dataset.faults, *warn_of_unused_range(values, data)]
+    return data
 
 
 def check_given_range(data: DataConfig, headers: Headers, deep: set[Path]) -> None:
@@ -168,14 +173,15 @@ def check_given_range(data: DataConfig, headers: Headers, deep: set[Path]) -> No
         )
 
 
-def adopt_nodata_values(dataset: FileDataset, data: DataConfig, headers: Headers, values: np.ndarray) -> np.ndarray:
-    """Take what lies far off for no data, say so, and return `values` without it."""
+def adopt_nodata_values(
+    dataset: FileDataset, data: DataConfig, headers: Headers, values: np.ndarray
+) -> tuple[np.ndarray, DataConfig]:
+    """`values` without those that lie far off, and the settings with these as values without data."""
     found = find_nodata_values(values)
     if not found:
-        return values
+        return values, data
     tagged = {one.nodata for one in headers.values() if one.nodata is not None}
     new = sorted({value for value, _ in found} | tagged)
-    data.nodata = [f"{value!r}" for value in new]
     dataset.base_reading = replace(dataset.base_reading, nodata=tuple(new), tags=False, gaps=True)
     told = " and ".join(f"{value:g} ({100 * share:.2g} % of the pixels)" for value, share in found)
     dataset.notes = [
@@ -183,7 +189,8 @@ def adopt_nodata_values(dataset: FileDataset, data: DataConfig, headers: Headers
         f"{told} lies far from all other values and is taken for no data: {NODATA_EFFECT} (data.nodata says "
         "which values are, data.nodata=off that none is)",
     ]
-    return np.where(np.isin(values, [value for value, _ in found]), np.nan, values)
+    rest = np.where(np.isin(values, [value for value, _ in found]), np.nan, values)
+    return rest, replace(data, nodata=[f"{value!r}" for value in new])
 
 
 def value_range(values: np.ndarray) -> tuple[list[float], list[float]]:
