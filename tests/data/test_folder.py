@@ -1,4 +1,4 @@
-"""A folder of one's own: what is understood of each layout, and what is said of a wrong one."""
+"""A folder of one's own: how each layout is read, and the error for a wrong one."""
 
 import pytest
 

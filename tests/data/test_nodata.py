@@ -1,4 +1,4 @@
-"""Pixels without data, ranges, depths that differ, and what is said of a folder's images."""
+"""Pixels without data, ranges, depths that differ, and the notes on the images of a folder."""
 
 import numpy as np
 import pytest
@@ -221,7 +221,7 @@ def test_a_range_that_no_image_can_have_is_refused(tmp_path):
     assert dataset.read_image(dataset.labelled[0]).max() > 250
 
 
-# --- what is said ---------------------------------------------------------------------------------------------------
+# --- notes ----------------------------------------------------------------------------------------------------------
 
 
 def turned(tags):
@@ -234,7 +234,7 @@ def turned(tags):
     return write
 
 
-def test_turns_by_a_tag_are_told_of(tmp_path):
+def test_turns_by_a_tag_are_noted(tmp_path):
     root = folder(tmp_path, turned({0: 3, 1: 3, 2: 2, 3: 1}), "jpg")
     notes = dataset_of(root)[1].notes
     assert any(note.startswith("2 images are turned by 180 degrees by their EXIF tag: look at") for note in notes)
@@ -243,15 +243,15 @@ def test_turns_by_a_tag_are_told_of(tmp_path):
     assert any(note.startswith("3 images would be turned by an EXIF tag, and data.exif=false") for note in notes)
 
 
-def test_nothing_is_said_of_plain_images(tmp_path):
+def test_plain_images_have_no_notes(tmp_path):
     words = ("tag", "alpha", "transparen", "pages", "further", "CMYK", "no data", "bits")
     notes = dataset_of(folder(tmp_path, turned({}), "jpg"))[1].notes
     assert not [note for note in notes if any(word in note for word in words)]
 
 
-@pytest.mark.parametrize(("clear", "told"), [(True, True), (False, False)])
+@pytest.mark.parametrize(("clear", "noted"), [(True, True), (False, False)])
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "P"])
-def test_transparency_that_is_left_out_is_told_of(tmp_path, kind, clear, told):
+def test_transparency_that_is_left_out_is_noted(tmp_path, kind, clear, noted):
     def write(path, grey, number):
         image = Image.fromarray(grey.astype(np.uint8))
         if kind == "P":
@@ -263,10 +263,10 @@ def test_transparency_that_is_left_out_is_told_of(tmp_path, kind, clear, told):
         image.save(path)
 
     notes = open_as_run(f"data.root={folder(tmp_path, write, 'png')}")[1].notes
-    assert any("9 images have transparent pixels, and transparency is left out" in note for note in notes) == told
+    assert any("9 images have transparent pixels, and transparency is left out" in note for note in notes) == noted
 
 
-def test_further_pictures_and_cmyk_are_told_of(tmp_path):
+def test_further_pictures_and_cmyk_are_noted(tmp_path):
     def write(path, grey, number):
         image = Image.fromarray(grey.astype(np.uint8))
         if number == 0:

@@ -66,7 +66,7 @@ def test_files_of_each_class_make_one_mask(per_class):
     assert "pixels in none are background" in dataset.notes[1]
 
 
-def test_a_list_orders_classes_and_says_what_the_rest_is(per_class):
+def test_a_class_list_orders_classes_and_decides_the_rest(per_class):
     (per_class / "classes.txt").write_text("road 128 64 128\ncar 0 0 200\n")
     dataset = open_folder(per_class)
     assert dataset.class_names == ("road", "car")
@@ -81,7 +81,7 @@ def test_a_list_orders_classes_and_says_what_the_rest_is(per_class):
 
 
 @pytest.mark.parametrize("words", [{"encoding": "values"}, {"ignore": ["7"]}, {"snap": True}])
-def test_words_on_codes_mean_nothing_to_regions(per_class, words):
+def test_settings_of_mask_values_are_refused_for_regions(per_class, words):
     refusal(lambda: open_folder(per_class, **words), f"data.{next(iter(words))}", "one file for each class")
 
 
@@ -263,7 +263,7 @@ def test_a_named_file_does_without_a_folder_of_images(tmp_path):
     assert len(open_folder(tmp_path, masks="notes/export.json").labelled) == 1
 
 
-def test_what_is_wrong_with_a_coco_file_is_said(tmp_path):
+def test_a_wrong_coco_file_is_named(tmp_path):
     photos(tmp_path, "images/a.jpg", "images/b.jpg")
     file = tmp_path / "annotations.json"
     coco(file, ["a.jpg", "lost.jpg"])

@@ -1,4 +1,4 @@
-"""Split lists in the field's format: what they give, and what is said of a wrong line."""
+"""Split lists in the format of the field: the samples that they give, and the error for a wrong line."""
 
 import os
 
