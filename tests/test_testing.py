@@ -11,7 +11,7 @@ from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing import DatasetContract, MethodContract
-from ssss_zoo.testing.gpu_sync import Waits
+from ssss_zoo.testing.gpu_sync import HostReads
 from ssss_zoo.testing.tiny import TinyData, make_rig, shelf, words
 
 HEAD = """
@@ -214,24 +214,24 @@ def test_it_finds_what_is_wrong_and_says_it(ask, text, test, said):
     ],
 )
 def test_a_read_is_found_where_it_is(read, what):
-    with Waits([torch.ones(3)]):
+    with HostReads([torch.ones(3)]):
         read(torch.ones(3))  # of no marked tensor
     values = torch.ones(3)
-    with Waits([values]) as waits:
+    with HostReads([values]) as reads:
         read(values)
-    assert len(waits.found) == 1
-    assert waits.found[0].startswith("test_testing.py, line ")
-    assert waits.found[0].endswith(f"reads values ({what})")
+    assert len(reads.found) == 1
+    assert reads.found[0].startswith("test_testing.py, line ")
+    assert reads.found[0].endswith(f"reads values ({what})")
 
 
 def test_what_does_not_wait_is_let_pass():
     values = torch.ones(3)
-    with Waits([values]) as waits:
+    with HostReads([values]) as reads:
         drawn = torch.rand(2).tolist()  # on the CPU
         masked = torch.where(values > 0, values, 0.0) * drawn[0]
         masked[masked > 0] = 1  # a masked fill
         _ = masked.shape, masked[0], masked[torch.tensor([0, 1])], len(masked), masked.sum()
-    assert not waits.found
+    assert not reads.found
 
 
 class Keeps(TinyData):

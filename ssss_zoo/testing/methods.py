@@ -31,7 +31,7 @@ from ssss_zoo.engine.registry import (
     method_classes,
 )
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.testing.gpu_sync import Waits
+from ssss_zoo.testing.gpu_sync import HostReads
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
 from ssss_zoo.toolkit.types import IGNORE, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
@@ -296,9 +296,9 @@ class MethodContract:
         made.engine.hooks.checked, made.engine.on_pseudo_label = False, made.training.health
         for step in (0, 28):
             batch = next(made.feed)
-            with Waits([*on_the_device(made), *moved(batch)]) as waits:
+            with HostReads([*on_the_device(made), *moved(batch)]) as reads:
                 made.engine.step(iter([batch]), made.training.progress(step))
-            assert not waits.found, f"{waits.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
+            assert not reads.found, f"{reads.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_no_step_waits_for_the_device(self, make: Make) -> None:
