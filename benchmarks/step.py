@@ -61,10 +61,10 @@ from ssss_zoo.toolkit.augment import Strong, box_mask, paste, random_boxes, rand
 from ssss_zoo.toolkit.losses import ohem
 from ssss_zoo.toolkit.types import IGNORE, Output, Progress, RawBatch, RawLabelled, RawUnlabelled, Sample, Stage
 from ssss_zoo.train.device import peak_memory
-from ssss_zoo.train.run import make_job, make_training
 from ssss_zoo.train.run_folder import RunFolder
-from ssss_zoo.train.setup import Job
-from ssss_zoo.train.trainer import WATCHED_STEPS
+from ssss_zoo.train.setup import RunParts, make_parts
+from ssss_zoo.train.stage import make_stage
+from ssss_zoo.train.trainer import CHECKED_STEPS
 
 METHODS = ("supervised", "fixmatch", "unimatch", "farcluss")
 DEFAULTS = ("dataset=camvid", "model.weights=none")  # what the words of the command line are laid over
@@ -377,13 +377,13 @@ class Bench:
     """Engine and loop, from the same weights, on the same batches. batches: lists of `train.accumulate` of them."""
 
     config: Config
-    job: Job
+    parts: RunParts
     engine: Engine
     loop: Loop | None
     batches: list[list[RawBatch]]
 
     def engine_step(self, index: int) -> dict[str, Tensor]:
-        self.engine.hooks.checked = index < WATCHED_STEPS
+        self.engine.hooks.checked = index < CHECKED_STEPS
         return self.engine.step(iter(self.batches[index % len(self.batches)]), self.progress(index))
 
     def loop_step(self, index: int) -> dict[str, Tensor]:
@@ -392,8 +392,8 @@ class Bench:
 
     def progress(self, index: int) -> Progress:
         """Steps of the second half of the run, over and over."""
-        steps = self.job.steps
-        return Progress(steps // 2 + index % (steps - steps // 2), steps, self.job.epoch_steps)
+        steps = self.parts.info.steps
+        return Progress(steps // 2 + index % (steps - steps // 2), steps, self.parts.info.epoch_steps)
 
 
 def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: bool = True) -> Bench:
@@ -405,11 +405,11 @@ def make_bench(words: Iterable[str], classes: int = CAMVID_CLASSES, with_loop: b
     if loop_name:
         check_loop(config, loop_name)
     dataset = Synthetic(classes, config.model.in_channels, config.train.batch * config.train.accumulate)
-    job = make_job(config, methods, dataset, RunFolder(Path("nowhere")))  # type: ignore[arg-type]
-    engine = make_training(job, Stage(), 0, 0).engine
-    loop = make_loop(job, engine, loop_name) if loop_name else None
-    groups = [[draw_batch(job, k, part) for part in range(config.train.accumulate)] for k in range(BATCHES)]
-    return Bench(config, job, engine, loop, groups)
+    parts = make_parts(config, methods, dataset, RunFolder(Path("nowhere")))  # type: ignore[arg-type]
+    engine = make_stage(parts, Stage(), 0, 0).engine
+    loop = make_loop(parts, engine, loop_name) if loop_name else None
+    groups = [[draw_batch(parts, k, part) for part in range(config.train.accumulate)] for k in range(BATCHES)]
+    return Bench(parts.config, parts, engine, loop, groups)
 
 
 def check_loop(config: Config, name: str) -> None:
@@ -427,11 +427,11 @@ def check_loop(config: Config, name: str) -> None:
             )
 
 
-def make_loop(job: Job, engine: Engine, name: str) -> Loop:
+def make_loop(parts: RunParts, engine: Engine, name: str) -> Loop:
     """The loop of a method, with copies of the engine's weights: call it before the engine's first step."""
-    config, device = job.config, engine.device
+    config, device = parts.config, engine.device
     student, teacher = copy.deepcopy(engine.students[0]), copy.deepcopy(engine.teachers[0].network)
-    modules = copy.deepcopy(job.modules)
+    modules = copy.deepcopy(parts.modules)
     compile_parts(config, student, teacher)
     loop = Loop(
         config,
@@ -483,14 +483,14 @@ def compile_parts(config: Config, *networks: nn.Module | None) -> None:
             part.compile()
 
 
-def draw_batch(job: Job, index: int, part: int) -> RawBatch:
+def draw_batch(parts: RunParts, index: int, part: int) -> RawBatch:
     """A raw batch as the loader makes it, of noise: uint8 images, masks of 8 x 8 blocks with some void, some padding.
     A function of its arguments alone."""
-    config, needs = job.config, job.needs
+    config, needs = parts.config, parts.needs
     height, width = square(config.train.crop)
     shape = (config.train.batch, config.model.in_channels, height, width)
     chance = torch.Generator().manual_seed(1000 * index + part)
-    pin = job.device.type == "cuda"
+    pin = parts.device.type == "cuda"
 
     def ready(tensor: Tensor) -> Tensor:
         return tensor.pin_memory() if pin else tensor
@@ -503,7 +503,9 @@ def draw_batch(job: Job, index: int, part: int) -> RawBatch:
         valid[0, -(height // 8) :] = False
         return RawUnlabelled(image(), ready(valid))
 
-    blocks = torch.randint(len(job.dataset.class_names), (shape[0], -(-height // 8), -(-width // 8)), generator=chance)
+    blocks = torch.randint(
+        len(parts.dataset.class_names), (shape[0], -(-height // 8), -(-width // 8)), generator=chance
+    )
     mask = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].to(torch.uint8).contiguous()
     mask[:, :2] = IGNORE
     labelled = RawLabelled(image(), ready(mask))

@@ -21,8 +21,7 @@ from ssss_zoo.engine.registry import build_methods, make_manager, with_options
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.train.inspect_step import inspect_words
 from ssss_zoo.train.reevaluate import evaluate_run
-from ssss_zoo.train.run import RunResult
-from ssss_zoo.train.run import run as run_config
+from ssss_zoo.train.run import RunResult, run_training
 
 __all__ = [
     "CompareResult",
@@ -49,7 +48,7 @@ def run(
     mIoU in [0, 1] after each evaluation. Raises UserError for what a person can fix, Interrupted after Ctrl-C."""
     config = resolve(as_words(words, keys), Path(config_file) if config_file else None)
     with located_by_key(config.locations):
-        return run_config(config, on_eval)
+        return run_training(config, on_eval)
 
 
 def compare(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:

@@ -1,7 +1,7 @@
 """Write a file or a folder whole or not at all: it is written beside its place first and then renamed into it.
 
 A process that is killed at any instant leaves the old content, the new content, or, of a folder, either of them under
-the name with `.new` or `.old` behind it (see `beside`).
+the name with `.new` or `.old` behind it (see `temporary_paths`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ssss_zoo.errors import cannot_write
 
 
-def beside(path: Path) -> tuple[Path, Path]:
+def temporary_paths(path: Path) -> tuple[Path, Path]:
     """Where the new content of `path` is written, and where a folder's old content waits until the new one is there."""
     return path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
 
@@ -35,7 +35,7 @@ def replacing_file(file: Path, *, flush: bool = True) -> Iterator[Path]:
     flush: whether to wait for the disk; False for files that can be made again. What the block or the system raises is
     raised, and `file` is as it was then.
     """
-    new, _ = beside(file)
+    new, _ = temporary_paths(file)
     try:
         yield new
         if flush:
@@ -51,7 +51,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     What the block or the system raises is raised, and what lay in `folder` is there still.
     """
-    new, old = beside(folder)
+    new, old = temporary_paths(folder)
     try:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)

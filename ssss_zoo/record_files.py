@@ -62,7 +62,7 @@ class Val(Scores):
     teacher: NotRequired[Scores]
 
 
-class Time(TypedDict):
+class TimeRecord(TypedDict):
     """Seconds, steps a second, bytes; None where nothing was measured."""
 
     train_seconds: float
@@ -72,13 +72,17 @@ class Time(TypedDict):
     peak_memory_bytes: int | None
 
 
-class Data(TypedDict):
+class DataRecord(TypedDict):
     """Numbers of images, and what stands for their contents."""
 
     labelled: int
     unlabelled: int
     val: int
     fingerprint: str
+    low: NotRequired[list[float]]
+    high: NotRequired[list[float]]
+    mean: NotRequired[list[float]]
+    std: NotRequired[list[float]]
 
 
 class Protocol(TypedDict):
@@ -102,13 +106,26 @@ class Metrics(Numbered):
     val: dict[str, Any]
     best: dict[str, Any]
     skipped_steps: NotRequired[int]
-    time: Time
+    time: TimeRecord
     environment: dict[str, Any]
-    data: Data
+    data: DataRecord
     pseudo_labels: dict[str, Any] | None
     first_weights: NotRequired[str]
     absent_classes: str
     protocol: Protocol
+
+
+class PseudoLabelFigures(TypedDict):
+    """What the pseudo-labels of a step look like. used: the share of valid pixels with a weight. weight, confidence:
+    means over valid pixels. classes: the share of each class among used pixels. accuracy, class_accuracy: of used
+    pixels, with diagnose=true; None for a class that is not predicted."""
+
+    used: float
+    weight: float
+    confidence: float
+    classes: list[float]
+    accuracy: NotRequired[float]
+    class_accuracy: NotRequired[list[float | None]]
 
 
 class HistoryLine(TypedDict):
@@ -130,7 +147,7 @@ class Digests(Numbered):
     sha256: dict[str, str]
 
 
-class State(Numbered):
+class CheckpointRecord(Numbered):
     """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: what the
     network's outputs stand for, in their order."""
 
@@ -147,7 +164,7 @@ class OptimizerState(TypedDict):
     param_groups: list[dict[str, Any]]
 
 
-class TrainingState(State):
+class ResumeRecord(CheckpointRecord):
     """state.pt of a checkpoint to go on from. config: text by key of the configuration, `a.b.c`. contents: what the
     data held, see `data/fingerprint.py`."""
 

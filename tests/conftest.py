@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine import registry as plugins
+from ssss_zoo.errors import Interrupted
+from ssss_zoo.stopping import Stop
 from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
+from ssss_zoo.train.checkpointing import TrainerState
+from ssss_zoo.train.run import run_training
+from ssss_zoo.train.trainer import Trainer
 
 collect_ignore = ["fixtures"]  # one of them is a package with tests of its own: test_packages.py runs them
 
@@ -45,3 +52,42 @@ def warnings(caplog):
     caplog.set_level(logging.WARNING, "ssss_zoo")
     logging.getLogger("ssss_zoo").propagate = True
     return lambda: [record.getMessage() for record in caplog.records if record.name == "ssss_zoo"]
+
+
+@pytest.fixture
+def trained(tiny_config, tmp_path) -> Callable[..., Path]:
+    """(name of a folder, words) -> the folder of a finished tiny run."""
+    return lambda folder, *words: run_training(tiny_config(f"output={tmp_path / folder}", *words)).folder
+
+
+@pytest.fixture
+def broken_off(tiny_config, tmp_path) -> Callable[..., Path]:
+    """(name of a folder, words) -> the folder of a tiny run that was interrupted."""
+
+    def train(folder: str, *words: str) -> Path:
+        with pytest.raises(Interrupted):
+            run_training(tiny_config(f"output={tmp_path / folder}", *words))
+        return tmp_path / folder
+
+    return train
+
+
+@pytest.fixture
+def stop(monkeypatch) -> Iterator[Callable[..., None]]:
+    """stop(step, signal, stage) arms `helpers.runs.signal_after_step` for the rest of the test."""
+    from helpers.runs import signal_after_step
+
+    yield lambda *arguments, **more: signal_after_step(monkeypatch, *arguments, **more)
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def make_trainer(tiny_run) -> Callable[..., Trainer]:
+    """Words of the command line -> the trainer of a tiny run, at its first step. It can be asked, and not trained: it
+    has no outputs."""
+
+    def make(*more: str) -> Trainer:
+        rig = tiny_run(*more)
+        return Trainer(rig.run, rig.stage, TrainerState(), rig.feed, None, Stop(), 0.0)
+
+    return make

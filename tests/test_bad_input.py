@@ -204,13 +204,13 @@ def stopped(ssss, tmp_path, monkeypatch):
 
 
 def break_loss(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Make the labelled loss infinite in a step (1-based; the rehearsal comes before the first)."""
+    """Make the labelled loss infinite in a step (1-based; the dry run comes before the first)."""
     from ssss_zoo.toolkit import losses
 
     calls, true_loss = [], losses.cross_entropy
 
     def loss(logits: Tensor, mask: Tensor) -> Tensor:
-        if torch.is_grad_enabled():  # the rehearsal also looks at a later step, without a gradient
+        if torch.is_grad_enabled():  # the dry run also makes a later step, without a gradient
             calls.append(mask)
         return true_loss(logits, mask) / (0 if len(calls) == step + 1 else 1)
 

@@ -102,7 +102,7 @@ def networks(bench) -> dict[nn.Module, nn.Module]:
     engine, loop = bench.engine, bench.loop
     pairs = {engine.students[0]: loop.student}
     pairs |= {engine.teachers[0].network: loop.teacher} if loop.teacher else {}
-    return pairs | {module: loop.modules[name] for name, module in bench.job.modules.items()}
+    return pairs | {module: loop.modules[name] for name, module in bench.parts.modules.items()}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from helpers.errors import refusal
 from helpers.failures import FULL_DISK, Killed, raising
 from helpers.forks import in_a_fork
 from ssss_zoo.errors import UserError
-from ssss_zoo.record_files import FORMAT, State
+from ssss_zoo.record_files import FORMAT, CheckpointRecord
+from ssss_zoo.train import checkpoint
 from ssss_zoo.train.checkpoint import (
     find_folder,
     load_state,
@@ -202,6 +203,32 @@ def test_the_folder_itself_is_preferred_then_the_newer_neighbour(tmp_path):
     assert value(tmp_path / "last") == 1
 
 
+def test_a_checkpoint_found_beside_its_place_survives_a_failing_save(tmp_path, monkeypatch):
+    """`last.new` is all there is; a save that dies half way must not have taken it away."""
+    weights, place = {"student": {"weight": torch.ones(2)}}, tmp_path / "last"
+    save_folder(place, weights, {"step": 3})
+    place.rename(tmp_path / "last.new")
+    assert load_state(find_folder(place))["step"] == 3
+
+    monkeypatch.setattr(checkpoint, "save_file", raising(Killed()))
+    with pytest.raises(Killed):
+        save_folder(place, weights, {"step": 6})
+    found = find_folder(place)
+    assert found is not None
+    assert load_state(found)["step"] == 3
+
+
+def test_a_save_that_the_disk_refuses_leaves_the_one_before(tmp_path, monkeypatch):
+    weights, place = {"student": {"weight": torch.ones(2)}}, tmp_path / "last"
+    save_folder(place, weights, {"step": 3})
+
+    monkeypatch.setattr(torch, "save", raising(FULL_DISK))
+    with pytest.raises(UserError, match="No space left"):
+        save_folder(place, weights, {"step": 6})
+    assert load_state(place)["step"] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
 # --- foreign files --------------------------------------------------------------------------------------------------
 
 
@@ -351,10 +378,10 @@ def test_a_state_that_is_no_mapping_is_refused(state, tmp_path):
 def test_a_state_is_read_by_its_types(wrong, tmp_path):
     whole = {"step": 1, "global_step": 1, "reported": "student"}
     save_folder(tmp_path / "last", {}, whole)
-    assert load_typed(tmp_path / "last", State)["global_step"] == 1
+    assert load_typed(tmp_path / "last", CheckpointRecord)["global_step"] == 1
     save_folder(tmp_path / "last", {}, (whole | wrong) if wrong else {})
     with pytest.raises(UserError, match=r"state.pt is damaged, or of another version: '(step|reported|classes)"):
-        load_typed(tmp_path / "last", State)
+        load_typed(tmp_path / "last", CheckpointRecord)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -163,7 +163,7 @@ def test_the_trace_shows_each_hook_of_the_first_steps_with_who_answered(made):
     ):  # fmt: skip
         assert f"{hook:<13} {plugin:<12} " in log
         assert f"{hook:<13} {plugin:<12} " in made.err
-    assert log.count("pixel_weight  farcluss") == 3  # the rehearsal and two steps
+    assert log.count("pixel_weight  farcluss") == 3  # the dry run and two steps
 
 
 def test_mlflow_has_the_runs_last_figures(made):

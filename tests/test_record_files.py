@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.errors import UserError
-from ssss_zoo.record_files import FORMAT, Metrics, TrainingState, check_record, read_metrics, read_record
+from ssss_zoo.record_files import FORMAT, Metrics, ResumeRecord, check_record, read_metrics, read_record
 from ssss_zoo.testing.tiny import words
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.history import read_history
@@ -257,7 +257,7 @@ def test_a_file_that_is_damaged_is_one_line_and_nothing_is_lost(command, name, s
         assert after == {path: before[path] for path in after}, damage
 
 
-NEEDED = [key for key, hint in get_type_hints(TrainingState, include_extras=True).items()
+NEEDED = [key for key, hint in get_type_hints(ResumeRecord, include_extras=True).items()
           if get_origin(hint) is not NotRequired]  # fmt: skip
 
 

@@ -43,6 +43,7 @@ LONGEST_STORY = 80
 STORIES = {
     "step.py: Engine.losses",
     "study.py: run_study",
+    "trainer.py: Trainer.train",
 }  # functions that tell a whole procedure in order, with a comment a paragraph
 LONGEST_TEST_FILE = 500
 NEEDS_DOCSTRING = 12  # lines from which on a public function must say what it does

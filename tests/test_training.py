@@ -12,25 +12,25 @@ import pytest
 )
 def test_a_short_run_is_evaluated_at_its_end_alone(tiny_run, steps, log, evaluate):
     keys = ("log_every", "eval_every", "checkpoint_every")
-    training = tiny_run(f"train.steps={steps}", *(f"train.{key}=null" for key in keys)).training
-    assert (training.log_every, training.eval_every, training.save_every) == (log, evaluate, evaluate)
+    intervals = tiny_run(f"train.steps={steps}", *(f"train.{key}=null" for key in keys)).stage.intervals
+    assert (intervals.log, intervals.evaluate, intervals.save) == (log, evaluate, evaluate)
 
 
 @pytest.mark.parametrize(("epochs", "every"), [(1, 3), (2, 6), (0.5, 2), (0.01, 1)])
 def test_an_evaluation_may_be_counted_in_epochs(tiny_run, epochs, every):
     """Seven unlabelled images in batches of two: three steps an epoch."""
     words = ("train.eval_every=null", "train.checkpoint_every=null", f"train.eval_epochs={epochs}")
-    training = tiny_run("train.steps=60", *words).training
-    assert (training.eval_every, training.save_every) == (every, every)
+    intervals = tiny_run("train.steps=60", *words).stage.intervals
+    assert (intervals.evaluate, intervals.save) == (every, every)
 
 
 @pytest.mark.parametrize(
     ("steps", "step", "warns"), [(60, 50, False), (60, 51, True), (900, 90, False), (900, 91, True)]
 )
-def test_an_untrained_head_is_not_called_collapsed(tiny_run, monkeypatch, caplog, steps, step, warns):
-    training = tiny_run(f"train.steps={steps}").training
-    monkeypatch.setattr(training.health, "warning", lambda figures, names: "the labels have collapsed")
-    training.step = step
+def test_an_untrained_head_is_not_called_collapsed(make_trainer, monkeypatch, caplog, steps, step, warns):
+    trainer = make_trainer(f"train.steps={steps}")
+    monkeypatch.setattr(trainer.stage.stats, "warning", lambda figures, names: "the labels have collapsed")
+    trainer.state.step = step
     with caplog.at_level(logging.WARNING, logger="ssss_zoo"):
-        training.warn({})
+        trainer.warn_of_collapse({})
     assert ("collapsed" in caplog.text) == warns

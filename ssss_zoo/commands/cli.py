@@ -157,10 +157,10 @@ def run(words: tuple[str, ...], config_file: Path | None, trace: bool) -> None:
         return
     config = resolve(given, config_file)
     from ssss_zoo.config.parse import located_by_key
-    from ssss_zoo.train.run import run as run_config
+    from ssss_zoo.train.run import run_training
 
     with located_by_key(config.locations):
-        result = run_config(config)
+        result = run_training(config)
     show_result(result.folder, result.metrics)
 
 
@@ -361,7 +361,7 @@ def networks_of(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in figures.items() if isinstance(part, dict) and "miou" in part}
 
 
-def show_result(folder: Path, metrics: dict[str, Any]) -> None:
+def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
     """The end of a run: its figures, where everything lies, what to type next."""
     from ssss_zoo.train.console import share
     from ssss_zoo.train.run_folder import RunFolder
@@ -388,7 +388,7 @@ def show_result(folder: Path, metrics: dict[str, Any]) -> None:
     say(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
 
 
-def beside(folder: Path, metrics: dict[str, Any]) -> list[str]:
+def beside(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
     """A line for each finished run of another method on the same data, steps and seed, in the default folders, and for
     each whose metrics cannot be read."""
     from ssss_zoo.errors import UserError

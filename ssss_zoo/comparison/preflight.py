@@ -13,8 +13,7 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import build_methods, load
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
-from ssss_zoo.train.run import make_job
-from ssss_zoo.train.setup import open_dataset
+from ssss_zoo.train.setup import make_parts, open_dataset
 
 
 def check_rows_can_run(plan: StudyPlan) -> None:
@@ -50,7 +49,7 @@ def check_run(run: PlannedRun) -> Dataset:
     methods = build_methods(config)
     check_budget(config)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-    make_job(on_cpu(config), methods, dataset, run.folder)
+    make_parts(on_cpu(config), methods, dataset, run.folder)
     return dataset
 
 

@@ -111,11 +111,11 @@ def train_and_score(overrides: Sequence[str], folder: Path) -> None:
     from ssss_zoo.comparison.report.per_image_counts import write_per_image_counts
     from ssss_zoo.comparison.run_files import finished_figures, is_done
     from ssss_zoo.config.resolve import resolve
-    from ssss_zoo.train.run import run
+    from ssss_zoo.train.run import run_training
 
     config, files = resolve([*overrides, "resume=true"]), ComparedRunFolder(folder)
     if finished_figures(files) is None:
-        run(config)
+        run_training(config)
     with owned(folder):
         if not is_done(files):
             write_per_image_counts(resolve(overrides, files.config), files)

@@ -22,7 +22,7 @@ from ssss_zoo.errors import Interrupted, UserError, expanded
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
 from ssss_zoo.train.console import plain
-from ssss_zoo.train.run import run
+from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder, split_folder_name
 
 DEFAULT_TRIALS = 20  # our choice
@@ -145,7 +145,7 @@ class Objective:
 
         try:
             config = resolve([*self.common, *overrides, f"output={folder.path}", "evaluate.predictions=0"])
-            return float(run(config, on_eval).metrics["val"]["miou"])
+            return float(run_training(config, on_eval).metrics["val"]["miou"])
         finally:
             shutil.rmtree(folder.best, ignore_errors=True)
             shutil.rmtree(folder.last, ignore_errors=True)

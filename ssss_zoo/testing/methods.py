@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import re
+import signal
 import sys
 import typing
 from collections import deque
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
+from ssss_zoo.data.loading.loader import BatchLoader
 from ssss_zoo.engine import registry
 from ssss_zoo.engine.registry import (
     CHOOSABLE_HOOKS,
@@ -30,14 +32,14 @@ from ssss_zoo.engine.registry import (
     marked_hooks,
     method_classes,
 )
+from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.gpu_sync import HostReads
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
-from ssss_zoo.toolkit.types import IGNORE, RawBatch, RawLabelled, RawUnlabelled
+from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.run import run
+from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder
-from ssss_zoo.train.trainer import Training
 
 LONG = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
 WHOLE = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
@@ -182,7 +184,7 @@ class MethodContract:
             u and RawUnlabelled(u.image, torch.zeros_like(u.valid)) for u in (batch.unlabelled, batch.partner)
         )
         for step in (0, 28, 29):
-            losses = made.engine.step(iter([RawBatch(void, blank, far)]), made.training.progress(step))
+            losses = made.engine.step(iter([RawBatch(void, blank, far)]), made.stage.progress(step))
             assert not losses["supervised"].any(), "void pixels teach"
             unused = losses.get("consistency", torch.zeros(())).item() == 0
             assert any(counts) or unused, "padding teaches: pass `valid` on in the PseudoLabel"
@@ -233,18 +235,21 @@ class MethodContract:
         self, configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """To the last bit, the method's own state included."""
-        whole = run(configured(*WHOLE, f"output={tmp_path / 'whole'}")).folder
-        stepped = Training.one_step
+        whole = run_training(configured(*WHOLE, f"output={tmp_path / 'whole'}")).folder
+        original, done = Engine.step, [0]
 
-        def stopping(training: Training) -> None:
-            training.job.stop.asked = "SIGINT" if training.offset + training.step == 6 else ""
-            stepped(training)
+        def step_and_stop(engine: Engine, batches: Any, progress: Progress) -> dict[str, Tensor]:
+            losses = original(engine, batches, progress)
+            done[0] += isinstance(batches, BatchLoader)  # the dry run's step is not counted
+            if done[0] == 7:
+                signal.raise_signal(signal.SIGINT)
+            return losses
 
         with monkeypatch.context() as patched:
-            patched.setattr(Training, "one_step", stopping)
+            patched.setattr(Engine, "step", step_and_stop)
             with pytest.raises(Interrupted):
-                run(configured(*WHOLE))
-        resumed = run(configured(*WHOLE, "resume=true")).folder
+                run_training(configured(*WHOLE))
+        resumed = run_training(configured(*WHOLE, "resume=true")).folder
         one, other = (weights(folder) for folder in (whole, resumed))
         different = [key for key in one if not torch.equal(one[key], other[key])]
         assert not different, f"{', '.join(different[:3])} differ: something was not saved, or a draw was not torch's"
@@ -254,7 +259,7 @@ class MethodContract:
         assert first == second, "two runs of one seed differ: draw from torch's generators, which each step seeds"
 
     def test_a_run_writes_what_it_promises(self, configured: Any) -> None:
-        result = run(configured())
+        result = run_training(configured())
         assert result.metrics["status"] == "finished"
         assert result.metrics["step"] == 6
         assert 0 <= result.metrics["val"]["miou"] <= 1
@@ -293,24 +298,24 @@ class MethodContract:
     def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: Make) -> None:
         """Asked on any machine, of the first steps and of the last."""
         made = make(LONG, "diagnose=true")
-        made.engine.hooks.checked, made.engine.on_pseudo_label = False, made.training.health
+        made.engine.hooks.checked, made.stage.stats.active = False, True
         for step in (0, 28):
             batch = next(made.feed)
             with HostReads([*on_the_device(made), *moved(batch)]) as reads:
-                made.engine.step(iter([batch]), made.training.progress(step))
+                made.engine.step(iter([batch]), made.stage.progress(step))
             assert not reads.found, f"{reads.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_no_step_waits_for_the_device(self, make: Make) -> None:
         made = make(LONG, "train.device=cuda", "diagnose=true")
-        feed, made.engine.on_pseudo_label = made.feed, made.training.health
+        feed, made.stage.stats.active = made.feed, True
         for step in range(3):
-            made.engine.step(feed, made.training.progress(step))
+            made.engine.step(feed, made.stage.progress(step))
         made.engine.hooks.checked = False
         torch.cuda.set_sync_debug_mode("error")
         try:
             for step in (3, 28):
-                made.engine.step(feed, made.training.progress(step))
+                made.engine.step(feed, made.stage.progress(step))
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -188,16 +188,16 @@ def make_method(name: str = "Own", options: Sequence[tuple[str, type, Any]] = ()
 
 @dataclass
 class Rig:
-    """A run's parts, wired by the run itself; nothing trained yet."""
+    """The parts of a run (`RunParts`) and of its stage (`StageParts`), made as a run makes them; no step is done."""
 
     config: Config
     run: Any
-    training: Any
+    stage: Any
     methods: dict[str, Any]
 
     @property
     def engine(self) -> Any:
-        return self.training.engine
+        return self.stage.engine
 
     @property
     def student(self) -> TinyNet:
@@ -214,24 +214,14 @@ class Rig:
     @property
     def feed(self) -> Any:
         """The batches of the run, from the first one on."""
-        from ssss_zoo.data.loading.loader import BatchLoader
+        from ssss_zoo.train.stage import open_loader
 
-        training = self.training
-        return BatchLoader(
-            self.run.dataset,
-            training.labelled,
-            training.unlabelled,
-            self.config,
-            self.run.needs,
-            self.engine.seed,
-            0,
-            colour=self.run.colour,
-        )
+        return open_loader(self.run, self.stage, 0)
 
     def steps(self, count: int, first: int = 0) -> list[dict[str, float]]:
         """The losses of some steps, on the feed's first batches; first: the number of the first step."""
         feed = self.feed
-        found = [self.engine.step(feed, self.training.progress(first + step)) for step in range(count)]
+        found = [self.engine.step(feed, self.stage.progress(first + step)) for step in range(count)]
         return [{name: float(value) for name, value in losses.items()} for losses in found]
 
 
@@ -239,13 +229,14 @@ def make_rig(config: Config) -> Rig:
     """Everything made as `ssss run` makes it, no step done."""
     from ssss_zoo.engine.registry import build_methods, load, with_options
     from ssss_zoo.toolkit.types import Stage
-    from ssss_zoo.train.run import make_job, make_training
     from ssss_zoo.train.run_folder import RunFolder, output_folder
+    from ssss_zoo.train.setup import make_parts
+    from ssss_zoo.train.stage import make_stage
 
     methods = build_methods(config)
     config = with_options(config, methods)
     dataset = load("datasets", config.dataset)(config.data)
     folder = RunFolder(output_folder(config))
     folder.path.mkdir(parents=True, exist_ok=True)
-    job = make_job(config, methods, dataset, folder)
-    return Rig(config, job, make_training(job, Stage(), 0, 0), methods)
+    parts = make_parts(config, methods, dataset, folder)
+    return Rig(parts.config, parts, make_stage(parts, Stage(), 0, 0), methods)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ssss_zoo.atomic_write import beside, replacing_folder
+from ssss_zoo.atomic_write import replacing_folder, temporary_paths
 from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.record_files import FORMAT, Digests, Numbered, check_record, read_record
 
@@ -37,7 +37,7 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
     before is still there then.
     """
     try:
-        new, _ = beside(folder)
+        new, _ = temporary_paths(folder)
         if not folder.exists() and find_folder(folder) == new:
             new.rename(folder)  # a kill between the two renames left only this one: it must not be lost now
         with replacing_folder(folder) as new:
@@ -64,7 +64,7 @@ def separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def find_folder(folder: Path) -> Path | None:
     """The whole checkpoint at `folder`: itself, or the one that a kill between two renames left beside it."""
-    for candidate in (folder, *beside(folder)):
+    for candidate in (folder, *temporary_paths(folder)):
         if (candidate / STATE).is_file() and (candidate == folder or is_whole(candidate)):
             return candidate
     return None
@@ -128,7 +128,7 @@ def load_weights(folder: Path, name: str, module: nn.Module) -> None:
         raise UserError(f"cannot read the weights {file}: {' '.join(str(error).split())[:200]}; {WHOLE}") from error
     if name != METHODS:
         check_finite(tensors, file)
-    fit(module, tensors, str(file))
+    fill_module(module, tensors, str(file))
 
 
 def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -142,7 +142,7 @@ def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
         )
 
 
-def fit(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Fill `module` from tensors of its names, shapes and types. Raises UserError where they are others."""
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ssss_zoo.record_files import PseudoLabelFigures
 from ssss_zoo.text import visible
 
 log = logging.getLogger("ssss_zoo")
@@ -34,9 +35,25 @@ class ConsoleHandler(logging.Handler):
         self.console.print(prefix + text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-class Screen:
-    """The run's console and its `run.log`. Use as a context manager: it hands the log over, and takes it back. Lines
-    wait in memory until `keep` names the file, so that a run that cannot start leaves none."""
+@dataclass(frozen=True)
+class LoggedStep:
+    """The figures of a log step. step, steps: of the stage. losses: means since the last log step. rate: of learning.
+    pseudo_labels: None in a step without any. seconds_left: until the stage ends."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    rate: float
+    pseudo_labels: PseudoLabelFigures | None
+    steps_per_second: float
+    seconds_left: float
+
+
+class RunConsole:
+    """The console of a run, and its `run.log`. Within it as a context manager, the log lines go there.
+
+    Lines wait in memory until `log_to` names the file, so that a run that cannot start leaves none.
+    """
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stderr, highlight=False)
@@ -45,7 +62,7 @@ class Screen:
         self.waiting = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         self.handlers: list[logging.Handler] = [self.waiting, ConsoleHandler(self.console)]
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> RunConsole:
         log.setLevel(logging.INFO)
         log.propagate = False
         for handler in self.handlers:
@@ -58,8 +75,8 @@ class Screen:
             log.removeHandler(handler)
             handler.close()
 
-    def keep(self, file: Path) -> None:
-        """Write all lines so far, and those to come, to the end of `file`."""
+    def log_to(self, file: Path) -> None:
+        """Append all lines so far, and those to come, to a file."""
         to_file = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.removeHandler(self.waiting)
@@ -69,7 +86,6 @@ class Screen:
         log.addHandler(to_file)
 
     def begin(self, steps: int, done: int) -> None:
-        self.began, self.first = time.perf_counter(), done
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.completed}/{task.total}"),
@@ -85,34 +101,25 @@ class Screen:
             self.bar.update(self.task, completed=step)
 
     def note(self, text: str) -> None:
-        """A passing word beside the bar (an evaluation's progress); nothing where there is no bar."""
+        """Show a text beside the progress bar, where there is one."""
         if self.bar:
             self.bar.update(self.task, description=text)
 
-    def report(
-        self,
-        step: int,
-        steps: int,
-        losses: Mapping[str, float],
-        health: Mapping[str, Any] | None,
-        rate: float,
-        left: float,
-    ) -> None:
-        """A log step: losses by name, share of pixels used and their mean weight, steps/s, seconds left. health: as
-        `Health.read` gives it."""
-        parts = [f"{name} {value:.4f}" for name, value in losses.items()]
-        if health:
-            weight = health["weight"] / max(health["used"], 1e-9)  # of those that are used
-            parts.append(f"pixels used {share(health['used'])}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
-        parts += [f"{rate:.2f} steps/s", f"{duration(left)} left"]
+    def report(self, logged: LoggedStep) -> None:
+        """Show a log step in one line: losses, pixels used and their mean weight, speed, time left."""
+        parts = [f"{name} {value:.4f}" for name, value in logged.losses.items()]
+        if logged.pseudo_labels:
+            used = logged.pseudo_labels["used"]
+            weight = logged.pseudo_labels["weight"] / max(used, 1e-9)  # of those that are used
+            parts.append(f"pixels used {share(used)}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
+        parts += [f"{logged.steps_per_second:.2f} steps/s", f"{duration(logged.seconds_left)} left"]
         text = visible("  ".join(parts))
+        line = f"step {logged.step}/{logged.steps}  {text}"
         if self.bar:
-            self.bar.update(self.task, completed=step, description=text)
-            self.handlers[0].emit(
-                log.makeRecord(log.name, logging.INFO, "", 0, f"step {step}/{steps}  {text}", (), None)
-            )
+            self.bar.update(self.task, completed=logged.step, description=text)
+            self.handlers[0].emit(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
         else:
-            log.info(f"step {step}/{steps}  {text}")
+            log.info(line)
 
     def stop(self) -> None:
         if self.bar:

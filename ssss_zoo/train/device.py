@@ -1,4 +1,4 @@
-"""The machine a run is on: device, threads, memory, and what to write down of it."""
+"""The device that a run uses, its threads and memory, and what metrics.json says of the machine."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def choose_device(config: Config) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"train.device={name} cannot be used: {str(error).splitlines()[0]}") from None
-    torch.set_num_threads(config.train.threads or usual_threads())
+    torch.set_num_threads(config.train.threads or default_threads())
     if config.train.precision == "fp16" and device.type == "cpu":
         raise UserError("train.precision=fp16 needs a GPU; on a CPU take 32 (bf16 works and is slower on most)")
     if device.type == "cpu":
-        keep_memory()
+        keep_freed_memory()
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = False  # the same kernels twice: same seed, same numbers
+        torch.backends.cudnn.benchmark = False  # it may choose other kernels the next time: other numbers of one seed
     return device
 
 
-def usual_threads() -> int:
+def default_threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or os.cpu_count() or 1
 
 
@@ -44,12 +44,12 @@ def with_device_defaults(config: Config, device: torch.device) -> Config:
     """The configuration with the threads of torch and the loader processes that the device suggests, unless they are
     given."""
     given = config.train
-    threads = usual_threads() if given.threads is None else given.threads
+    threads = default_threads() if given.threads is None else given.threads
     workers = (0 if device.type == "cpu" else 4) if given.workers is None else given.workers
     return replace(config, train=replace(given, threads=threads, workers=workers))
 
 
-PROCESSES = {  # variables that launchers set: how many processes were started, and what did it
+PROCESS_COUNT_VARIABLES = {  # what a launcher sets to the number of processes that it starts, and its name
     "WORLD_SIZE": "torchrun",
     "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
@@ -59,7 +59,7 @@ PROCESSES = {  # variables that launchers set: how many processes were started, 
 
 def check_one_process() -> None:
     """Raise UserError where a launcher started this command several times at once."""
-    for name, launcher in PROCESSES.items():
+    for name, launcher in PROCESS_COUNT_VARIABLES.items():
         number = os.environ.get(name, "1")
         if number.isdigit() and int(number) > 1:
             raise UserError(
@@ -69,7 +69,7 @@ def check_one_process() -> None:
             )
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of handing it back to the kernel after each step: an eighth less CPU time a
     step as measured, at the same peak. Does nothing where there is no glibc."""
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # parameters of mallopt(3)
@@ -82,7 +82,7 @@ def keep_memory() -> None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on besides the configuration."""
+    """What the figures depend on besides the configuration: versions, device, threads."""
     packages = ("ssss-zoo", "torch", "timm", "kornia", "torchmetrics", "pluggy", "mlflow-skinny")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {

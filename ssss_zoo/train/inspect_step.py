@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
+from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import build_methods, hook_summary, load
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError, expanded
@@ -30,38 +30,41 @@ from ssss_zoo.evaluation.figures import (
     sheet,
     stack_vertically,
 )
-from ssss_zoo.record_files import TrainingState
+from ssss_zoo.record_files import ResumeRecord
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Batch, PseudoLabel, RawBatch, Stage, ViewOutput
 from ssss_zoo.train import checkpoint
+from ssss_zoo.train.checkpointing import Checkpointer
 from ssss_zoo.train.reevaluate import find_checkpoint, run_config
-from ssss_zoo.train.run import make_job, make_training
 from ssss_zoo.train.run_folder import RunFolder
-from ssss_zoo.train.setup import open_dataset
-from ssss_zoo.train.trainer import Training
+from ssss_zoo.train.setup import make_parts, open_dataset
+from ssss_zoo.train.stage import StageParts, make_stage, open_loader
 
-OWN = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # words that are not configuration
-SIDE = 160  # pixels that a panel is wide at least (our choice)
-FRAME = (255, 60, 60)  # around the boxes of a view
+COMMAND_KEYS = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # words that are not configuration
+PANEL_WIDTH_MIN = 160  # pixels that a panel is wide at least (our choice)
+FRAME_COLOUR = (255, 60, 60)  # around the boxes of a view
 
 
-@dataclass
-class Look:
-    """What was seen of a step: the batch as the hooks got it, the weak views' labels and weights, each view with its
-    class weights (C,), and the losses."""
+@dataclass(frozen=True, eq=False)
+class InspectedStep:
+    """What a step was made of. batch: as the hooks get it, on the device. weak: the pseudo-labels and pixel weights of
+    the weak views, of each student. views: each view as a student saw it, with its class weights (C,)."""
 
+    step: int
     batch: Batch
-    losses: dict[str, float] = field(default_factory=dict)
-    weak: list[tuple[PseudoLabel, Tensor]] = field(default_factory=list)
-    views: list[tuple[ViewOutput, Tensor]] = field(default_factory=list)
+    losses: dict[str, float]
+    weak: list[tuple[PseudoLabel, Tensor]]
+    views: list[tuple[ViewOutput, Tensor]]
 
 
 def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
     """The picture that the words ask for, and the file that they name. run=DIR: with the weights of that run; after=N:
     after so many steps of training; images=N: of the batch. Raises UserError as a run does."""
     given = list(words)
-    own = OWN | {key: value for key, _, value in (word.partition("=") for word in given) if key in OWN}
-    rest = [word for word in given if word.partition("=")[0] not in OWN]
+    own = COMMAND_KEYS | {
+        key: value for key, _, value in (word.partition("=") for word in given) if key in COMMAND_KEYS
+    }
+    rest = [word for word in given if word.partition("=")[0] not in COMMAND_KEYS]
     file = expanded(own["file"])
     if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
         raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
@@ -77,70 +80,72 @@ def whole_number(key: str, text: str, least: int) -> int:
 
 
 def inspect_step(config: Config, run: str | None = None, after: int = 0, images: int = 4) -> Image.Image:
-    """One step of a run as a picture; nothing is written. Parameters and what is raised: as in `inspect_words`."""
+    """One step of a run as a picture; nothing is written. Parameters and errors as in `inspect_words`."""
     steps = config.train.steps or (None if config.train.epochs else max(after + 1, 100))
-    config = replace(
-        config,
-        train=replace(config.train, workers=0, steps=steps),
-        tracking=replace(config.tracking, uri="off"),
-    )
+    train, tracking = replace(config.train, workers=0, steps=steps), replace(config.tracking, uri="off")
+    config = replace(config, train=train, tracking=tracking)
     methods = build_methods(config)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-    training = make_training(make_job(config, methods, dataset, RunFolder(Path("nowhere"))), Stage(), 0, 0)
+    parts = make_parts(config, methods, dataset, RunFolder(Path("nowhere")))
+    stage = make_stage(parts, Stage(), 0, 0)
+    step = 0
     if run:
-        place = find_checkpoint(expanded(run), "last")
-        training.restore_folder(place, checkpoint.load_typed(place, TrainingState))
-    begin = min(training.step, training.steps - 1)
-    feed = training.open_feed(begin)
-    for step in range(begin, begin + after):
-        training.engine.step(feed, training.progress(step))
-    names = feed.names(begin + after)
-    look = look_at(training, next(feed), begin + after)
-    rows = [row_of(look, index, dataset, names) for index in range(min(images, len(look.batch.labelled.image)))]
-    return stack_vertically([sheet(rows, dataset), facts(look, training, begin + after)])
+        folder = find_checkpoint(expanded(run), "last")
+        state = Checkpointer(parts, stage).restore(folder, checkpoint.load_typed(folder, ResumeRecord))
+        step = min(state.step, stage.steps - 1)
+    loader = open_loader(parts, stage, step)
+    for number in range(step, step + after):
+        stage.engine.step(loader, stage.progress(number))
+    names = loader.names(step + after)
+    inspected = make_inspected_step(stage, next(loader), step + after)
+    rows = [panels_of(inspected, index, dataset, names) for index in range(min(images, config.train.batch))]
+    return stack_vertically([sheet(rows, dataset), draw_facts(inspected, stage, dataset)])
 
 
-def look_at(training: Training, raw: RawBatch, step: int) -> Look:
-    """Make the losses of a step and keep what they were made of."""
-    engine = training.engine
-    progress = training.progress(step)
+def make_inspected_step(stage: StageParts, raw: RawBatch, step: int) -> InspectedStep:
+    """Compute the losses of a step and keep what they were made of."""
+    engine = stage.engine
+    weak: list[tuple[PseudoLabel, Tensor]] = []
+    views: list[tuple[ViewOutput, Tensor]] = []
+    engine.on_pseudo_label = lambda label, weight, hidden: weak.append((label, weight))
+    engine.on_view = lambda view_output, class_weights: views.append((view_output, class_weights))
+    progress = stage.progress(step)
     seed_draws(engine.seed, step, 0)
-    look = Look(engine.to_device(raw, engine.draw(raw, progress)))
-    engine.on_pseudo_label = lambda label, weight, hidden: look.weak.append((label, weight))
-    engine.on_view = lambda seen, weights: look.views.append((seen, weights))
+    batch = engine.to_device(raw, engine.draw(raw, progress))
     seed_draws(engine.seed, step, 0)
     losses = engine.losses(raw, progress)
-    look.losses = {name: loss.item() for name, loss in losses.items()}
-    return look
+    return InspectedStep(step, batch, {name: loss.item() for name, loss in losses.items()}, weak, views)
 
 
 # --- panels ---------------------------------------------------------------------------------------------------------
 
 
-def row_of(look: Look, index: int, dataset: Any, names: Mapping[str, Sequence[str]]) -> list[Panel]:
-    """Heads and pictures of the index-th images of the batch, of the first student. names: of the images, by stream."""
-    batch = look.batch
+def panels_of(
+    inspected: InspectedStep, index: int, dataset: Dataset, names: Mapping[str, Sequence[str]]
+) -> list[Panel]:
+    """Titles and pictures of one image of the batch and of its first student. names: of the images, by stream."""
+    batch = inspected.batch
     panels = [
         (f"labelled: {names['labelled'][index]}", pixels(batch.labelled.image[index])),
-        ("its mask", colour_classes(ids(batch.labelled.mask[index]), dataset)),
+        ("its mask", colour_classes(class_ids(batch.labelled.mask[index]), dataset)),
     ]
-    if batch.unlabelled and look.weak:
-        label, weight = look.weak[0]
+    if batch.unlabelled and inspected.weak:
+        label, weight = inspected.weak[0]
         panels += [
             (f"weak view: {names['unlabelled'][index]}", pixels(batch.unlabelled.image[index])),
-            ("pseudo-label", colour_classes(ids(label.ids[index]), dataset)),
-            ("confidence, 0 to 1", grey(label.confidence[index], 1.0)),
-            (scaled("pixel weight", weight), grey(weight[index], top_of(weight))),
+            ("pseudo-label", colour_classes(class_ids(label.ids[index]), dataset)),
+            ("confidence, 0 to 1", grey_levels(label.confidence[index], 1.0)),
+            (weight_title("pixel weight", weight), grey_levels(weight[index], largest_weight(weight))),
         ]
-    views = {seen.view.name for seen, _ in look.views}
-    for seen, _ in look.views[: len(views)]:  # those of further students come after
-        name, weight = seen.view.name, seen.weight * seen.label.valid
+    view_count = len({view_output.view.name for view_output, _ in inspected.views})
+    for view_output, _ in inspected.views[:view_count]:  # the views of further students follow them
+        name, weight = view_output.view.name, view_output.weight * view_output.label.valid
         panels += [
-            (f"{name}: what it shows", framed(pixels(seen.image[index]), seen.box, index)),
-            (f"{name}: its target", colour_classes(ids(seen.label.ids[index]), dataset)),
-            (scaled(f"{name}: weight", weight), grey(weight[index], top_of(weight))),
+            (f"{name}: what it shows", with_box_frame(pixels(view_output.image[index]), view_output.box, index)),
+            (f"{name}: its target", colour_classes(class_ids(view_output.label.ids[index]), dataset)),
+            (weight_title(f"{name}: weight", weight), grey_levels(weight[index], largest_weight(weight))),
         ]
-    return [(head, enlarged(panel)) for head, panel in panels]
+    return [(title, enlarged(panel)) for title, panel in panels]
 
 
 def pixels(image: Tensor) -> np.ndarray:
@@ -148,70 +153,62 @@ def pixels(image: Tensor) -> np.ndarray:
     return photo((image.detach().float().clamp(0, 1) * 255).permute(1, 2, 0).cpu().numpy())
 
 
-def ids(mask: Tensor) -> np.ndarray:
+def class_ids(mask: Tensor) -> np.ndarray:
     return mask.to("cpu", torch.uint8).numpy()
 
 
-def grey(values: Tensor, top: float) -> np.ndarray:
+def grey_levels(values: Tensor, top: float) -> np.ndarray:
     """(H, W) from 0, black, to `top`, white."""
     return photo((values.detach().float().clamp(0, top) * (255 / top)).cpu().numpy()[..., None])
 
 
-def top_of(weight: Tensor) -> float:
+def largest_weight(weight: Tensor) -> float:
     """What white stands for: the largest weight, or 1 where all are 0."""
     return weight.max().item() or 1.0
 
 
-def scaled(head: str, weight: Tensor) -> str:
-    return f"{head}, 0 to {top_of(weight):.3g}"
+def weight_title(head: str, weight: Tensor) -> str:
+    return f"{head}, 0 to {largest_weight(weight):.3g}"
 
 
-def framed(image: np.ndarray, box: Tensor | None, index: int) -> np.ndarray:
+def with_box_frame(image: np.ndarray, box: Tensor | None, index: int) -> np.ndarray:
     """The image with a line around what was laid over it."""
     if box is not None:
         inside = box[index][None, None].float()
         rim = (inside > 0) & (F.max_pool2d(1 - inside, 3, 1, 1) > 0)
         image = image.copy()
-        image[rim[0, 0].cpu().numpy()] = FRAME
+        image[rim[0, 0].cpu().numpy()] = FRAME_COLOUR
     return image
 
 
 def enlarged(panel: np.ndarray) -> Image.Image:
-    times = max(1, -(-SIDE // panel.shape[1]))
+    times = max(1, -(-PANEL_WIDTH_MIN // panel.shape[1]))
     return Image.fromarray(panel.repeat(times, axis=0).repeat(times, axis=1))
 
 
 # --- facts ----------------------------------------------------------------------------------------------------------
 
 
-def facts(look: Look, training: Training, step: int) -> Image.Image:
-    """Losses, who answered, how much counts, as text; then the class weights of each view that has any."""
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in look.losses.items())
-    lines = [f"step {step + 1} of {training.steps}, losses: {losses}"]
-    lines += hook_summary(training.job.hooks.manager_hooks)
-    lines += [share_used(name, label, weight) for name, label, weight in counted(look)]
+def draw_facts(inspected: InspectedStep, stage: StageParts, dataset: Dataset) -> Image.Image:
+    """Losses, hooks and shares of pixels as lines of text; below them the class weights of each view that has any."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in inspected.losses.items())
+    lines = [f"step {inspected.step + 1} of {stage.steps}, losses: {losses}"]
+    lines += hook_summary(stage.engine.hooks.manager_hooks)
+    lines += [share_used("weak views", *inspected.weak[0])] if inspected.weak else []
+    lines += [share_used(f"view {view.view.name}", view.label, view.weight) for view, _ in inspected.views]
     text = Image.new("RGB", (900, TEXT_HEIGHT * len(lines) + 2 * PANEL_GAP), "white")
     for number, line in enumerate(lines):
         ImageDraw.Draw(text).text((PANEL_GAP, PANEL_GAP + number * TEXT_HEIGHT), line, fill="black")
-    weights = {seen.view.name: values.tolist() for seen, values in look.views if not torch.all(values == 1)}
-    dataset = training.job.dataset
-    return stack_vertically(
-        [
-            text,
-            *(
-                class_bars(f"class weights of view {name}", of, dataset, "{:.3g}".format)
-                for name, of in weights.items()
-            ),
-        ]
-    )
-
-
-def counted(look: Look) -> list[tuple[str, PseudoLabel, Tensor]]:
-    weak = [("weak views", *look.weak[0])] if look.weak else []
-    return weak + [(f"view {seen.view.name}", seen.label, seen.weight) for seen, _ in look.views]
+    class_weights = {view.view.name: values.tolist() for view, values in inspected.views if not torch.all(values == 1)}
+    charts = [
+        class_bars(f"class weights of view {name}", values, dataset, "{:.3g}".format)
+        for name, values in class_weights.items()
+    ]
+    return stack_vertically([text, *charts])
 
 
 def share_used(name: str, label: PseudoLabel, weight: Tensor) -> str:
+    """A line on how many pixels count in a view, and how much."""
     valid = label.valid.sum().clamp(min=1)
     used, mean = ((value * label.valid).sum() / valid for value in ((weight > 0).float(), weight))
     return f"{name}: {100 * used.item():.1f} % of the pixels count (padding left out), mean weight {mean.item():.3g}"

@@ -1,31 +1,37 @@
-"""Pseudo-label health: how many pixels are used, of which classes, how good they are, and a warning on collapse."""
+"""Statistics of pseudo-labels: pixels used, their classes, how many are right; a warning where they collapse."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.record_files import PseudoLabelFigures
 from ssss_zoo.toolkit.types import IGNORE, PseudoLabel
 
-COLLAPSED = 0.995  # share of one class among used pixels from which on we warn (our choice)
-STARVED = 0.001  # share of used pixels below which we warn (our choice)
+COLLAPSED_SHARE = 0.995  # of one class among used pixels, from which on a warning is given (our choice)
+UNUSED_SHARE = 0.001  # of used pixels, below which a warning is given (our choice)
+SUM_NAMES = ("valid", "used", "weight", "confidence")
 
 
-class Health:
-    """Collects, on the device, what the pseudo-labels of the logged steps look like; `read` brings it to the host.
+class PseudoLabelStats:
+    """Counts on the device what pseudo-labels look like, in the steps in which it is active.
 
-    histogram: (C,) share of each class among the labelled pixels.
+    histogram: (C,) the share of each class among the labelled pixels.
     """
 
     def __init__(self, num_classes: int, histogram: np.ndarray, device: torch.device) -> None:
-        self.num_classes, self.histogram, self.device = num_classes, histogram, device
+        self.num_classes = num_classes
+        self.histogram = histogram
+        self.device = device
+        self.active = False
         self.reset()
 
     def reset(self) -> None:
+        """Forget what was counted."""
         self.sums: dict[str, Tensor] = {}
         self.classes = torch.zeros(self.num_classes, device=self.device)
         self.right = torch.zeros(self.num_classes, device=self.device)
@@ -33,7 +39,10 @@ class Health:
 
     @torch.no_grad()
     def __call__(self, label: PseudoLabel, weight: Tensor, hidden: Tensor | None) -> None:
-        """Add one batch. No host synchronisation. label, weight, hidden: of the weak views."""
+        """Count one batch of pseudo-labels, with their pixel weights and hidden labels (B, H, W). Does not wait for the
+        device."""
+        if not self.active:
+            return
         used = label.valid & (weight > 0)
         ids = label.ids.flatten()
         self.add("valid", label.valid.sum())
@@ -49,15 +58,13 @@ class Health:
     def add(self, name: str, value: Tensor) -> None:
         self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + value
 
-    def read(self) -> dict[str, Any] | None:
-        """Figures since the last reading, None when there was no pseudo-label: `used` (share of valid pixels with a
-        weight), `weight` and `confidence` (means over valid pixels), `classes` (share of each class among used pixels),
-        and with hidden labels `accuracy` and `class_accuracy` of used pixels (None: class not predicted)."""
+    def read(self) -> PseudoLabelFigures | None:
+        """The figures since the last reading; None where no pseudo-label was counted. Waits for the device."""
         if not self.sums:
             return None
-        valid, used, weight, confidence = torch.stack([self.sums[n] for n in SUMS]).tolist()
+        valid, used, weight, confidence = torch.stack([self.sums[name] for name in SUM_NAMES]).tolist()
         classes, right, known = torch.stack([self.classes, self.right, self.known]).tolist()
-        figures: dict[str, Any] = {
+        figures: PseudoLabelFigures = {
             "used": used / max(valid, 1),
             "weight": weight / max(valid, 1),
             "confidence": confidence / max(valid, 1),
@@ -69,15 +76,15 @@ class Health:
         self.reset()
         return figures
 
-    def warning(self, figures: dict[str, Any], class_names: tuple[str, ...]) -> str | None:
-        """What looks like a collapse, in one line."""
-        if figures["used"] < STARVED:
+    def warning(self, figures: PseudoLabelFigures, class_names: Sequence[str]) -> str | None:
+        """A line where hardly a pixel is used, or nearly all used ones are of one class that is rarer among labels."""
+        if figures["used"] < UNUSED_SHARE:
             return (
                 f"pseudo-labels: only {figures['used']:.2%} of the pixels are used; the unlabelled images teach "
                 "nothing yet (a threshold may be too high)"
             )
         top = int(np.argmax(figures["classes"]))
-        if figures["classes"][top] > COLLAPSED and self.histogram[top] < 0.9:
+        if figures["classes"][top] > COLLAPSED_SHARE and self.histogram[top] < 0.9:
             return (
                 f"pseudo-labels: {figures['classes'][top]:.1%} of the used pixels are '{class_names[top]}', which is "
                 f"{self.histogram[top]:.1%} of the labelled ones: the labels have collapsed"
@@ -85,13 +92,10 @@ class Health:
         return None
 
 
-SUMS = ("valid", "used", "weight", "confidence")
-
-
-def labelled_histogram(dataset: Dataset, most: int = 64) -> np.ndarray:
-    """(C,) share of each class among the labelled pixels, from at most `most` images at even distances."""
+def labelled_histogram(dataset: Dataset, image_count: int = 64) -> np.ndarray:
+    """(C,) share of each class among the labelled pixels, from at most `image_count` images at even distances."""
     counts = np.zeros(256, np.int64)
-    picks = np.linspace(0, len(dataset.labelled) - 1, min(most, len(dataset.labelled))).astype(int)
+    picks = np.linspace(0, len(dataset.labelled) - 1, min(image_count, len(dataset.labelled))).astype(int)
     for index in picks:
         counts += np.bincount(dataset.read_mask(dataset.labelled[index]).ravel(), minlength=256)
     counts = counts[: len(dataset.class_names)]

@@ -19,7 +19,7 @@ from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.protocol import describe_protocol
-from ssss_zoo.record_files import State, TrainingState, check_types, read_metrics
+from ssss_zoo.record_files import CheckpointRecord, ResumeRecord, check_types, read_metrics
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Output, Sample
 from ssss_zoo.train import checkpoint
@@ -47,7 +47,7 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     folder = expanded(asked["run"])
     config = run_config(folder, given)
     place = find_checkpoint(folder, asked["weights"])
-    state = checkpoint.load_typed(place, State)
+    state = checkpoint.load_typed(place, CheckpointRecord)
     dataset, config = open_dataset(load("datasets", config.dataset), config)
     order = class_order(classes_of(folder, state), dataset.class_names, folder)
     tell_of_other_data(folder, dataset)
@@ -96,7 +96,7 @@ def find_checkpoint(folder: Path, name: str) -> Path:
 # --- the run's classes and data, and those of now -------------------------------------------------------------------
 
 
-def classes_of(folder: Path, state: State) -> list[str]:
+def classes_of(folder: Path, state: CheckpointRecord) -> list[str]:
     """What the outputs of a run's networks stand for. Raises UserError where nothing says so."""
     if "classes" in state:
         return state["classes"]
@@ -147,7 +147,7 @@ def reordered(network: nn.Module, order: Sequence[int] | None) -> nn.Module:
 def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
     """Warn in a line where the data are not what the run was trained on; what lay in its checkpoint says so."""
     place = checkpoint.find_folder(RunFolder(folder).last)
-    old = checkpoint.load_typed(place, TrainingState).get("contents") if place else None
+    old = checkpoint.load_typed(place, ResumeRecord).get("contents") if place else None
     told = describe_differences(old, dataset.contents) if old is not None else ""
     if told:
         log.warning(f"these are not the data that the run was trained on: {brief(told, TOLD)}")

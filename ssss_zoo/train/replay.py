@@ -1,55 +1,47 @@
-"""`ssss run replay=FILE`: a step whose loss was not finite, once more, from what its run kept of it."""
+"""`ssss run replay=FILE`: makes a step again whose loss was not finite, from the record that its run kept."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from typing_extensions import TypedDict
-
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import build_methods, load
 from ssss_zoo.errors import UserError
-from ssss_zoo.record_files import read_record
+from ssss_zoo.record_files import ResumeRecord, read_record
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.run import make_job, reached
+from ssss_zoo.train.checkpointing import Checkpointer
+from ssss_zoo.train.not_finite import StepRecord
+from ssss_zoo.train.run import reach_stage
 from ssss_zoo.train.run_folder import RunFolder
-from ssss_zoo.train.setup import open_dataset
+from ssss_zoo.train.setup import make_parts, open_dataset
+from ssss_zoo.train.stage import image_names, open_loader
 
-REMEDY = "give the record.json of a step in not_finite/ of the run's folder"
-
-
-class StepRecord(TypedDict):
-    """record.json. step: counted from 0, in its stage; losses: as `repr` writes them, which loses no bit; images: names
-    by stream."""
-
-    format: int
-    step: int
-    stage: int
-    seed: int
-    losses: dict[str, str]
-    images: dict[str, list[str]]
+RECORD_REMEDY = "give the record.json of a step in not_finite/ of the run's folder"
 
 
 def replay(file: Path, words: Sequence[str]) -> list[str]:
-    """Make the step of a record again, words laid over the configuration of its run, and say what it gives beside what
-    it gave then, a line a loss. On a CPU, with the same words, data and threads, they are the same to the bit. Nothing
-    is written. Raises UserError where the record, the run's data or its methods are not what they were."""
+    """Make a recorded step again, and say in a line for each loss what it gave then and what it gives now.
+
+    words: laid over the configuration of the run. On a CPU, with the same words, data and threads, the losses are the
+    same to the bit. Nothing is written. Raises UserError where the record, the run's data or its methods have changed.
+    """
     file = file / "record.json" if file.is_dir() else file
-    record = read_record(file, StepRecord, REMEDY)
-    place = file.parent
-    config = resolve(words, place / "config.yaml")
+    record = read_record(file, StepRecord, RECORD_REMEDY)
+    folder = file.parent
+    config = resolve(words, folder / "config.yaml")
     methods = build_methods(config)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
-    state = checkpoint.load_state(place)
-    _, training = reached(make_job(config, methods, dataset, RunFolder(place.parents[1]), state))
-    training.restore_folder(place, state)
-    training.feed = training.open_feed(record["step"])
-    training.engine.hooks.checked = config.trace
-    images = training.images(record["step"])
+    parts = make_parts(config, methods, dataset, RunFolder(folder.parents[1]))
+    resumed = checkpoint.load_typed(folder, ResumeRecord)
+    _, stage = reach_stage(parts, resumed["stage"])
+    Checkpointer(parts, stage).restore(folder, resumed)
+    loader = open_loader(parts, stage, record["step"])
+    images = image_names(parts, loader, record["step"])
     if images != record["images"]:
         raise UserError(f"{file}: the step showed other images than these data give now; the run's data have changed")
-    losses = training.engine.step(training.feed, training.progress(record["step"]))
+    parts.hooks.checked = config.trace
+    losses = stage.engine.step(loader, stage.progress(record["step"]))
     now = {name: repr(value.item()) for name, value in losses.items()}
     lines = [f"{stream}: {', '.join(names)}" for stream, names in images.items()]
     lines += [f"{name}: {value} then, {now.get(name, 'nothing')} now" for name, value in record["losses"].items()]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import Config, as_tree
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.fingerprint import ContentDigests, describe_differences
 from ssss_zoo.errors import UserError
-from ssss_zoo.record_files import Metrics, TrainingState, read_metrics
+from ssss_zoo.record_files import Metrics, ResumeRecord, read_metrics
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.history import read_history
 from ssss_zoo.train.run_folder import RunFolder
@@ -29,8 +30,16 @@ ESTIMATED_KEYS = ("data.low", "data.high", "model.mean", "model.std")  # measure
 METRICS_REMEDY = "remove it to go on from the checkpoint beside it (resume=true), or start anew with overwrite=true"
 
 
-def find_resume_state(folder: RunFolder, config: Config, dataset: Dataset) -> dict[str, Any] | None:
-    """The state to resume from, or None for a run that starts at its first step.
+@dataclass(frozen=True)
+class ResumePoint:
+    """A checkpoint to go on from, and what its `state.pt` holds."""
+
+    folder: Path
+    record: ResumeRecord
+
+
+def find_resume_point(folder: RunFolder, config: Config, dataset: Dataset) -> ResumePoint | None:
+    """The checkpoint to resume from, or None for a run that starts at its first step.
 
     Raises UserError where starting would lose an earlier result, and where the run began with other data or another
     configuration.
@@ -51,9 +60,9 @@ def find_resume_state(folder: RunFolder, config: Config, dataset: Dataset) -> di
         check_nothing_is_lost(folder, metrics)
         log.warning(f"{folder.path} holds no checkpoint to resume from: starting from the first step")
         return None
-    state = checkpoint.load_typed(last, TrainingState)
-    check_same_run(state, config, dataset, folder)
-    return {**state, "from": str(last)}
+    record = checkpoint.load_typed(last, ResumeRecord)
+    check_same_run(record, config, dataset, folder)
+    return ResumePoint(last, record)
 
 
 def finished_message(folder: RunFolder) -> str:
@@ -90,15 +99,15 @@ def flat_config(config: Config) -> dict[str, str]:
     return {key: str(value) for key, value in flatten_keys(as_tree(config)).items() if key not in MAY_DIFFER}
 
 
-def check_same_run(state: Mapping[str, Any], config: Config, dataset: Dataset, folder: RunFolder) -> None:
+def check_same_run(record: ResumeRecord, config: Config, dataset: Dataset, folder: RunFolder) -> None:
     """Raise UserError for another configuration or other data than the checkpoint's.
 
     Other images also change the keys that are measured on them, so these keys are compared last: the message then names
     the images.
     """
-    old, new = state["config"], flat_config(config)
+    old, new = record["config"], flat_config(config)
     check_same_config(without_estimates(old), without_estimates(new), folder)
-    check_same_data(state.get("contents"), dataset, config.data.changed, folder)
+    check_same_data(record.get("contents"), dataset, config.data.changed, folder)
     check_same_config(old, new, folder)
 
 

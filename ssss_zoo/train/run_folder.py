@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ssss_zoo.atomic_write import beside
+from ssss_zoo.atomic_write import temporary_paths
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import expanded
 from ssss_zoo.train.checkpoint import find_folder
@@ -38,6 +38,10 @@ class RunFolder:
         files = (self.metrics, self.history, self.predictions, self.last, self.best, self.config, self.log)
         return (*files, self.stages, self.pseudo_labels, self.not_finite, self.damaged_history)
 
+    def artifacts(self) -> list[Path]:
+        """The files that a tracker keeps of a run, as far as they are there."""
+        return [file for file in (self.config, self.metrics, self.predictions, self.log) if file.exists()]
+
     def holds_run(self) -> bool:
         """Whether a run has begun here."""
         return any(path.exists() for path in (self.config, self.metrics, self.history, self.last, self.best))
@@ -45,7 +49,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what a run wrote, and nothing else."""
         checkpoints = (self.last, self.best, self.dry_run)
-        half_written = (place for checkpoint in checkpoints for place in beside(checkpoint))
+        half_written = (place for checkpoint in checkpoints for place in temporary_paths(checkpoint))
         for path in (*self.written(), self.dry_run, *half_written):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -57,7 +61,7 @@ class RunFolder:
         shutil.rmtree(self.dry_run, ignore_errors=True)
         for checkpoint in (self.last, self.best):
             if find_folder(checkpoint) == checkpoint:
-                for place in beside(checkpoint):
+                for place in temporary_paths(checkpoint):
                     shutil.rmtree(place, ignore_errors=True)
 
 

@@ -1,20 +1,19 @@
-"""What a run is made of before its first step: data, methods, networks, streams needed, and what is kept of it."""
+"""Makes what a run consists of before its first step: data set, networks, the methods' modules, the streams to read."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ssss_zoo.atomic_write import write_text
-from ssss_zoo.config.schema import Config, DataConfig, as_yaml, square
+from ssss_zoo.config.schema import Config, DataConfig, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.duplicates import describe_dropped_copies, drop_copies, split_off
@@ -22,196 +21,207 @@ from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.data.loading.loader import StreamNeeds
 from ssss_zoo.data.loading.statistics import with_statistics
 from ssss_zoo.engine.hooks import HookCaller
+from ssss_zoo.engine.registry import load, make_manager
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.predict_sample import predict_sample
 from ssss_zoo.evaluation.protocol import check_split_family, describe_protocol
 from ssss_zoo.models.contract import Network, check_crop
-from ssss_zoo.record_files import FORMAT
-from ssss_zoo.stopping import Stop
+from ssss_zoo.record_files import Protocol
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.losses import supervised_loss
 from ssss_zoo.toolkit.mixing import IN_BATCH, SECOND, chain
 from ssss_zoo.toolkit.types import IGNORE, Progress, RunInfo, Sample
-from ssss_zoo.train.console import Screen
-from ssss_zoo.train.history import open_history
+from ssss_zoo.train.device import choose_device, with_device_defaults
 from ssss_zoo.train.run_folder import RunFolder
-from ssss_zoo.train.tracking import Tracker
 
-LAST = 10**9  # a step so late that every warm-up is over, whatever it counts in
+LATE_STEP = 10**9  # every warm-up is over at this step, whatever it counts in
 log = logging.getLogger("ssss_zoo")
 
 
-class Job:
-    """Everything of a run that outlives a stage. Making one writes nothing; `start` does, once the rehearsal is over.
+@dataclass(frozen=True, eq=False)
+class RunParts:
+    """What a run consists of. All of it outlives a stage.
 
-    students, modules: the networks to train and the methods' own state, on the device; needs: which streams are read;
-    steps, epoch_steps: as in `RunInfo`; state: the checkpoint to go on from, or None.
+    config: the run's configuration, with the values that were measured on its images and chosen for its machine.
+    students, modules: the networks to train and the methods' own modules, on the device.
+    needs: the streams of images that the methods read.
+    first_weights: a digest of the first student's weights before training.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        dataset: Dataset,
-        model_class: Callable[..., Network],
-        hooks: HookCaller,
-        device: torch.device,
-        folder: RunFolder,
-        screen: Screen,
-        state: dict[str, Any] | None,
-    ) -> None:
-        self.config, self.dataset, self.model_class, self.hooks = config, dataset, model_class, hooks
-        self.device, self.folder, self.screen, self.state = device, folder, screen, state
-        self.students = self.make_students()
-        self.first_weights = digest(self.students[0])
-        self.colour: list[float] = self.students[0].mean.flatten().tolist()  # what padding may be filled with
-        check_crop(self.students[0], square(config.train.crop), config.model.name)
-        self.needs = self.find_needs()
-        if config.data.cache == "ram":
-            self.dataset = dataset = self.in_memory()
-        self.epoch_steps = max(1, len(self.pool()) // (config.train.batch * config.train.accumulate))
-        self.steps = config.train.steps or max(1, round((config.train.epochs or 0) * self.epoch_steps))
-        self.info = self.make_info()
-        self.modules = self.make_modules()
-        self.evaluator = Evaluator(
-            dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0
-        )
-        self.protocol = describe_protocol(config, dataset)
-        self.on_eval: Callable[[int, float], None] | None = None
-        self.stop = Stop()
-        self.mlflow_run: str | None = (state or {}).get("mlflow_run")
-        self.tracker: Tracker | None = None
-
-    def make_students(self) -> list[Network]:
-        seed_draws(self.config.seed, 0, 0)
-        names = len(self.dataset.class_names)
-        layout = torch.channels_last if self.config.train.channels_last else torch.contiguous_format
-        students: list[Network] = self.hooks.call(
-            "make_students", make_network=lambda: self.model_class(self.config.model, names)
-        )
-        return [student.to(self.device, memory_format=layout).train() for student in students]  # type: ignore[call-overload]
-
-    def find_needs(self) -> StreamNeeds:
-        """Which streams are read at all: asked of the methods for the first and for the last step."""
-        height, width = square(self.config.train.crop)
-        plans = [
-            self.hooks.make_views((self.config.train.batch, height, width), Progress(step, LAST + 1, 1))
-            for step in (0, LAST)
-        ]
-        views = [view for plan in plans for view in plan.views]
-        mixes = {cutmix.partner for view in views for cutmix in chain(view.cutmix)}
-        if mixes >= set(SECOND):
-            raise UserError("views ask for both CutMix partners, stream and twin, and a step has one second batch only")
-        partner, in_batch = next(iter(mixes & set(SECOND)), None), bool(mixes & set(IN_BATCH))
-        unlabelled = bool(views)
-        if unlabelled and not self.dataset.unlabelled:
-            raise UserError(
-                f"method={self.config.method} learns from unlabelled images and {self.config.dataset} has none with "
-                f"data.split={self.config.data.split}; add some, choose a smaller split, or take method=supervised"
-            )
-        if in_batch and self.config.train.batch == 1:
-            log.warning("train.batch=1: CutMix finds no other image in the batch, so boxes change nothing")
-        hidden = self.config.diagnose and unlabelled
-        if hidden and any(sample.mask is None for sample in self.dataset.unlabelled):
-            raise UserError("diagnose=true needs hidden labels for every unlabelled image, and some have none")
-        return StreamNeeds(unlabelled, partner, hidden)
-
-    def in_memory(self) -> Dataset:
-        """The data set with all that the run will read in memory. Raises UserError where that is too much."""
-        given, begin = self.dataset, time.perf_counter()
-        unlabelled = given.unlabelled if self.needs.unlabelled else ()
-        masked = [*given.labelled, *given.val, *(unlabelled if self.needs.hidden else ())]
-        dataset = InMemoryDataset(given, [*given.labelled, *given.val, *unlabelled], masked)
-        log.info(f"read everything into memory: {format_bytes(dataset.bytes)}, {time.perf_counter() - begin:.1f} s")
-        return dataset
-
-    def pool(self) -> Sequence[Sample]:
-        return self.dataset.unlabelled if self.needs.unlabelled else self.dataset.labelled
-
-    def make_info(self) -> RunInfo:
-        """What the methods are told in `setup`."""
-        config = self.config
-        return RunInfo(
-            class_names=tuple(self.dataset.class_names),
-            feature_dim=self.students[0].feature_dim,
-            map_dims=map_dims(self.students[0], config.model.in_channels, self.device),
-            in_channels=config.model.in_channels,
-            crop=square(config.train.crop),
-            batch=config.train.batch,
-            steps=self.steps,
-            epoch_steps=self.epoch_steps,
-            folder=self.folder.path,
-            students=tuple(self.students),
-            labelled=self.dataset.labelled,
-            unlabelled=self.dataset.unlabelled,
-            read=self.dataset.read_image,
-            # Several networks may predict the same sample one after the other: its image is then decoded once.
-            predict=partial(predict_sample, lru_cache(maxsize=1)(self.dataset.read_image)),
-            supervised=supervised_loss(config.loss),
-            strong=Strong(config.augment),
-        )
-
-    def make_modules(self) -> dict[str, nn.Module]:
-        seed_draws(self.config.seed, 0, 1)
-        modules: dict[str, nn.Module] = {}
-        for answer in self.hooks.call("setup", info=self.info):
-            for name, module in answer.items():
-                if name in modules:
-                    raise UserError(f"two methods keep a module called '{name}'; one must be renamed")
-                modules[name] = module.to(self.device).train()
-        return modules
-
-    def tags(self) -> dict[str, str]:
-        config = self.config
-        return {
-            "method": config.method,
-            "dataset": config.dataset,
-            "split": config.data.split,
-            "seed": str(config.seed),
-            "data": self.dataset.fingerprint,
-            "protocol": self.protocol["name"] or "none",
-            "protocol_digest": self.protocol["digest"],
-            "folder": str(self.folder.path),
-        }
-
-    def start(self) -> None:
-        """The rehearsal is over: from here on the folder is this run's. A second call does nothing."""
-        if self.tracker:
-            return
-        if self.config.overwrite:
-            self.folder.clear()
-        self.folder.clear_leftovers()
-        config = as_yaml(replace(self.config, resume=False, overwrite=False))
-        write_text(self.folder.config, f"format: {FORMAT}\n{config}")
-        self.screen.keep(self.folder.log)
-        state = self.state or {}
-        step, due = state.get("global_step", 0), state.get("evaluation_due", False)
-        self.history = open_history(self.folder.history, self.folder.damaged_history, step, evaluation_due=due)
-        self.tracker = Tracker(self.config, self.tags(), self.mlflow_run)
-        self.mlflow_run = self.tracker.run_id
-
-    def track(self, figures: Mapping[str, float], step: int) -> None:
-        if self.tracker:
-            self.tracker.log(figures, step)
+    config: Config
+    folder: RunFolder
+    dataset: Dataset
+    hooks: HookCaller
+    device: torch.device
+    students: list[Network]
+    modules: dict[str, nn.Module]
+    needs: StreamNeeds
+    info: RunInfo
+    evaluator: Evaluator
+    protocol: Protocol
+    first_weights: str
 
 
-def digest(network: nn.Module) -> str:
+def make_parts(config: Config, methods: Mapping[str, Any], dataset: Dataset, folder: RunFolder) -> RunParts:
+    """The parts of a run, ready for its first step; nothing is written. Raises UserError for what a person can fix."""
+    hooks = HookCaller(trace=log.info if config.trace else None)
+    hooks.connect(make_manager(config, methods, hooks.wrap).hook)
+    device = choose_device(config)
+    config = with_device_defaults(config, device)
+    students = make_students(config, hooks, dataset, device)
+    first_weights = weights_digest(students[0])
+    check_crop(students[0], square(config.train.crop), config.model.name)
+    needs = find_needs(config, hooks, dataset)
+    if config.data.cache == "ram":
+        dataset = read_into_memory(dataset, needs)
+    info = make_info(config, dataset, students, needs, folder, device)
+    modules = make_modules(config, hooks, info, device)
+    warn_of_unreturned_modules(methods, students, modules)
+    crop, workers = square(config.train.crop), config.train.workers or 0
+    return RunParts(
+        config=config,
+        folder=folder,
+        dataset=dataset,
+        hooks=hooks,
+        device=device,
+        students=students,
+        modules=modules,
+        needs=needs,
+        info=info,
+        evaluator=Evaluator(dataset, config.evaluate, crop, device, workers),
+        protocol=cast("Protocol", describe_protocol(config, dataset)),
+        first_weights=first_weights,
+    )
+
+
+def make_students(config: Config, hooks: HookCaller, dataset: Dataset, device: torch.device) -> list[Network]:
+    """The networks to train, with their first weights: the same ones at every call."""
+    network_class = load("models", config.model.name, f"model={config.model.name}")
+    classes = len(dataset.class_names)
+    seed_draws(config.seed, 0, 0)
+    students: list[Network] = hooks.call("make_students", make_network=lambda: network_class(config.model, classes))
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    return [student.to(device, memory_format=layout).train() for student in students]  # type: ignore[call-overload]
+
+
+def weights_digest(network: nn.Module) -> str:
     """16 hexadecimal digits that two networks share where all their weights and buffers are the same."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:16]
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def find_needs(config: Config, hooks: HookCaller, dataset: Dataset) -> StreamNeeds:
+    """Which streams the methods read: their views of the first and of the last step say so.
+
+    Raises UserError where the data set lacks what they read.
+    """
+    height, width = square(config.train.crop)
+    size_of_batch = (config.train.batch, height, width)
+    plans = [hooks.make_views(size_of_batch, Progress(step, LATE_STEP + 1, 1)) for step in (0, LATE_STEP)]
+    views = [view for plan in plans for view in plan.views]
+    partners = {cutmix.partner for view in views for cutmix in chain(view.cutmix)}
+    if partners >= set(SECOND):
+        raise UserError("views ask for both CutMix partners, stream and twin, and a step has one second batch only")
+    if views and not dataset.unlabelled:
+        raise UserError(
+            f"method={config.method} learns from unlabelled images and {config.dataset} has none with "
+            f"data.split={config.data.split}; add some, choose a smaller split, or take method=supervised"
+        )
+    if partners & set(IN_BATCH) and config.train.batch == 1:
+        log.warning("train.batch=1: CutMix finds no other image in the batch, so boxes change nothing")
+    hidden = config.diagnose and bool(views)
+    if hidden and any(sample.mask is None for sample in dataset.unlabelled):
+        raise UserError("diagnose=true needs hidden labels for every unlabelled image, and some have none")
+    return StreamNeeds(unlabelled=bool(views), partner=next(iter(partners & set(SECOND)), None), hidden=hidden)
+
+
+def read_into_memory(dataset: Dataset, needs: StreamNeeds) -> Dataset:
+    """The data set with all images that the run will read in memory. Raises UserError where they are too large."""
+    began = time.perf_counter()
+    unlabelled = dataset.unlabelled if needs.unlabelled else ()
+    masked = [*dataset.labelled, *dataset.val, *(unlabelled if needs.hidden else ())]
+    in_memory = InMemoryDataset(dataset, [*dataset.labelled, *dataset.val, *unlabelled], masked)
+    log.info(f"read everything into memory: {format_bytes(in_memory.bytes)}, {time.perf_counter() - began:.1f} s")
+    return in_memory
+
+
+def steps_per_epoch(
+    config: Config, needs: StreamNeeds, labelled: Sequence[Sample], unlabelled: Sequence[Sample]
+) -> int:
+    """Steps in one pass over the unlabelled images, over the labelled ones where the methods read no others."""
+    images = len(unlabelled if needs.unlabelled else labelled)
+    return max(1, images // (config.train.batch * config.train.accumulate))
+
+
+def make_info(
+    config: Config,
+    dataset: Dataset,
+    students: Sequence[Network],
+    needs: StreamNeeds,
+    folder: RunFolder,
+    device: torch.device,
+) -> RunInfo:
+    """What a method may know of the run in its `setup`."""
+    epoch_steps = steps_per_epoch(config, needs, dataset.labelled, dataset.unlabelled)
+    return RunInfo(
+        class_names=tuple(dataset.class_names),
+        feature_dim=students[0].feature_dim,
+        map_dims=map_dims(students[0], config.model.in_channels, device),
+        in_channels=config.model.in_channels,
+        crop=square(config.train.crop),
+        batch=config.train.batch,
+        steps=config.train.steps or max(1, round((config.train.epochs or 0) * epoch_steps)),
+        epoch_steps=epoch_steps,
+        folder=folder.path,
+        students=tuple(students),
+        labelled=dataset.labelled,
+        unlabelled=dataset.unlabelled,
+        read=dataset.read_image,
+        # Several networks may predict the same sample one after the other: its image is then decoded once.
+        predict=partial(predict_sample, lru_cache(maxsize=1)(dataset.read_image)),
+        supervised=supervised_loss(config.loss),
+        strong=Strong(config.augment),
+    )
 
 
 def map_dims(network: Network, channels: int, device: torch.device) -> tuple[int, ...]:
-    """Channels of the maps that the encoder hands over, from a look at a blank image."""
+    """The channels of each map that the encoder returns, found by encoding a blank image."""
     side = -(-32 // network.multiple) * network.multiple
     with torch.no_grad():
         maps = network.eval().encode(torch.zeros(1, channels, side, side, device=device))
     network.train()
     return tuple(level.shape[1] for level in maps)
+
+
+def make_modules(config: Config, hooks: HookCaller, info: RunInfo, device: torch.device) -> dict[str, nn.Module]:
+    """The modules that the methods return from `setup`, on the device. Raises UserError for a name given twice."""
+    seed_draws(config.seed, 0, 1)
+    modules: dict[str, nn.Module] = {}
+    for answer in hooks.call("setup", info=info):
+        for name, module in answer.items():
+            if name in modules:
+                raise UserError(f"two methods keep a module called '{name}'; one must be renamed")
+            modules[name] = module.to(device).train()
+    return modules
+
+
+def warn_of_unreturned_modules(
+    methods: Mapping[str, Any], students: Sequence[nn.Module], modules: Mapping[str, nn.Module]
+) -> None:
+    """Warn of modules and tensors of a method that `setup` did not return: they are neither trained nor saved."""
+    returned = {id(part) for module in (*modules.values(), *students) for part in module.modules()}
+    for name, method in methods.items():
+        for key, value in vars(method).items():
+            if isinstance(value, Tensor) or (isinstance(value, nn.Module) and id(value) not in returned):
+                log.warning(f"{name}: self.{key} is in no module that setup returned: neither trained, moved nor saved")
+
+
+# --- the data set ---------------------------------------------------------------------------------------------------
 
 
 def hold_out(dataset: Dataset, share: float) -> None:
@@ -235,8 +245,10 @@ def hold_out(dataset: Dataset, share: float) -> None:
 
 
 def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset, Config]:
-    """The run's data set, and the configuration with the settings that its images decide, see `with_statistics`. Raises
-    UserError for a `data` key that it does not read, and as the data set does."""
+    """The run's data set, and the configuration with the settings that its images decide, see `with_statistics`.
+
+    Raises UserError for a `data` key that the data set does not read, and as the data set does.
+    """
     check_split_family(config)
     usual = DataConfig()
     for key, given in vars(config.data).items():

@@ -1,14 +1,17 @@
 """`ssss compare` from arguments to files: continues, adds, refuses, survives failures, and equals the single runs."""
 
 import json
+import os
+import signal
 
 import pytest
 
 from helpers.comparisons import SMALL
+from helpers.runs import act_after_step
 from ssss_zoo.comparison.plan import plan_study
 from ssss_zoo.comparison.preflight import check_rows_can_run
 from ssss_zoo.comparison.report.tables import table_notes
-from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.errors import UserError
 from ssss_zoo.train import run as run_module
 
 
@@ -56,42 +59,31 @@ def test_runs_that_are_no_longer_named_are_listed(tiny_compare):
 
 
 def test_a_stopped_run_continues(tiny_compare, monkeypatch):
-    from ssss_zoo.train.trainer import Training
+    def stop_after_one(engine, stage, step):
+        if engine.config.method == "fixmatch" and step == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    real = Training.one_step
-
-    def stop_after_one(self):
-        real(self)
-        if self.config.method == "fixmatch" and self.step == 1:
-            self.save()
-            raise Interrupted("stopped")
-
-    monkeypatch.setattr(Training, "one_step", stop_after_one)
-    figures = tiny_compare("methods=fixmatch", "seeds=0").figures
+    with monkeypatch.context() as patch:
+        act_after_step(patch, stop_after_one)
+        figures = tiny_compare("methods=fixmatch", "seeds=0").figures
     assert figures["missing"] == [["fixmatch", 0]]
-    monkeypatch.setattr(Training, "one_step", real)
     figures = tiny_compare("methods=fixmatch", "seeds=0").figures
     assert figures["missing"] == figures["failed"] == []
     assert "resuming at step 1" in (tiny_compare.folder / "runs/fixmatch/seed0/run.log").read_text()
 
 
 def test_a_failure_is_shown_and_stops_nothing(tiny_compare, monkeypatch):
-    from ssss_zoo.train.trainer import Training
-
-    real = Training.one_step
-
-    def fail(self):
-        if self.config.method == "fixmatch":
+    def fail(engine, stage, step):
+        if engine.config.method == "fixmatch":
             raise UserError("the disk is on fire")
-        real(self)
 
-    monkeypatch.setattr(Training, "one_step", fail)
-    result = tiny_compare("methods=fixmatch,cps", "seeds=0")
+    with monkeypatch.context() as patch:
+        act_after_step(patch, fail)
+        result = tiny_compare("methods=fixmatch,cps", "seeds=0")
     assert result.figures["failed"] == [{"row": "fixmatch", "seed": 0, "reason": "the disk is on fire"}]
     assert [row["seeds"] for row in result.figures["rows"]] == [[0], [], [0]]
     text = (tiny_compare.folder / "compare.md").read_text()
     assert "Failed: fixmatch, seed 0: the disk is on fire." in text
-    monkeypatch.setattr(Training, "one_step", real)
     assert tiny_compare("methods=fixmatch,cps", "seeds=0").figures["failed"] == []
 
 
@@ -100,14 +92,14 @@ def test_a_failure_is_shown_and_stops_nothing(tiny_compare, monkeypatch):
     [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:13] DefaultCPUAllocator: can't allocate memory: 9")],
 )
 def test_a_run_out_of_memory_names_what_helps(tiny_compare, monkeypatch, error):
-    real = run_module.run
+    real = run_module.run_training
 
     def out_of_memory(config, *rest):
         if config.method == "fixmatch":
             raise error
         return real(config, *rest)
 
-    monkeypatch.setattr(run_module, "run", out_of_memory)
+    monkeypatch.setattr(run_module, "run_training", out_of_memory)
     figures = tiny_compare("methods=fixmatch,cps", "seeds=0").figures
     assert [one["row"] for one in figures["failed"]] == ["fixmatch"]
     assert "train.accumulate" in figures["failed"][0]["reason"]

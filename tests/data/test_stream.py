@@ -262,10 +262,10 @@ def test_a_feed_pads_labelled_masks_as_told_and_hidden_ones_never(tiny_run):
     ],
 )
 def test_what_padding_and_scales_cannot_be_is_said(tiny_config, words, said):
-    from ssss_zoo.train.run import run
+    from ssss_zoo.train.run import run_training
 
     with pytest.raises(UserError, match=re.escape(said)):
-        run(tiny_config(*words))
+        run_training(tiny_config(*words))
 
 
 def test_void_is_valid():

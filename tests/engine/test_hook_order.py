@@ -29,7 +29,7 @@ from ssss_zoo.toolkit.types import (
     View,
     Views,
 )
-from ssss_zoo.train.run import run
+from ssss_zoo.train.run import run_training
 
 
 def look(made: Rig, batch: RawBatch | None = None) -> list[tuple[PseudoLabel, Tensor]]:
@@ -163,6 +163,6 @@ def test_a_method_may_begin_with_labels_alone(tiny_shelf, tiny_config):
         return Views((View("look", cutmix=CutMix("stream", box(0, 0, 4, 4))),) if progress.epoch >= 2 else ())
 
     tiny_shelf.offer("methods", "later", make_method(make_views=make_views))
-    result = run(tiny_config("method=later", "train.steps=9"))
+    result = run_training(tiny_config("method=later", "train.steps=9"))
     lines = [json.loads(line) for line in (result.folder / "history.jsonl").read_text().splitlines()]
     assert ["consistency" in line["losses"] for line in lines if "losses" in line] == [False] * 6 + [True] * 3

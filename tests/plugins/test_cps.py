@@ -162,7 +162,7 @@ def test_no_more_passes_than_the_release_makes_with_cutmix(rig):
 
 def test_the_first_network_is_what_is_reported(rig):
     made = rig()
-    assert made.training.reported() == "student"
+    assert made.stage.result_name() == "student"
     assert list(made.engine.networks()) == ["student", "student1"]
 
 

@@ -111,7 +111,7 @@ def test_the_teacher_averages_parameters_and_buffers_at_a_constant_rate(rig):
 
 
 def test_the_teacher_is_what_is_reported(rig):
-    assert rig().training.reported() == "teacher"
+    assert rig().stage.result_name() == "teacher"
 
 
 def test_who_sees_what_in_which_mode(rig):

@@ -204,7 +204,7 @@ def test_the_second_releases_teacher_copies_first_and_averages_then(rig):
         for name, value in made.student.state_dict().items():
             wanted = decay * before[name] + (1 - decay) * value if value.is_floating_point() else value
             assert_close(teacher.state_dict()[name], wanted, atol=1e-12, rtol=0)
-    assert made.training.reported() == "teacher"
+    assert made.stage.result_name() == "teacher"
 
 
 def test_the_second_release_makes_one_pass_of_the_student(rig):

@@ -94,7 +94,7 @@ def test_student_and_teacher_see_the_same_images_once_each(rig):
 
 
 def test_the_student_is_what_is_reported(rig):
-    assert rig().training.reported() == "student"
+    assert rig().stage.result_name() == "student"
 
 
 def test_an_option_out_of_range_is_refused_by_name(tiny_run):

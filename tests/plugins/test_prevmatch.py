@@ -209,10 +209,10 @@ def test_copies_learn_nothing_and_stay_in_evaluation_mode():
 def test_a_copy_is_kept_every_interval(tiny_run):
     """Epochs of 3 steps, a copy every second one, at most two of them."""
     made = tiny_run("method=prevmatch", "options.prevmatch.models=2", "options.prevmatch.interval=2", "train.steps=30")
-    assert made.run.epoch_steps == 3
+    assert made.run.info.epoch_steps == 3
     past, feed, kept = made.run.modules["prevmatch_past"], made.feed, []
     for step in range(20):
-        made.engine.step(feed, made.training.progress(step))
+        made.engine.step(feed, made.stage.progress(step))
         kept += [copy.deepcopy(made.student.state_dict())] if step % 6 == 5 else []
         assert past.total == past.kept.item() == len(kept)
     for place, state in ((0, kept[2]), (1, kept[1])):

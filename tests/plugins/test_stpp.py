@@ -16,7 +16,7 @@ from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import words
 from ssss_zoo.toolkit.types import FixedAugmentation, Progress, RawBatch, RawLabelled, Sample
-from ssss_zoo.train.run import run
+from ssss_zoo.train.run import run_training
 
 START = Progress(0, 10, 5)
 
@@ -129,7 +129,9 @@ def test_labels_repeat_until_they_are_as_many_as_the_others():
 
 
 def a_run(tiny_shelf, folder, *more):
-    return run(resolve(words("method=stpp", f"output={folder}", "train.steps=9", "options.stpp.scales=1.0", *more)))
+    return run_training(
+        resolve(words("method=stpp", f"output={folder}", "train.steps=9", "options.stpp.scales=1.0", *more))
+    )
 
 
 def stages(folder) -> list[str]:
@@ -157,14 +159,14 @@ def test_the_stages_of_a_run(tiny_shelf, tmp_path, options, expected):
 
 def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_not(tiny_shelf, tmp_path, monkeypatch):
     whole = a_run(tiny_shelf, tmp_path / "whole")
-    from ssss_zoo.train.trainer import Training
+    from ssss_zoo.train.trainer import Trainer
 
     def stop(self):
-        if self.index == 1 and self.step == 2:
+        if self.stage.index == 1 and self.state.step == 2:
             self.save()
             raise Interrupted("here")
 
-    monkeypatch.setattr(Training, "stop_if_asked", stop)
+    monkeypatch.setattr(Trainer, "stop_if_asked", stop)
     with pytest.raises(Interrupted):
         a_run(tiny_shelf, tmp_path / "parts")
     monkeypatch.undo()

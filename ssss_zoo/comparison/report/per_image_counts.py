@@ -18,10 +18,10 @@ from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.figures import evenly_spaced
-from ssss_zoo.record_files import State, read_metrics
+from ssss_zoo.record_files import CheckpointRecord, read_metrics
 from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.device import choose_device
+from ssss_zoo.train.device import choose_device, with_device_defaults
 from ssss_zoo.train.reevaluate import load_network
 from ssss_zoo.train.setup import open_dataset
 
@@ -69,7 +69,9 @@ def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
             "back what was there, or choose another output="
         )
     device = choose_device(config)
-    network = load_network(config, dataset, place, checkpoint.load_typed(place, State)["reported"]).to(device)
+    config = with_device_defaults(config, device)
+    state = checkpoint.load_typed(place, CheckpointRecord)
+    network = load_network(config, dataset, place, state["reported"]).to(device)
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
     classes = len(dataset.class_names)
     kept = {sample.name for sample in evenly_spaced(dataset.val, MAX_PREDICTIONS)}

@@ -12,17 +12,25 @@ from ssss_zoo.engine.registry import installed
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing.tiny import words
 from ssss_zoo.toolkit.types import PseudoLabel
-from ssss_zoo.train.inspect_step import FRAME, framed, grey, inspect_words, look_at, row_of, share_used
-from ssss_zoo.train.run import run
+from ssss_zoo.train.inspect_step import (
+    FRAME_COLOUR,
+    grey_levels,
+    inspect_words,
+    make_inspected_step,
+    panels_of,
+    share_used,
+    with_box_frame,
+)
+from ssss_zoo.train.run import run_training
 
 
 @pytest.fixture
-def looked(tiny_run):
-    """(words) -> the rig and the look at its first step."""
+def inspect(tiny_run):
+    """(words) -> the rig, and its first step as it is inspected."""
 
     def go(*more):
         rig = tiny_run(*more)
-        return rig, look_at(rig.training, next(rig.feed), 0)
+        return rig, make_inspected_step(rig.stage, next(rig.feed), 0)
 
     return go
 
@@ -34,20 +42,20 @@ def test_every_method_can_be_looked_at(method, tiny_shelf, tmp_path):
     assert file == tmp_path / "step.png"
 
 
-def test_it_is_the_step_that_a_run_makes(looked, tiny_run):
-    _, look = looked("method=farcluss")
-    assert look.losses == pytest.approx(
+def test_it_is_the_step_that_a_run_makes(inspect, tiny_run):
+    _, inspected = inspect("method=farcluss")
+    assert inspected.losses == pytest.approx(
         {k: v for k, v in tiny_run("method=farcluss").steps(1)[0].items() if k != "total"}
     )
-    assert [seen.view.name for seen, _ in look.views] == ["strong"]
+    assert [seen.view.name for seen, _ in inspected.views] == ["strong"]
 
 
-def test_panels_are_the_tensors_of_the_step(looked):
-    rig, look = looked("method=fixmatch", "options.fixmatch.threshold=0.2")
-    panels = dict(row_of(look, 1, rig.run.dataset, rig.feed.names(0)))
+def test_panels_are_the_tensors_of_the_step(inspect):
+    rig, inspected = inspect("method=fixmatch", "options.fixmatch.threshold=0.2")
+    panels = dict(panels_of(inspected, 1, rig.run.dataset, rig.feed.names(0)))
     first, second = (rig.feed.names(0)[stream][1] for stream in ("labelled", "unlabelled"))
     assert list(panels)[:3] == [f"labelled: {first}", "its mask", f"weak view: {second}"]
-    label, weight = look.weak[0]
+    label, weight = inspected.weak[0]
     shown = np.array(panels["pseudo-label"])
     times = shown.shape[0] // label.ids.shape[1]
     colours = np.array(rig.run.dataset.colours, np.uint8)
@@ -57,23 +65,23 @@ def test_panels_are_the_tensors_of_the_step(looked):
     assert any(head.startswith("strong: weight") for head in panels)
 
 
-def test_labels_alone_have_two_panels(looked):
-    rig, look = looked("method=supervised")
-    heads = [head for head, _ in row_of(look, 0, rig.run.dataset, {"labelled": ["a.png", "b.png"]})]
+def test_labels_alone_have_two_panels(inspect):
+    rig, inspected = inspect("method=supervised")
+    heads = [head for head, _ in panels_of(inspected, 0, rig.run.dataset, {"labelled": ["a.png", "b.png"]})]
     assert heads == ["labelled: a.png", "its mask"]
 
 
 def test_boxes_have_a_frame_and_their_inside_is_seen():
     box = torch.zeros(1, 8, 8, dtype=torch.bool)
     box[0, 2:6, 3:7] = True
-    shown = framed(np.zeros((8, 8, 3), np.uint8), box, 0)
-    assert tuple(shown[2, 3]) == FRAME
+    shown = with_box_frame(np.zeros((8, 8, 3), np.uint8), box, 0)
+    assert tuple(shown[2, 3]) == FRAME_COLOUR
     assert tuple(shown[3, 4]) == (0, 0, 0)
     assert tuple(shown[1, 3]) == (0, 0, 0)
 
 
 def test_grey_and_shares_by_hand():
-    assert grey(torch.tensor([[0.0, 1.0, 2.0]]), 2.0)[0, :, 0].tolist() == [0, 127, 255]
+    assert grey_levels(torch.tensor([[0.0, 1.0, 2.0]]), 2.0)[0, :, 0].tolist() == [0, 127, 255]
     valid = torch.tensor([[[True, True, True, False]]])
     label = PseudoLabel(torch.zeros(1, 1, 4, dtype=torch.int64), torch.ones(1, 1, 4), valid)
     text = share_used("weak", label, torch.tensor([[[0.0, 0.5, 1.0, 9.0]]]))
@@ -81,7 +89,7 @@ def test_grey_and_shares_by_hand():
 
 
 def test_a_finished_run_is_looked_at_with_its_weights(tiny_shelf, tiny_config, tmp_path):
-    run(tiny_config("method=farcluss"))
+    run_training(tiny_config("method=farcluss"))
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
     first, _ = inspect_words(words("method=farcluss"))
     later, _ = inspect_words([f"run={tmp_path / 'run'}"])

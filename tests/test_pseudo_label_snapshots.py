@@ -1,4 +1,4 @@
-"""The diary of pseudo-labels: what it shows, and that it changes nothing."""
+"""Pictures of pseudo-labels: what they show, and that drawing them changes nothing."""
 
 import copy
 
@@ -10,16 +10,16 @@ from torch import nn
 
 from ssss_zoo.engine.registry import installed
 from ssss_zoo.toolkit.types import Progress
-from ssss_zoo.train.pseudo_label_snapshots import PHOTO, WIDEST, fitted, undisturbed
-from ssss_zoo.train.run import run
+from ssss_zoo.train.pseudo_label_snapshots import PHOTO, WIDEST, restoring, shrink_to_widest
+from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder
 
 METHODS = sorted(installed("methods"))
 LATE = Progress(5, 6, 3)
 
 
-def state(training):
-    modules = [*training.networks().values(), *training.job.modules.values()]
+def state(rig):
+    modules = [*rig.stage.networks().values(), *rig.run.modules.values()]
     return copy.deepcopy([module.state_dict() for module in modules])
 
 
@@ -29,13 +29,13 @@ def the_same(one, other):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_asking_changes_no_weight_and_no_statistic(method, tiny_run):
-    training = tiny_run(f"method={method}").training
-    if training.diary is None:
-        assert not training.job.needs.unlabelled
+    rig = tiny_run(f"method={method}")
+    if rig.stage.snapshots is None:
+        assert not rig.run.needs.unlabelled
         return
-    before = state(training)
-    target, size = training.diary.ask(LATE)
-    assert the_same(before, state(training))
+    before = state(rig)
+    target, size = rig.stage.snapshots.label(LATE)
+    assert the_same(before, state(rig))
     images, height, width = target.weight.shape
     assert images == 2
     assert height >= size[0]
@@ -45,7 +45,7 @@ def test_asking_changes_no_weight_and_no_statistic(method, tiny_run):
 
 
 def test_a_run_draws_at_each_evaluation(tiny_config):
-    result = run(tiny_config("method=farcluss", "train.eval_every=3"))
+    result = run_training(tiny_config("method=farcluss", "train.eval_every=3"))
     folder = RunFolder(result.folder).pseudo_labels
     assert {file.name for file in folder.iterdir()} == {PHOTO, "3.png", "6.png"}
     with Image.open(folder / PHOTO) as photo, Image.open(folder / "6.png") as drawn:
@@ -54,8 +54,8 @@ def test_a_run_draws_at_each_evaluation(tiny_config):
 
 def test_left_the_labels_in_their_colours_right_the_weights(tiny_run):
     rig = tiny_run("method=fixmatch")
-    drawn = np.array(rig.training.diary.picture(LATE))
-    target, (height, width) = rig.training.diary.ask(LATE)
+    drawn = np.array(rig.stage.snapshots.draw(LATE))
+    target, (height, width) = rig.stage.snapshots.label(LATE)
     label, weight = drawn[:, :width], drawn[:, width:]
     colours = np.array(rig.run.dataset.colours, np.uint8)
     assert np.array_equal(label, colours[target.label.ids[0, :height, :width].numpy()])
@@ -64,18 +64,18 @@ def test_left_the_labels_in_their_colours_right_the_weights(tiny_run):
 
 def test_what_cannot_be_drawn_is_told_and_stops_nothing(tiny_run, tmp_path, caplog):
     (tmp_path / "file").write_text("")
-    tiny_run("method=fixmatch").training.diary.write(tmp_path / "file", 3, LATE)
+    tiny_run("method=fixmatch").stage.snapshots.write(tmp_path / "file", 3, LATE)
     assert "could not be drawn" in caplog.text
 
 
 def test_large_images_are_made_smaller():
-    assert fitted(torch.zeros(1, 3, 8, 10)).shape[-2:] == (8, 10)
-    assert max(fitted(torch.zeros(1, 1, WIDEST, 2 * WIDEST)).shape) == WIDEST
+    assert shrink_to_widest(torch.zeros(1, 3, 8, 10)).shape[-2:] == (8, 10)
+    assert max(shrink_to_widest(torch.zeros(1, 1, WIDEST, 2 * WIDEST)).shape) == WIDEST
 
 
-def test_undisturbed_puts_back_what_a_forward_pass_moves():
+def test_restoring_puts_back_what_a_forward_pass_moves():
     norm = nn.BatchNorm2d(2)
-    with undisturbed([norm]):
+    with restoring([norm]):
         norm(torch.randn(4, 2, 3, 3))
         assert norm.num_batches_tracked == 1
     assert norm.num_batches_tracked == 0

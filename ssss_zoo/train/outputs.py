@@ -1,0 +1,117 @@
+"""Where a run reports to while it trains: console and run.log, history.jsonl, MLflow, the caller."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ssss_zoo.atomic_write import write_text
+from ssss_zoo.config.schema import as_yaml
+from ssss_zoo.record_files import FORMAT
+from ssss_zoo.train.console import LoggedStep, RunConsole, duration
+from ssss_zoo.train.history import History, open_history
+from ssss_zoo.train.resume import ResumePoint
+from ssss_zoo.train.setup import RunParts
+from ssss_zoo.train.tracking import Tracker
+
+SLOW_EVALUATION = 10  # seconds: a longer evaluation says so, and how far it is (our choice)
+TRACKED_FIGURES = ("used", "weight", "confidence", "accuracy")  # of pseudo-labels; those of each class are left out
+log = logging.getLogger("ssss_zoo")
+
+
+@dataclass(frozen=True, eq=False)
+class RunOutputs:
+    """Where a run reports to. In all of them steps are counted from the beginning of the run, earlier stages included;
+    the console alone counts within the stage. on_eval: called with step and mIoU after each evaluation."""
+
+    console: RunConsole
+    history: History
+    tracker: Tracker
+    on_eval: Callable[[int, float], None] | None = None
+
+    def write_step(self, logged: LoggedStep, global_step: int, stage: str) -> None:
+        """Report a log step. stage: its name."""
+        losses = dict(logged.losses)
+        line: dict[str, Any] = {"step": global_step, "stage": stage, "losses": losses, "lr": logged.rate}
+        tracked = {f"loss/{name}": loss for name, loss in losses.items()}
+        tracked |= {"lr": logged.rate, "steps_per_s": logged.steps_per_second}
+        if logged.pseudo_labels:
+            figures: Mapping[str, Any] = logged.pseudo_labels
+            line["pseudo_labels"] = figures
+            tracked |= {f"pseudo/{key}": figures[key] for key in TRACKED_FIGURES if key in figures}
+        self.history.write(line)
+        self.tracker.log(tracked, global_step)
+        self.console.report(logged)
+
+    def write_skipped_step(self, global_step: int, stage: str, losses: str) -> None:
+        """Report a step that was left out. losses: the names of those that were not finite."""
+        self.history.write({"step": global_step, "stage": stage, "skipped": losses})
+
+    def write_evaluation(self, figures: Mapping[str, Any], val: Mapping[str, Any], step: int, stage: str) -> None:
+        """Report an evaluation. figures: of each network. val: as in metrics.json. step: of the stage."""
+        mious = {name: network["miou"] for name, network in figures.items()}
+        log.info(f"step {step}: mIoU {', '.join(f'{name} {100 * miou:.2f}' for name, miou in mious.items())}")
+        tracked = {f"val/{name}/miou": miou for name, miou in mious.items()}
+        tracked |= {f"val/iou/{name}": iou for name, iou in val["iou"].items() if iou is not None}
+        self.tracker.log(tracked, val["step"])
+        self.history.write({"step": val["step"], "stage": stage, "val": val})
+
+    def evaluation_progress(self) -> Callable[[int, int], None]:
+        """A function to call after each image of an evaluation that begins now: it shows how far the evaluation is."""
+        began = logged = time.perf_counter()
+
+        def after_image(done: int, images: int) -> None:
+            nonlocal logged
+            now = time.perf_counter()
+            self.console.note(f"evaluating {done}/{images}")
+            if now - logged > SLOW_EVALUATION and done < images:
+                log.info(
+                    f"evaluated {done} of {images} images, {duration((now - began) / done * (images - done))} left"
+                )
+                logged = now
+
+        return after_image
+
+
+def open_outputs(
+    parts: RunParts,
+    resume: ResumePoint | None,
+    console: RunConsole,
+    on_eval: Callable[[int, float], None] | None,
+) -> RunOutputs:
+    """Take the folder for this run: remove an overwritten run, write config.yaml, open run.log, history and tracker.
+
+    Raises UserError when the disk refuses.
+    """
+    config, folder = parts.config, parts.folder
+    if config.overwrite:
+        folder.clear()
+    folder.clear_leftovers()
+    text = as_yaml(replace(config, resume=False, overwrite=False))
+    write_text(folder.config, f"format: {FORMAT}\n{text}")
+    console.log_to(folder.log)
+    step, due, mlflow_run = 0, False, None
+    if resume:
+        step = resume.record["global_step"]
+        due = resume.record.get("evaluation_due", False)
+        mlflow_run = resume.record["mlflow_run"]
+    history = open_history(folder.history, folder.damaged_history, step, evaluation_due=due)
+    return RunOutputs(console, history, Tracker(config, run_tags(parts), mlflow_run), on_eval)
+
+
+def run_tags(parts: RunParts) -> dict[str, str]:
+    """What MLflow finds the run by."""
+    config, protocol = parts.config, parts.protocol
+    return {
+        "method": config.method,
+        "dataset": config.dataset,
+        "split": config.data.split,
+        "seed": str(config.seed),
+        "data": parts.dataset.fingerprint,
+        "protocol": protocol["name"] or "none",
+        "protocol_digest": protocol["digest"],
+        "folder": str(parts.folder.path),
+    }
