@@ -168,7 +168,8 @@ def settings_page() -> str:
     parts = [
         "# Every setting",
         "`key=value` on the command line, the last one wins. Below it lie the recipes of data set and method, and the "
-        "defaults named here. `ssss config method=NAME dataset=NAME` prints what a run would use.",
+        "defaults named here. `ssss config method=NAME dataset=NAME` prints what a run would use. "
+        "A key in American spelling (`unlabeled`, `gray`, `center`, `color`) is taken for ours.",
         *section("", Config),
     ]
     return "\n\n".join(parts) + "\n"

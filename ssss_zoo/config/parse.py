@@ -97,21 +97,15 @@ def nest(key: str, value: Any) -> Tree:
     return typing.cast(Tree, value)
 
 
-def merge(base: Mapping[str, Any], layer: Mapping[str, Any], prefix: str = "") -> Tree:
-    """A new tree with `layer` over `base`: mappings are merged, anything else is replaced and its key comes last.
-    Raises UserError where `base` has a single value and `layer` has keys below it. prefix: of the keys, in the
-    message."""
+def merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Tree:
+    """A new tree with `layer` over `base`: mappings are merged, anything else is replaced and its key comes last."""
     merged = dict(base)
     for key, value in layer.items():
-        below = merged.get(key)
-        if not isinstance(value, Mapping):
-            merged.pop(key, None)  # of two equal keys the later one knows its line
-            merged[key] = value
-        elif below is None or isinstance(below, Mapping):
-            merged[key] = merge(below or {}, value, f"{prefix}{key}.")
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
         else:
-            with located(below, key):
-                raise no_section(f"{prefix}{key}", below)
+            merged.pop(key, None)  # of two equal keys the later one knows its line
+            merged[key] = merge({}, value) if isinstance(value, Mapping) else value
     return merged
 
 

@@ -8,12 +8,13 @@ by the type of its key, so that a split called `1_8` stays one (YAML 1.1 would m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config.checks import RIVAL_KEYS, check_settings
+from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import ProtocolFile, dataset_layer, method_layers, read_protocol
 from ssss_zoo.config.parse import (
     ABSENT,
@@ -22,6 +23,7 @@ from ssss_zoo.config.parse import (
     located_by_key,
     locations,
     merge,
+    no_section,
     parse_overrides,
     parse_value,
     read_file,
@@ -31,6 +33,7 @@ from ssss_zoo.config.parse import (
 from ssss_zoo.config.python_files import plugin_paths, replace_files_by_names, split_release, untrusted_file
 from ssss_zoo.config.python_files import untrusted_paths as find_untrusted
 from ssss_zoo.config.schema import Config
+from ssss_zoo.config.yaml_text import located
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import check_format
 from ssss_zoo.text import brief
@@ -132,9 +135,18 @@ def chosen_protocol(given: Tree, own: Tree) -> ProtocolFile | None:
     return read_protocol(name) if name else None
 
 
+def check_sections(layer: Mapping[str, Any]) -> None:
+    """Raise UserError where a layer gives a whole section a single value, even if a later layer replaces it."""
+    for key, declared in field_types(Config).items():
+        if key in layer and is_dataclass(declared.kind) and not isinstance(layer[key], Mapping):
+            with located(layer[key], next(name for name in layer if name == key)):
+                raise no_section(key, layer[key])
+
+
 def lay_over(tree: Tree, layer: Mapping[str, Any]) -> Tree:
     """`layer` over the tree. Of two keys that say one thing in two ways, such as `steps` and `epochs`, a later one
     replaces an earlier other one."""
+    check_sections(layer)
     train, later = section(tree, "train"), section(layer, "train")
     given = {key for key, value in later.items() if value not in (None, *ABSENT)}
     replaced = {other for pair in RIVAL_KEYS for key, other in (pair, pair[::-1]) if key in given and other in train}
