@@ -8,25 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from helpers.configs import file_of, message
 from ssss_zoo.config.layers import recipes, release_layers
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import as_tree, as_yaml
-from ssss_zoo.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-
-
-def file_of(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "own.yaml"
-    path.write_text(text)
-    return path
-
-
-def message(words: list[str]) -> str:
-    with pytest.raises(UserError) as caught:
-        resolve(words)
-    return str(caught.value)
 
 
 def test_an_addition_stands_on_its_base_only_where_it_is_named_first():
