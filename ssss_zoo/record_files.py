@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FORMAT = 1  # of the records that this version writes, and the highest that it reads
-KINDS = {
+JSON_KINDS = {
     dict: "keys and values",
     list: "a list",
     str: "text",
@@ -191,7 +191,7 @@ class ResumeRecord(CheckpointRecord):
 def read_record(file: Path, schema: type[T], remedy: str) -> T:
     """The record in a JSON file, as `schema` (a TypedDict) has it. remedy: what to do about a file that is not whole,
     in words that end a sentence. Raises UserError: the file, what is wrong and where in it, and the remedy."""
-    return check_record(parse(read_text(file, remedy), file, remedy), schema, file, remedy)
+    return check_record(parse(read_regular_text(file, remedy), file, remedy), schema, file, remedy)
 
 
 def read_metrics(file: Path, remedy: str) -> Metrics:
@@ -203,7 +203,7 @@ def read_metrics(file: Path, remedy: str) -> Metrics:
     return metrics
 
 
-def read_text(file: Path, remedy: str) -> str:
+def read_regular_text(file: Path, remedy: str) -> str:
     """The text of a regular file. Raises UserError where it cannot be read, or is none."""
     if not file.is_file():  # a pipe would be waited for, a device read without end
         raise UserError(f"{file} is {'not a file' if file.exists() else 'not there'}; {remedy}")
@@ -220,7 +220,7 @@ def parse(text: str, file: Path, remedy: str) -> Any:
     if not text.strip():
         raise UserError(f"{file} is damaged: it is empty; {remedy}")
     try:
-        return json.loads(text, parse_constant=refuse_number, parse_float=finite)
+        return json.loads(text, parse_constant=refuse_number, parse_float=parse_finite)
     except RecursionError:
         raise UserError(f"{file} is damaged: it is nested too deeply; {remedy}") from None
     except ValueError as error:
@@ -231,7 +231,7 @@ def refuse_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
 
 
-def finite(text: str) -> float:
+def parse_finite(text: str) -> float:
     value = float(text)
     return value if abs(value) != float("inf") else refuse_number(text)
 
@@ -239,7 +239,7 @@ def finite(text: str) -> float:
 def check_record(value: object, schema: type[T], file: Path, remedy: str) -> T:
     """`value` as a record of this kind; its keys stay as they are. Raises UserError as `read_record` does."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{file} is damaged: it holds {kind_of(value)}, not keys and values; {remedy}")
+        raise UserError(f"{file} is damaged: it holds {json_kind(value)}, not keys and values; {remedy}")
     number = value.get("format", 0)
     if type(number) is not int or number < 0:
         raise UserError(f"{file} is damaged: 'format' should be a whole number, got {brief(repr(number))}; {remedy}")
@@ -268,10 +268,10 @@ def damaged_record(error: ValidationError, file: Path, remedy: str, under: str) 
     """The error for a record that pydantic refuses: the first complaint, and the number of others."""
     wrong = error.errors(include_url=False)
     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-    return UserError(f"{file} is damaged, or of another version: {told(wrong[0], under)}{more}; {remedy}")
+    return UserError(f"{file} is damaged, or of another version: {complaint_text(wrong[0], under)}{more}; {remedy}")
 
 
-def told(wrong: Mapping[str, Any], under: str) -> str:
+def complaint_text(wrong: Mapping[str, Any], under: str) -> str:
     """One complaint of pydantic in words: `'val.miou' should be a valid number, got 'high'`."""
     place = ".".join(map(str, (under, *wrong["loc"]) if under else wrong["loc"]))
     if wrong["type"] == "missing":
@@ -280,8 +280,8 @@ def told(wrong: Mapping[str, Any], under: str) -> str:
     return f"'{brief(place)}' {expected}, got {brief(repr(wrong['input']))}"
 
 
-def kind_of(value: object) -> str:
-    return "nothing" if value is None else KINDS.get(type(value), type(value).__name__)
+def json_kind(value: object) -> str:
+    return "nothing" if value is None else JSON_KINDS.get(type(value), type(value).__name__)
 
 
 @lru_cache
@@ -307,7 +307,7 @@ def check_dataclass(tree: object, schema: type[T], file: Path, remedy: str, unde
     return record
 
 
-def as_tree(record: Any) -> dict[str, Any]:
+def dataclass_tree(record: Any) -> dict[str, Any]:
     """A record that is a dataclass as JSON has it, in the order of its fields."""
     fields = adapter(type(record)).dump_python(record, by_alias=True)  # type: ignore[arg-type]
     tree: dict[str, Any] = json.loads(json.dumps(fields))  # pydantic's own JSON makes each whole number a float

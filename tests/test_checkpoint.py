@@ -21,9 +21,9 @@ from ssss_zoo.record_files import FORMAT, CheckpointRecord
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.checkpoint import (
     find_folder,
+    load_module_weights,
     load_state,
     load_typed,
-    load_weights,
     network_names,
     save_folder,
 )
@@ -41,7 +41,7 @@ def value(folder: Path) -> float:
     assert found is not None
     module = nn.Module()
     module.register_buffer("w", torch.zeros(3))
-    load_weights(found, "student", module)
+    load_module_weights(found, "student", module)
     assert load_state(found)["step"] == module.w[0]
     return module.w[0].item()
 
@@ -77,7 +77,7 @@ def test_weights_of_any_layout_and_with_gradient_are_saved(tmp_path):
     save_folder(tmp_path / "last", {"student": {"w": kernel}}, {})
     module = nn.Module()
     module.register_buffer("w", torch.zeros(2, 3, 4, 5))
-    load_weights(tmp_path / "last", "student", module)
+    load_module_weights(tmp_path / "last", "student", module)
     assert torch.equal(module.w, kernel.detach())
 
 
@@ -87,7 +87,7 @@ def test_tied_weights_are_saved(tmp_path):
     tied[1].weight = first.weight
     save_folder(tmp_path / "last", {"student": tied.state_dict()}, {})
     other = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
-    load_weights(tmp_path / "last", "student", other)
+    load_module_weights(tmp_path / "last", "student", other)
     assert torch.equal(other[1].weight, first.weight)
 
 
@@ -259,12 +259,12 @@ def test_a_damaged_file_is_one_line(content, tmp_path):
     with pytest.raises(UserError, match="is not a checkpoint of ours"):
         load_state(tmp_path)
     with pytest.raises(UserError, match="cannot read the weights"):
-        load_weights(tmp_path, "student", nn.Linear(1, 1))
+        load_module_weights(tmp_path, "student", nn.Linear(1, 1))
 
 
 def test_missing_weights_are_named(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the weights .*teacher.safetensors"):
-        load_weights(tmp_path, "teacher", nn.Linear(1, 1))
+        load_module_weights(tmp_path, "teacher", nn.Linear(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_weights_of_another_network_say_what_differs_and_change_nothing(saved, c
     module = nn.Linear(2, 3)
     before = module.weight.clone()
     with pytest.raises(UserError) as caught:
-        load_weights(tmp_path / "last", "student", module)
+        load_module_weights(tmp_path / "last", "student", module)
     assert "student.safetensors holds another network or method: " + counts in str(caught.value)
     assert f"such as '{example}" in str(caught.value)
     assert torch.equal(module.weight, before)
@@ -302,7 +302,7 @@ def flipped(file: Path, place: float) -> None:
 
 def read_all(folder: Path) -> None:
     load_state(folder)
-    load_weights(folder, "student", nn.Linear(2, 3))
+    load_module_weights(folder, "student", nn.Linear(2, 3))
 
 
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.6, 0.9, 0.999, 1.0])
@@ -388,8 +388,8 @@ def test_a_state_is_read_by_its_types(wrong, tmp_path):
 def test_a_network_that_is_not_finite_is_refused_and_what_methods_keep_may_be(value, tmp_path):
     weights = {"weight": torch.full((3, 2), value), "bias": torch.zeros(3)}
     save_folder(tmp_path / "last", {"student": weights, "methods": weights}, {})
-    load_weights(tmp_path / "last", "methods", nn.Linear(2, 3))
+    load_module_weights(tmp_path / "last", "methods", nn.Linear(2, 3))
     with pytest.raises(
         UserError, match=r"student.safetensors holds numbers that are not finite in 1 of 2 tensors, such"
     ):
-        load_weights(tmp_path / "last", "student", nn.Linear(2, 3))
+        load_module_weights(tmp_path / "last", "student", nn.Linear(2, 3))

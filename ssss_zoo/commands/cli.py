@@ -370,7 +370,7 @@ def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
         show_figures(f"{metrics['method']} on {metrics['dataset']}, step {metrics['step']}", metrics["val"])
         best = metrics["best"]
         say(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
-        for line in beside(folder, metrics):
+        for line in compare_with_earlier_runs(folder, metrics):
             say(line)
     used = (metrics["pseudo_labels"] or {}).get("used")
     if used is not None and used < FEW:
@@ -388,7 +388,7 @@ def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
     say(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
 
 
-def beside(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+def compare_with_earlier_runs(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
     """A line for each finished run of another method on the same data, steps and seed, in the default folders, and for
     each whose metrics cannot be read."""
     from ssss_zoo.errors import UserError
@@ -411,8 +411,8 @@ def beside(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
         if same and other["method"] != metrics["method"] and other["val"]:
             gain = 100 * (metrics["val"]["miou"] - other["val"]["miou"])
             lines.append(
-                f"beside it, same data, steps and seed: {other['method']} {100 * other['val']['miou']:.2f} "
-                f"({metrics['method']} {gain:+.2f})"
+                f"earlier run with the same data, steps and seed: {other['method']} {100 * other['val']['miou']:.2f} "
+                f"mIoU; {metrics['method']} is {abs(gain):.2f} {'higher' if gain >= 0 else 'lower'}"
             )
     return lines
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from ssss_zoo.atomic_write import write_json
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.errors import UserError
-from ssss_zoo.record_files import FORMAT, as_tree, check_dataclass, read_record
+from ssss_zoo.record_files import FORMAT, check_dataclass, dataclass_tree, read_record
 from ssss_zoo.text import brief
 
 REMAKE = "the same `ssss compare` command makes it anew"
@@ -185,7 +185,7 @@ class ComparisonFigures:
 
 def figures_tree(figures: ComparisonFigures) -> dict[str, Any]:
     """The figures as compare.json holds them: a row's statistics are keys of the row itself."""
-    tree = as_tree(figures)
+    tree = dataclass_tree(figures)
     rows = [{key: value for key, value in row.items() if key != "statistics"} | (row["statistics"] or {})
             for row in tree["rows"]]  # fmt: skip
     return tree | {"rows": rows}
@@ -256,6 +256,6 @@ def read_study_record(folder: ComparisonFolder) -> StudyRecord | None:
 
 
 def write_study_record(folder: ComparisonFolder, record: StudyRecord) -> None:
-    tree = as_tree(replace(record, format=FORMAT))
+    tree = dataclass_tree(replace(record, format=FORMAT))
     known = {key: value for key, value in tree.items() if value is not None}
     write_json(folder.study, known | record.unknown)

@@ -24,10 +24,10 @@ from ssss_zoo.atomic_write import replacing_folder, temporary_paths
 from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.record_files import FORMAT, Digests, Numbered, check_record, read_record
 
-T = TypeVar("T")
+SchemaT = TypeVar("T")
 STATE, DIGESTS = "state.pt", "digests.json"
 METHODS = "methods"  # the weights that belong to no network
-WHOLE = "bring a whole copy of it back, or start the run anew with overwrite=true"
+CHECKPOINT_REMEDY = "bring a whole copy of it back, or start the run anew with overwrite=true"
 
 
 def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
@@ -93,17 +93,18 @@ def load_state(folder: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged file fails in many ways
         raise UserError(
             f"{file} is not a checkpoint of ours: it is damaged, or holds more than tensors, numbers and text, which "
-            f"alone are loaded, as anything else could run a program; {WHOLE}"
+            f"alone are loaded, as anything else could run a program; {CHECKPOINT_REMEDY}"
         ) from error
-    check_record(state, Numbered, file, WHOLE)
+    check_record(state, Numbered, file, CHECKPOINT_REMEDY)
     if state.get("format") and not (folder / DIGESTS).is_file():
-        raise UserError(f"{folder / DIGESTS} is not there, so nobody knows whether {folder} is whole; {WHOLE}")
+        missing = f"{folder / DIGESTS} is not there, so nobody knows whether {folder} is whole"
+        raise UserError(f"{missing}; {CHECKPOINT_REMEDY}")
     return state
 
 
-def load_typed(folder: Path, schema: type[T]) -> T:
+def load_typed(folder: Path, schema: type[SchemaT]) -> SchemaT:
     """The `state.pt` of a checkpoint as `schema` has it. Raises UserError as `load_state`, and for what it lacks."""
-    return check_record(load_state(folder), schema, folder / STATE, WHOLE)
+    return check_record(load_state(folder), schema, folder / STATE, CHECKPOINT_REMEDY)
 
 
 def network_names(folder: Path) -> list[str]:
@@ -113,11 +114,11 @@ def network_names(folder: Path) -> list[str]:
     files = folder.glob("*.safetensors") if known is None else map(Path, known)
     names = sorted(file.stem for file in files if file.stem.startswith(("student", "teacher")))
     if "student" not in names:
-        raise UserError(f"{folder / 'student.safetensors'} is not there; {WHOLE}")
+        raise UserError(f"{folder / 'student.safetensors'} is not there; {CHECKPOINT_REMEDY}")
     return names
 
 
-def load_weights(folder: Path, name: str, module: nn.Module) -> None:
+def load_module_weights(folder: Path, name: str, module: nn.Module) -> None:
     """Fill `module` from `<name>.safetensors`. Raises UserError when the file is not as it was written, when the
     tensors do not fit, and for a network that holds numbers which are not finite."""
     file = folder / f"{name}.safetensors"
@@ -125,7 +126,8 @@ def load_weights(folder: Path, name: str, module: nn.Module) -> None:
     try:
         tensors = load_file(file)
     except Exception as error:
-        raise UserError(f"cannot read the weights {file}: {' '.join(str(error).split())[:200]}; {WHOLE}") from error
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot read the weights {file}: {why}; {CHECKPOINT_REMEDY}") from error
     if name != METHODS:
         check_finite(tensors, file)
     fill_module(module, tensors, str(file))
@@ -171,7 +173,7 @@ def sha256(file: Path) -> str:
 def known_digests(folder: Path) -> dict[str, str] | None:
     """The digest of each file of a checkpoint, by name; None for one from before there were any."""
     file = folder / DIGESTS
-    return read_record(file, Digests, WHOLE)["sha256"] if file.exists() else None
+    return read_record(file, Digests, CHECKPOINT_REMEDY)["sha256"] if file.exists() else None
 
 
 def check_digest(file: Path) -> None:
@@ -182,6 +184,6 @@ def check_digest(file: Path) -> None:
     try:
         found = sha256(file)
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror}; {WHOLE}") from None
+        raise UserError(f"cannot read {file}: {error.strerror}; {CHECKPOINT_REMEDY}") from None
     if known.get(file.name) != found:
-        raise UserError(f"{file} is not as it was written: it is damaged, or was changed since; {WHOLE}")
+        raise UserError(f"{file} is not as it was written: it is damaged, or was changed since; {CHECKPOINT_REMEDY}")

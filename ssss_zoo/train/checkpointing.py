@@ -160,7 +160,7 @@ class Checkpointer:
                 f"the run began with {record['threads']} threads and goes on with {torch.get_num_threads()}: the "
                 "last bits of its numbers will differ"
             )
-        return self.restore_from(record, lambda name, module: checkpoint.load_weights(folder, name, module))
+        return self.restore_from(record, lambda name, module: checkpoint.load_module_weights(folder, name, module))
 
     def restore_snapshot(self, snapshot: Snapshot) -> TrainerState:
         """Fill weights and optimizer from a copy in memory, and return its counters. The copy stays as it is."""
@@ -177,7 +177,7 @@ class Checkpointer:
 
     def read_result(self, folder: Path) -> StageResult:
         """Fill the networks with the weights of a stage that an earlier process finished, and return its result."""
-        self.load_weights(lambda name, module: checkpoint.load_weights(folder, name, module))
+        self.load_weights(lambda name, module: checkpoint.load_module_weights(folder, name, module))
         return self.stage.result(checkpoint.load_state(folder)["val"])
 
     def load_weights(self, load: LoadModule) -> None:

@@ -79,7 +79,7 @@ def run_config(folder: Path, words: Sequence[str], methods: bool = False) -> Con
     there = read_file(file)
     lacking = [key for key in WRITTEN if key not in there]
     if lacking:
-        raise UserError(f"{file} is damaged: '{lacking[0]}' is missing; {checkpoint.WHOLE}")
+        raise UserError(f"{file} is damaged: '{lacking[0]}' is missing; {checkpoint.CHECKPOINT_REMEDY}")
     return resolve(words, file, methods=methods)
 
 
@@ -87,7 +87,7 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     """The checkpoint `last` or `best` of a run. Raises UserError where there is none, or its state is gone."""
     place = checkpoint.find_folder(folder / name)
     if place is None and (folder / name).exists():
-        raise UserError(f"{folder / name / checkpoint.STATE} is gone; {checkpoint.WHOLE}")
+        raise UserError(f"{folder / name / checkpoint.STATE} is gone; {checkpoint.CHECKPOINT_REMEDY}")
     if place is None:
         raise UserError(f"{folder} holds no {name} checkpoint; it has not come to one yet")
     return place
@@ -157,7 +157,7 @@ def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn
     """A network of the run with the weights `<place>/<name>.safetensors`; no pretrained weights are looked for."""
     settings = replace(config.model, weights="none")
     network: nn.Module = load("models", config.model.name)(settings, len(dataset.class_names))
-    checkpoint.load_weights(place, name, network)
+    checkpoint.load_module_weights(place, name, network)
     return network.eval()
 
 

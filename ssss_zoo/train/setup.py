@@ -70,7 +70,7 @@ def make_parts(config: Config, methods: Mapping[str, Any], dataset: Dataset, fol
     hooks.connect(make_manager(config, methods, hooks.wrap).hook)
     device = choose_device(config)
     config = with_device_defaults(config, device)
-    students = make_students(config, hooks, dataset, device)
+    students = create_students(config, hooks, dataset, device)
     first_weights = weights_digest(students[0])
     check_crop(students[0], square(config.train.crop), config.model.name)
     needs = find_needs(config, hooks, dataset)
@@ -96,7 +96,7 @@ def make_parts(config: Config, methods: Mapping[str, Any], dataset: Dataset, fol
     )
 
 
-def make_students(config: Config, hooks: HookCaller, dataset: Dataset, device: torch.device) -> list[Network]:
+def create_students(config: Config, hooks: HookCaller, dataset: Dataset, device: torch.device) -> list[Network]:
     """The networks to train, with their first weights: the same ones at every call."""
     network_class = load("models", config.model.name, f"model={config.model.name}")
     classes = len(dataset.class_names)

@@ -14,7 +14,7 @@ from ssss_zoo.toolkit.teachers import Teacher
 from ssss_zoo.toolkit.types import Progress, Sample, Stage, StageResult
 from ssss_zoo.train.pseudo_label_snapshots import PseudoLabelSnapshots
 from ssss_zoo.train.pseudo_label_stats import PseudoLabelStats, labelled_histogram
-from ssss_zoo.train.setup import RunParts, make_students, steps_per_epoch
+from ssss_zoo.train.setup import RunParts, create_students, steps_per_epoch
 
 SHORT_RUN_STEPS = 100  # a shorter run is evaluated at its end alone (our choice)
 SEED_STRIDE = 1_000_003  # between the seeds of two stages, so that no stage repeats the draws of another
@@ -80,7 +80,7 @@ def make_stage(parts: RunParts, stage: Stage, index: int, offset: int) -> StageP
     """A stage of a run. Where it restarts the networks, they get their first weights again, in place."""
     config = parts.config
     if index > 0 and stage.restart:
-        fresh_students = make_students(config, parts.hooks, parts.dataset, parts.device)
+        fresh_students = create_students(config, parts.hooks, parts.dataset, parts.device)
         for student, fresh in zip(parts.students, fresh_students, strict=True):
             student.load_state_dict(fresh.state_dict())
     labelled = stage.labelled if stage.labelled is not None else parts.dataset.labelled

@@ -17,8 +17,8 @@ from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import Config, as_tree
 
 log = logging.getLogger("ssss_zoo")
-UNFIT = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
-LONGEST = 250  # characters of a name, by MLflow's rule
+UNFIT_SIGNS = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
+METRIC_NAME_LENGTH_MAX = 250  # characters of a name, by MLflow's rule
 
 
 class Tracker:
@@ -121,12 +121,12 @@ class Tracker:
 def store_name(name: str) -> str:
     """`name` where MLflow takes it. Else `_` stands for what it does not take in a name: other characters, and parts
     between slashes that are empty, `.` or `..`, and `..` in front; digits of a digest tell two such names apart."""
-    parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in UNFIT.sub("_", name).split("/")]
+    parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in UNFIT_SIGNS.sub("_", name).split("/")]
     fit = re.sub(r"^\.\.", "__", "/".join(parts))
-    if fit == name and len(name) <= LONGEST:
+    if fit == name and len(name) <= METRIC_NAME_LENGTH_MAX:
         return name
     mark = "_" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return fit[: LONGEST - len(mark)] + mark
+    return fit[: METRIC_NAME_LENGTH_MAX - len(mark)] + mark
 
 
 def default_uri() -> str:

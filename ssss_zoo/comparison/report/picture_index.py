@@ -10,7 +10,7 @@ from pydantic import Field
 from ssss_zoo.atomic_write import write_json
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.records import REMAKE
-from ssss_zoo.record_files import FORMAT, as_tree, check_dataclass, read_record
+from ssss_zoo.record_files import FORMAT, check_dataclass, dataclass_tree, read_record
 
 ERROR_COLOUR = (213, 94, 0)  # RGB of wrong pixels, vermilion for the colour-blind (our choice)
 RGB = tuple[int, int, int]
@@ -82,4 +82,4 @@ def read_picture_index(folder: ComparisonFolder) -> PictureIndex | None:
 
 
 def write_picture_index(folder: ComparisonFolder, index: PictureIndex) -> None:
-    write_json(folder.picture_index, as_tree(index) | {"format": FORMAT})
+    write_json(folder.picture_index, dataclass_tree(index) | {"format": FORMAT})
