@@ -59,10 +59,10 @@ def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
     stop = Stop()
     with stop.hearing(), interrupted():
         methods = build_methods(config)  # a wrong name or option fails here, before a file is written
+        dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
         check_budget(config)
         folder = RunFolder(output_folder(config))
         with owned(folder.path):
-            dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
             dataset, config = open_dataset(dataset_class, with_options(config, methods))
             resume = find_resume_point(folder, config, dataset)
             dataset.check()
