@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from ssss_zoo.plugins.baselines.esl import ESL
 from torch import nn
 from torch.testing import assert_close
 
 from helpers.farcluss import info, scene
-from ssss_zoo.toolkit import NO_CLASS, Output, PrototypeContrast, PseudoLabel, View, confident_ids, downsample_label
+from ssss_zoo.toolkit import (
+    NO_CLASS,
+    Output,
+    PrototypeContrast,
+    PseudoLabel,
+    View,
+    confident_ids,
+    downsample_label,
+    hookimpl,
+)
 from ssss_zoo.toolkit.types import Progress
 
 
@@ -70,3 +80,21 @@ def test_the_slow_head_follows_the_head():
 
 def test_its_three_parts_are_named():
     assert list(dict(PrototypeContrast(info(3, 4), 5, 0.9).named_children())) == ["head", "slow_head", "prototypes"]
+
+
+def test_a_run_warns_of_what_setup_makes_and_does_not_return_and_of_nothing_else(tiny_run, monkeypatch, warnings):
+    """The parts of a module may be returned one by one."""
+    for method in ("farcluss", "esl"):
+        tiny_run(f"method={method}")
+    assert not [line for line in warnings() if "setup returned" in line]
+
+    @hookimpl
+    def setup(self, info):
+        self.whole = nn.ModuleDict({"returned": nn.Linear(2, 2), "forgotten": nn.Linear(2, 2)})
+        self.contrast = PrototypeContrast(info, 5, 0.9)
+        return {"returned": self.whole["returned"], **dict(self.contrast.named_children())}
+
+    monkeypatch.setattr(ESL, "setup", setup)
+    tiny_run("method=esl")
+    (line,) = [line for line in warnings() if "setup returned" in line]
+    assert line.startswith("esl: self.whole is in no module that setup returned")

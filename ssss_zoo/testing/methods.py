@@ -363,7 +363,7 @@ def first_and_last(make: Make, *more: str) -> list[dict[str, float]] | None:
         made = make(*more)
         return [*made.steps(1), *made.steps(1, first=29)]
     except UserError as error:
-        if "choose hooks." not in str(error) or "\n" in str(error):  # a fault, or a refusal that says no way out
+        if "hooks." not in str(error) or "\n" in str(error):  # a fault, or a refusal that says no way out
             raise
         return None
 

@@ -214,10 +214,12 @@ def warn_of_unreturned_modules(
     methods: Mapping[str, Any], students: Sequence[nn.Module], modules: Mapping[str, nn.Module]
 ) -> None:
     """Warn of modules and tensors of a method that `setup` did not return: they are neither trained nor saved."""
-    returned = {id(part) for module in (*modules.values(), *students) for part in module.modules()}
+    every = (*modules.values(), *students)
+    returned = {id(tensor) for module in every for tensor in (*module.parameters(), *module.buffers())}
     for name, method in methods.items():
         for key, value in vars(method).items():
-            if isinstance(value, Tensor) or (isinstance(value, nn.Module) and id(value) not in returned):
+            tensors = (*value.parameters(), *value.buffers()) if isinstance(value, nn.Module) else ()
+            if isinstance(value, Tensor) or any(id(tensor) not in returned for tensor in tensors):
                 log.warning(f"{name}: self.{key} is in no module that setup returned: neither trained, moved nor saved")
 
 
