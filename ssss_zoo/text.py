@@ -29,3 +29,12 @@ def brief(value: object, most: int = LONGEST) -> str:
 def count(number: int, noun: str) -> str:
     """`1 image`, `2 images`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def format_bytes(size: float) -> str:
+    """A number of bytes, such as `1.5 GB`, `20 MB`."""
+    for unit in ("bytes", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

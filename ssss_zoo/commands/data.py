@@ -19,7 +19,6 @@ from rich.table import Table
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault, ProgressCallback
-from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.benchmarks.prepare import ARCHIVES, describe_plan, plan_preparation, prepare_benchmark
 from ssss_zoo.data.checks import READER_THREADS
 from ssss_zoo.data.split_lists import find_root
@@ -28,6 +27,7 @@ from ssss_zoo.data.tools.audit_cache import AuditCache
 from ssss_zoo.data.tools.split import VAL_LIST, labelled_order, list_sizes, write_lists
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
+from ssss_zoo.text import format_bytes
 from ssss_zoo.train.setup import open_dataset
 
 SHOWN = 8  # findings of one kind on the screen; `--json` has all
@@ -69,22 +69,22 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
             f"where to? give data.root=DIR, or set $SSSS_DATA (then it goes to $SSSS_DATA/{config.dataset})"
         )
     root = expanded(config.data.root or Path(store or "", config.dataset))
-    todo = plan_preparation(benchmark, root)
-    if not todo.done:
+    plan = plan_preparation(benchmark, root)
+    if not plan.done:
         console = Console(stderr=True)
-        for said_line in describe_plan(benchmark, root, todo):
+        for said_line in describe_plan(benchmark, root, plan):
             console.print(escape(said_line), soft_wrap=True, highlight=False)
         if not agreed and not (sys.stdin.isatty() and click.confirm("Do you agree, and shall it begin?", err=True)):
             raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("")
-            prepare_benchmark(benchmark, root, todo, show_progress(bar, task))
+            prepare_benchmark(benchmark, root, plan, show_progress(bar, task))
     config = replace(config, data=replace(config.data, root=str(root)))
     dataset, config = open_dataset(dataset_class, config)
     counts = ", ".join(f"{len(samples)} {part}" for part, samples in samples_by_part(dataset).items())
     kept = sum(file.stat().st_size for file in (root / ARCHIVES).glob("*"))
     return [
-        f"{'nothing to do: ' if todo.done else ''}{root} holds {config.dataset}, split {config.data.split}: {counts}",
+        f"{'nothing to do: ' if plan.done else ''}{root} holds {config.dataset}, split {config.data.split}: {counts}",
         f"{root / ARCHIVES} holds {format_bytes(kept)} of archives, no longer needed",
     ]
 

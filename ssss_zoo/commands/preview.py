@@ -37,7 +37,7 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
     samples = evenly_spaced(dataset.labelled, count)
     crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
     rules = crop_rules(config.augment, statistic("mean", config.model, MEAN), config.augment.pad_label)
-    crops = CropDataset(dataset, samples, crop, scale, config.seed, "preview", masks=True, **rules)
+    crops = CropDataset(dataset, samples, crop, scale, config.seed, "preview", masks=True, rules=rules)
     order = [crops.index(position) for position in range(len(samples))]
     seed_draws(config.seed, 0, 0)
     rows, pixels = [], np.zeros(IGNORE + 1, np.int64)

@@ -50,7 +50,7 @@ def dry_run(parts: RunParts, stage: StageParts, loader: BatchLoader, state: Trai
 
 def try_step(parts: RunParts, stage: StageParts, loader: BatchLoader, state: TrainerState) -> dict[str, Tensor]:
     """The losses of a step with the progress of the last one, so that terms that begin late take part."""
-    batches = iter(loader.peek(parts.config.train.accumulate))
+    batches = iter(loader.upcoming(parts.config.train.accumulate))
     parts.hooks.checked = True
     losses = stage.engine.step(batches, stage.progress(stage.steps - 1))
     parts.hooks.checked = False
@@ -74,7 +74,7 @@ def try_evaluation(parts: RunParts, stage: StageParts) -> float:
 
 def warn_of_terms_that_never_begin(stage: StageParts, loader: BatchLoader, last_losses: Mapping[str, Tensor]) -> None:
     """Warn of loss terms that a much later step has and the last step of this run lacks."""
-    batch = loader.peek(1)[0]
+    batch = loader.upcoming(1)[0]
     with torch.no_grad():
         late_losses = stage.engine.losses(batch, Progress(LATE_STEP, LATE_STEP + 1, stage.epoch_steps))
     missing = [name for name in late_losses if name not in last_losses]

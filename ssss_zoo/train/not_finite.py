@@ -117,7 +117,7 @@ def explain_losses(
 ) -> str:
     """Say of losses that are not finite: when, which, what the images looked like, what helps. step: the next one of
     `loader`."""
-    pictures = stage.engine.pictures(loader.peek(1)[0], stage.progress(step))
+    pictures = stage.engine.pictures(loader.upcoming(1)[0], stage.progress(step))
     views = "; ".join(
         f"{name} {image.min():.3g} to {image.max():.3g}, mean {image.mean():.3g}" for name, image in pictures.items()
     )

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ssss_zoo.config.schema import Config, DataConfig, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.duplicates import describe_dropped_copies, drop_copies, split_off
 from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.data.loading.loader import StreamNeeds
@@ -29,6 +28,7 @@ from ssss_zoo.evaluation.predict_sample import predict_sample
 from ssss_zoo.evaluation.protocol import check_split_family, describe_protocol
 from ssss_zoo.models.contract import Network, check_crop
 from ssss_zoo.record_files import Protocol
+from ssss_zoo.text import format_bytes
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.losses import supervised_loss
 from ssss_zoo.toolkit.mixing import IN_BATCH, SECOND, chain

@@ -102,7 +102,7 @@ class Trainer:
 
             # One optimizer step. The images are read first: a file that cannot be read then fails while the run is
             # whole. An error within the step leaves weights of half a step, which `fit` takes back.
-            self.loader.peek(config.accumulate)
+            self.loader.upcoming(config.accumulate)
             self.is_whole = False
             self.unread_losses.append(stage.engine.step(self.loader, stage.progress(self.state.step)))
             self.state.step += 1

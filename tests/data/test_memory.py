@@ -44,7 +44,7 @@ def test_everything_is_read_once_and_comes_as_it_was(counted):
     assert set(counted.read.values()) == {1}
     assert len(counted.read) == 2 * len(counted.labelled) + len(counted.val)
     assert (kept.class_names, kept.fingerprint, kept.val) == (counted.class_names, counted.fingerprint, counted.val)
-    assert kept.bytes == sum(array.nbytes for array in kept.kept.values()) > 0
+    assert kept.bytes == sum(array.nbytes for array in kept.arrays.values()) > 0
 
 
 def test_what_is_not_kept_is_read(counted):

@@ -16,6 +16,7 @@ from ssss_zoo.data.loading.crops import (
     GEOMETRY_DRAW,
     ORDER_DRAW,
     CropDataset,
+    CropRules,
     Padding,
     Positions,
     crop_image,
@@ -53,7 +54,7 @@ class Memory(Dataset):
 
 def crops(dataset=None, crop=(16, 16), scale=(0.5, 2.0), seed=0, tag="labelled", masks=True, samples=None):
     dataset = dataset or Memory()
-    return CropDataset(dataset, samples or dataset.labelled, crop, scale, seed, tag, masks)
+    return CropDataset(dataset, samples or dataset.labelled, crop, scale, seed, tag, masks=masks)
 
 
 def same(first, second):
@@ -75,15 +76,15 @@ def test_geometry_keeps_its_promises(source, crop, scale, seed):
         exact = min(source) * max(drawn.size) / long
         assert abs(min(drawn.size) - max(exact, 1)) <= 0.5
     for axis in (0, 1):
-        assert drawn.shown[axis] == min(drawn.size[axis], crop[axis])
-        assert 0 <= drawn.corner[axis] <= drawn.size[axis] - drawn.shown[axis]
+        assert drawn.filled[axis] == min(drawn.size[axis], crop[axis])
+        assert 0 <= drawn.offset[axis] <= drawn.size[axis] - drawn.filled[axis]
 
 
 def test_scale_and_offset_reach_both_ends():
     rng = np.random.default_rng(0)
     drawn = [draw_geometry((10, 20), (8, 8), (0.5, 1.0), rng) for _ in range(2000)]
     assert {geometry.size[1] for geometry in drawn} == set(range(10, 21))
-    full = [geometry.corner for geometry in drawn if geometry.size == (10, 20)]
+    full = [geometry.offset for geometry in drawn if geometry.size == (10, 20)]
     assert {corner[0] for corner in full} == {0, 1, 2}
     assert {corner[1] for corner in full} == set(range(13))
 
@@ -98,7 +99,7 @@ def whole(image, size):
 
 
 def cut(array, geometry):
-    (top, left), (rows, columns) = geometry.corner, geometry.shown
+    (top, left), (rows, columns) = geometry.offset, geometry.filled
     return array[top : top + rows, left : left + columns]
 
 
@@ -189,7 +190,7 @@ def test_padding_by_hand():
     dataset, colour = Memory(size=(2, 3)), (0.485, 0.456, 0.406)
     own = dataset.labelled[:1]
     padding = Padding(colour, centred=True, label=0)
-    item = CropDataset(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True, padding=padding)[0]
+    item = CropDataset(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", masks=True, rules=CropRules(padding=padding))[0]
     image, mask = dataset.read_image(own[0]), dataset.read_mask(own[0])
     assert item["image"][:, 1:3, 1:4].permute(1, 2, 0).tolist() == image.tolist()
     assert item["mask"][1:3, 1:4].tolist() == mask.tolist()
@@ -198,7 +199,7 @@ def test_padding_by_hand():
     assert torch.equal(item["valid"], ~around)
     assert item["image"][:, around].tolist() == [[124] * 24, [116] * 24, [104] * 24]  # 123.7, 116.3, 103.5
     assert item["mask"][around].tolist() == [0] * 24
-    plain = CropDataset(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", True)[0]
+    plain = CropDataset(dataset, own, (5, 6), (1.0, 1.0), 0, "labelled", masks=True)[0]
     assert plain["image"][:, :2, :3].permute(1, 2, 0).tolist() == image.tolist()
     assert plain["image"].sum() == int(image.sum())
     assert plain["mask"][2:].unique().tolist() == plain["mask"][:, 3:].unique().tolist() == [255]
@@ -208,8 +209,9 @@ def test_padding_by_hand():
 @settings(max_examples=30, deadline=None)
 def test_padding_moves_the_image_and_nothing_in_it(source, crop, scale, seed, centred, label):
     dataset = Memory(size=source)
-    given = (dataset, dataset.labelled, crop, scale, seed, "labelled", True)
-    plain, padded = CropDataset(*given)[3], CropDataset(*given, padding=Padding((0.5,) * 3, centred, label))[3]
+    given = (dataset, dataset.labelled, crop, scale, seed, "labelled")
+    rules = CropRules(padding=Padding((0.5,) * 3, centred, label))
+    plain, padded = CropDataset(*given, masks=True)[3], CropDataset(*given, masks=True, rules=rules)[3]
     assert torch.equal(plain["image"][:, plain["valid"]], padded["image"][:, padded["valid"]])
     assert torch.equal(plain["mask"][plain["valid"]], padded["mask"][padded["valid"]])
     assert set(padded["image"][:, ~padded["valid"]].flatten().tolist()) <= {128}
@@ -291,7 +293,7 @@ def test_mask_of_another_size_is_refused():
 
 def test_no_samples_is_refused():
     with pytest.raises(UserError, match="unlabelled stream has no image"):
-        CropDataset(Memory(), [], (8, 8), (1.0, 1.0), 0, "unlabelled", False)
+        CropDataset(Memory(), [], (8, 8), (1.0, 1.0), 0, "unlabelled", masks=False)
 
 
 # --- positions ------------------------------------------------------------------------------------------------------
@@ -380,7 +382,14 @@ def test_the_long_side_may_count_from_a_base_of_its_own():
     sides = {max(draw_geometry((30, 60), (8, 8), (0.5, 2.0), rng, base=10).size) for _ in range(400)}
     assert (min(sides), max(sides)) == (5, 20)
     given_base = CropDataset(
-        Memory(size=(30, 60)), Memory().labelled, (16, 16), (1.0, 1.0), 0, "labelled", True, base=8
+        Memory(size=(30, 60)),
+        Memory().labelled,
+        (16, 16),
+        (1.0, 1.0),
+        0,
+        "labelled",
+        masks=True,
+        rules=CropRules(base=8),
     )
     assert given_base[0]["valid"].sum() == 4 * 8
 
@@ -388,8 +397,9 @@ def test_the_long_side_may_count_from_a_base_of_its_own():
 def test_a_twin_shows_the_same_photographs_cropped_anew():
     dataset = Memory(count=7)
     given = (dataset, dataset.unlabelled, (16, 16), (0.5, 2.0), 0)
-    plain = CropDataset(*given, "unlabelled", False)
-    twin, stream = CropDataset(*given, "partner", False, order="unlabelled"), CropDataset(*given, "partner", False)
+    plain = CropDataset(*given, "unlabelled", masks=False)
+    twin = CropDataset(*given, "partner", masks=False, order="unlabelled")
+    stream = CropDataset(*given, "partner", masks=False)
     numbers = [[one.index(position) for position in range(21)] for one in (plain, twin, stream)]
     assert numbers[0] == numbers[1] != numbers[2]
     assert not all(torch.equal(plain[k]["image"], twin[k]["image"]) for k in range(7))

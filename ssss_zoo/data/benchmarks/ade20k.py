@@ -29,11 +29,11 @@ ADE20K_LISTS = "https://github.com/LiheYoung/UniMatch-V2 (splits/ade20k)"
 ADE20K_NAMES_FILE = "objectInfo150.txt"  # of the archive: a table whose last column is the class's names
 
 
-def convert_ade20k(root: Path, each: ConvertAll) -> None:
+def convert_ade20k(root: Path, convert_all: ConvertAll) -> None:
     """Masks of 0 to 149 with 255 for what has no class (the archive's 0), as UniMatch V2 has them; the class list."""
     packed = root / WORK / "annotations"
     pairs = [(path, root / path.relative_to(root / WORK)) for path in sorted(packed.glob("*/*.png"))]
-    each("masks", subtract_one, without_target(pairs))
+    convert_all("masks", subtract_one, without_target(pairs))
     rows = [
         line.split("\t")
         for line in (root / WORK / ADE20K_NAMES_FILE).read_text("utf-8").splitlines()[1:]

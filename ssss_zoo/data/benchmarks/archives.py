@@ -1,4 +1,4 @@
-"""Archives, unpacked without trust: nothing outside the folder, no links, no more bytes than were announced."""
+"""Unpacking of archives that are not trusted: nothing outside the folder, no links, no more bytes than announced."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ssss_zoo.data.benchmarks.download import format_bytes, full_disk_error
+from ssss_zoo.data.base import ProgressCallback, ignore_progress
+from ssss_zoo.data.benchmarks.download import full_disk_error
 from ssss_zoo.errors import UserError
-from ssss_zoo.text import brief
+from ssss_zoo.text import brief, format_bytes
 
-SIZE_TOLERANCE = 1 << 24  # bytes beyond what was announced that are still believed (our choice)
+SIZE_TOLERANCE = 1 << 24  # bytes beyond the announced ones that are accepted (our choice)
 ZIP_LINK = 0o120000  # of the file type in a ZIP's attributes
 ZIP_ENCRYPTED = 1  # of a ZIP member's flags
 ARCHIVE_ERRORS = (
@@ -42,13 +43,14 @@ ArchiveMember = tuple[str, int, Callable[[], IO[bytes] | None]]  # path in the a
 
 
 def unpack(
-    archive: Path, into: Path, keep: Mapping[str, str], limit: int, on_file: Callable[[str], None] = lambda name: None
+    archive: Path, into: Path, keep: Mapping[str, str], limit: int, progress: ProgressCallback = ignore_progress
 ) -> int:
-    """Write the files of a TAR or ZIP whose path begins with a key of `keep`, that key replaced by its value, below
-    `into`; each appears whole. Returns how many.
+    """Write the files of a TAR or ZIP whose path begins with a key of `keep` below the folder `into`, with that key
+    replaced by its value. A file gets its name when it is complete. Returns the number of files.
 
-    Raises UserError, before the member in question is written, for a path that leads outside, a link or device among
-    those to keep, more than `limit` bytes in all (files that are passed over count, too), and a broken archive.
+    Raises UserError, before the member in question is written, for a path that leads outside, for a link or device
+    among the files to keep, for more than `limit` bytes in all (files that are not kept count, too), and for a broken
+    archive.
     """
     taken = written = 0
     try:
@@ -64,7 +66,7 @@ def unpack(
                 raise refusal(archive, f"{brief(name)} is a link or a device")
             write_member(source, into / target, count, archive)
             written += 1
-            on_file(name)
+            progress(f"unpacking {archive.name}", 0, 0)
     except (*ARCHIVE_ERRORS, *MALFORMED_ERRORS) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise full_disk_error(into / archive.name) from None
@@ -73,11 +75,11 @@ def unpack(
 
 
 def iterate_members(archive: Path) -> Iterator[ArchiveMember]:
-    """Every member that is no folder. Raises what `zipfile` and `tarfile` raise."""
+    """Every member that is not a folder. Raises the errors of `zipfile` and `tarfile`."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for entry in file.infolist():
-                if not entry.filename.endswith("/"):  # is_dir fails at an empty name
+                if not entry.filename.endswith("/"):  # is_dir fails for an empty name
                     if entry.flag_bits & ZIP_ENCRYPTED:
                         raise refusal(archive, f"{brief(entry.filename)} is encrypted")
                     link = (entry.external_attr >> 16) & 0o170000 == ZIP_LINK
@@ -90,12 +92,12 @@ def iterate_members(archive: Path) -> Iterator[ArchiveMember]:
 
 
 def no_content() -> None:
-    """What opening a link or a device gives."""
+    """Stands in for opening a link or a device."""
 
 
 def member_target(name: str, keep: Mapping[str, str], archive: Path) -> str | None:
-    """Where a member goes, relative to the folder; None for one that is not kept. Raises UserError for a path that
-    leads outside, kept or not: such an archive is not to be trusted at all."""
+    """The path of a member below the folder; None for a member that is not kept. Raises UserError for a path that leads
+    outside, kept or not: nothing of such an archive can be trusted."""
     path = PurePosixPath(name)
     if not path.parts:
         raise refusal(archive, f"a file in it has no name (it is called '{name}')")
@@ -107,7 +109,7 @@ def member_target(name: str, keep: Mapping[str, str], archive: Path) -> str | No
 
 
 def write_member(source: IO[bytes], target: Path, count: int, archive: Path) -> None:
-    """Write a member, at most `count` bytes of it, under another name first."""
+    """Write a member of `count` bytes, under another name until it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.new")
     try:

@@ -27,12 +27,14 @@ CAMVID_CLASSES = (  # SegNet's 11 classes and their colours; its masks hold 11 f
 CAMVID_SPLITS = {"1/30": 12, "1/16": 23, "1/8": 46, "1/4": 92}  # of 367 training images
 
 
-def convert_camvid(root: Path, each: ConvertAll) -> None:
+def convert_camvid(root: Path, convert_all: ConvertAll) -> None:
     """Masks with void at 255, the class list, and labelled lists: the field has none, these are ours (ids shuffled by
     `random.Random(0)`; the smaller ones lie within the larger ones)."""
     packed = root / WORK
     masks = sorted(packed.glob("*/*.png"))
-    each("masks", convert_void, without_target((path, root / "masks" / path.parent.name / path.name) for path in masks))
+    convert_all(
+        "masks", convert_void, without_target((path, root / "masks" / path.parent.name / path.name) for path in masks)
+    )
     (root / "classes.txt").write_text("".join(f"{line}\n" for line in CAMVID_CLASSES))
     parts = {part: camvid_samples(root, part) for part in ("train", "val")}
     order = list(parts["train"])

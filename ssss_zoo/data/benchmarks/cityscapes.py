@@ -53,10 +53,10 @@ EVALUATED_LABEL_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)  # labe
 IMAGE, CITY = "leftImg8bit", "gtFine"
 
 
-def add_train_ids(root: Path, each: ConvertAll) -> None:
+def add_train_ids(root: Path, convert_all: ConvertAll) -> None:
     """A mask of train ids beside every one of label ids (cityscapesScripts, helpers/labels.py)."""
     label_ids = sorted(root.glob(f"{CITY}/*/*/*{LABEL_IDS}"))
-    each(
+    convert_all(
         "train ids", convert_ids, without_target((path, path.with_name(train_ids_of(path.name))) for path in label_ids)
     )
 

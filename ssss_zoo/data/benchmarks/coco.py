@@ -30,7 +30,7 @@ COCO_LISTS = "https://github.com/LiheYoung/UniMatch (splits/coco)"
 COCO_PARTS = ("train2017", "val2017")
 
 
-def convert_coco(root: Path, each: ConvertAll) -> None:
+def convert_coco(root: Path, convert_all: ConvertAll) -> None:
     """Masks of the 80 things, 1 to 80 in the order of their ids, 0 for the rest; crowds are void. Of things that
     overlap the smaller one lies on top: the releases do not say how theirs were made, so this is our choice."""
     for part in COCO_PARTS:
@@ -45,7 +45,7 @@ def convert_coco(root: Path, each: ConvertAll) -> None:
                     for region in file.annotations[image["id"]]
                 ]
                 work.append((target, (image["height"], image["width"]), shapes, file.path))
-        each(f"masks of {part}", draw_coco_mask, work)
+        convert_all(f"masks of {part}", draw_coco_mask, work)
         names = ["background", *(file.class_names[category] for category in sorted(file.class_names))]
     (root / "classes.txt").write_text("".join(f"{name}\n" for name in names))
 

@@ -1,5 +1,5 @@
-"""A benchmark from its publishers' archives to the folder that its data set reads, in one command that may be
-interrupted anywhere and given again."""
+"""`ssss data prepare`: a benchmark from its publishers' archives to the folder that its data set reads. The command may
+be interrupted at any time, and continues when it is given again."""
 
 from __future__ import annotations
 
@@ -10,32 +10,35 @@ import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.data.base import ProgressCallback
 from ssss_zoo.data.benchmarks.archives import unpack
-from ssss_zoo.data.benchmarks.download import check_disk_space, fetch, format_bytes
+from ssss_zoo.data.benchmarks.download import check_disk_space, fetch
 from ssss_zoo.data.benchmarks.published_splits import PublishedList, published_lists
 from ssss_zoo.errors import UserError
+from ssss_zoo.text import format_bytes
 
 STATE_FILE = ".prepared.json"  # which archives are unpacked, and whether masks are converted
-ARCHIVES, WORK, SPLITS = "archives", ".work", "splits"  # of the root: what was fetched, what converting needs, lists
-DISK_MARGIN = 1.05  # of the bytes that are needed, on the disk
-FILES_WITHOUT_PROCESSES = (
-    200  # files that are converted sooner here than by processes that must start first (our choice)
-)
+ARCHIVES = "archives"  # the folder of downloaded archives, below the root
+WORK = ".work"  # the folder of files that only the conversion needs
+SPLITS = "splits"  # the folder of split lists
+DISK_MARGIN = 1.05  # times the bytes that are needed
+FILES_WITHOUT_PROCESSES = 200  # fewer files are converted sooner without starting processes (our choice)
 
-ConvertAll = Callable[[str, Callable[[Any], None], Iterable[Any]], None]  # title, function, items
-Tell = Callable[[str, int, int], None]  # what is done, so far, in all (0: unknown)
+ConvertAll = Callable[[str, Callable[[Any], None], Iterable[Any]], None]  # (title, function, the items to call it with)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file of the publisher. urls: mirrors of it, best first; none where a person must fetch it (`how` says how).
-    bytes, unpacked: of the file, and of all that is in it; keep: prefixes of paths that are unpacked, and what replaces
-    them below the root."""
+    """An archive of the publisher.
+
+    bytes, unpacked: the size of the file, and of its content. keep: prefixes of the paths to unpack, each with its
+    replacement below the root. urls: mirrors, the best one first; none where a person must download the archive, as
+    `how` explains.
+    """
 
     name: str
     bytes: int
@@ -48,12 +51,15 @@ class Archive:
 
 @dataclass(frozen=True)
 class ListSource:
-    """Where split lists are fetched from. urls: mirrors, `{path}` for the list's path; only: the families that are
-    there, empty for all; line: what becomes of each line (None: it stays)."""
+    """A place with split lists.
+
+    urls: mirrors, with `{path}` in place of the list's path. only: the families of lists that are there, empty for all.
+    renamed: our path of a list and its path at the source. line: converts a line into our format, None where it stays.
+    """
 
     urls: tuple[str, ...]
     only: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)  # paths of ours and what they are called there
+    renamed: Mapping[str, str] = field(default_factory=dict)
     line: Callable[[str], str] | None = None
 
 
@@ -65,56 +71,64 @@ def on_github(repository: str, folder: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a data set comes to be. licence: in a sentence, with where it stands; convert: makes the masks, may be called
-    again and then does what is left."""
+    """A data set that can be prepared.
+
+    licence: one sentence, with the page that states it. convert: makes the masks; when it is called again, it makes
+    those that are missing. converted: the bytes that it adds.
+    """
 
     name: str
     licence: str
     archives: tuple[Archive, ...]
     convert: Callable[[Path, ConvertAll], None]
     lists: tuple[ListSource, ...] = ()
-    converted: int = 0  # bytes that converting adds
+    converted: int = 0
 
 
 @dataclass(frozen=True)
 class PreparationPlan:
-    """What is left to do. fetched: archives to fetch; packed: to unpack; lists: to fetch, each with its source."""
+    """The work that is left. to_fetch, to_unpack: archives. lists: split lists to fetch, each with its source.
+    convert: whether masks are to be made."""
 
-    fetched: list[Archive]
-    packed: list[Archive]
+    to_fetch: list[Archive]
+    to_unpack: list[Archive]
     lists: list[tuple[PublishedList, ListSource]]
     convert: bool
 
     @property
     def done(self) -> bool:
-        return not (self.fetched or self.packed or self.lists or self.convert)
+        """Whether nothing is left."""
+        return not (self.to_fetch or self.to_unpack or self.lists or self.convert)
 
     @property
     def download(self) -> int:
-        return sum(archive.bytes for archive in self.fetched)
+        """The bytes to download."""
+        return sum(archive.bytes for archive in self.to_fetch)
 
-    def room(self, converted: int) -> int:
-        """Bytes on the disk that it takes in all."""
-        return self.download + sum(archive.unpacked for archive in self.packed) + (converted if self.convert else 0)
+    def disk_space(self, converted: int) -> int:
+        """The bytes that all of it takes on the disk. converted: of the masks that are made."""
+        return self.download + sum(archive.unpacked for archive in self.to_unpack) + (converted if self.convert else 0)
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
 
 
 def plan_preparation(benchmark: Benchmark, root: Path) -> PreparationPlan:
-    """What is left to do in `root`. Raises UserError for archives that only a person can fetch."""
+    """The work that is left in the folder `root`. Raises UserError for archives that only a person can download."""
     state = read_prepared_state(root)
-    packed = [archive for archive in benchmark.archives if archive.name not in state]
-    fetched = [archive for archive in packed if not (root / ARCHIVES / archive.name).is_file()]
-    by_hand = [archive for archive in fetched if not archive.urls]
+    to_unpack = [archive for archive in benchmark.archives if archive.name not in state]
+    to_fetch = [archive for archive in to_unpack if not (root / ARCHIVES / archive.name).is_file()]
+    by_hand = [archive for archive in to_fetch if not archive.urls]
     if by_hand:
         names = " and ".join(archive.name for archive in by_hand)
         raise UserError(f"put {names} into {root / ARCHIVES} and give the command again: {by_hand[0].how}")
-    lists = [
-        (entry, source) for entry, source in find_list_sources(benchmark) if not (root / SPLITS / entry.path).is_file()
-    ]
-    return PreparationPlan(fetched, packed, lists, "converted" not in state)
+    sources = find_list_sources(benchmark)
+    lists = [(entry, source) for entry, source in sources if not (root / SPLITS / entry.path).is_file()]
+    return PreparationPlan(to_fetch, to_unpack, lists, "converted" not in state)
 
 
 def find_list_sources(benchmark: Benchmark) -> list[tuple[PublishedList, ListSource]]:
-    """Every list of the benchmark with the place it comes from."""
+    """Every published list of the benchmark, with a source that has it; a source of its family alone is preferred."""
     found = []
     for entry in published_lists(benchmark.name).values():
         fitting = [source for source in benchmark.lists if not source.only or entry.family in source.only]
@@ -122,44 +136,56 @@ def find_list_sources(benchmark: Benchmark) -> list[tuple[PublishedList, ListSou
     return found
 
 
-def prepare_benchmark(benchmark: Benchmark, root: Path, todo: PreparationPlan, tell: Tell) -> None:
-    """Fetch, unpack, convert. Raises UserError; what is done by then stays done."""
-    check_disk_space(nearest_existing(root), int(todo.room(benchmark.converted) * DISK_MARGIN))
+def describe_plan(benchmark: Benchmark, root: Path, plan: PreparationPlan) -> list[str]:
+    """Lines that tell a person, who is asked to agree, what will be downloaded and under which licence."""
+    lines = [f"{benchmark.name} into {root}", f"licence: {benchmark.licence}"]
+    for archive in plan.to_unpack:
+        where = f"from {archive.urls[0]}" if archive in plan.to_fetch else f"from {root / ARCHIVES}"
+        digest = f"SHA-256 {archive.sha256}" if archive.sha256 else "no digest known: believed as it comes"
+        lines.append(f"{archive.name}, {format_bytes(archive.bytes)}, {where}, {digest}")
+    if plan.lists:
+        lines.append(f"{len(plan.lists)} split lists, from {plan.lists[0][1].urls[0].partition('{')[0]}")
+    space = format_bytes(plan.disk_space(benchmark.converted))
+    lines.append(f"{format_bytes(plan.download)} to fetch, {space} on the disk")
+    return lines
+
+
+# --- the work -------------------------------------------------------------------------------------------------------
+
+
+def prepare_benchmark(benchmark: Benchmark, root: Path, plan: PreparationPlan, progress: ProgressCallback) -> None:
+    """Download, unpack and convert. Raises UserError; finished steps are not repeated by the next call."""
+    check_disk_space(nearest_existing(root), int(plan.disk_space(benchmark.converted) * DISK_MARGIN))
     try:
         (root / ARCHIVES).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"data.root={root}: no folder can be made there ({error.strerror})") from None
-    for archive in benchmark.archives:
-        if archive not in todo.packed:
-            continue
+    for archive in plan.to_unpack:
         file = root / ARCHIVES / archive.name
-        fetch(file, archive.urls, archive.sha256, partial(tell, f"fetching {archive.name}"))
-        unpack(file, root, archive.keep, archive.unpacked, partial(unpacking, tell, archive))
+        fetch(file, archive.urls, archive.sha256, progress)
+        unpack(file, root, archive.keep, archive.unpacked, progress)
         write_prepared_state(root, archive.name, archive.sha256 or "unknown")
-    for done, (entry, source) in enumerate(todo.lists, start=1):
-        fetch_list(benchmark, root, entry, source)
-        tell("fetching split lists", done, len(todo.lists))
-    if todo.convert:
-        convert_masks(benchmark, root, tell)
+    for done, (entry, source) in enumerate(plan.lists, start=1):
+        fetch_list(root, entry, source)
+        progress("fetching split lists", done, len(plan.lists))
+    if plan.convert:
+        convert_masks(benchmark, root, progress)
         write_prepared_state(root, "converted", "done")
         shutil.rmtree(root / WORK, ignore_errors=True)
 
 
-def unpacking(tell: Tell, archive: Archive, name: str) -> None:
-    tell(f"unpacking {archive.name}", 0, 0)
-
-
 def nearest_existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
-def fetch_list(benchmark: Benchmark, root: Path, entry: PublishedList, source: ListSource) -> None:
-    """Fetch a split list, believed by its digest where that is known, else by the number of its lines."""
+def fetch_list(root: Path, entry: PublishedList, source: ListSource) -> None:
+    """Download a split list. Raises UserError where it has another digest than published, or, without a published
+    digest, another number of lines."""
     target = root / SPLITS / entry.path
-    raw = root / WORK / "lists" / source.renamed.get(entry.path, entry.path)
-    raw.parent.mkdir(parents=True, exist_ok=True)
     path = source.renamed.get(entry.path, entry.path)
+    raw = root / WORK / "lists" / path
+    raw.parent.mkdir(parents=True, exist_ok=True)
     fetch(raw, [url.format(path=path) for url in source.urls], entry.sha256)
     lines = raw.read_text("utf-8").splitlines()
     if len(lines) != entry.lines:
@@ -174,38 +200,23 @@ def fetch_list(benchmark: Benchmark, root: Path, entry: PublishedList, source: L
         shutil.move(raw, target)
 
 
-def convert_masks(benchmark: Benchmark, root: Path, tell: Tell) -> None:
-    """Make the masks, in processes where there are more than FEW. Raises UserError."""
-    deaf = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops this process, and it the others
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), signal.signal, deaf) as pool:
+def convert_masks(benchmark: Benchmark, root: Path, progress: ProgressCallback) -> None:
+    """Make the masks, in processes where there are more than FILES_WITHOUT_PROCESSES. Raises UserError."""
+    ignore_interrupt = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops this process, which stops the others
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), signal.signal, ignore_interrupt) as pool:
 
-        def each(title: str, function: Callable[[Any], None], items: Iterable[Any]) -> None:
+        def convert_all(title: str, function: Callable[[Any], None], items: Iterable[Any]) -> None:
             listed = list(items)
-            made = (
-                pool.map(function, listed, chunksize=16)
-                if len(listed) > FILES_WITHOUT_PROCESSES
-                else map(function, listed)
-            )
-            for done, _ in enumerate(made, start=1):
-                tell(title, done, len(listed))
+            in_processes = len(listed) > FILES_WITHOUT_PROCESSES
+            converted = pool.map(function, listed, chunksize=16) if in_processes else map(function, listed)
+            for done, _ in enumerate(converted, start=1):
+                progress(title, done, len(listed))
 
-        benchmark.convert(root, each)
-
-
-def describe_plan(benchmark: Benchmark, root: Path, todo: PreparationPlan) -> list[str]:
-    """The plan for a person to agree to."""
-    lines = [f"{benchmark.name} into {root}", f"licence: {benchmark.licence}"]
-    for archive in todo.packed:
-        where = f"from {archive.urls[0]}" if archive in todo.fetched else f"from {root / ARCHIVES}"
-        digest = f"SHA-256 {archive.sha256}" if archive.sha256 else "no digest known: believed as it comes"
-        lines.append(f"{archive.name}, {format_bytes(archive.bytes)}, {where}, {digest}")
-    if todo.lists:
-        lines.append(f"{len(todo.lists)} split lists, from {todo.lists[0][1].urls[0].partition('{')[0]}")
-    lines.append(f"{format_bytes(todo.download)} to fetch, {format_bytes(todo.room(benchmark.converted))} on the disk")
-    return lines
+        benchmark.convert(root, convert_all)
 
 
 def read_prepared_state(root: Path) -> dict[str, str]:
+    """The finished steps: the digest of each unpacked archive by its name, and `converted`."""
     try:
         state: dict[str, str] = json.loads((root / STATE_FILE).read_text())
     except (OSError, ValueError):
@@ -223,12 +234,12 @@ def write_prepared_state(root: Path, key: str, value: str) -> None:
 
 
 def without_target(pairs: Iterable[tuple[Path, Path]]) -> Sequence[tuple[Path, Path]]:
-    """The (source, target) whose target is not there yet."""
+    """The pairs of source and target whose target does not exist."""
     return [pair for pair in pairs if not pair[1].is_file()]
 
 
 def save_ids(ids: Any, target: Path) -> None:
-    """Write (H, W) uint8 class ids as a PNG that appears whole. Raises UserError for a full disk."""
+    """Write (H, W) uint8 class ids as a PNG, named when it is complete. Raises UserError for a full disk."""
     from PIL import Image
 
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -32,11 +32,11 @@ VOC_LISTS = "https://github.com/LiheYoung/UniMatch (splits/pascal)"
 SBD_FOLDER = "sbd"  # in the working folder: SBD's MATLAB files
 
 
-def add_sbd(root: Path, each: ConvertAll) -> None:
+def add_sbd(root: Path, convert_all: ConvertAll) -> None:
     """Masks of SBD for the training images that the development kit has none of (UniMatch's and CPS's folder)."""
     wanted = [Path(line.split()[1]) for line in (root / "splits/train_aug.txt").read_text().splitlines()]
     pairs = [(root / WORK / SBD_FOLDER / f"{mask.stem}.mat", root / mask) for mask in wanted]
-    each("masks of SBD", convert_sbd, without_target(pairs))
+    convert_all("masks of SBD", convert_sbd, without_target(pairs))
 
 
 def convert_sbd(pair: tuple[Path, Path]) -> None:

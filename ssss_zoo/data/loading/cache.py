@@ -1,82 +1,89 @@
-"""A data set whose images and masks sit decoded in memory: `data.cache=ram`."""
+"""A data set whose images and masks are kept decoded in memory: `data.cache=ram`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.benchmarks.download import format_bytes
 from ssss_zoo.data.checks import READER_THREADS
+from ssss_zoo.data.sampling import evenly
 from ssss_zoo.errors import UserError
+from ssss_zoo.text import format_bytes
 from ssss_zoo.toolkit.types import Sample
 
-SAMPLES_MEASURED = 32  # samples read before it is said whether all will fit
-MEMORY_SHARE = 0.8  # of the memory that is free may be taken (our choice)
+SAMPLES_MEASURED = 32  # samples that are read before it is decided whether all will fit
+MEMORY_SHARE = 0.8  # of the free memory that the cache may take (our choice)
 
-CacheKey = tuple[str, bool]  # name of the sample, whether it is its mask
+CacheKey = tuple[str, bool]  # a sample's name, and whether its mask is meant
 
 
 class InMemoryDataset(Dataset):
-    """A data set as `of`, every sample of `images` and the masks of `masked` read once, here and now. Loader processes
-    that are forked share what is read; others (no such system is Linux) get a copy each.
+    """The data set `source`, with every sample of `images` and the masks of `masked` read once, by the constructor.
 
-    Raises UserError where it would take more than most of the memory that is free, and as reading does.
+    Loader processes that are forked share the arrays; others (on no Linux system) get a copy each. Raises UserError
+    where the arrays would take more than most of the free memory, and as reading does.
     """
 
-    def __init__(self, of: Dataset, images: Iterable[Sample], masked: Iterable[Sample]) -> None:
-        vars(self).update(vars(of))
-        self.of = of
+    def __init__(self, source: Dataset, images: Iterable[Sample], masked: Iterable[Sample]) -> None:
+        vars(self).update(vars(source))
+        self.source_dataset = source
         wanted: dict[CacheKey, Sample] = {(sample.name, False): sample for sample in images}
         wanted |= {(sample.name, True): sample for sample in masked if sample.mask is not None}
-        self.kept: dict[CacheKey, np.ndarray] = {}
+        self.arrays: dict[CacheKey, np.ndarray] = {}
         self.valid: dict[str, np.ndarray | None] = {}
         self.fill(list(wanted.items()))
 
     def fill(self, wanted: Sequence[tuple[CacheKey, Sample]]) -> None:
-        def read(item: tuple[CacheKey, Sample]) -> None:
-            (name, is_mask), sample = item
-            self.kept[name, is_mask] = self.of.read_mask(sample) if is_mask else self.of.read_image(sample)
-            if not is_mask:
-                self.valid[name] = self.of.read_valid(sample)
-
+        """Read the wanted arrays in threads, a few of them first to estimate the size of all."""
         with ThreadPoolExecutor(READER_THREADS) as pool:
-            begin = wanted[:: -(-len(wanted) // SAMPLES_MEASURED) or 1]  # images and masks, evenly spread
-            list(pool.map(read, begin))
-            check_memory(self.bytes * len(wanted) // max(len(begin), 1))
-            list(pool.map(read, [item for item in wanted if item[0] not in self.kept]))
+            first = evenly(wanted, SAMPLES_MEASURED)
+            list(pool.map(self.read_item, first))
+            check_memory(self.bytes * len(wanted) // max(len(first), 1))
+            list(pool.map(self.read_item, [item for item in wanted if item[0] not in self.arrays]))
+
+    def read_item(self, item: tuple[CacheKey, Sample]) -> None:
+        """Read one image, with its valid pixels, or one mask."""
+        (name, is_mask), sample = item
+        source = self.source_dataset
+        self.arrays[name, is_mask] = source.read_mask(sample) if is_mask else source.read_image(sample)
+        if not is_mask:
+            self.valid[name] = source.read_valid(sample)
 
     @property
     def bytes(self) -> int:
-        return sum(array.nbytes for array in (*self.kept.values(), *self.valid.values()) if array is not None)
+        """The size of all arrays."""
+        return sum(array.nbytes for array in (*self.arrays.values(), *self.valid.values()) if array is not None)
 
     def read_image(self, sample: Sample) -> np.ndarray:
-        return self.known(sample, False, self.of.read_image)
+        kept = self.arrays.get((sample.name, False))
+        return self.source_dataset.read_image(sample) if kept is None else kept
 
     def read_mask(self, sample: Sample) -> np.ndarray:
-        return self.known(sample, True, self.of.read_mask)
-
-    def mask_files(self, sample: Sample) -> list[Any]:
-        return self.of.mask_files(sample)
+        kept = self.arrays.get((sample.name, True))
+        return self.source_dataset.read_mask(sample) if kept is None else kept
 
     def read_valid(self, sample: Sample) -> np.ndarray | None:
-        return self.valid[sample.name] if sample.name in self.valid else self.of.read_valid(sample)
+        return self.valid[sample.name] if sample.name in self.valid else self.source_dataset.read_valid(sample)
 
-    def known(self, sample: Sample, is_mask: bool, read: Callable[[Sample], np.ndarray]) -> np.ndarray:
-        """What is kept of a sample; what a stage brought later is read as ever."""
-        found = self.kept.get((sample.name, is_mask))
-        return read(sample) if found is None else found
+    def mask_files(self, sample: Sample) -> list[Any]:
+        return self.source_dataset.mask_files(sample)
+
+    @property
+    def obeys_exif(self) -> bool:
+        return self.source_dataset.obeys_exif
 
     def check(self) -> None:
-        self.of.check()
+        self.source_dataset.check()
 
 
 def check_memory(needed: int) -> None:
-    """Raise UserError where `needed` bytes are more than most of the free ones, as far as the system tells."""
+    """Raise UserError where `needed` bytes are more than most of the free memory, if the system tells how much is
+    free."""
     free = free_memory()
     if free is not None and needed > MEMORY_SHARE * free:
         raise UserError(
@@ -86,7 +93,7 @@ def check_memory(needed: int) -> None:
 
 
 def free_memory() -> int | None:
-    """Bytes that can still be taken, what only buffers files included; None where the system does not tell."""
+    """The free bytes of memory, those included that only buffer files; None where the system does not tell."""
     try:
         with open("/proc/meminfo") as lines:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

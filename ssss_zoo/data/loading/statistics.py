@@ -1,10 +1,10 @@
-"""What only the images themselves can say: which values of deep files are dark and bright, which stand for no data, the
-mean and the spread of channels that no pretrained encoder has seen."""
+"""Settings that are estimated from the images: the range of files with more than 8 bits a channel, the values
+that stand for missing data, and mean and standard deviation of channels that no pretrained encoder has seen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,51 +13,69 @@ import numpy as np
 from ssss_zoo.data.base import WARNING, Dataset, Fault
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.image_headers import Headers, count_images, describe_headers, read_headers
-from ssss_zoo.data.images import read_stored_values
+from ssss_zoo.data.images import Reading, read_stored_values
+from ssss_zoo.data.sampling import evenly
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import Config, DataConfig
 
-IMAGES_SAMPLED = 64  # training images looked at (our choice)
-PIXELS_SAMPLED = 65536  # of each, at most (our choice)
+IMAGES_SAMPLED = 64  # training images that are read (our choice)
+PIXELS_SAMPLED = 65536  # of each image at most (our choice)
 DARK, BRIGHT = 0.1, 99.9  # percentiles that become 0 and 255 (our choice: single dead or glaring pixels do not count)
-STD_MIN = 1e-3  # a channel's spread at least, of images in [0, 1]: one that is the same everywhere has none
-STEPS, USED = 1000, 0.01  # equal ones of a range, and the share of them that should hold a pixel (our choice)
-NODATA_SHARE_MIN = 1e-3  # of a channel's pixels hold one value that stands for no data, at least (our choice; as DARK)
-NODATA_DISTANCE_MIN = 10.0  # times the spread of all other values: how far it lies from them, at least (our choice)
-COMMON_NODATA_DISTANCE_MIN = 1.0  # the same, of a value that people take for it (our choice)
-COMMON_NODATA = {
-    -9999,
-    -99999,
-    -999,
-    9999,
-    99999,
-    -32768,
-    -32767,
-    32767,
-    65535,
-    -2147483648,
-    2147483647,
-    4294967295,
-    1e20,
-}
-NODATA_EFFECT = "void in masks, 0 in images, left out of range and statistics"  # of what has no data
-OTHER_VALUES_MIN = 16  # other values at least: below, a picture is a drawing of a few levels (our choice)
+STD_MIN = 1e-3  # of a channel's standard deviation, of images in [0, 1]: that of a constant channel is 0
+RANGE_STEPS = 1000  # equal steps of a range (our choice)
+STEPS_USED_MIN = 0.01  # share of the steps that should hold a pixel (our choice)
+NODATA_SHARE_MIN = 1e-3  # of a channel's pixels that hold the value for no data, at least (our choice; as DARK)
+NODATA_DISTANCE_MIN = 10.0  # from all other values, in units of their range, at least (our choice)
+COMMON_NODATA_DISTANCE_MIN = 1.0  # the same of a value in COMMON_NODATA (our choice)
+COMMON_NODATA = frozenset(
+    (
+        *(-9999, -99999, -999, 9999, 99999, -32768, -32767, 32767),
+        *(65535, -2147483648, 2147483647, 4294967295, 1e20),
+    )
+)
+NODATA_EFFECT = "void in masks, 0 in images, left out of range and statistics"  # of pixels without data
+OTHER_VALUES_MIN = 16  # with fewer other values an image is a drawing of a few levels (our choice)
+TAG_VALUES_NAMED = 4
+
+
+@dataclass(frozen=True)
+class ReadingEstimate:
+    """How the images of a data set are to be read.
+
+    reading: with range and values for no data filled in. nodata: values for `data.nodata`, where they were found in the
+    images. notes, faults: for the data set.
+    """
+
+    reading: Reading
+    nodata: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
 
 def with_statistics(dataset: Dataset, config: Config) -> Config:
-    """The configuration with `data.low`, `data.high` and `data.nodata` where files are deep, and `model.mean` and
-    `model.std` where channels are not three, unless they are given. `dataset.notes` says what was found. Raises
-    UserError for a range that no file is of."""
+    """The configuration with, unless given, `data.low`, `data.high` and `data.nodata` for files with more than 8 bits a
+    channel, and `model.mean` and `model.std` for images without three channels.
+
+    The data set gets the complete `base_reading`, notes on it, and faults. Raises UserError for a given range that fits
+    no file.
+    """
     samples = sample_images([*dataset.labelled, *dataset.unlabelled])
     if isinstance(dataset, FileDataset) and "low" in dataset.config_keys:
         every = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
         headers = read_headers([sample.image for sample in every], config.data.max_pixels)
-        fill_nodata(dataset, config.data, headers)
-        config = replace(config, data=with_range(dataset, config.data, headers, samples))
-        dataset.notes = [*dataset.notes, *describe_headers(headers, dataset.reading)]
+        estimate = estimate_reading(dataset.reading, config.data, headers, samples)
+        dataset.base_reading = estimate.reading
+        dataset.faults = [*dataset.faults, *estimate.faults]
+        dataset.notes = [*dataset.notes, *estimate.notes, *describe_headers(headers, dataset.reading)]
+        data = config.data
+        if not data.low:
+            data = replace(data, low=list(estimate.reading.low), high=list(estimate.reading.high))
+        if estimate.nodata:
+            data = replace(data, nodata=list(estimate.nodata))
+        config = replace(config, data=data)
     if config.model.in_channels != 3 and not config.model.mean and not config.model.std:
         mean, std = channel_mean_and_std(dataset, samples)
         config = replace(config, model=replace(config.model, mean=mean, std=std))
@@ -65,107 +83,118 @@ def with_statistics(dataset: Dataset, config: Config) -> Config:
 
 
 def sample_images(samples: Sequence[Sample]) -> list[Sample]:
-    """At most LOOKS of the samples, evenly spread, none twice."""
-    unique = list({sample.name: sample for sample in samples}.values())
-    return unique[:: -(-len(unique) // IMAGES_SAMPLED) or 1]
+    """At most IMAGES_SAMPLED of the samples, evenly, none of them twice."""
+    return evenly(list({sample.name: sample for sample in samples}.values()), IMAGES_SAMPLED)
+
+
+def estimate_reading(
+    reading: Reading, data: DataConfig, headers: Headers, samples: Sequence[Sample]
+) -> ReadingEstimate:
+    """Complete `reading` by the values that become 0 and 255, and by those that stand for no data in files with more
+    than 8 bits a channel, unless `data` gives them. Raises UserError for a given range that fits no file."""
+    deep = {path for path, header in headers.items() if header.depth}
+    given = bool(data.low)
+    check_given_range(data, headers, deep)
+    reading, notes = reading_with_known_nodata(reading, data, headers)
+    reading = replace(reading, low=tuple(data.low), high=tuple(data.high), mixed=given and bool(deep))
+    if not given and 2 * len(deep) <= len(headers):
+        return ReadingEstimate(reading, notes=notes)
+    values = sample_pixels(
+        [sample for sample in samples if sample.image in deep] if deep else samples,
+        lambda sample: read_stored_values(sample.image, reading)[0],
+    )
+    if not len(values):
+        return ReadingEstimate(reading, notes=notes)
+    if np.isnan(values).all(axis=1).any() and not reading.tags:
+        notes = (*notes, f"some pixels hold no number (NaN), or no data: {NODATA_EFFECT}")
+    found = find_nodata_values(values) if deep and not data.nodata else []
+    nodata = found_and_tagged(found, headers)
+    if found:
+        values = np.where(np.isin(values, [value for value, _ in found]), np.nan, values)
+        reading = replace(reading, nodata=nodata, tags=False, gaps=True)
+        notes = (*notes, describe_found_nodata(found))
+    if not given:
+        low, high = value_range(values)
+        reading = replace(reading, low=tuple(low), high=tuple(high))
+        ranges = ", ".join(f"{dark:g} to {bright:g}" for dark, bright in zip(low, high, strict=True))
+        notes = (*notes, f"deep images: {ranges} become dark to bright (data.low, data.high)")
+    elif deep and len(deep) < len(headers):
+        note = f"{len(headers) - len(deep)} of {count_images(len(headers))} have 8 bits a channel and stay as they are"
+        notes = (*notes, f"{note}; data.low and data.high are of the deeper ones")
+    faults = tuple(warn_of_unused_range(values, reading))
+    return ReadingEstimate(reading, tuple(f"{value!r}" for value in nodata), notes, faults)
 
 
 # --- pixels without data --------------------------------------------------------------------------------------------
 
 
-def fill_nodata(dataset: FileDataset, data: DataConfig, headers: Headers) -> None:
-    """What is known of pixels without data before one is looked at: what is given, else what TIFFs say."""
-    told = [found.nodata for found in headers.values() if found.nodata is not None]
-    dataset.base_reading = replace(
-        dataset.base_reading,
-        nodata=tuple(float(value) for value in data.nodata if value != "off"),
-        tags=bool(told) and not data.nodata,
-        gaps=any(found.masked or found.depth == "floating-point" for found in headers.values()),
-    )
-    if dataset.base_reading.tags:
-        values = ", ".join(f"{value:g}" for value in sorted(set(told))[:4])
-        note = f"{count_images(len(told))} say by a tag that pixels of {values} have no data"
-        dataset.notes = [*dataset.notes, f"{note}: {NODATA_EFFECT} (data.nodata=off takes them as any)"]
-    if dataset.base_reading.nodata:
-        dataset.notes = [
-            *dataset.notes,
-            f"pixels of {', '.join(data.nodata)} (data.nodata) have no data: {NODATA_EFFECT}",
-        ]
-    dataset.base_reading = replace(
-        dataset.base_reading,
-        gaps=bool(dataset.base_reading.gaps or dataset.base_reading.tags or dataset.base_reading.nodata),
-    )
+def reading_with_known_nodata(reading: Reading, data: DataConfig, headers: Headers) -> tuple[Reading, tuple[str, ...]]:
+    """`reading` with the values for no data that `data` gives or that tags of TIFFs give, and notes on them."""
+    tagged = [header.nodata for header in headers.values() if header.nodata is not None]
+    nodata = tuple(float(value) for value in data.nodata if value != "off")
+    by_tag = bool(tagged) and not data.nodata
+    marked = any(header.masked or header.depth == "floating-point" for header in headers.values())
+    notes: tuple[str, ...] = ()
+    if by_tag:
+        values = ", ".join(f"{value:g}" for value in sorted(set(tagged))[:TAG_VALUES_NAMED])
+        note = f"{count_images(len(tagged))} say by a tag that pixels of {values} have no data"
+        notes = (*notes, f"{note}: {NODATA_EFFECT} (data.nodata=off takes them as any)")
+    if nodata:
+        notes = (*notes, f"pixels of {', '.join(data.nodata)} (data.nodata) have no data: {NODATA_EFFECT}")
+    return replace(reading, nodata=nodata, tags=by_tag, gaps=bool(marked or by_tag or nodata)), notes
 
 
 def find_nodata_values(values: np.ndarray) -> list[tuple[float, float]]:
-    """Values of channels (N, channels) that stand for no data, NaN among them left out: held by many pixels exactly,
-    and far from all others. Each with the largest share of a channel's pixels that hold it."""
+    """The values that stand for no data, each with the largest share of a channel's pixels that hold it. values: (N,
+    channels), NaN left out. Such a value is held by many pixels exactly and lies far from all others."""
     found: dict[float, float] = {}
     for channel in values.T:
         rest = channel[~np.isnan(channel)]
-        while (one := find_nodata_extreme(rest)) is not None:
-            found[one] = max(found.get(one, 0.0), float((rest == one).sum() / len(channel)))
-            rest = rest[rest != one]
+        while (extreme := find_nodata_extreme(rest)) is not None:
+            found[extreme] = max(found.get(extreme, 0.0), float((rest == extreme).sum() / len(channel)))
+            rest = rest[rest != extreme]
     return sorted(found.items())
 
 
 def find_nodata_extreme(values: np.ndarray) -> float | None:
-    """The lowest or the highest of values (N,), where that one stands for no data."""
-    for end in (values.min(), values.max()) if len(values) else ():
-        others = values[values != end]
+    """The lowest or the highest of values (N,), if it stands for no data."""
+    for extreme in (values.min(), values.max()) if len(values) else ():
+        others = values[values != extreme]
         if len(values) - len(others) < NODATA_SHARE_MIN * len(values) or not len(others):
             continue
         low, high = np.percentile(others, (DARK, BRIGHT))
-        away = max(low - end, end - high)
-        if (
-            away >= (COMMON_NODATA_DISTANCE_MIN if is_common_nodata(end) else NODATA_DISTANCE_MIN) * (high - low)
-            and len(np.unique(others)) >= OTHER_VALUES_MIN
-        ):
-            return float(end)
+        distance = max(low - extreme, extreme - high)
+        least = COMMON_NODATA_DISTANCE_MIN if is_common_nodata(extreme) else NODATA_DISTANCE_MIN
+        if distance >= least * (high - low) and len(np.unique(others)) >= OTHER_VALUES_MIN:
+            return float(extreme)
     return None
 
 
 def is_common_nodata(value: float) -> bool:
-    """Whether people write a value for no data: one of USUAL, or the end of a floating-point type."""
+    """Whether a value often stands for no data: one of COMMON_NODATA, or the end of a floating-point type."""
     return float(value) in COMMON_NODATA or abs(value) >= 1e30
+
+
+def found_and_tagged(found: Sequence[tuple[float, float]], headers: Headers) -> tuple[float, ...]:
+    """The values found in the images with those of tags; none where none was found."""
+    tagged = {header.nodata for header in headers.values() if header.nodata is not None}
+    return tuple(sorted({value for value, _ in found} | tagged)) if found else ()
+
+
+def describe_found_nodata(found: Sequence[tuple[float, float]]) -> str:
+    """A note on values, each with its share of the pixels, that are taken for no data."""
+    values = " and ".join(f"{value:g} ({100 * share:.2g} % of the pixels)" for value, share in found)
+    return (
+        f"{values} lies far from all other values and is taken for no data: {NODATA_EFFECT} (data.nodata says which "
+        "values are, data.nodata=off that none is)"
+    )
 
 
 # --- range ----------------------------------------------------------------------------------------------------------
 
 
-def with_range(dataset: FileDataset, data: DataConfig, headers: Headers, samples: Sequence[Sample]) -> DataConfig:
-    """The settings with the values that become 0 and 255, and with those that stand for no data in deep files, unless
-    they are given."""
-    given, deep = bool(data.low), {path for path, found in headers.items() if found.depth}
-    check_given_range(data, headers, deep)
-    dataset.base_reading = replace(
-        dataset.base_reading, low=tuple(data.low), high=tuple(data.high), mixed=given and bool(deep)
-    )
-    if not given and 2 * len(deep) <= len(headers):
-        return data
-    looked_at = [sample for sample in samples if sample.image in deep] if deep else samples
-    values = sample_pixels(looked_at, lambda sample: read_stored_values(sample.image, dataset.reading)[0])
-    if not len(values):
-        return data
-    if np.isnan(values).all(axis=1).any() and not dataset.base_reading.tags:
-        dataset.notes = [*dataset.notes, f"some pixels hold no number (NaN), or no data: {NODATA_EFFECT}"]
-    if deep and not data.nodata:
-        values, data = adopt_nodata_values(dataset, data, headers, values)
-    if not given:
-        low, high = value_range(values)
-        data = replace(data, low=low, high=high)
-        dataset.base_reading = replace(dataset.base_reading, low=tuple(data.low), high=tuple(data.high))
-        told = ", ".join(f"{low:g} to {high:g}" for low, high in zip(data.low, data.high, strict=True))
-        dataset.notes = [*dataset.notes, f"deep images: {told} become dark to bright (data.low, data.high)"]
-    if given and deep and len(deep) < len(headers):
-        note = f"{len(headers) - len(deep)} of {count_images(len(headers))} have 8 bits a channel and stay as they are"
-        dataset.notes = [*dataset.notes, f"{note}; data.low and data.high are of the deeper ones"]
-    dataset.faults = [*dataset.faults, *warn_of_unused_range(values, data)]
-    return data
-
-
 def check_given_range(data: DataConfig, headers: Headers, deep: set[Path]) -> None:
-    """Raise UserError for a range that is given and of no file."""
+    """Raise UserError for a given range beyond 255 where no file has more than 8 bits a channel."""
     if data.low and headers and not deep and max(data.high) > 255:
         raise UserError(
             f"data.high={data.high}, and every image has 8 bits a channel, 0 to 255: leave out data.low and data.high, "
@@ -173,73 +202,54 @@ def check_given_range(data: DataConfig, headers: Headers, deep: set[Path]) -> No
         )
 
 
-def adopt_nodata_values(
-    dataset: FileDataset, data: DataConfig, headers: Headers, values: np.ndarray
-) -> tuple[np.ndarray, DataConfig]:
-    """`values` without those that lie far off, and the settings with these as values without data."""
-    found = find_nodata_values(values)
-    if not found:
-        return values, data
-    tagged = {one.nodata for one in headers.values() if one.nodata is not None}
-    new = sorted({value for value, _ in found} | tagged)
-    dataset.base_reading = replace(dataset.base_reading, nodata=tuple(new), tags=False, gaps=True)
-    told = " and ".join(f"{value:g} ({100 * share:.2g} % of the pixels)" for value, share in found)
-    dataset.notes = [
-        *dataset.notes,
-        f"{told} lies far from all other values and is taken for no data: {NODATA_EFFECT} (data.nodata says "
-        "which values are, data.nodata=off that none is)",
-    ]
-    rest = np.where(np.isin(values, [value for value, _ in found]), np.nan, values)
-    return rest, replace(data, nodata=[f"{value!r}" for value in new])
-
-
 def value_range(values: np.ndarray) -> tuple[list[float], list[float]]:
-    """The values of each channel that DARK and BRIGHT percent of (N, channels) lie below, NaN left out."""
+    """The DARK and the BRIGHT percentile of each channel of values (N, channels), NaN left out."""
     known = np.where(np.isnan(values).all(axis=0), 0.0, values)  # a channel without any data
     low, high = np.nanpercentile(known, (DARK, BRIGHT), axis=0)
     high = np.maximum(high, np.asarray(low) + 1e-6 * np.maximum(np.abs(low), 1))  # a channel of one value
     return round_to_six_digits(low), round_to_six_digits(high)
 
 
-def warn_of_unused_range(values: np.ndarray, data: DataConfig) -> list[Fault]:
-    """A warning where the values of channels (N, channels) fill next to nothing of their range."""
-    lows, highs = (np.broadcast_to(np.asarray(ends), values.shape[1]) for ends in (data.low, data.high))
-    slight = [
+def warn_of_unused_range(values: np.ndarray, reading: Reading) -> list[Fault]:
+    """A warning where the values (N, channels) leave nearly all of their range unused."""
+    lows, highs = (np.broadcast_to(np.asarray(ends), values.shape[1]) for ends in (reading.low, reading.high))
+    unused = [
         (number, low, high)
         for number, (channel, low, high) in enumerate(zip(values.T, lows, highs, strict=True), start=1)
-        if 0 < count_filled_steps(channel, low, high) < USED * STEPS
+        if 0 < count_filled_steps(channel, low, high) < STEPS_USED_MIN * RANGE_STEPS
     ]
-    if not slight:
+    if not unused:
         return []
-    which, (_, low, high) = ", ".join(str(number) for number, _, _ in slight), slight[0]
+    channels = ", ".join(str(number) for number, _, _ in unused)
+    _, low, high = unused[0]
     message = (
-        f"the range {low:g} to {high:g} is hardly used (channel {which}): the pixels fill less than {100 * USED:g} % "
-        "of it; give data.low and data.high, or data.nodata for values that are no data"
+        f"the range {low:g} to {high:g} is hardly used (channel {channels}): the pixels fill less than "
+        f"{100 * STEPS_USED_MIN:g} % of it; give data.low and data.high, or data.nodata for values that are no data"
     )
     return [Fault(WARNING, "range", "images", message)]
 
 
 def count_filled_steps(values: np.ndarray, low: float, high: float) -> int:
-    """How many of STEPS equal steps of a range hold a value; 0 where all are one."""
+    """The number of the RANGE_STEPS steps of a range that hold one of the values (N,); 0 where all are equal."""
     rest = values[~np.isnan(values)]
     if not len(rest) or rest.min() == rest.max():
         return 0
-    places = STEPS * (np.clip(rest, low, high) - low) / (high - low)
-    return int(np.count_nonzero(np.bincount(places.astype(np.int64))))
+    steps = RANGE_STEPS * (np.clip(rest, low, high) - low) / (high - low)
+    return int(np.count_nonzero(np.bincount(steps.astype(np.int64))))
 
 
-# --- statistics -----------------------------------------------------------------------------------------------------
+# --- mean and standard deviation ------------------------------------------------------------------------------------
 
 
 def channel_mean_and_std(dataset: Dataset, samples: Sequence[Sample]) -> tuple[list[float], list[float]]:
-    """Of each channel over the samples' pixels, images in [0, 1]; empty where none can be read."""
+    """Mean and standard deviation of each channel over the samples' pixels, for images in [0, 1]; empty where no image
+    can be read."""
     values = sample_pixels(samples, lambda sample: read_with_nan(dataset, sample)) / 255
     values = values[~np.isnan(values).all(axis=1)]
     if not len(values):
         return [], []
-    return round_to_six_digits(np.nanmean(values, axis=0)), round_to_six_digits(
-        np.maximum(np.nanstd(values, axis=0), STD_MIN)
-    )
+    std = np.maximum(np.nanstd(values, axis=0), STD_MIN)
+    return round_to_six_digits(np.nanmean(values, axis=0)), round_to_six_digits(std)
 
 
 def read_with_nan(dataset: Dataset, sample: Sample) -> np.ndarray:
@@ -253,7 +263,8 @@ def read_with_nan(dataset: Dataset, sample: Sample) -> np.ndarray:
 
 
 def sample_pixels(samples: Sequence[Sample], read: Callable[[Sample], np.ndarray]) -> np.ndarray:
-    """(N, channels) float64: up to PIXELS of each sample, evenly spread; what cannot be read is passed over."""
+    """(N, channels) float64: up to PIXELS_SAMPLED pixels of each sample, evenly. An image that cannot be read is left
+    out."""
     found = []
     for sample in samples:
         try:
@@ -266,5 +277,5 @@ def sample_pixels(samples: Sequence[Sample], read: Callable[[Sample], np.ndarray
 
 
 def round_to_six_digits(values: Sequence[float] | np.ndarray) -> list[float]:
-    """To six digits, so that a written configuration says the same."""
+    """Rounded, so that a configuration that was written and read again is the same."""
     return [float(f"{value:.6g}") for value in values]

@@ -1,4 +1,4 @@
-"""Items read by loader processes, whose errors reach the caller as they are."""
+"""Loader processes: how they are started, and how their errors reach the run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,22 @@ from torch.utils.data import Dataset as TorchDataset
 from ssss_zoo.errors import UserError
 from ssss_zoo.stopping import end_with_parent, unheard
 
+WORKER_KILLED = (
+    "a process that reads images for train.workers was killed, most likely by the system for its memory: fewer "
+    "train.workers (0 reads in the run itself) or data.cache=none needs less"
+)
+SHARED_MEMORY_ADVICE = (
+    "/dev/shm is full or small; give a container more of it, as docker run --shm-size, or take train.workers=0"
+)
+SHARED_MEMORY_ERRORS = (  # parts of torch's messages
+    "unable to allocate shared memory",
+    "unable to write to file </torch",
+    "unable to open shared memory",
+)
+
 
 class ErrorsAsItems(TorchDataset[Any]):
-    """Items that hand a UserError over as one of them: raised in a worker, it would arrive wrapped in a traceback."""
+    """A data set that returns a UserError as an item: raised in a worker, it would arrive wrapped in a traceback."""
 
     def __init__(self, items: TorchDataset[Any]) -> None:
         self.items = items
@@ -40,35 +53,17 @@ def collate_or_error(items: list[Any]) -> Any:
 
 
 def set_up_worker(worker: int) -> None:
-    """Set up a loader process: the processes share the cores among themselves, and end when they are told to."""
+    """Give a loader process one thread, and let it end with the run's process."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     end_with_parent()
 
 
-WORKER_KILLED = (
-    "a process that reads images for train.workers was killed, most likely by the system for its memory: fewer "
-    "train.workers (0 reads in the run itself) or data.cache=none needs less"
-)
-
-
-SHARED_MEMORY_ADVICE = (
-    "/dev/shm is full or small; give a container more of it, as docker run --shm-size, or take train.workers=0"
-)
-
-
-SHARED_MEMORY_ERRORS = (
-    "unable to allocate shared memory",
-    "unable to write to file </torch",
-    "unable to open shared memory",
-)
-
-
 def load_batches(items: TorchDataset[Any], workers: int, **settings: Any) -> Iterator[Any]:
-    """What a DataLoader of these settings makes of the items, read by so many processes, which begin at once and which
-    no signal that asks to stop reaches. Draws nothing from torch's global generators.
+    """The batches of a DataLoader with these settings, read by `workers` processes, which start at once.
 
-    Raises UserError as an item does, and where a process was killed or finds no shared memory.
+    Signals that ask the run to stop do not reach the processes. Nothing is drawn from torch's global generators. Raises
+    UserError as an item does, and where a process is killed or finds no shared memory.
     """
     loader: DataLoader[Any] = DataLoader(
         ErrorsAsItems(items),
@@ -85,29 +80,30 @@ def load_batches(items: TorchDataset[Any], workers: int, **settings: Any) -> Ite
 
 @contextmanager
 def keep_child_handler() -> Iterator[None]:
-    """Keep torch from breaking into whatever runs when a process has died: it is found where its batch is asked for."""
-    kind = getattr(signal, "SIGCHLD", None)
-    if kind is None or threading.current_thread() is not threading.main_thread():
+    """Keep torch from installing its handler of SIGCHLD, which interrupts the run wherever it is when a process has
+    died. `raise_errors` notices that when the next batch is asked for."""
+    child_signal = getattr(signal, "SIGCHLD", None)
+    if child_signal is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(kind)
+    before = signal.getsignal(child_signal)
     try:
         yield
     finally:
-        signal.signal(kind, before)
+        signal.signal(child_signal, before)
 
 
 def raise_errors(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches, their errors raised."""
+    """The batches; an error among them, and the death of a process, is raised as UserError."""
     while True:
         try:
             batch = next(batches)
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:
-            if any(words in str(error) for words in SHARED_MEMORY_ERRORS):
+            if any(part in str(error) for part in SHARED_MEMORY_ERRORS):
                 raise UserError(f"no shared memory for train.workers ({SHARED_MEMORY_ADVICE})") from None
-            broken_off = isinstance(error, (ConnectionError, EOFError))  # in the middle of what it was sending
+            broken_off = isinstance(error, (ConnectionError, EOFError))  # the process died while it sent a batch
             if not broken_off and all(worker.is_alive() for worker in getattr(batches, "_workers", ())):
                 raise
             raise UserError(WORKER_KILLED) from None
