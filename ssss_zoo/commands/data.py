@@ -108,7 +108,9 @@ def split_words(words: Iterable[str]) -> list[str]:
     cache.save()
     order = labelled_order(shown, config.seed)
     loose = samples_by_part(dataset)["unlabelled"]
-    written = write_lists(root, [pool[index] for index in order], loose, dataset.val, counts, config.overwrite)
+    written = write_lists(
+        root, [pool[index] for index in order], loose, dataset.val, counts, overwrite=config.overwrite
+    )
     lines = []
     for name, count in counts.items():
         seen = set().union(*(shown[index] for index in order[:count]))

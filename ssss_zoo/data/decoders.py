@@ -1,4 +1,4 @@
-"""Decoders beside Pillow's: quicker ones, and ones that keep every bit. They raise as their libraries do."""
+"""Decoders besides Pillow's: faster ones, and ones that keep more than 8 bits. They raise their libraries' errors."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ FULL_DEPTH_DECODERS = {
     "PNG": "png_decode",
     "JPEG2000": "jpeg2k_decode",
     "AVIF": "avif_decode",
-}  # the same, for what Pillow cuts to 8 bits
-JPEG_END = b"\xff\xd9"  # of a whole JPEG
-DEPTH_MARKS = {  # a mark in a file, the bytes from it to the bits of the first channel, and what 8 bits are there
+}  # the same, for files that Pillow reduces to 8 bits a channel
+JPEG_END = b"\xff\xd9"  # the last bytes of a complete JPEG
+DEPTH_MARKS = {  # a mark in a file, the distance from it to the byte with the bits a channel, and its value for 8 bits
     "JPEG2000": (b"\xff\x4f\xff\x51", 42, 7),
     "AVIF": (b"pixi", 9, 8),
 }
-MARK_SEARCH_BYTES = 1 << 16  # bytes of a file in which that lies
+MARK_SEARCH_BYTES = 1 << 16  # bytes at the beginning of a file that are searched for the mark
 
 
 def decode_eight_bits(image: Image.Image, path: Path) -> np.ndarray:
-    """(H, W, bands) uint8 of an image as Pillow gives it, by a quicker decoder where that gives the same (imagecodecs:
-    a JPEG in 0.55 to 0.8, a PNG in 0.6 to 0.65 of the time, see benchmarks/loader.py). Raises as Pillow."""
+    """(H, W, channels) uint8, equal to Pillow's array. A faster decoder is used where it gives the same: imagecodecs
+    takes 0.55 to 0.8 of the time for a JPEG, 0.6 to 0.65 for a PNG (benchmarks/loader.py). Raises Pillow's errors."""
     tiles = getattr(image, "tile", [])
     if image.format in FAST_DECODERS and image.mode in ("L", "RGB") and tiles and "transparency" not in image.info:
         import imagecodecs
 
         content = path.read_bytes()
         raw = tiles[0][3] if image.format == "PNG" else image.mode
-        whole = image.format == "PNG" or content.rstrip(b"\0").endswith(JPEG_END)  # it fills up what a JPEG lacks
+        whole = image.format == "PNG" or content.rstrip(b"\0").endswith(
+            JPEG_END
+        )  # imagecodecs fills up a JPEG that is cut short
         if whole and raw == image.mode and not image.info.get("interlace"):
-            with suppress(RuntimeError):  # a damaged file: Pillow says what is wrong
+            with suppress(RuntimeError):  # a damaged file: Pillow names the fault
                 pixels: np.ndarray = getattr(imagecodecs, FAST_DECODERS[image.format])(content)
                 return pixels[:, :, None] if pixels.ndim == 2 else pixels
     array = np.array(image)
@@ -43,8 +45,8 @@ def decode_eight_bits(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def high_bit_depth(image: Image.Image, path: Path) -> str:
-    """`16-bit`, `32-bit` or `floating-point` where the file behind an image, no TIFF, has more than 8 bits a channel,
-    else empty; Pillow drops the lower half of a coloured one and says nothing."""
+    """`16-bit`, `32-bit` or `floating-point` where the file of an image (no TIFF) has more than 8 bits a channel, else
+    empty. Pillow drops the lower bits of coloured ones without a warning."""
     if image.mode in HIGH_DEPTH_MODES:
         return HIGH_DEPTH_MODES[image.mode]
     if image.format == "PNG" and ";16" in str(raw_mode(image)):
@@ -55,25 +57,25 @@ def high_bit_depth(image: Image.Image, path: Path) -> str:
         mark, distance, eight = DEPTH_MARKS[image.format]
         with open(path, "rb") as file:
             begin = file.read(MARK_SEARCH_BYTES)
-        place = begin.find(mark)
-        return "16-bit" if place >= 0 and (begin[place + distance] & 0x7F) > eight else ""
+        start = begin.find(mark)
+        return "16-bit" if start >= 0 and (begin[start + distance] & 0x7F) > eight else ""
     return ""
 
 
 def raw_mode(image: Image.Image) -> Any:
-    """How the file holds its values, in Pillow's words."""
+    """How the file stores its values, as Pillow's decoder is told."""
     tiles = getattr(image, "tile", [])
     return tiles[0][3] if tiles else ""
 
 
 def ppm_maximum(image: Image.Image) -> int:
-    """The value of a PPM that is full light."""
-    told = raw_mode(image)
-    return int(told[1]) if isinstance(told, tuple) and len(told) == 2 else 255
+    """The value of full brightness in a PPM."""
+    mode = raw_mode(image)
+    return int(mode[1]) if isinstance(mode, tuple) and len(mode) == 2 else 255
 
 
 def decode_high_depth(image: Image.Image, path: Path) -> np.ndarray:
-    """(H, W, bands) as stored, of a file with more than 8 bits a channel."""
+    """(H, W, channels) as stored, of a file with more than 8 bits a channel."""
     if image.mode in HIGH_DEPTH_MODES:
         return np.array(image)[:, :, None]
     if image.format == "PPM":

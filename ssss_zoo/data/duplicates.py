@@ -11,8 +11,8 @@ from ssss_zoo.toolkit.types import Sample
 
 
 def identical_images(samples: Iterable[Sample]) -> dict[str, str]:
-    """By name, the digest of every sample whose image file has the bytes of another's. Files are read where sizes are
-    equal, whole."""
+    """The digest, by name, of every sample whose image file holds the same bytes as another's. Only files of equal size
+    are read."""
     files = {sample.name: sample.image for sample in samples if is_path(sample.image)}
     sizes = {name: os.path.getsize(file) for name, file in files.items() if os.path.isfile(file)}
     often = Counter(sizes.values())
@@ -22,9 +22,12 @@ def identical_images(samples: Iterable[Sample]) -> dict[str, str]:
 
 
 def split_off(order: Sequence[Sample], number: int, least: int) -> list[Sample]:
-    """The first `number` samples of an order, such that copies of an image stay on one side: those that would not fit
-    are passed over for later ones. Where all have copies it is up to twice as many (our choice), or copies are parted.
-    least: how many must be left."""
+    """About the first `number` samples of `order`, chosen so that all copies of an image are among them, or none.
+
+    A group of copies that would be too many is left out, and later samples take its place. Where every image has
+    copies, up to twice as many samples are returned (our choice), or copies are separated. least: how many samples must
+    be left.
+    """
     alike = identical_images(order)
     groups: dict[str, list[Sample]] = {}
     for sample in order:
@@ -40,8 +43,8 @@ def split_off(order: Sequence[Sample], number: int, least: int) -> list[Sample]:
 
 
 def drop_copies(samples: Sequence[Sample], of: Sequence[Sample], but: Sequence[Sample] = ()) -> list[Sample]:
-    """The samples that are no copies of others, file for file; all where `but` has such copies: they cannot be kept
-    apart."""
+    """The samples whose files are no copies of those of `of`. All of them where `but` holds such copies, too: then
+    they cannot be kept apart."""
     alike = identical_images({sample.name: sample for sample in (*samples, *of, *but)}.values())
     known = {alike[sample.name] for sample in of if sample.name in alike}
     if any(alike.get(sample.name) in known for sample in but):
@@ -50,8 +53,7 @@ def drop_copies(samples: Sequence[Sample], of: Sequence[Sample], but: Sequence[S
 
 
 def describe_dropped_copies(count: int) -> list[str]:
-    """A note on unlabelled images that are left out since they are copies of what validates; none where there are
-    none."""
+    """A note on unlabelled images that are left out because they are copies of validation images."""
     if not count:
         return []
     what = (

@@ -1,9 +1,9 @@
-"""What the files of a data set hold, file by file: by it two machines know the same data, and a run data that changed.
+"""Digests of the files of a data set, by which two machines know the same data and a run notices data that changed.
 
-A digest is of a file's size and bytes, so neither its time nor its folder counts. Of an image of more than WHOLE bytes
-only BLOCKS pieces are read, from its first byte to its last: 10,000 files take about a second. What that misses is an
-edit of a large image that is not compressed, such as a BMP, between the pieces: a compressed one becomes another in
-size, or in its last bytes (a PNG's check sum).
+A digest depends on a file's size and bytes, not on its time or folder. Of an image with more than WHOLE_FILE_BYTES only
+a few pieces are read, from its first byte to its last: 10,000 files take about a second. An edit between the pieces is
+missed where the image is not compressed, such as a BMP; an edit of a compressed one changes its size or its last bytes
+(a PNG's check sum).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ssss_zoo.text import brief
 if TYPE_CHECKING:
     from ssss_zoo.data.base import Dataset
 
-WHOLE_FILE_BYTES = 1 << 18  # bytes: an image up to this size is read whole, as every mask is (our choice)
+WHOLE_FILE_BYTES = 1 << 18  # an image up to this size is read whole, like every mask (our choice)
 PIECES, BLOCK = 4, 1 << 16  # pieces of a larger one, and bytes of each (our choice)
 READERS, TOGETHER = 4, 64  # that read, and files that each takes at a time
-FILES_NAMED = 3  # files of each kind that a message names
-NO_FILE = "no file"  # in place of the digest
+FILES_NAMED = 3  # in a message, of each kind
+NO_FILE = "no file"  # the digest of a file that does not exist
 
 ContentDigests = dict[str, dict[str, str]]  # digest by name, for `classes`, `labelled images`, `labelled masks`, ...
 
 
 def content_digests(dataset: Dataset) -> ContentDigests:
-    """What a data set is made of: the number of each class, the digest of the class list where a file holds it, and for
-    every image, and every mask of the labelled and of the validation images, that of its files; lists in their order. A
-    sample made in memory has its name alone. Masks of unlabelled images are hidden and left out."""
+    """The digests of a data set, in the order of its lists: of every image, of the masks of labelled and validation
+    images, and of the class list where a file holds it; and the id of each class. A sample made in memory has an empty
+    digest. Masks of unlabelled images are hidden and left out."""
     parts = {"labelled": dataset.labelled, "unlabelled": dataset.unlabelled, "val": dataset.val}
     files: dict[str, dict[str, list[Any]]] = {
         f"{part} images": {sample.name: [sample.image] for sample in samples} for part, samples in parts.items()
@@ -48,8 +48,7 @@ def content_digests(dataset: Dataset) -> ContentDigests:
 
 
 def digest_files(named: Mapping[str, Sequence[Any]], whole: bool) -> dict[str, str]:
-    """The digest of each name's files, joined by `+`; empty for what is no file. A file of several names is read
-    once."""
+    """The digests of each name's files, joined by `+`; empty where there is none. Each file is read once."""
     paths = {str(file) for files in named.values() for file in files if is_path(file)}
     with ThreadPoolExecutor(READERS) as pool:
         found = pool.map(lambda some: [file_digest(path, whole) for path in some], path_chunks(sorted(paths)))
@@ -67,7 +66,7 @@ def path_chunks(paths: list[str]) -> list[list[str]]:
 
 
 def file_digest(path: str, whole: bool) -> str:
-    """16 hexadecimal digits of a file's size and bytes, of all of them where `whole`."""
+    """16 hexadecimal digits for a file's size and bytes; for pieces of a large file unless `whole`."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return NO_FILE
@@ -83,24 +82,24 @@ def file_digest(path: str, whole: bool) -> str:
 
 
 def digest_ranges(size: int, whole: bool) -> list[tuple[int, int]]:
-    """Where the pieces that are read start, and how long they are, in bytes."""
+    """(start, length) in bytes of the parts of a file that are read."""
     if not whole and size > WHOLE_FILE_BYTES:
         return [((size - BLOCK) * number // (PIECES - 1), BLOCK) for number in range(PIECES)]
     return [(start, min(WHOLE_FILE_BYTES, size - start)) for start in range(0, size, WHOLE_FILE_BYTES)]
 
 
 def fingerprint(found: ContentDigests) -> str:
-    """16 hexadecimal digits of contents, their order included."""
+    """16 hexadecimal digits for the digests of a data set and their order."""
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
 
 def describe_differences(old: Mapping[str, Mapping[str, str]], new: Mapping[str, Mapping[str, str]]) -> str:
-    """What differs between two contents, in one line, such as `2 labelled masks changed (a00.jpg, a01.jpg); 1 val image
-    removed (b.jpg)`; empty where nothing does."""
-    told: list[str] = []
+    """The differences between the digests of two data sets in one line, such as `2 labelled masks changed (a00.jpg,
+    a01.jpg); 1 val image removed (b.jpg)`; empty where there are none."""
+    changes: list[str] = []
     for kind in {**old, **new}:
-        told += describe_changes(kind, old.get(kind, {}), new.get(kind, {}))
-    return "; ".join(told)
+        changes += describe_changes(kind, old.get(kind, {}), new.get(kind, {}))
+    return "; ".join(changes)
 
 
 def describe_changes(kind: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """One image file as an array: any depth, any number of channels, upright.
 
-Files of 8 bits a channel come as uint8. Deeper ones (16 bits, floating point) come as float32 in [0, 255], once it is
-known which values are to be 0 and 255: no bit of them is rounded away. What a file holds besides is refused or told of:
-nothing of it is dropped in silence.
+Files with 8 bits a channel become uint8. Files with more (16 bits, floating point) become float32 in [0, 255], given
+the values that are to be 0 and 255, so that no bit is rounded away. Any other content of a file is refused or reported;
+none is dropped in silence.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ssss_zoo.data.decoders import (
     raw_mode,
 )
 from ssss_zoo.data.tiff import (
-    NODATA,
     TiffPicture,
+    TiffTag,
     is_tiff,
     open_tiff,
     parse_nodata,
@@ -39,16 +39,17 @@ IMAGE_SUFFIXES = (  # of the files that are read, in upper or lower case
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif", ".avif", ".tga"),
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-MAX_PIXELS = 180_000_000  # of a file that is read, see `data.max_pixels` (our choice: what Pillow refuses above, about)
+MAX_PIXELS = 180_000_000  # default of `data.max_pixels` (our choice: about where Pillow refuses an image)
 MODE_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "CMYK": 3, "YCbCr": 3} | dict.fromkeys(
     HIGH_DEPTH_MODES, 1
-)  # by Pillow's mode: how many channels there are beside alpha
-MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of channels, alpha among them
+)  # number of channels without alpha, by Pillow's mode
+MODE_OF_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's mode by the number of channels, alpha included
 ALPHA_MODES = ("LA", "PA", "RGBA")
-WIDTH, LENGTH, BITS, DESCRIPTION, SAMPLES, BELOW, FORMAT = 256, 257, 258, 270, 277, 330, 339  # a TIFF's tags
-ORIENTATION, UPRIGHT, SIDEWAYS = 0x0112, 1, (5, 6, 7, 8)  # EXIF
-INVERSE_ORIENTATION = {6: 8, 8: 6}  # the turn that takes another back, where it is not the same
-ORIENTATION_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, ...), by EXIF's tag
+EXIF_ORIENTATION = 0x0112  # EXIF's tag
+UPRIGHT = 1  # its value for an image that needs no turn
+SIDEWAYS = (5, 6, 7, 8)  # its values that swap height and width
+INVERSE_ORIENTATION = {6: 8, 8: 6}  # the orientation that undoes another one; the others undo themselves
+ORIENTATION_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an array (H, W, ...), by EXIF's orientation
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -57,7 +58,7 @@ ORIENTATION_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # of an ar
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels),
 }
-DECODER_ERRORS = (  # what decoders raise at damaged files; imagecodecs' are RuntimeErrors
+DECODER_ERRORS = (  # raised for damaged files; imagecodecs' errors are RuntimeErrors
     OSError,
     ValueError,
     SyntaxError,
@@ -69,18 +70,18 @@ DECODER_ERRORS = (  # what decoders raise at damaged files; imagecodecs' are Run
     struct.error,
     zlib.error,
 )
-Image.MAX_IMAGE_PIXELS = None  # a warning at half of the size that is refused, and no setting: `max_pixels` is ours
+Image.MAX_IMAGE_PIXELS = None  # no warning and no limit of Pillow's: `max_pixels` is ours
 
 
 @dataclass(frozen=True)
 class Reading:
     """How the images of a data set become arrays.
 
-    channels: how many are expected. bands: which of a file's, counted from 1, empty for all. low, high: the values that
-    become 0 and 255, one for all channels or one each, empty where files have 8 bits a channel and stay as they are.
-    mixed: whether they are of the deeper files, and those of 8 bits stay as they are. nodata: values of pixels without
-    data. tags: whether a TIFF's own tag says further ones. gaps: whether there may be such pixels at all. exif: whether
-    files are turned as their EXIF tag says. max_pixels: of a file at most.
+    channels: of the arrays. bands: the channels of a file that are read, counted from 1; empty for all. low, high: the
+    values that become 0 and 255, one for all channels or one each; empty where files have 8 bits a channel and stay as
+    they are. mixed: whether only files with more than 8 bits have that range, and the others stay as they are.
+    nodata: values of pixels without data. tags: whether a TIFF's tag may give another such value. gaps: whether there
+    may be pixels without data. exif: whether images are turned by EXIF's orientation. max_pixels: the limit for a file.
     """
 
     channels: int = 3
@@ -97,12 +98,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture before a pixel is decoded.
+    """The properties of an image file that are known before its pixels are decoded.
 
-    size: (H, W) as stored; mode: Pillow's, empty where tifffile reads the file; channels: alpha among them; depth: such
-    as `16-bit`, empty for 8 bits a channel; orientation: EXIF's, 1 to 8; colours: what channels are, where they are
-    neither grey nor RGB and stay so; pages: of a TIFF, one for each channel; further: pictures of a JPEG beside the
-    first; nodata: the value of pixels without data by GDAL's tag; masked: whether a page says where there is data.
+    size: (H, W) as stored. mode: Pillow's, empty where tifffile reads the file. channels: alpha included. depth: such
+    as `16-bit`, empty for 8 bits a channel. orientation: EXIF's, 1 to 8. colours: the colour space, where it is neither
+    grey nor RGB and is not converted. pages: of a TIFF with one channel a page. further: the number of further images
+    in a JPEG. nodata: the value of pixels without data, by GDAL's tag. masked: whether a page of the file marks the
+    pixels with data.
     """
 
     size: tuple[int, int]
@@ -123,8 +125,8 @@ class Header:
 
 @contextmanager
 def open_with_pillow(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """The file, header read. Raises UserError, naming the file, when Pillow fails at it here or in the body, where it
-    has more pixels, and where it is an animation."""
+    """Open a file with Pillow and read its header. Raises UserError, naming the file, when Pillow fails here or in the
+    body of the `with` statement, for more than `max_pixels`, and for an animation."""
     with translate_decoder_errors(path), open_unmapped(path) as image:
         check_pixel_count(path, (image.height, image.width), max_pixels)
         check_not_animated(image, path)
@@ -133,8 +135,8 @@ def open_with_pillow(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image
 
 @contextmanager
 def open_image(path: Path, max_pixels: int) -> Iterator[Image.Image | TiffPicture]:
-    """The file as Pillow has it, or as tifffile, where Pillow would fail at a TIFF or drop some of it. Raises as
-    `opened`."""
+    """Open a file with Pillow; or with tifffile, where Pillow would fail at a TIFF or drop a part of it. Raises as
+    `open_with_pillow`."""
     with translate_decoder_errors(path):
         try:
             image = open_unmapped(path)
@@ -154,8 +156,8 @@ def open_image(path: Path, max_pixels: int) -> Iterator[Image.Image | TiffPictur
 
 
 def open_unmapped(path: Path) -> Image.Image:
-    """The file as Pillow opens it. It turns a TIFF upright by its tag, but not one that it maps into memory, which it
-    does where it knows a file's name: so it gets none of a TIFF."""
+    """Open a file with Pillow, a TIFF without its name. Pillow turns a TIFF upright, except one that it maps into
+    memory, which needs the name; without it, every TIFF is turned."""
     image = Image.open(path)
     if image.format == "TIFF":
         image.filename = ""
@@ -164,7 +166,7 @@ def open_unmapped(path: Path) -> Image.Image:
 
 @contextmanager
 def translate_decoder_errors(path: Path) -> Iterator[None]:
-    """Raises UserError, naming the file, where its decoder fails in the body."""
+    """Raise UserError, naming the file, where its decoder fails in the body of the `with` statement."""
     try:
         yield
     except DECODER_ERRORS as error:
@@ -182,7 +184,7 @@ def decoder_error_text(path: Path, error: Exception) -> str:
 
 
 def check_pixel_count(path: Path, size: tuple[int, int], most: int) -> None:
-    """Raise UserError for a picture (H, W) of more than `most` pixels."""
+    """Raise UserError for an image of more than `most` pixels. size: (H, W)."""
     if size[0] * size[1] > most:
         raise UserError(
             f"{path} is {size[1]}x{size[0]}, {size[0] * size[1]:,} pixels, more than data.max_pixels={most} lets in: "
@@ -191,7 +193,7 @@ def check_pixel_count(path: Path, size: tuple[int, int], most: int) -> None:
 
 
 def check_not_animated(image: Image.Image, path: Path) -> None:
-    """Raise UserError for an animation. Pages of a TIFF may be bands, a JPEG's further pictures hang on its first."""
+    """Raise UserError for an animation. The pages of a TIFF may be channels, and a JPEG may hold previews of itself."""
     if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
         raise UserError(
             f"{path} is an animation of {getattr(image, 'n_frames', 'several')} frames ({image.format}): save the one "
@@ -203,29 +205,31 @@ def check_not_animated(image: Image.Image, path: Path) -> None:
 
 
 def read_header(path: Path, max_pixels: int = MAX_PIXELS) -> Header:
-    """What a file says of its picture. Raises UserError, naming the file, when it cannot be read."""
+    """The header of an image file. Raises UserError, naming the file, when it cannot be read."""
     with open_image(path, max_pixels) as held:
         return header_of_image(held, path)
 
 
 def header_of_image(held: Image.Image | TiffPicture, path: Path) -> Header:
-    """The header of a file that `source` holds. Raises UserError for colours that do not become RGB."""
+    """The header of a file that `open_image` opened. Raises UserError for colours that cannot become RGB."""
     if isinstance(held, TiffPicture):
         return header_of_tiff(held)
     if held.mode not in MODE_CHANNELS:
         raise UserError(f"{path} holds colours that are not read (Pillow's mode {held.mode}): save it as RGB")
     depth = high_bit_depth(held, path)
-    mode = "LA" if raw_mode(held) == "LA;16B" else held.mode  # Pillow makes four channels of it
+    mode = "LA" if raw_mode(held) == "LA;16B" else held.mode  # Pillow converts it to four channels
     alpha = mode in ALPHA_MODES or (not depth and "transparency" in held.info)
     return Header(
-        size=(held.height, held.width) if held.format != "TIFF" else (held.tag_v2[LENGTH], held.tag_v2[WIDTH]),  # type: ignore[attr-defined]
+        size=(held.height, held.width)
+        if held.format != "TIFF"
+        else (held.tag_v2[TiffTag.HEIGHT], held.tag_v2[TiffTag.WIDTH]),  # type: ignore[attr-defined]
         mode=mode,
         channels=MODE_CHANNELS[mode] + alpha,
         alpha=alpha,
         depth=depth,
         orientation=exif_orientation(held),
         further=getattr(held, "n_frames", 1) - 1 if held.format == "MPO" else 0,
-        nodata=parse_nodata(held.tag_v2.get(NODATA)) if held.format == "TIFF" else None,  # type: ignore[attr-defined]
+        nodata=parse_nodata(held.tag_v2.get(TiffTag.NODATA)) if held.format == "TIFF" else None,  # type: ignore[attr-defined]
     )
 
 
@@ -248,30 +252,31 @@ def header_of_tiff(held: TiffPicture) -> Header:
 
 
 def pillow_reads_all(image: Image.Image) -> bool:
-    """Whether Pillow holds all of a TIFF: one page, 8 bits a channel at most, and no sample that its mode has not."""
+    """Whether Pillow reads all of a TIFF: it has one page, at most 8 bits a channel, and no channel beyond Pillow's
+    mode."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    described = str(tags.get(DESCRIPTION, ""))
+    described = str(tags.get(TiffTag.DESCRIPTION, ""))
     return (
         not tags.next
-        and BELOW not in tags  # ImageJ keeps many pages behind the entry of one:
+        and TiffTag.SUB_FILES not in tags  # ImageJ hides further pages behind the entry of one:
         and not (described.startswith("ImageJ=") and "images=" in described)
         and image.mode in MODE_CHANNELS
         and image.mode not in HIGH_DEPTH_MODES
-        and max(tags.get(BITS, (8,))) <= 8
-        and set(tags.get(FORMAT, (1,))) <= {1, 4}
-        and tags.get(SAMPLES, 1) <= len(image.getbands())
+        and max(tags.get(TiffTag.BITS, (8,))) <= 8
+        and set(tags.get(TiffTag.FORMAT, (1,))) <= {1, 4}
+        and tags.get(TiffTag.CHANNELS, 1) <= len(image.getbands())
     )
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """The EXIF tag, 1 to 8; read from the header alone (Pillow would decode a whole PNG to look for it)."""
+    """EXIF's orientation, 1 to 8, from the header alone: Pillow would decode a whole PNG to find it."""
     if image.format == "PNG" and "exif" not in image.info:
         return UPRIGHT
-    return int(image.getexif().get(ORIENTATION, UPRIGHT))
+    return int(image.getexif().get(EXIF_ORIENTATION, UPRIGHT))
 
 
 def check_channel_count(found: Header, reading: Reading, path: Path) -> None:
-    """Raise UserError where a file has other channels than are expected."""
+    """Raise UserError where a file does not have the expected channels."""
     if reading.bands:
         if max(reading.bands) > found.channels:
             raise UserError(
@@ -291,7 +296,7 @@ def check_channel_count(found: Header, reading: Reading, path: Path) -> None:
 
 
 def check_bit_depth(depth: str, reading: Reading, path: Path) -> None:
-    """Raise UserError where a file has more bits a channel than are expected, or fewer. depth: as in `Header`."""
+    """Raise UserError where a file has more bits a channel than expected, or fewer. depth: as in `Header`."""
     if depth and not reading.low:
         raise UserError(
             f"{path} is a {depth} image; expected 8 bits a channel: convert it, or of dataset=folder say which values "
@@ -312,8 +317,8 @@ def describe_channels(found: Header) -> str:
 
 
 def channels_to_read(found: Header, wanted: int) -> int | None:
-    """How many channels are read for `wanted` ones: all, those beside alpha, or a single grey one; None where they do
-    not fit."""
+    """The number of channels to read from a file for `wanted` ones: all, those without alpha, or a single grey one;
+    None where none of that fits."""
     beside = found.channels - found.alpha
     if wanted == found.channels:
         return wanted
@@ -321,7 +326,8 @@ def channels_to_read(found: Header, wanted: int) -> int | None:
 
 
 def image_size(path: Path, reading: Reading) -> tuple[int, int]:
-    """(H, W) as `read_image` will give it, from the header alone. Raises UserError as that does, damage apart."""
+    """(H, W) of the array of `read_image`, from the header alone. Raises UserError as that does, but not for damage in
+    the pixels."""
     found = read_header(path, reading.max_pixels)
     check_channel_count(found, reading, path)
     check_bit_depth(found.depth, reading, path)
@@ -333,11 +339,11 @@ def image_size(path: Path, reading: Reading) -> tuple[int, int]:
 
 
 def read_image(path: Path, reading: Reading) -> np.ndarray:
-    """(H, W, channels), turned upright by its EXIF tag: uint8, or where `reading` gives a range float32 in [0, 255].
+    """(H, W, channels), turned upright by EXIF's tag: uint8, or float32 in [0, 255] where `reading` has a range.
 
-    Grey becomes RGB where 3 channels are expected, alpha is left out unless it is one of those expected, pixels without
-    data are 0. Raises UserError, naming the file, when it cannot be read, has another number of channels, or more than
-    8 bits a channel and no range.
+    Grey becomes RGB where 3 channels are expected. Alpha is left out unless it is one of the expected channels. Pixels
+    without data become 0. Raises UserError, naming the file, when it cannot be read, has another number of channels, or
+    more than 8 bits a channel and no range.
     """
     pixels, missing = read_stored_values(path, reading)
     if bool(reading.low) != (pixels.dtype != np.uint8):
@@ -360,8 +366,9 @@ def read_valid(path: Path, reading: Reading) -> np.ndarray | None:
 
 
 def read_stored_values(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
-    """(H, W, channels) values of the file, uint8, or floating-point ones of a deeper file, NaN without data; and
-    (H, W) bool, where no channel has data, None where nothing says so. Raises UserError as `read_image`."""
+    """The values of a file, (H, W, channels) uint8, or floating-point where it has more than 8 bits a channel, NaN
+    without data; and where no channel has data, (H, W) bool, None where all pixels have data. Raises UserError as
+    `read_image`."""
     with open_image(path, reading.max_pixels) as held:
         found = header_of_image(held, path)
         check_channel_count(found, reading, path)
@@ -379,7 +386,7 @@ def read_stored_values(path: Path, reading: Reading) -> tuple[np.ndarray, np.nda
 def read_channels(
     held: Image.Image | TiffPicture, found: Header, reading: Reading, path: Path
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(H, W, channels) as stored, and where the file's own mask says that there is no picture, (H, W) bool or None."""
+    """(H, W, channels) as stored; and the pixels that the file's own mask marks as outside, (H, W) bool or None."""
     count = found.channels if reading.bands else channels_to_read(found, reading.channels) or found.channels
     outside = None
     if isinstance(held, TiffPicture):
@@ -388,7 +395,7 @@ def read_channels(
         pixels = decode_high_depth(held, path)
     else:
         pixels = read_eight_bits(held, MODE_OF_CHANNELS[count], path)
-        if held.format == "TIFF" and found.orientation in ORIENTATION_TURNS:  # Pillow has turned it
+        if held.format == "TIFF" and found.orientation in ORIENTATION_TURNS:  # Pillow has turned it: undo that
             pixels = ORIENTATION_TURNS[INVERSE_ORIENTATION.get(found.orientation, found.orientation)](pixels)
     if reading.bands:
         return np.ascontiguousarray(pixels[..., [band - 1 for band in reading.bands]]), outside
@@ -400,11 +407,11 @@ def read_channels(
 
 
 def read_eight_bits(image: Image.Image, mode: str, path: Path) -> np.ndarray:
-    """(H, W, bands) uint8 of an image that Pillow holds without loss, in one of MODES."""
+    """(H, W, channels) uint8 of an image with 8 bits a channel, in Pillow's `mode`."""
     if image.mode == mode:
         return decode_eight_bits(image, path)
     if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # a palette's transparent entry has a colour only this way
+        image = image.convert("RGBA")  # only so a palette's transparent entry keeps its colour
     array = np.array(image if image.mode == mode else image.convert(mode))
     return array[:, :, None] if array.ndim == 2 else array
 
@@ -412,8 +419,8 @@ def read_eight_bits(image: Image.Image, mode: str, path: Path) -> np.ndarray:
 def find_missing_data(
     pixels: np.ndarray, values: tuple[float, ...], outside: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels (H, W, channels), those of more than 8 bits as floating-point numbers, NaN without data; and where no
-    channel has data, (H, W) bool, None where nothing says so. values: of a channel without data."""
+    """Pixels (H, W, channels) as `read_stored_values` returns them, with its second result. values: those that stand
+    for no data. outside: (H, W) bool, pixels that are known to have none."""
     eight = pixels.dtype == np.uint8
     if eight and not values and outside is None:
         return pixels, None
@@ -432,7 +439,7 @@ def find_missing_data(
 
 
 def stretch_range(pixels: np.ndarray, reading: Reading) -> np.ndarray:
-    """float32 in [0, 255]: low becomes 0, high 255, what lies beyond is cut off, and what is no number is 0."""
+    """float32 in [0, 255]: low becomes 0, high 255; values beyond are clipped, NaN becomes 0."""
     kind = pixels.dtype if pixels.dtype.kind == "f" else np.float32
     low, high = np.array(reading.low, kind), np.array(reading.high, kind)
     shares = np.clip((pixels.astype(kind) - low) / (high - low), 0, 1)

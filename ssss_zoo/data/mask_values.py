@@ -23,9 +23,9 @@ from ssss_zoo.data.images import (
     read_header,
 )
 from ssss_zoo.data.tiff import (
-    PHOTOMETRIC,
     WHITE_IS_ZERO,
     TiffPicture,
+    TiffTag,
     open_tiff,
     read_tiff_channels,
     white_is_zero_error,
@@ -71,7 +71,7 @@ def decode_mask(image: Image.Image | TiffPicture, header: Header, path: Path, *,
     if isinstance(image, TiffPicture):
         pixels = read_tiff_channels(image)
         return value_or_colour(path, pixels // 255 if image.dtype == bool else pixels, alpha=header.alpha)
-    if image.format == "TIFF" and image.mode == "L" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+    if image.format == "TIFF" and image.mode == "L" and image.tag_v2.get(TiffTag.PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
         raise white_is_zero_error(path)
     if header.depth:
         return value_or_colour(path, decode_high_depth(image, path), alpha=header.alpha)

@@ -1,10 +1,11 @@
-"""The one picture of a TIFF, as tifffile has it: for files that Pillow cannot hold, or of which it drops something."""
+"""The image of a TIFF, read by tifffile: for files that Pillow cannot read, or of which it drops a part."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,36 @@ import numpy as np
 
 from ssss_zoo.errors import UserError
 
-TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes, by order of bytes and size of offsets
-ORIENTATION, NODATA, PHOTOMETRIC = 274, 42113, 262  # tags; the second is GDAL's
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # what samples mean, by the tag PhotometricInterpretation
-OTHER_COLOUR_SPACES = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # that are not RGB
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a file, by byte order and size of offsets
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of the tag PHOTOMETRIC
+OTHER_COLOUR_SPACES = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # values of the same tag
 CAMERA_RAW = {32803: "a camera's raw mosaic", 34892: "a camera's raw values", 32844: "LogL", 32845: "LogLuv"}
 SIZES_SHOWN = 4  # sizes named in a message
 
 
+class TiffTag(IntEnum):
+    """Tags of a TIFF that are read."""
+
+    WIDTH = 256
+    HEIGHT = 257
+    BITS = 258
+    PHOTOMETRIC = 262
+    DESCRIPTION = 270
+    ORIENTATION = 274
+    CHANNELS = 277
+    SUB_FILES = 330
+    FORMAT = 339
+    NODATA = 42113  # GDAL's
+
+
 @dataclass(frozen=True, eq=False)
 class TiffPicture:
-    """shape: (H, W, bands) as stored; alpha: whether the last band is; colours: what the bands are where they are
-    neither grey nor RGB; pages: how many hold a band each; inside: the page of a mask of one bit, 0 where there is no
-    picture; axes: of `series`; pages that are no series are stacked."""
+    """An open TIFF, its pixels not decoded.
+
+    shape: (H, W, channels) as stored. alpha: whether the last channel is alpha. colours: the colour space, where it is
+    neither grey nor RGB. pages: each holds one channel, where there are several. inside: the page of a mask of one bit,
+    0 outside of the image; None without one. series: tifffile's array of all pages; None where they must be stacked.
+    """
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -38,7 +56,7 @@ class TiffPicture:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins as a TIFF does."""
+    """Whether a file begins like a TIFF."""
     try:
         with open(path, "rb") as file:
             return file.read(4) in TIFF_MAGIC
@@ -48,10 +66,9 @@ def is_tiff(path: Path) -> bool:
 
 @contextmanager
 def open_tiff(path: Path) -> Iterator[TiffPicture]:
-    """What an open TIFF holds, its pixels not decoded. Reduced copies are passed over, pages of one band each and of
-    one kind are the bands of one picture.
+    """Open a TIFF. Reduced copies are left out; pages of one channel and of one size are the channels of one image.
 
-    Raises UserError, naming the file, for several pictures; ValueError and others where it is damaged.
+    Raises UserError, naming the file, for several images; ValueError and others for a damaged file.
     """
     import tifffile
 
@@ -63,7 +80,7 @@ def open_tiff(path: Path) -> Iterator[TiffPicture]:
 
 
 def read_tiff_picture(file: Any, path: Path) -> TiffPicture:
-    """The picture of a `tifffile.TiffFile`. Raises UserError as `picture`."""
+    """The image of a `tifffile.TiffFile`. Raises UserError as `open_tiff`."""
     whole = [page for page in file.pages if not page.is_reduced and not page.is_mask]
     masks = [page for page in file.pages if page.is_mask and not page.is_reduced]
     if not whole or is_camera_preview(whole[0]):
@@ -83,7 +100,7 @@ def read_tiff_picture(file: Any, path: Path) -> TiffPicture:
         alpha=alpha,
         colours=OTHER_COLOUR_SPACES.get(int(page.photometric), ""),
         orientation=page_orientation(page),
-        nodata=parse_nodata(page.tags.get(NODATA)),
+        nodata=parse_nodata(page.tags.get(TiffTag.NODATA)),
         pages=whole,
         inside=next((mask for mask in masks if mask.shape[:2] == shape[:2]), None),
         series=series,
@@ -91,27 +108,27 @@ def read_tiff_picture(file: Any, path: Path) -> TiffPicture:
 
 
 def white_is_zero_error(path: Path) -> UserError:
-    """The error for values that one reader takes as they are stored, and another turns about."""
+    """The error for a file whose values some readers invert and others do not."""
     return UserError(
-        f"{path} is a TIFF whose values say that 0 is white (tag {PHOTOMETRIC}), which is read in two ways: save it "
-        "with 0 as black, or as PNG"
+        f"{path} is a TIFF whose values say that 0 is white (tag {TiffTag.PHOTOMETRIC:d}), which is read in two ways: "
+        "save it with 0 as black, or as PNG"
     )
 
 
 def is_camera_preview(page: Any) -> bool:
-    """Whether a page keeps a larger picture below it: it is the preview of a camera's file."""
+    """Whether a page is the preview of a larger image that a camera's file keeps below it."""
     return any(below.imagewidth > page.imagewidth for below in page.pages or ())
 
 
 def find_series(file: Any, whole: list[Any]) -> Any:
-    """What tifffile sees as one array, where that is every page; None where pages must be put together by us."""
+    """The series of tifffile that holds every page; None where there is none and the pages must be stacked."""
     wanted = {page.index for page in whole}
     covers = (s for s in file.series if wanted <= {page.index for page in s.pages if page is not None})
     return next(covers, None)
 
 
 def check_pages_alike(path: Path, pages: list[Any]) -> None:
-    """Raise UserError unless every page is one band of the same kind."""
+    """Raise UserError unless every page is one channel of the same size and type."""
     kinds = {(page.shape, str(page.dtype)): page for page in pages}
     if len(kinds) == 1 and pages[0].ndim == 2:
         return
@@ -124,7 +141,7 @@ def check_pages_alike(path: Path, pages: list[Any]) -> None:
 
 
 def series_shape(path: Path, series: Any) -> tuple[int, int, int]:
-    """(H, W, bands) of a series. Raises UserError for more dimensions."""
+    """(H, W, channels) of a series. Raises UserError for more dimensions."""
     axes, shape = series.axes, series.shape
     if len(shape) not in (2, 3) or not {"Y", "X"} <= set(axes):
         raise UserError(f"{path} holds {'x'.join(map(str, shape))} values ({axes}); expected bands of one image")
@@ -138,12 +155,12 @@ def channel_axis(axes: str) -> int:
 
 
 def page_orientation(page: Any) -> int:
-    tag = page.tags.get(ORIENTATION)
+    tag = page.tags.get(TiffTag.ORIENTATION)
     return int(tag.value) if tag else 1
 
 
 def parse_nodata(tag: Any) -> float | None:
-    """The value that GDAL's tag gives to pixels without data; None without one, and for what is no number."""
+    """The value of pixels without data by GDAL's tag; None without the tag, or where it holds no number."""
     text = getattr(tag, "value", tag)
     try:
         return float(str(text).strip("\0 ")) if text is not None else None
@@ -152,7 +169,7 @@ def parse_nodata(tag: Any) -> float | None:
 
 
 def read_tiff_channels(picture: TiffPicture) -> np.ndarray:
-    """(H, W, bands) as stored; one bit becomes 0 and 255."""
+    """(H, W, channels) as stored; images of one bit become 0 and 255."""
     if picture.series is None:
         pixels = np.stack([page.asarray() for page in picture.pages], axis=2)
     else:
@@ -162,5 +179,5 @@ def read_tiff_channels(picture: TiffPicture) -> np.ndarray:
 
 
 def read_outside_mask(picture: TiffPicture) -> np.ndarray | None:
-    """(H, W) bool, where the file's own mask says that there is no picture; None without one."""
+    """(H, W) bool, true outside of the image by the file's own mask; None without one."""
     return None if picture.inside is None else picture.inside.asarray() == 0

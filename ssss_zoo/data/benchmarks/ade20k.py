@@ -30,7 +30,8 @@ ADE20K_NAMES_FILE = "objectInfo150.txt"  # of the archive: a table whose last co
 
 
 def convert_ade20k(root: Path, convert_all: ConvertAll) -> None:
-    """Masks of 0 to 149 with 255 for what has no class (the archive's 0), as UniMatch V2 has them; the class list."""
+    """Write masks of 0 to 149 with 255 for pixels without a class (0 in the archive), as in UniMatch V2; and the class
+    list."""
     packed = root / WORK / "annotations"
     pairs = [(path, root / path.relative_to(root / WORK)) for path in sorted(packed.glob("*/*.png"))]
     convert_all("masks", subtract_one, without_target(pairs))
@@ -75,8 +76,8 @@ ADE20K_BENCHMARK = Benchmark(
 
 
 class ADE20K(FileDataset):
-    """Root: `images/{training,validation}/`, `annotations/{training,validation}/` with ids from 0 and 255 for what has
-    no class (the archive's masks count from 1), `classes.txt`, and UniMatch V2's lists in `splits/` or
+    """Root: `images/{training,validation}/`, `annotations/{training,validation}/` with ids from 0 and 255 for pixels
+    without a class (the archive's masks count from 1), `classes.txt`, and UniMatch V2's lists in `splits/` or
     `splits/ade20k/`."""
 
     benchmark: ClassVar[Benchmark | None] = ADE20K_BENCHMARK

@@ -28,8 +28,8 @@ CAMVID_SPLITS = {"1/30": 12, "1/16": 23, "1/8": 46, "1/4": 92}  # of 367 trainin
 
 
 def convert_camvid(root: Path, convert_all: ConvertAll) -> None:
-    """Masks with void at 255, the class list, and labelled lists: the field has none, these are ours (ids shuffled by
-    `random.Random(0)`; the smaller ones lie within the larger ones)."""
+    """Write masks with void at 255, the class list, and labelled lists. Papers share no lists of CamVid: these are our
+    choice, images shuffled by `random.Random(0)`, smaller lists within larger ones."""
     packed = root / WORK
     masks = sorted(packed.glob("*/*.png"))
     convert_all(
@@ -39,7 +39,7 @@ def convert_camvid(root: Path, convert_all: ConvertAll) -> None:
     parts = {part: camvid_samples(root, part) for part in ("train", "val")}
     order = list(parts["train"])
     random.Random(0).shuffle(order)
-    write_lists(root, order, [], parts["val"], CAMVID_SPLITS, fresh=True)
+    write_lists(root, order, [], parts["val"], CAMVID_SPLITS, overwrite=True)
 
 
 def camvid_samples(root: Path, part: str) -> list[Sample]:
@@ -78,7 +78,7 @@ CAMVID_BENCHMARK = Benchmark(
 
 class CamVid(FileDataset):
     """Root: `classes.txt` (name R G B a line), `images/`, `masks/` (ids, 255 void) and `splits/`, whose lists name
-    the pairs. The val part is one short clip, seconds away from training frames: fine for development, flattering as
+    the pairs. The val part is one short clip, seconds away from training frames: good for development, too easy as
     evidence."""
 
     benchmark: ClassVar[Benchmark | None] = CAMVID_BENCHMARK
@@ -88,5 +88,5 @@ class CamVid(FileDataset):
         root = find_root(data, "camvid", "classes.txt, images/, masks/ and splits/")
         self.class_names, self.colours = read_classes(root / "classes.txt")
         self.use_lists(read_split(root, root / "splits", data.split))
-        told = "val is one clip of 7 seconds, close to training frames: small differences on it mean little"
-        self.notes = [*self.notes, told]
+        note = "val is one clip of 7 seconds, close to training frames: small differences on it mean little"
+        self.notes = [*self.notes, note]

@@ -54,7 +54,7 @@ IMAGE, CITY = "leftImg8bit", "gtFine"
 
 
 def add_train_ids(root: Path, convert_all: ConvertAll) -> None:
-    """A mask of train ids beside every one of label ids (cityscapesScripts, helpers/labels.py)."""
+    """Write a mask of train ids beside every mask of label ids (cityscapesScripts, helpers/labels.py)."""
     label_ids = sorted(root.glob(f"{CITY}/*/*/*{LABEL_IDS}"))
     convert_all(
         "train ids", convert_ids, without_target((path, path.with_name(train_ids_of(path.name))) for path in label_ids)
@@ -72,7 +72,7 @@ def convert_ids(pair: tuple[Path, Path]) -> None:
 
 
 def add_mask_path(line: str) -> str:
-    """A line of U2PL's lists, which name the image alone, in the format that the field shares."""
+    """A line of U2PL's lists, which name the image alone, in the common format."""
     return f"{line} {line.replace(IMAGE, CITY, 1).replace(f'_{IMAGE}.png', TRAIN_IDS)}"
 
 
@@ -126,7 +126,7 @@ class Cityscapes(FileDataset):
 
 
 def need_train_ids(root: Path) -> None:
-    """Raise UserError when only the raw label ids are there: the archive comes without train ids."""
+    """Raise UserError where only label ids are there: the archive comes without train ids."""
     if next(root.glob(f"gtFine/*/*/*{TRAIN_IDS}"), None) is None:
         raise UserError(
             f"no *{TRAIN_IDS} under {root / 'gtFine'}: `ssss data prepare dataset=cityscapes data.root={root}` makes "

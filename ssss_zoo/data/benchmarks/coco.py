@@ -1,4 +1,4 @@
-"""COCO 2017: 118287 training and 5000 validation images, 80 things and what is none of them."""
+"""COCO 2017: 118287 training and 5000 validation images, 80 things and a background."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ COCO_PARTS = ("train2017", "val2017")
 
 
 def convert_coco(root: Path, convert_all: ConvertAll) -> None:
-    """Masks of the 80 things, 1 to 80 in the order of their ids, 0 for the rest; crowds are void. Of things that
-    overlap the smaller one lies on top: the releases do not say how theirs were made, so this is our choice."""
+    """Write masks of the 80 things, 1 to 80 in the order of their ids, 0 for the rest; crowds are void. Where things
+    overlap, the smaller one lies on top: the releases do not say how their masks were made, so this is our choice."""
     for part in COCO_PARTS:
         file = read_coco(root / WORK / "annotations" / f"instances_{part}.json")
         order = {category: place for place, category in enumerate(sorted(file.class_names), start=1)}
@@ -102,7 +102,7 @@ COCO_BENCHMARK = Benchmark(
 
 
 class COCO(FileDataset):
-    """Root: `train2017/`, `val2017/`, `masks/` (0 for what is none of the 80 things, 255 void), `classes.txt`, and
+    """Root: `train2017/`, `val2017/`, `masks/` (0 for background, 255 void), `classes.txt`, and
     UniMatch's lists in `splits/` or `splits/coco/`."""
 
     benchmark: ClassVar[Benchmark | None] = COCO_BENCHMARK

@@ -23,7 +23,8 @@ FEWEST_LABELLED = min(SHAPES_SPLITS.values())  # the shortest list; it shows eve
 
 @cache
 def labelling_order() -> tuple[int, ...]:
-    """The train scenes shuffled, the same way in every run; redrawn until the first FEWEST show every class."""
+    """The train scenes in the order in which they get labels, the same in every run. It is drawn again until the first
+    FEWEST_LABELLED show every class."""
     rng = Generator(PCG64([SHAPES_VERSION, len(SCENES_PER_PART)]))
     while True:
         order = tuple(int(number) for number in np.argsort(rng.random(SCENES_PER_PART["train"]), kind="stable"))
@@ -33,7 +34,7 @@ def labelling_order() -> tuple[int, ...]:
 
 
 def count_labelled_scenes(split: str) -> int:
-    """Number of labelled scenes for a named split, or for a number written out."""
+    """The number of labelled scenes of a split, given by its name or as a number."""
     if split in SHAPES_SPLITS:
         return SHAPES_SPLITS[split]
     if not split.isdecimal():
@@ -54,7 +55,7 @@ def shapes_samples(part: str, numbers: tuple[int, ...] | range) -> list[Sample]:
 
 
 class Shapes(Dataset):
-    """320 scenes to train on, of which the split says how many come with labels, and 64 to validate on."""
+    """320 scenes to train on, as many of them labelled as the split says, and 64 to validate on."""
 
     source: ClassVar[str] = "little street scenes drawn in memory, 9 classes, 96 x 128 pixels; nothing to download"
 

@@ -1,9 +1,9 @@
-"""The embedded data set: little street scenes, drawn in memory, with rare small classes and look-alike clutter.
+"""The drawn street scenes of `shapes`, with rare small classes and clutter that looks like objects.
 
 Ground, wall and sky fill most of a scene; bushes, crates and barrels are common; lamps, signs and balls are rare and
 small. Colour alone decides little: a barrel may have a crate's wood, a bush the green of the grass, a ball any colour;
 and posters, windows, balloons, puddles, leaves, bare posts and rocks look like objects but count as background.
-Scene i of a part is a pure function of (VERSION, part, i): no run's seed changes a pixel.
+Scene i of a part depends on SHAPES_VERSION, the part and i alone: no run's seed changes a pixel.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import PCG64, Generator
-
-if TYPE_CHECKING:
-    pass
 
 # Our choices, like every measure in the drawings below: this set follows no publication.
 SHAPES_VERSION = 1  # raise it whenever a pixel or a list changes
@@ -37,7 +33,7 @@ SHAPES_CLASSES = {
     "ball": (0, 210, 200),
 }
 CLASS_IDS = {name: index for index, name in enumerate(SHAPES_CLASSES)}
-CLUTTER_LABELS = {"post": None, "rock": "ground"}  # what it counts as; None: whatever is behind it
+CLUTTER_LABELS = {"post": None, "rock": "ground"}  # its class in the mask; None for the class of what is behind it
 OBJECT_SIZES = {
     "bush": 34,
     "crate": 30,
@@ -74,14 +70,14 @@ ROWS, COLUMNS = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)  # (H, W) each
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Something to paint: cover (H, W) in [0, 1]; colour (3, 1, 1) or (3, H, W), about [0, 1]."""
+    """A layer to paint. cover: (H, W) in [0, 1]. colour: (3, 1, 1) or (3, H, W), about [0, 1]."""
 
     cover: np.ndarray
     colour: np.ndarray
 
 
 class Placement:
-    """Where an object stands: x to the right and y upwards of its foot, both (H, W), and its size, all in pixels."""
+    """The place of an object, in pixels. x: (H, W) to the right of its foot. y: (H, W) upwards of its foot. size."""
 
     def __init__(self, column: float, row: float, size: float, tilt: float = 0.0) -> None:
         self.y = row - ROWS
@@ -90,7 +86,7 @@ class Placement:
 
 
 class Scene:
-    """A picture in the making: image (3, H, W), mask (H, W) uint8, hidden: object pixels that were painted over."""
+    """A scene while it is painted. image: (3, H, W). mask: (H, W) uint8. hidden: the object pixels painted over."""
 
     def __init__(self) -> None:
         self.image = np.zeros((3, HEIGHT, WIDTH))
@@ -98,7 +94,7 @@ class Scene:
         self.hidden = 0
 
     def paint(self, layer: Layer, label: str | None = None) -> None:
-        """Lay `layer` over the image; without a label it counts as whatever lies behind it."""
+        """Paint `layer` over the image. Without a label, the mask keeps the classes of what is behind it."""
         rows, columns = np.flatnonzero(layer.cover.any(axis=1)), np.flatnonzero(layer.cover.any(axis=0))
         if not len(rows):
             return
@@ -157,7 +153,7 @@ def box_distance(x: np.ndarray, y: np.ndarray, half_width: float | np.ndarray, h
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 
-# Objects: each is drawn at a place, under the name it has in CHANCES.
+# Objects: each function draws the object of its name in OBJECT_CHANCES at a place.
 
 
 def bush(rng: Generator, at: Placement, palette: Palette = GREENS, grain: float = 3.0) -> Layer:
@@ -340,7 +336,7 @@ def paint_objects(rng: Generator, scene: Scene, horizon: float) -> None:
 
 
 def simulate_camera(rng: Generator, image: np.ndarray) -> np.ndarray:
-    """What the camera does to (3, H, W): colour cast, exposure, haze, blur and grain. Returns (H, W, 3) uint8."""
+    """Add colour cast, exposure, haze, blur and grain to (3, H, W). Returns (H, W, 3) uint8."""
     cast = draw_between(rng, 0.7, 1.15) * (1 + (rng.random((3, 1, 1)) - 0.5) * 0.24)
     image = image * cast * (1 + draw_between(rng, -0.25, 0.25) * (COLUMNS / WIDTH - 0.5))
     image = image + (0.75 - image) * draw_between(rng, 0, 0.25)
@@ -353,7 +349,7 @@ def simulate_camera(rng: Generator, image: np.ndarray) -> np.ndarray:
 
 @cache
 def draw_scene(part: str, index: int) -> Scene:
-    """Scene `index` of a part, its image developed to (H, W, 3) uint8."""
+    """Scene `index` of a part, its image (H, W, 3) uint8."""
     rng, scene = Generator(PCG64([SHAPES_VERSION, list(SCENES_PER_PART).index(part), index])), Scene()
     horizon, tall = draw_between(rng, 36, 58), draw_between(rng, 14, 44) if rng.random() < 0.85 else 0.0
     paint_sky(rng, scene)

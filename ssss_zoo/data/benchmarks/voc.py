@@ -33,7 +33,7 @@ SBD_FOLDER = "sbd"  # in the working folder: SBD's MATLAB files
 
 
 def add_sbd(root: Path, convert_all: ConvertAll) -> None:
-    """Masks of SBD for the training images that the development kit has none of (UniMatch's and CPS's folder)."""
+    """Add the masks of SBD for training images without a mask in the development kit (UniMatch's and CPS's folder)."""
     wanted = [Path(line.split()[1]) for line in (root / "splits/train_aug.txt").read_text().splitlines()]
     pairs = [(root / WORK / SBD_FOLDER / f"{mask.stem}.mat", root / mask) for mask in wanted]
     convert_all("masks of SBD", convert_sbd, without_target(pairs))
@@ -92,8 +92,8 @@ VOC_BENCHMARK = Benchmark(
 
 
 class VOC(FileDataset):
-    """Root: `JPEGImages/`, `SegmentationClass/` (all masks, or the devkit's beside `SegmentationClassAug/`, which is
-    taken then), and UniMatch's lists in `splits/` or `splits/pascal/`."""
+    """Root: `JPEGImages/`, masks in `SegmentationClassAug/` or, without that folder, in `SegmentationClass/`, and
+    UniMatch's lists in `splits/` or `splits/pascal/`."""
 
     benchmark: ClassVar[Benchmark | None] = VOC_BENCHMARK
     source: ClassVar[str] = (

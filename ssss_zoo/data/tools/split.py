@@ -1,4 +1,4 @@
-"""`ssss data split`: labelled lists that are nested and show every class as early as can be."""
+"""`ssss data split`: labelled lists, each within the larger ones, whose first images show every class."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ VAL_LIST = "val.txt"  # of all lists below `splits/`
 
 
 def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
-    """Every image once; a list is the first n of them, so that smaller ones lie within larger ones.
+    """An order of all images; a labelled list is its first n images, so that smaller lists lie within larger ones.
 
-    classes: of each image, those that it shows. First come images that together show every class, each the one that
-    adds most of the classes still missing (our choice), then the rest; ties and rest in an order drawn from `seed`.
+    classes: those that each image shows. The first images together show every class: each adds as many of the missing
+    classes as possible (our choice). The others follow. Ties and the others are in an order drawn from `seed`.
     """
     drawn = [int(index) for index in np.random.default_rng(seed).permutation(len(classes))]
     missing, first = set().union(*classes), []
@@ -31,9 +31,9 @@ def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
     return first + drawn
 
 
-def list_sizes(words: str, images: int) -> dict[str, int]:
-    """`1/16,1/8,30` as the number of labelled images of each list. Raises UserError for what is no such size."""
-    names = [word.strip() for word in words.split(",") if word.strip()]
+def list_sizes(text: str, images: int) -> dict[str, int]:
+    """The number of labelled images of each list in `1/16,1/8,30`. Raises UserError for anything else."""
+    names = [word.strip() for word in text.split(",") if word.strip()]
     sizes = {name: parse_share(name)(images) for name in names}
     wrong = [name for name, size in sizes.items() if not 1 <= size < images]
     if not sizes or wrong:
@@ -45,25 +45,26 @@ def list_sizes(words: str, images: int) -> dict[str, int]:
 def write_lists(
     root: Path,
     pool: Sequence[Sample],
-    loose: Sequence[Sample],
+    unmasked: Sequence[Sample],
     val: Sequence[Sample],
     sizes: dict[str, int],
-    fresh: bool,
+    *,
+    overwrite: bool,
 ) -> list[Path]:
     """Write `splits/<size>/labeled.txt` and `unlabeled.txt` below `root`, and `splits/val.txt` where there is none.
 
-    pool: the labelled images in their order; loose: those without masks, which every list leaves unlabelled; fresh:
-    whether lists that are there are replaced. Raises UserError, and writes nothing, where they are and may not be.
+    pool: the images with masks in their order. unmasked: images without masks, unlabelled in every list. overwrite:
+    whether existing lists are replaced; where they may not be, UserError is raised and nothing is written.
     """
     homes = {size: root / "splits" / size.replace("/", "_") for size in sizes}
     there = [home for home in homes.values() if home.exists()]
-    if there and not fresh:
+    if there and not overwrite:
         raise UserError(
             f"{there[0]} is there already; overwrite=true replaces it (runs made with it are then of another list)"
         )
     written = []
     for size, count in sizes.items():
-        parts = {"labeled.txt": pool[:count], "unlabeled.txt": [*pool[count:], *loose]}
+        parts = {"labeled.txt": pool[:count], "unlabeled.txt": [*pool[count:], *unmasked]}
         for name, samples in parts.items():
             written.append(homes[size] / name)
             write_list(written[-1], root, samples)
@@ -74,7 +75,7 @@ def write_lists(
 
 
 def write_list(file: Path, root: Path, samples: Sequence[Sample]) -> None:
-    """One `<image> <mask>` a line, relative to `root`, parted by a TAB where a name holds a space."""
+    """Write a line `<image> <mask>` a sample, relative to `root`, with a TAB between them where a name has a space."""
     pairs = [[os.path.relpath(path, root) for path in (s.image, s.mask) if path is not None] for s in samples]
     gap = "\t" if any(" " in path for pair in pairs for path in pair) else " "
     file.parent.mkdir(parents=True, exist_ok=True)
