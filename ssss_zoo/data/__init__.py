@@ -1,1 +1,1 @@
-"""Data sets: what a run trains and validates on. A data set never hears of a method."""
+"""Data sets, on which a run trains and validates. A data set knows nothing of methods."""

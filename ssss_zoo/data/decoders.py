@@ -63,7 +63,7 @@ def high_bit_depth(image: Image.Image, path: Path) -> str:
 
 
 def raw_mode(image: Image.Image) -> Any:
-    """How the file stores its values, as Pillow's decoder is told."""
+    """How the file stores its values, by the arguments of Pillow's decoder."""
     tiles = getattr(image, "tile", [])
     return tiles[0][3] if tiles else ""
 

@@ -236,13 +236,13 @@ def header_of_image(held: Image.Image | TiffPicture, path: Path) -> Header:
 def header_of_tiff(held: TiffPicture) -> Header:
     """The header of a file that tifffile reads."""
     name = held.dtype.name
-    words = {"float": "floating-point", "int": f"signed {name[3:]}-bit", "uint": f"{name[4:]}-bit"}
+    kinds = {"float": "floating-point", "int": f"signed {name[3:]}-bit", "uint": f"{name[4:]}-bit"}
     return Header(
         size=held.shape[:2],
         mode="",
         channels=held.shape[2],
         alpha=held.alpha,
-        depth="" if name in ("uint8", "bool") else words.get(name.rstrip("0123456789"), name),
+        depth="" if name in ("uint8", "bool") else kinds.get(name.rstrip("0123456789"), name),
         orientation=held.orientation,
         colours=held.colours,
         pages=len(held.pages),
@@ -319,10 +319,10 @@ def describe_channels(found: Header) -> str:
 def channels_to_read(found: Header, wanted: int) -> int | None:
     """The number of channels to read from a file for `wanted` ones: all, those without alpha, or a single grey one;
     None where none of that fits."""
-    beside = found.channels - found.alpha
+    without_alpha = found.channels - found.alpha
     if wanted == found.channels:
         return wanted
-    return beside if wanted == beside or (beside == 1 and wanted == 3) else None
+    return without_alpha if wanted == without_alpha or (without_alpha == 1 and wanted == 3) else None
 
 
 def image_size(path: Path, reading: Reading) -> tuple[int, int]:

@@ -156,7 +156,7 @@ def box_distance(x: np.ndarray, y: np.ndarray, half_width: float | np.ndarray, h
 # Objects: each function draws the object of its name in OBJECT_CHANCES at a place.
 
 
-def bush(rng: Generator, at: Placement, palette: Palette = GREENS, grain: float = 3.0) -> Layer:
+def draw_bush(rng: Generator, at: Placement, palette: Palette = GREENS, grain: float = 3.0) -> Layer:
     """Two lobes with a ragged edge, full of leaves."""
     lean, radius = draw_between(rng, -0.3, 0.3) * at.size, at.size * draw_between(rng, 0.32, 0.4)
     shape = np.minimum(
@@ -168,12 +168,12 @@ def bush(rng: Generator, at: Placement, palette: Palette = GREENS, grain: float 
     return Layer(soft_cover(shape), pick_colour(rng, palette) * light)
 
 
-def rock(rng: Generator, at: Placement) -> Layer:
+def draw_rock(rng: Generator, at: Placement) -> Layer:
     """The outline of a bush, the surface of a stone."""
-    return bush(rng, at, palette=STONES, grain=9.0)
+    return draw_bush(rng, at, palette=STONES, grain=9.0)
 
 
-def crate(rng: Generator, at: Placement) -> Layer:
+def draw_crate(rng: Generator, at: Placement) -> Layer:
     """A front of boards in a frame, and a lid seen from above."""
     half, tall = at.size * draw_between(rng, 0.38, 0.6), at.size * draw_between(rng, 0.7, 1.0)
     front = 0.8 * tall
@@ -185,7 +185,7 @@ def crate(rng: Generator, at: Placement) -> Layer:
     return Layer(cover, pick_colour(rng, WOODS + PAINTS[:2]) * light)
 
 
-def barrel(rng: Generator, at: Placement) -> Layer:
+def draw_barrel(rng: Generator, at: Placement) -> Layer:
     """Bulging staves between two hoops."""
     height, half = np.clip(at.y / at.size, 0, 1), at.size * draw_between(rng, 0.28, 0.36)
     reach = half * (0.8 + 0.8 * height * (1 - height))
@@ -196,7 +196,7 @@ def barrel(rng: Generator, at: Placement) -> Layer:
     return Layer(cover, pick_colour(rng, WOODS + PAINTS[:2]) * light)
 
 
-def ball(rng: Generator, at: Placement) -> Layer:
+def draw_ball(rng: Generator, at: Placement) -> Layer:
     """A lit sphere: plain, striped or of two halves."""
     radius, turn = at.size / 2, draw_between(rng, -1, 1)
     across, up = at.x / radius, at.y / radius - 1
@@ -206,7 +206,7 @@ def ball(rng: Generator, at: Placement) -> Layer:
     return Layer(soft_cover(disc_distance(at.x, at.y - radius, radius)), (first + (second - first) * stripe) * light)
 
 
-def post(rng: Generator, at: Placement, share: float = 1.0, head: Layer | None = None) -> Layer:
+def draw_post(rng: Generator, at: Placement, share: float = 1.0, head: Layer | None = None) -> Layer:
     """A thin pole over `share` of the size, with a head in front of it or none."""
     tall, half = at.size * share, max(1.0, 0.03 * at.size)
     pole = Layer(
@@ -218,15 +218,17 @@ def post(rng: Generator, at: Placement, share: float = 1.0, head: Layer | None =
     return Layer(np.maximum(pole.cover, head.cover), pole.colour + (head.colour - pole.colour) * head.cover)
 
 
-def lamp(rng: Generator, at: Placement) -> Layer:
+def draw_lamp(rng: Generator, at: Placement) -> Layer:
     """A pole with a globe or a lantern, lit or not."""
     half, up = at.size * draw_between(rng, 0.1, 0.13), at.y - 0.88 * at.size
     lantern = box_distance(at.x, up, np.clip(0.8 * half + 0.3 * up, 0.4 * half, 1.1 * half), half * 1.2)
     shape = disc_distance(at.x, up, half) if rng.random() < 0.5 else lantern
-    return post(rng, at, 0.85, Layer(soft_cover(shape), pick_colour(rng, GLASS) * (1.05 - 0.12 * np.abs(at.x) / half)))
+    return draw_post(
+        rng, at, 0.85, Layer(soft_cover(shape), pick_colour(rng, GLASS) * (1.05 - 0.12 * np.abs(at.x) / half))
+    )
 
 
-def sign(rng: Generator, at: Placement) -> Layer:
+def draw_sign(rng: Generator, at: Placement) -> Layer:
     """A pole with a round, square, diamond or triangular plate: a rim, a face and a bar."""
     half, up = at.size * draw_between(rng, 0.21, 0.26), at.y - 0.76 * at.size
     plates = (
@@ -242,12 +244,19 @@ def sign(rng: Generator, at: Placement) -> Layer:
         soft_cover(box_distance(at.x, up, half * 0.5, half * 0.16)),
     )
     colour = face + (rim - face) * np.maximum(bar, 1 - soft_cover(plate + 0.28 * half))
-    return post(rng, at, 0.7, Layer(soft_cover(plate), colour))
+    return draw_post(rng, at, 0.7, Layer(soft_cover(plate), colour))
 
 
 DrawObject = Callable[[Generator, Placement], Layer]
 OBJECT_DRAWINGS: dict[str, DrawObject] = {
-    draw.__name__: draw for draw in (bush, crate, barrel, lamp, sign, ball, post, rock)
+    "bush": draw_bush,
+    "crate": draw_crate,
+    "barrel": draw_barrel,
+    "lamp": draw_lamp,
+    "sign": draw_sign,
+    "ball": draw_ball,
+    "post": draw_post,
+    "rock": draw_rock,
 }
 
 
@@ -261,7 +270,7 @@ def paint_sky(rng: Generator, scene: Scene) -> None:
     scene.paint(Layer(np.ones((HEIGHT, WIDTH)), tone + (0.94 - tone) * pale), "sky")
     if rng.random() < 0.35:
         scene.paint(
-            ball(rng, Placement(draw_between(rng, 0, WIDTH), draw_between(rng, 8, 36), draw_between(rng, 6, 14)))
+            draw_ball(rng, Placement(draw_between(rng, 0, WIDTH), draw_between(rng, 8, 36), draw_between(rng, 6, 14)))
         )
 
 

@@ -1,1 +1,1 @@
-"""Images to batches: crops, the loader's processes, what is kept in memory, statistics of channels."""
+"""From images to batches: crops, the loader and its processes, the cache in memory, statistics of the images."""

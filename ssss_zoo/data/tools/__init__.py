@@ -1,1 +1,1 @@
-"""What `ssss data` does: looks for faults, finds copies, draws split lists."""
+"""The parts of `ssss data`: they find faults and copies, and draw split lists."""
