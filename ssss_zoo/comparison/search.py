@@ -21,7 +21,7 @@ from ssss_zoo.engine.catalog import list_hooks
 from ssss_zoo.errors import Interrupted, UserError, expanded
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
-from ssss_zoo.train.console import plain_text
+from ssss_zoo.train.console import table_text
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder, split_folder_name
 
@@ -64,11 +64,11 @@ class SearchResult:
         table.add_column("mIoU, %", justify="right")
         table.add_column("overrides", overflow="fold")
         for trial in self.trials[:TABLE_ROWS]:
-            table.add_row(f"{100 * trial.miou:.2f}", plain_text(" ".join(trial.overrides)))
+            table.add_row(f"{100 * trial.miou:.2f}", table_text(" ".join(trial.overrides)))
         if self.single:
             table.add_section()
             single = f"{' '.join(self.single.overrides)}  (best without a mix)"
-            table.add_row(f"{100 * self.single.miou:.2f}", plain_text(single))
+            table.add_row(f"{100 * self.single.miou:.2f}", table_text(single))
         return table
 
 

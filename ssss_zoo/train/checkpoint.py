@@ -24,7 +24,7 @@ from ssss_zoo.atomic_write import replacing_folder, temporary_paths
 from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.record_files import FORMAT, Digests, Numbered, check_record, read_record
 
-SchemaT = TypeVar("T")
+SchemaT = TypeVar("SchemaT")
 STATE, DIGESTS = "state.pt", "digests.json"
 METHODS = "methods"  # the weights that belong to no network
 CHECKPOINT_REMEDY = "bring a whole copy of it back, or start the run anew with overwrite=true"

@@ -147,20 +147,20 @@ def percent(value: float | None) -> str:
     return "absent" if value is None else f"{100 * value:.2f}"
 
 
-def plain_text(text: object) -> Text:
+def table_text(text: object) -> Text:
     """Other people's words as a cell of a table: no markup of rich, and nothing that steers the terminal."""
     return Text(visible(str(text)))
 
 
 def iou_table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
     """IoU per class and mIoU in percent, a column a network. Names of classes and files are shown as they are."""
-    table = Table(title=plain_text(title), title_justify="left")
+    table = Table(title=table_text(title), title_justify="left")
     table.add_column("IoU, %")
     for network in figures:
-        table.add_column(plain_text(network), justify="right")
+        table.add_column(table_text(network), justify="right")
     first = next(iter(figures.values()))
     for name in first["iou"]:
-        table.add_row(plain_text(name), *(percent(part["iou"][name]) for part in figures.values()))
+        table.add_row(table_text(name), *(percent(part["iou"][name]) for part in figures.values()))
     table.add_section()
     table.add_row(mean_over(first), *(percent(part["miou"]) for part in figures.values()), style="bold")
     return table
