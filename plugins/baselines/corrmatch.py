@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssss_zoo.toolkit import (
     CutMix, Labelled, Output, PseudoLabel, Range, RunInfo, SelfTeacher, View, ViewOutput, Views, channel_dropout,
-    confident, consistency, device_generator, hard_label, hookimpl, one_hot, process_max, process_mean, random_boxes,
+    confident, consistency, hard_label, hookimpl, one_hot, process_max, process_mean, random_boxes,
     resize,
 )  # fmt: skip
 
@@ -82,8 +82,7 @@ class CorrMatch:
         label, weight = view_output.label, view_output.weight
         num_classes = view_output.output.logits.shape[1]
         maps = teacher_output.maps[-1]
-        generator = device_generator(maps.device)
-        rows = torch.randint(maps.shape[-2:].numel(), (self.regions,), device=maps.device, generator=generator)
+        rows = draw_cells(maps, self.regions)
         with torch.autocast(maps.device.type, enabled=False):
             correlations = self.head.correlation(maps, rows).unflatten(2, maps.shape[-2:])  # (B, R, h, w)
         allowed = label.valid & ~view_output.box
@@ -194,6 +193,11 @@ def proposals(maps: Tensor, size: torch.Size) -> Tensor:
     large = resize(maps, size)
     low, high = large.amin((2, 3), keepdim=True), large.amax((2, 3), keepdim=True)
     return large - low > 0.5 * (high - low)
+
+
+def draw_cells(maps: Tensor, number: int) -> Tensor:
+    """(number,) int64 cells of maps (B, D, h, w), drawn on their device with replacement, for all images alike."""
+    return torch.randint(maps.shape[-2:].numel(), (number,), device=maps.device)
 
 
 def grow_regions(

@@ -137,10 +137,12 @@ class PastModels(nn.Module):
 
     def draw(self, most: int) -> list[tuple[int, float]]:
         """1, 2, ... or `most` different copies, as likely each, or all there are; with weights from a flat Dirichlet
-        distribution."""
-        number = min(int(torch.randint(1, most + 1, ())), self.count)
-        shares = -torch.rand(number).clamp(min=1e-12).log()
-        return list(zip(torch.randperm(self.count)[:number].tolist(), (shares / shares.sum()).tolist(), strict=True))
+        distribution. A function of the step's seed alone, so that nothing depends on when it is drawn."""
+        chance = torch.Generator().manual_seed(torch.initial_seed())
+        number = min(int(torch.randint(1, most + 1, (), generator=chance)), self.count)
+        shares = -torch.rand(number, generator=chance).clamp(min=1e-12).log()
+        copies = torch.randperm(self.count, generator=chance)[:number]
+        return list(zip(copies.tolist(), (shares / shares.sum()).tolist(), strict=True))
 
     def label(self, ensemble: list[tuple[int, float]], images: Unlabelled) -> PseudoLabel:
         """The hard label of weak views that the weighted sum of the drawn copies' logits gives."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssss_zoo.toolkit import Output, Range, View, ViewOutput, device_generator, hookimpl, resize
+from ssss_zoo.toolkit import Output, Range, View, ViewOutput, hookimpl, resize
 
 RANKED_AGENTS = 4  # of each pixel; release
 CHANNELS_AT_ONCE = 32  # channels that are mixed at image size together; bounds memory, changes nothing
@@ -92,8 +92,7 @@ def choose_agents(features: Tensor, number: int) -> Tensor:
     """Greedily: the first at random, then the cell whose largest |cosine| to those chosen is smallest. (B, number)
     int64; where there are fewer cells some come twice. features: (B, N, D)."""
     units = F.normalize(features, dim=2, eps=1e-6)
-    generator = device_generator(features.device)
-    chosen = [torch.randint(features.shape[1], (len(features),), device=features.device, generator=generator)]
+    chosen = [first_agents(features)]
     closest = torch.zeros_like(features[:, :, 0])
     for _ in range(number - 1):
         agent = units.gather(1, chosen[-1].view(-1, 1, 1).expand(-1, 1, units.shape[2]))
@@ -101,6 +100,11 @@ def choose_agents(features: Tensor, number: int) -> Tensor:
         closest = closest.scatter(1, chosen[-1].unsqueeze(1), 2.0)  # never twice, even where the features are all zero
         chosen.append(closest.argmin(dim=1))
     return torch.stack(chosen, dim=1)
+
+
+def first_agents(features: Tensor) -> Tensor:
+    """(B,) int64: a cell of each image, drawn on the device. features: (B, N, D)."""
+    return torch.randint(features.shape[1], (len(features),), device=features.device)
 
 
 def log_orders(logs: Tensor, guard: float) -> Tensor:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ssss_zoo.evaluation.metrics import iou_per_class, mean_iou
 from ssss_zoo.toolkit import (
-    IGNORE, Labelled, Progress, Range, RunInfo, Sample, Stage, StageResult, UserError, Views, box_mask, cached_json,
-    hookimpl, random_boxes, relabel,
+    IGNORE, Labelled, Progress, Range, RawLabelled, RunInfo, Sample, Stage, StageResult, UserError, Views, box_mask,
+    cached_json, hookimpl, random_boxes, relabel,
 )  # fmt: skip
 
 log = logging.getLogger("ssss_zoo")
@@ -73,18 +73,23 @@ class STPlusPlus:
     def make_views(self) -> Views:
         return Views(augment_labelled=self.augment_pseudo_labelled)
 
-    def augment_pseudo_labelled(self, labelled: Labelled) -> Labelled:
+    def augment_pseudo_labelled(self, raw: RawLabelled) -> Callable[[Labelled], Labelled] | None:
         """Pseudo-labelled crops get the strong photometric view, then by chance a box of noise without label."""
-        if labelled.pseudo is None or not labelled.pseudo.any():  # on the CPU: nothing waits
-            return labelled
-        rows = labelled.pseudo.nonzero()[:, 0].to(labelled.image.device, non_blocking=True)
-        image = labelled.image.index_copy(0, rows, self.strong.apply(labelled.image[rows], self.strong.draw(len(rows))))
-        images, height, width = labelled.mask.shape
-        boxes = random_boxes(images, height, width, chance=self.cutout, redraw=True)
-        boxes = boxes * labelled.pseudo.view(-1, 1, 1)
-        box = box_mask(boxes, height, width, image.device)
-        image = torch.where(box.unsqueeze(1), torch.rand_like(image), image)
-        return replace(labelled, image=image, mask=labelled.mask.masked_fill(box, IGNORE))
+        if raw.pseudo is None or not raw.pseudo.any():
+            return None
+        picked = raw.pseudo.nonzero()[:, 0]
+        strong = self.strong.draw(len(picked))
+        images, height, width = raw.mask.shape
+        boxes = random_boxes(images, height, width, chance=self.cutout, redraw=True) * raw.pseudo.view(-1, 1, 1)
+
+        def change(labelled: Labelled) -> Labelled:
+            rows = picked.to(labelled.image.device, non_blocking=True)
+            image = labelled.image.index_copy(0, rows, self.strong.apply(labelled.image[rows], strong))
+            box = box_mask(boxes, height, width, image.device)
+            image = torch.where(box.unsqueeze(1), torch.rand_like(image), image)
+            return replace(labelled, image=image, mask=labelled.mask.masked_fill(box, IGNORE))
+
+        return change
 
     @hookimpl
     def after_step(self, students: list[nn.Module], progress: Progress) -> None:

@@ -48,21 +48,26 @@ def complementary_dropout(images: int) -> tuple[Perturbation, Perturbation]:
     """The perturbations of two views: a fair coin decides for each image and channel in which view the channel is
     doubled; in the other it is 0. floor(B / 2) images, drawn without replacement, keep all channels in both (release).
 
-    The coins come from a seed drawn here, so maps of the same width share a mask, as the release's four token maps do.
+    Coins are drawn on the device, once for each width: maps of the same width share a mask, as the release's four token
+    maps do, and so do the two views.
     """
-    seed = int(torch.randint(2**62, ()))
+    coins: dict[int, Tensor] = {}
     spared = torch.zeros(images, dtype=torch.bool)
     spared[torch.randperm(images)[: images // 2]] = True
 
     def half(first: bool) -> Perturbation:
+        """The perturbation of one of the two views."""
+
         def perturb(maps: list[Tensor]) -> list[Tensor]:
-            gates = {level.shape[1]: gate(level.shape[1]).to(level, non_blocking=True) for level in maps}
+            gates = {level.shape[1]: gate(level.shape[1], level.device).to(level.dtype) for level in maps}
             return [level * gates[level.shape[1]] for level in maps]
 
-        def gate(width: int) -> Tensor:
-            coins = torch.rand(images, width, generator=torch.Generator().manual_seed(seed)) < 0.5
-            factors = 2.0 * (coins if first else ~coins)
-            return torch.where(spared.unsqueeze(1), 1.0, factors)[:, :, None, None]
+        def gate(width: int, device: torch.device) -> Tensor:
+            if width not in coins:
+                coins[width] = torch.rand(images, width, device=device) < 0.5
+            factors = 2.0 * (coins[width] if first else ~coins[width])
+            whole = spared.to(device, non_blocking=True).unsqueeze(1)
+            return torch.where(whole, 1.0, factors)[:, :, None, None]
 
         return perturb
 

@@ -5,14 +5,14 @@ The device work itself draws from the device's own generator (dropout, anchors),
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from ssss_zoo.toolkit.augment import gated
-from ssss_zoo.toolkit.types import Augmentation, RawBatch, View, Views
+from ssss_zoo.toolkit.types import Augmentation, Labelled, RawBatch, View, Views
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +34,12 @@ class ViewDraw:
 @dataclass(frozen=True, eq=False)
 class StepDraws:
     """plan: the views, whose boxes `make_views` has drawn. flips: by stream, (B,) bool, the images that are mirrored.
-    views: by name, how the pixels of each view change."""
+    change_labelled: changes the labelled batch on the device, see `Views.augment_labelled`. views: by name, how the
+    pixels of each view change."""
 
     plan: Views
     flips: Mapping[str, Tensor]
+    change_labelled: Callable[[Labelled], Labelled] | None
     views: Mapping[str, ViewDraw]
 
 

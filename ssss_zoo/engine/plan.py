@@ -47,5 +47,5 @@ def check_plan(plan: Views, batch: RawBatch, teachers: Sequence[Teacher], progre
     if gated and any(teacher.reads_from for teacher in teachers):
         raise UserError(
             f"view '{gated[0]}' uses adaptive CutMix, which needs the teacher's prediction before the student runs; "
-            "this run's teacher reuses the student's pass; choose one with its own, such as hooks.make_teacher=augseg"
+            "this run's teacher reuses the student's pass; choose hooks.make_teacher=METHOD whose teacher has its own"
         )

@@ -212,17 +212,16 @@ class Engine:
         images = len(raw.labelled.image)
         plan = self.hooks.make_views((images, *raw.labelled.image.shape[-2:]), progress)
         check_plan(plan, raw, self.teachers, progress)
-        second = raw.partner is not None
-        views = {
-            view.name: draw_view(view, images, self.strong, second and needs_second([view])) for view in plan.views
-        }
-        return StepDraws(plan, flips, views)
+        views = {view.name: draw_view(view, images, self.strong, needs_second([view])) for view in plan.views}
+        change_labelled = plan.augment_labelled(raw.labelled) if plan.augment_labelled else None
+        return StepDraws(plan, flips, change_labelled, views)
 
     def to_device(self, raw: RawBatch, draws: StepDraws) -> Batch:
         """The batch on the device, flipped, its labelled images changed as the plan asks."""
         batch = to_device(raw, draws.flips, self.device, self.config.train.channels_last)
-        change = draws.plan.augment_labelled
-        return replace(batch, labelled=change(batch.labelled)) if change else batch
+        if draws.change_labelled is None:
+            return batch
+        return replace(batch, labelled=draws.change_labelled(batch.labelled))
 
     def augmented(self, view: View, draw: ViewDraw, batch: Batch) -> AugmentedView:
         """A view's images and its partners', changed as `draw` says."""

@@ -41,7 +41,7 @@ class HostReads(TorchFunctionMode):
         marked = any(hasattr(one, DEVICE_MARK) for one in tensors_of((args, given)))
         name = getattr(func, "__name__", "")
         if marked and (name in READING_FUNCTIONS or shape_depends(name, args)):
-            self.found.append(f"{reading_line()} reads values ({name.strip('_')})")
+            self.found.append(f"{calling_line(Path(__file__))} reads values ({name.strip('_')})")
         result = func(*args, **given)
         if marked:
             mark_tensors(tensors_of(result))
@@ -73,9 +73,9 @@ def shape_depends(name: str, args: Any) -> bool:
     return (name == "where" and len(args) == 1) or (name == "to" and "cpu" in args[1:])
 
 
-def reading_line() -> str:
-    """File, number and text of the innermost line that is neither in torch nor in this file."""
-    here, torchs = Path(__file__), Path(torch.__file__).parent
-    frames = traceback.extract_stack()
-    frame = next(f for f in reversed(frames) if Path(f.filename) != here and torchs not in Path(f.filename).parents)
+def calling_line(watching: Path) -> str:
+    """The innermost line of code outside torch, this file and the file that watches: file, line, text."""
+    own_files, torchs = {Path(__file__), watching}, Path(torch.__file__).parent
+    frames = [(Path(frame.filename), frame) for frame in traceback.extract_stack()]
+    frame = next(f for path, f in reversed(frames) if path not in own_files and torchs not in path.parents)
     return f"{Path(frame.filename).name}, line {frame.lineno}: `{frame.line}`"

@@ -35,6 +35,7 @@ from ssss_zoo.engine.registry import (
 from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.gpu_sync import HostReads
+from ssss_zoo.testing.late_draws import LateDraws
 from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
 from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
@@ -304,6 +305,14 @@ class MethodContract:
             with HostReads([*on_the_device(made), *moved(batch)]) as reads:
                 made.engine.step(iter([batch]), made.stage.progress(step))
             assert not reads.found, f"{reads.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
+
+    def test_chance_on_the_cpu_is_drawn_before_the_device_work(self, make: Make) -> None:
+        """What comes later draws on the device: then the device work of a step can be captured as a graph."""
+        made = make(LONG)
+        for step in (0, 28):
+            with LateDraws(made.engine) as draws:
+                made.engine.step(made.feed, made.stage.progress(step))
+            assert not draws.found, f"{draws.found[0]} on the CPU; draw in make_views, or with device=..."
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_no_step_waits_for_the_device(self, make: Make) -> None:

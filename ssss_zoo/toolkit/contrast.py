@@ -115,14 +115,8 @@ class Anchors:
     def resample(self, number: int) -> Tensor:
         """So many of each class's drawn cells, uniformly with replacement: (C, number) int64. Drawn cells must come
         first in each row, as `draw_members` and `draw_anchors` have them; of no meaning for a class without any."""
-        device = self.cells.device
-        draw = torch.rand(len(self.cells), number, generator=device_generator(device), device=device)
+        draw = torch.rand(len(self.cells), number, device=self.cells.device)
         return self.cells.gather(1, (draw * self.drawn.sum(dim=1, keepdim=True)).long())
-
-
-def device_generator(device: torch.device) -> torch.Generator:
-    """A generator on `device` seeded by the CPU's: draws follow the step's seed, nothing waits or is copied."""
-    return torch.Generator(device).manual_seed(int(torch.randint(2**31, ())))
 
 
 def draw_anchors(ids: Tensor, num_classes: int, per_class: int) -> Anchors:
@@ -131,7 +125,7 @@ def draw_anchors(ids: Tensor, num_classes: int, per_class: int) -> Anchors:
     ids: (N,) int64 with N > 0; a cell with an id outside 0 to C - 1 is never drawn. The cells are shuffled, then
     sorted by class, so that each class is one run of them whose first `per_class` are taken.
     """
-    shuffled = torch.rand(ids.numel(), device=ids.device, generator=device_generator(ids.device)).argsort()
+    shuffled = torch.rand(ids.numel(), device=ids.device).argsort()
     classes, order = ids[shuffled].sort(stable=True)
     bounds = torch.searchsorted(classes, torch.arange(num_classes + 1, device=ids.device))  # where each run starts
     place = bounds[:-1, None] + torch.arange(per_class, device=ids.device)  # (C, A)
@@ -144,14 +138,14 @@ def draw_members(members: Tensor, per_class: int) -> Anchors:
     members: (C, N) bool. Drawn cells stand first in each row.
     """
     number = min(per_class, members.shape[1])
-    keys = torch.rand(members.shape, device=members.device, generator=device_generator(members.device))
+    keys = torch.rand(members.shape, device=members.device)
     best, cells = torch.where(members, keys, -1.0).topk(number, dim=1)
     return Anchors(cells, best >= 0)
 
 
 class ClassBank(nn.Module):
     """The latest vectors of each class, first in, first out. vectors: (C, M, D); filled: (C,) how many there are;
-    pointer: Tensor where the next one goes."""
+    pointer: (C,) where the next one goes."""
 
     vectors: Tensor
     filled: Tensor
@@ -188,8 +182,7 @@ class ClassBank(nn.Module):
     def sample(self, classes: Tensor, number: int) -> Tensor:
         """(K, number, D): so many vectors of each of `classes` (K,) int64, uniformly with replacement. A copy; of no
         meaning for a class without any."""
-        where = self.filled.device
-        draw = torch.rand(len(classes), number, generator=device_generator(where), device=where)
+        draw = torch.rand(len(classes), number, device=self.filled.device)
         return self.vectors[classes.unsqueeze(1), (draw * self.filled[classes].unsqueeze(1)).long()]
 
     def valid(self) -> Tensor:

@@ -210,14 +210,15 @@ class Views:
     """All that the student looks at in one step: the views, and the share of the labelled loss.
     No views at all means that the method learns from labels alone: no unlabelled image is read.
 
-    augment_labelled: changes the labelled images and masks before anybody sees them.
+    augment_labelled: draws, from the raw labelled batch, how the labelled images and masks change before anything reads
+        them; returns the function that changes them on the device, or None.
     labelled_last: the pass of the labelled images comes after the others, so that BatchNorm's running statistics end
         with it (CPS with CutMix).
     """
 
     views: tuple[View, ...] = ()
     supervised_weight: float = 1.0
-    augment_labelled: Callable[[Labelled], Labelled] | None = None
+    augment_labelled: Callable[[RawLabelled], Callable[[Labelled], Labelled] | None] | None = None
     labelled_last: bool = False
 
 
