@@ -40,7 +40,7 @@ from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import make_parts, open_dataset
 from ssss_zoo.train.stage import StageParts, make_stage, open_loader
 
-COMMAND_KEYS = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # words that are not configuration
+INSPECT_KEYS = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # overrides that are not configuration
 PANEL_WIDTH_MIN = 160  # pixels that a panel is wide at least (our choice)
 FRAME_COLOUR = (255, 60, 60)  # around the boxes of a view
 
@@ -57,14 +57,17 @@ class InspectedStep:
     views: list[tuple[ViewOutput, Tensor]]
 
 
-def inspect_words(words: Iterable[str]) -> tuple[Image.Image, Path]:
-    """The picture that the words ask for, and the file that they name. run=DIR: with the weights of that run; after=N:
-    after so many steps of training; images=N: of the batch. Raises UserError as a run does."""
-    given = list(words)
-    own = COMMAND_KEYS | {
-        key: value for key, _, value in (word.partition("=") for word in given) if key in COMMAND_KEYS
+def inspect_words(overrides: Iterable[str]) -> tuple[Image.Image, Path]:
+    """The picture that the overrides ask for, and the file that they name.
+
+    run=DIR: with the weights of that run; after=N: after so many steps of training; images=N: of the batch. Raises
+    UserError as a run does.
+    """
+    given = list(overrides)
+    own = INSPECT_KEYS | {
+        key: value for key, _, value in (word.partition("=") for word in given) if key in INSPECT_KEYS
     }
-    rest = [word for word in given if word.partition("=")[0] not in COMMAND_KEYS]
+    rest = [word for word in given if word.partition("=")[0] not in INSPECT_KEYS]
     file = expanded(own["file"])
     if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
         raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")

@@ -28,19 +28,20 @@ from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import open_dataset
 
 log = logging.getLogger("ssss_zoo")
-OWN = ("run", "on", "weights")  # words that are not configuration
-WRITTEN = (  # keys of every run's config.yaml, from its first line to its last
+EVALUATE_KEYS = ("run", "on", "weights")  # overrides that are not configuration
+RUN_CONFIG_KEYS = (  # keys of every run's config.yaml, from its first line to its last
     *("method", "dataset", "protocol", "plugins", "hooks", "options", "data", "model", "train", "optim", "loss"),
     *("augment", "evaluate", "tracking", "seed", "output", "resume", "overwrite", "diagnose", "trace"),
 )
-TOLD = 400  # characters of what differs between two data sets (our choice)
+DIFFERENCE_LENGTH_MAX = 400  # characters of what differs between two data sets (our choice)
 
 
-def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
+def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
     """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step` and
     `protocol`, the digest of how they were scored."""
-    given = [word for word in words if word.partition("=")[0] not in OWN]
-    asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, parse_overrides(w for w in words if w not in given))
+    given = [word for word in overrides if word.partition("=")[0] not in EVALUATE_KEYS]
+    own = parse_overrides(word for word in overrides if word not in given)
+    asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, own)
     if "run" not in asked:
         raise UserError("give the run's folder: ssss evaluate run=DIR")
     check_choice("weights", asked["weights"], ("last", "best"))
@@ -70,17 +71,17 @@ def evaluate_run(words: Iterable[str]) -> dict[str, Any]:
     } | figures
 
 
-def run_config(folder: Path, words: Sequence[str], methods: bool = False) -> Config:
-    """The run's own configuration with the words laid over it. methods: whether they will be built, as in `resolve`.
+def run_config(folder: Path, overrides: Sequence[str], methods: bool = False) -> Config:
+    """The run's own configuration with the overrides laid over it. methods: whether they are built, as in `resolve`.
     Raises UserError when the folder holds no run."""
     file = RunFolder(folder).config
     if not file.is_file():
         raise UserError(f"run={folder} holds no run (no config.yaml); give the folder that `ssss run` wrote")
     there = read_file(file)
-    lacking = [key for key in WRITTEN if key not in there]
+    lacking = [key for key in RUN_CONFIG_KEYS if key not in there]
     if lacking:
         raise UserError(f"{file} is damaged: '{lacking[0]}' is missing; {checkpoint.CHECKPOINT_REMEDY}")
-    return resolve(words, file, methods=methods)
+    return resolve(overrides, file, methods=methods)
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
@@ -148,9 +149,9 @@ def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
     """Warn in a line where the data are not what the run was trained on; what lay in its checkpoint says so."""
     place = checkpoint.find_folder(RunFolder(folder).last)
     old = checkpoint.load_typed(place, ResumeRecord).get("contents") if place else None
-    told = describe_differences(old, dataset.contents) if old is not None else ""
-    if told:
-        log.warning(f"these are not the data that the run was trained on: {brief(told, TOLD)}")
+    difference = describe_differences(old, dataset.contents) if old is not None else ""
+    if difference:
+        log.warning(f"these are not the data that the run was trained on: {brief(difference, DIFFERENCE_LENGTH_MAX)}")
 
 
 def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn.Module:

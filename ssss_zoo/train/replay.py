@@ -20,16 +20,17 @@ from ssss_zoo.train.stage import image_names, open_loader
 RECORD_REMEDY = "give the record.json of a step in not_finite/ of the run's folder"
 
 
-def replay(file: Path, words: Sequence[str]) -> list[str]:
+def replay(file: Path, overrides: Sequence[str]) -> list[str]:
     """Make a recorded step again, and say in a line for each loss what it gave then and what it gives now.
 
-    words: laid over the configuration of the run. On a CPU, with the same words, data and threads, the losses are the
-    same to the bit. Nothing is written. Raises UserError where the record, the run's data or its methods have changed.
+    overrides: laid over the configuration of the run. On a CPU, with the same overrides, data and threads, the losses
+    are the same to the bit. Nothing is written. Raises UserError where the record, the run's data or its methods have
+    changed.
     """
     file = file / "record.json" if file.is_dir() else file
     record = read_record(file, StepRecord, RECORD_REMEDY)
     folder = file.parent
-    config = resolve(words, folder / "config.yaml")
+    config = resolve(overrides, folder / "config.yaml")
     methods = build_methods(config)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     parts = make_parts(config, methods, dataset, RunFolder(folder.parents[1]))

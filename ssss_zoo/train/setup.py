@@ -242,8 +242,8 @@ def hold_out(dataset: Dataset, share: float) -> None:
     dataset.list_files = {}  # these lists are nobody's
     number, copies = len(chosen), len(rest) - len(dataset.unlabelled)
     held = "labelled image is" if number == 1 else "labelled images are"
-    told = [f"{number} {held} held out and validated on, in place of val", *describe_dropped_copies(copies)]
-    dataset.notes = [*dataset.notes, *told]
+    notes = [f"{number} {held} held out and validated on, in place of val", *describe_dropped_copies(copies)]
+    dataset.notes = [*dataset.notes, *notes]
 
 
 def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset, Config]:
