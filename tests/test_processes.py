@@ -44,6 +44,9 @@ def gradients(part: slice) -> dict[str, Tensor]:
     logits, mask, label, weight = images()
     label = PseudoLabel(label.target[part], label.confidence[part], label.valid[part])
     losses = {"cross_entropy": lambda x: cross_entropy(x, mask[part])}
+    single = torch.full_like(mask, 255)
+    single[0, 0, 0] = 1
+    losses["a single labelled pixel"] = lambda x: cross_entropy(x, single[part])
     losses["ohem"] = lambda x: ohem(x, mask[part], threshold=1.0, min_kept=2)  # all: whichever process they are in
     for divide_by in ("valid", "kept", "weight", "all", "kept_share"):
         losses[divide_by] = partial(

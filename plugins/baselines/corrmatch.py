@@ -140,7 +140,7 @@ class CorrMatch:
         log_p = teacher_output.logits.detach().float().log_softmax(dim=1)
         log_q = strong.output.logits.float().masked_fill(~counted.unsqueeze(1), 0.0).log_softmax(dim=1)
         divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-        return torch.where(counted, divergence, 0.0).sum() / process_mean(strong.label.valid.sum()).clamp(min=1)
+        return torch.where(counted, divergence, 0.0).sum() / process_mean(strong.label.valid.sum(), least=1)
 
 
 class Threshold(nn.Module):

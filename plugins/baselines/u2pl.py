@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssss_zoo.toolkit import (
     NO_CLASS, Anchors, ClassBank, CutMix, EMAModule, EMATeacher, Labelled, Output, Progress, Range, RunInfo, Teacher,
     View, ViewOutput, Views, class_means, downsample_nearest, draw_members, ema_warmup, flatten_pixels, half_boxes,
-    hookimpl, l2_normalize, percentile, predict, process_count, process_mean, project, projection_head,
+    hookimpl, l2_normalize, percentile, predict, process_mean, project, projection_head,
 )  # fmt: skip
 
 
@@ -138,9 +138,7 @@ class U2PL:
             compared = classes < number
         losses = self.class_losses(features, anchors, l2_normalize(means.vectors), memory)
         counted = compared & anchors.drawn[:, 0] & (self.bank.filled[memory] > 0)
-        processes = process_mean(counted.float()).clamp(
-            min=1 / process_count()
-        )  # the share that has anchors of a class
+        processes = process_mean(counted.float(), least=1)  # the share that has anchors of a class
         total = (torch.where(counted, losses, 0.0) / processes).sum() / number.clamp(min=1)
         return total * (number > 1)
 

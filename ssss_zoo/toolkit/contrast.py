@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssss_zoo.toolkit.processes import process_count, process_gather, process_mean, process_sum
+from ssss_zoo.toolkit.processes import process_gather, process_mean, process_sum
 
 NO_CLASS = 255  # the id of a cell that is no anchor, and a mask's void; any id outside 0 to C - 1 does as well
 NO_SIMILARITY = -1e9  # to a prototype that does not exist yet: finite, so that a row of nothing else has no NaN
@@ -202,12 +202,11 @@ def anchor_mean(values: Tensor, counted: Tensor, *, class_mean: bool) -> Tensor:
     With several processes, the mean of what they return is the mean over the anchors of them all.
     """
     values = torch.where(counted, values, 0.0)
-    number = process_mean(counted.sum(dim=1))  # (C,)
-    least = 1 / process_count()
+    number = counted.sum(dim=1)  # (C,)
     if class_mean:
-        present = (number > 0).sum()
-        return (values.sum(dim=1) / number.clamp(min=least)).sum() / present.clamp(min=1)
-    return values.sum() / number.sum().clamp(min=least)
+        present = (process_sum(number) > 0).sum()
+        return (values.sum(dim=1) / process_mean(number, least=1)).sum() / present.clamp(min=1)
+    return values.sum() / process_mean(number.sum(), least=1)
 
 
 def info_nce(

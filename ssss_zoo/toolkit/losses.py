@@ -24,7 +24,7 @@ def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     logits: (B, C, H, W); mask: (B, H, W) int64 class ids or IGNORE.
     """
     total = F.cross_entropy(logits.float(), mask, ignore_index=IGNORE, reduction="sum")
-    return total / process_mean((mask != IGNORE).sum()).clamp(min=1)
+    return total / process_mean((mask != IGNORE).sum(), least=1)
 
 
 def ohem(logits: Tensor, mask: Tensor, threshold: float, min_kept: int) -> Tensor:
@@ -41,7 +41,7 @@ def ohem(logits: Tensor, mask: Tensor, threshold: float, min_kept: int) -> Tenso
     rank = min(-(-min_kept // process_count()), true_class.numel())
     limit = true_class.kthvalue(rank).values.clamp(min=threshold)  # inf when fewer than min_kept are labelled
     kept = labelled & (true_class <= limit)
-    return (loss * kept).sum() / process_mean(kept.sum()).clamp(min=1)
+    return (loss * kept).sum() / process_mean(kept.sum(), least=1)
 
 
 def supervised_loss(settings: LossConfig) -> Callable[[Tensor, Tensor], Tensor]:
@@ -82,15 +82,15 @@ def pixel_loss(logits: Tensor, label: PseudoLabel, class_weight: Tensor, per_cla
 def divisor(divide_by: str, valid: Tensor, weight: Tensor) -> Tensor:
     """What each process divides its summed consistency loss by; see `View.divide_by`. valid, weight: (B, H, W)."""
     if divide_by == "valid":
-        return process_mean(valid.sum()).clamp(min=1)
+        return process_mean(valid.sum(), least=1)
     if divide_by == "kept":
-        return process_mean((valid & (weight > 0)).sum()).clamp(min=1)
+        return process_mean((valid & (weight > 0)).sum(), least=1)
     if divide_by == "weight":
-        return process_mean((weight * valid).sum()).clamp(min=1e-6)
+        return process_mean((weight * valid).sum(), least=1e-6)
     if divide_by == "all":  # every process has as many pixels
         return torch.full((), float(valid.numel()), device=valid.device)
     if divide_by == "kept_share":
-        kept = process_mean((valid & (weight > 0)).sum()).clamp(min=1)
+        kept = process_mean((valid & (weight > 0)).sum(), least=1)
         return kept.square() / valid.numel()
     raise ValueError(f"View.divide_by must be valid, kept, weight, all or kept_share; got {divide_by!r}")
 

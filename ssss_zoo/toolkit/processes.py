@@ -32,9 +32,16 @@ def process_max(tensor: Tensor) -> Tensor:
     return reduced(tensor, dist.ReduceOp.MAX) if process_count() > 1 else tensor
 
 
-def process_mean(tensor: Tensor) -> Tensor:
-    """The mean over all processes, float, without gradient; the tensor itself, of its own type, in a single process."""
-    return process_sum(tensor) / process_count() if process_count() > 1 else tensor
+def process_mean(tensor: Tensor, least: float | None = None) -> Tensor:
+    """The mean over all processes, float, without gradient; the tensor itself, of its own type, in a single process.
+
+    least: the sum over all processes is never less: `process_mean(count, least=1)` is what each process divides a sum
+    of its own by, and a single counted pixel among all processes is enough for the mean over all.
+    """
+    total = process_sum(tensor)
+    if least is not None:
+        total = total.clamp(min=least)
+    return total / process_count() if process_count() > 1 else total
 
 
 def process_gather(tensor: Tensor) -> Tensor:
