@@ -13,7 +13,7 @@ from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import Interrupted
 from ssss_zoo.stopping import Stop
-from ssss_zoo.testing.tiny import Shelf, make_rig, shelf, words
+from ssss_zoo.testing.tiny import ExtraEntryPoints, make_tiny_run, tiny_entry_points, tiny_overrides
 from ssss_zoo.train.checkpointing import TrainerState
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.trainer import Trainer
@@ -27,23 +27,23 @@ def _one_thread():
 
 
 @pytest.fixture
-def tiny_shelf(monkeypatch) -> Shelf:
-    """The entry points with `tiny` among data sets and models; `offer` adds more."""
-    made = shelf()
+def tiny_plugins(monkeypatch) -> ExtraEntryPoints:
+    """The entry points with `tiny` among data sets and models; `add` adds more."""
+    made = tiny_entry_points()
     monkeypatch.setattr(plugins, "entry_points", made.entry_points)
     return made
 
 
 @pytest.fixture
-def tiny_config(tiny_shelf, tmp_path):
-    """Words of the command line -> the configuration of a tiny run into `tmp_path/run`."""
-    return lambda *more: resolve(words(f"output={tmp_path / 'run'}", *more))
+def tiny_config(tiny_plugins, tmp_path):
+    """Overrides -> the configuration of a tiny run into `tmp_path/run`."""
+    return lambda *more: resolve(tiny_overrides(f"output={tmp_path / 'run'}", *more))
 
 
 @pytest.fixture
 def tiny_run(tiny_config):
-    """Words of the command line -> a `Rig`: everything made as `ssss run` makes it, no step done."""
-    return lambda *more: make_rig(tiny_config(*more))
+    """Overrides -> a `TinyRun`: everything made as `ssss run` makes it, no step done."""
+    return lambda *more: make_tiny_run(tiny_config(*more))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import ssss_zoo
 from ssss_zoo import api
 from ssss_zoo.api import as_words
-from ssss_zoo.testing.tiny import words as tiny_words
+from ssss_zoo.testing.tiny import tiny_overrides
 
 PUBLIC = {
     "CompareResult", "Config", "Interrupted", "RunResult", "SearchResult", "UserError", "compare", "configure",
@@ -69,9 +69,9 @@ def test_keywords_are_words():
         as_words((3,), {})
 
 
-def test_functions_do_what_their_commands_do(tiny_shelf, tmp_path):
+def test_functions_do_what_their_commands_do(tiny_plugins, tmp_path):
     seen = []
-    words = tiny_words("train.steps=2", f"output={tmp_path / 'run'}")
+    words = tiny_overrides("train.steps=2", f"output={tmp_path / 'run'}")
     result = ssss_zoo.run(*words, method="farcluss", seed=3, on_eval=lambda step, miou: seen.append((step, miou)))
     assert result.folder == tmp_path / "run"
     assert result.metrics["method"] == "farcluss"

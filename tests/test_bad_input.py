@@ -17,20 +17,20 @@ from torch import Tensor
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import as_yaml
-from ssss_zoo.testing.tiny import make_method, words
+from ssss_zoo.testing.tiny import make_method, tiny_overrides
 from ssss_zoo.train import checkpoint
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture
-def ssss(tiny_shelf, capsys, tmp_path, monkeypatch):
+def ssss(tiny_plugins, capsys, tmp_path, monkeypatch):
     """More words of a tiny run into `run` -> exit code, last line of stderr without `ssss: `, all lines of it."""
     monkeypatch.chdir(tmp_path)
 
     def call(*more: str, command: str = "run") -> SimpleNamespace:
         capsys.readouterr()
-        given = words("output=run", *more) if command == "run" else more
+        given = tiny_overrides("output=run", *more) if command == "run" else more
         code = command_line([command, *given])
         lines = capsys.readouterr().err.splitlines()
         return SimpleNamespace(code=code, line=lines[-1].removeprefix("ssss: ") if lines else "", lines=lines)
@@ -100,7 +100,7 @@ def test_a_mistake_in_the_words_is_the_only_line(more, expected, ssss):
     assert len(ssss(*more).lines) == 1
 
 
-def test_a_name_is_corrected_before_a_budget_is_asked_for(tiny_shelf, capsys):
+def test_a_name_is_corrected_before_a_budget_is_asked_for(tiny_plugins, capsys):
     assert command_line(["run", "dataset=foldr"]) == 2
     assert capsys.readouterr().err.startswith("ssss: unknown data set 'foldr' in dataset=foldr; did you mean 'folder'?")
     assert command_line(["run", "dataset=tiny", "model=tiny", "method=supervised"]) == 2
@@ -347,16 +347,16 @@ def test_a_picture_that_cannot_be_written_does_not_cost_the_run(ssss, tmp_path, 
         ("plan_stages", lambda self: iter(()), "hook plan_stages of 'own' "),
     ],
 )
-def test_a_method_that_answers_wrongly_is_named_before_the_first_step(hook, answer, expected, ssss, tiny_shelf):
-    tiny_shelf.offer("methods", "own", make_method(**{hook: answer}))
+def test_a_method_that_answers_wrongly_is_named_before_the_first_step(hook, answer, expected, ssss, tiny_plugins):
+    tiny_plugins.add("methods", "own", make_method(**{hook: answer}))
     done = ssss("method=own")
     assert done.code == 2
     assert done.line.startswith(expected)
 
 
-def test_two_methods_that_keep_a_module_of_one_name_are_refused(ssss, tiny_shelf):
+def test_two_methods_that_keep_a_module_of_one_name_are_refused(ssss, tiny_plugins):
     for name in ("one", "two"):
-        tiny_shelf.offer("methods", name, make_method(setup=lambda self: {"memory": torch.nn.Linear(1, 1)}))
+        tiny_plugins.add("methods", name, make_method(setup=lambda self: {"memory": torch.nn.Linear(1, 1)}))
     assert ssss("method=one+two").line == "two methods keep a module called 'memory'; one must be renamed"
 
 
@@ -401,7 +401,7 @@ def test_a_mistake_in_evaluating_is_one_line_and_changes_nothing(more, expected,
 
 def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(ssss, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(as_yaml(resolve(words())))
+    (tmp_path / "run" / "config.yaml").write_text(as_yaml(resolve(tiny_overrides())))
     done = ssss("run=run", command="evaluate")
     assert done.code == 2
     assert done.line == "run holds no last checkpoint; it has not come to one yet"

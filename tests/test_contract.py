@@ -13,7 +13,7 @@ import pytest
 
 from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, implemented_hooks, installed, load
 from ssss_zoo.testing import MethodContract
-from ssss_zoo.testing.methods import LONG, SITUATIONS, finite, first_and_last
+from ssss_zoo.testing.methods import LONG_RUN, SITUATIONS, all_finite, first_and_last
 
 METHODS = sorted(installed("methods"))
 SEED = int(os.environ.get("SSSS_TEST_SEED", "0"))  # of what is tried each time; another seed tries others
@@ -57,14 +57,14 @@ def test_the_third_that_is_drawn_leaves_no_method_and_no_situation_out():
 
 @pytest.mark.parametrize(("name", "situation"), a_third(METHODS, list(SITUATIONS)))
 def test_every_method_takes_what_data_and_settings_bring(name, situation, tiny_run):
-    made = tiny_run(f"method={name}", LONG, *SITUATIONS[situation])
-    assert finite([*made.steps(1), *made.steps(1, first=29)])
+    made = tiny_run(f"method={name}", LONG_RUN, *SITUATIONS[situation])
+    assert all_finite([*made.steps(1), *made.steps(1, first=29)])
 
 
 @pytest.mark.parametrize(("first", "second"), a_third(METHODS, METHODS))
 def test_every_pair_runs_or_is_refused_in_one_line(first, second, tiny_run):
-    losses = first_and_last(tiny_run, f"method={first}+{second}", LONG)
-    assert losses is None or finite(losses)
+    losses = first_and_last(tiny_run, f"method={first}+{second}", LONG_RUN)
+    assert losses is None or all_finite(losses)
 
 
 @pytest.mark.slow
@@ -73,5 +73,5 @@ def test_every_pair_runs_or_is_refused_in_one_line(first, second, tiny_run):
 def test_every_hook_of_every_method_serves_every_other(name, hook, tiny_run):
     for provider in METHODS:
         if hook in implemented_hooks(load("methods", provider)):
-            losses = first_and_last(tiny_run, f"method={name}", f"hooks.{hook}={provider}", LONG)
-            assert losses is None or finite(losses), provider
+            losses = first_and_last(tiny_run, f"method={name}", f"hooks.{hook}={provider}", LONG_RUN)
+            assert losses is None or all_finite(losses), provider

@@ -27,8 +27,7 @@ from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
 from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, installed
 from ssss_zoo.testing import MethodContract
-from ssss_zoo.testing.tiny import make_method
-from ssss_zoo.testing.tiny import words as tiny_words
+from ssss_zoo.testing.tiny import make_method, tiny_overrides
 from ssss_zoo.train.resume import flat_config
 
 ROOT = Path(__file__).parents[1]
@@ -87,13 +86,13 @@ def test_the_smallest_example_of_a_hook_runs_as_it_is_shown(hook, tmp_path, tiny
 # --- the drawing ----------------------------------------------------------------------------------------------------
 
 
-def test_the_drawing_of_a_step_follows_the_engine(tiny_shelf, tiny_run):
+def test_the_drawing_of_a_step_follows_the_engine(tiny_plugins, tiny_run):
     """The hooks stand in the drawing in the order in which a step asks them, with a teacher of its own passes."""
     asked = []
     silent = {
         hook: speaks(hook, asked) for hook in HOOKS if hook not in ("make_students", "make_teacher", "plan_stages")
     }
-    tiny_shelf.offer("methods", "silent", make_method("Silent", **silent))
+    tiny_plugins.add("methods", "silent", make_method("Silent", **silent))
     rig = tiny_run("method=silent")
     asked.clear()
     rig.steps(1)
@@ -147,7 +146,7 @@ STANDS = {
     ".../config.yaml": "first/config.yaml", "run=DIR": "run=first", "output=DIR": "output=again",
     "after=20": "after=1", "after=60": "after=1", "trials=30": "trials=2", "seeds=0,1,2": "seeds=0",
 }  # fmt: skip
-SMALL = [word for word in tiny_words("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
+SMALL = [word for word in tiny_overrides("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
 NAMED = (
     "ssss compare",
     "ssss card",
@@ -158,7 +157,7 @@ TRAINS = ("run", "inspect", "compare", "search")
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_documentation_works(command, tiny_shelf, tmp_path, monkeypatch, capsys):
+def test_a_command_of_the_documentation_works(command, tiny_plugins, tmp_path, monkeypatch, capsys):
     """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, one seed, and few images."""
     monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     name, *words = [STANDS.get(word, word) for word in shlex.split(command)[1:]]
@@ -244,7 +243,7 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_a_python_snippet_works(snippet, tiny_shelf, tmp_path, monkeypatch):
+def test_a_python_snippet_works(snippet, tiny_plugins, tmp_path, monkeypatch):
     """As the commands: with two steps, one seed, a tiny network, few images."""
     monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     monkeypatch.chdir(tmp_path)

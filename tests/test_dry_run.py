@@ -33,20 +33,20 @@ def test_the_dry_run_leaves_no_trace(tiny_run, tmp_path):
     assert not (tmp_path / "run" / "dry_run").exists()
 
 
-def test_the_dry_run_tells_before_the_first_step_what_would_fail_in_the_last(tiny_shelf, tiny_config, tmp_path):
+def test_the_dry_run_tells_before_the_first_step_what_would_fail_in_the_last(tiny_plugins, tiny_config, tmp_path):
     late = make_method(
         regularize=lambda self, labelled_output, progress: (
             {"late": labelled_output.logits} if progress.done > 0.8 else None
         )
     )
-    tiny_shelf.offer("methods", "late", late)
+    tiny_plugins.add("methods", "late", late)
     with pytest.raises(UserError, match="'late'"):
         run_training(tiny_config("method=late"))
     assert not (tmp_path / "run" / "last").exists()
     assert not (tmp_path / "run" / "dry_run").exists()
 
 
-def test_the_dry_run_tells_of_terms_that_this_run_is_too_short_for(tiny_shelf, tiny_config, tmp_path):
+def test_the_dry_run_tells_of_terms_that_this_run_is_too_short_for(tiny_plugins, tiny_config, tmp_path):
     words = ("method=farcluss", "train.steps=4")
     run_training(tiny_config(*words, f"output={tmp_path / 'short'}"))
     log = (tmp_path / "short/run.log").read_text()

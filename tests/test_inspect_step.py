@@ -10,7 +10,7 @@ from PIL import Image
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.engine.registry import installed
 from ssss_zoo.errors import UserError
-from ssss_zoo.testing.tiny import words
+from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.toolkit.types import PseudoLabel
 from ssss_zoo.train.inspect_step import (
     FRAME_COLOUR,
@@ -36,8 +36,8 @@ def inspect(tiny_run):
 
 
 @pytest.mark.parametrize("method", sorted(installed("methods")))
-def test_every_method_can_be_looked_at(method, tiny_shelf, tmp_path):
-    picture, file = inspect_words([*words(f"method={method}"), "after=2", f"file={tmp_path / 'step.png'}"])
+def test_every_method_can_be_looked_at(method, tiny_plugins, tmp_path):
+    picture, file = inspect_words([*tiny_overrides(f"method={method}"), "after=2", f"file={tmp_path / 'step.png'}"])
     assert picture.width > 300
     assert file == tmp_path / "step.png"
 
@@ -88,23 +88,23 @@ def test_grey_and_shares_by_hand():
     assert text == "weak: 66.7 % of the pixels count (padding left out), mean weight 0.5"
 
 
-def test_a_finished_run_is_looked_at_with_its_weights(tiny_shelf, tiny_config, tmp_path):
+def test_a_finished_run_is_looked_at_with_its_weights(tiny_plugins, tiny_config, tmp_path):
     run_training(tiny_config("method=farcluss"))
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
-    first, _ = inspect_words(words("method=farcluss"))
+    first, _ = inspect_words(tiny_overrides("method=farcluss"))
     later, _ = inspect_words([f"run={tmp_path / 'run'}"])
     assert np.array(first).shape[1] == np.array(later).shape[1]
     assert not np.array_equal(np.array(first)[:200], np.array(later)[:200])
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
 
 
-def test_the_command_writes_the_picture(tiny_shelf, tmp_path, capsys):
-    assert command_line(["inspect", *words("method=cps"), f"file={tmp_path / 'i.png'}", "images=1"]) == 0
+def test_the_command_writes_the_picture(tiny_plugins, tmp_path, capsys):
+    assert command_line(["inspect", *tiny_overrides("method=cps"), f"file={tmp_path / 'i.png'}", "images=1"]) == 0
     with Image.open(tmp_path / "i.png") as picture:
         assert picture.width > 300
-    assert command_line(["inspect", *words(), "after=soon"]) == 2
+    assert command_line(["inspect", *tiny_overrides(), "after=soon"]) == 2
     assert "after takes a whole number from 0 to 999999999, got 'soon'" in capsys.readouterr().err
-    assert command_line(["inspect", *words(), "images=0", f"file={tmp_path / 'i.png'}"]) == 2
+    assert command_line(["inspect", *tiny_overrides(), "images=0", f"file={tmp_path / 'i.png'}"]) == 2
     assert "images takes a whole number from 1 to 999999999, got '0'" in capsys.readouterr().err
     for wrong in ("step.bmpp", "gone/step.png"):
         with pytest.raises(UserError, match=r"takes a .png or .jpg in a folder that is there"):

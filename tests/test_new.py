@@ -13,18 +13,18 @@ from ssss_zoo.commands.cli import command_line
 from ssss_zoo.commands.new import named, new
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import UserError
-from ssss_zoo.testing.tiny import make_rig, words
+from ssss_zoo.testing.tiny import make_tiny_run, tiny_overrides
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_a_single_file_is_short_and_trains(tmp_path, tiny_shelf):
+def test_a_single_file_is_short_and_trains(tmp_path, tiny_plugins):
     file, test = new("my-idea", True, tmp_path)
     assert (file, test) == (tmp_path / "my_idea.py", tmp_path / "test_my_idea.py")
     assert 'with_name("my_idea.py")' in test.read_text()
     assert len(file.read_text().splitlines()) < 40
-    made = make_rig(
-        resolve(words(f"method=unimatch+{file}", f"output={tmp_path / 'run'}", "options.my_idea.decay=0.5"))
+    made = make_tiny_run(
+        resolve(tiny_overrides(f"method=unimatch+{file}", f"output={tmp_path / 'run'}", "options.my_idea.decay=0.5"))
     )
     assert list(made.methods) == ["unimatch", "my_idea"]
     assert all(loss["total"] > 0 for loss in made.steps(2))

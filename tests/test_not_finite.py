@@ -32,8 +32,8 @@ SKIP = ("method=bad", "train.on_nan=skip", "train.log_every=4", "train.steps=12"
         "train.eval_every=6", "train.checkpoint_every=6")  # fmt: skip
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_shelf, trained, tmp_path):
-    tiny_shelf.offer("methods", "bad", bad_at(4))
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_plugins, trained, tmp_path):
+    tiny_plugins.add("methods", "bad", bad_at(4))
     with pytest.raises(UserError, match=r"not finite at step 5: .*extra=nan.*images: labelled\d"):
         trained("run", "method=bad")
     state = checkpoint.load_state(tmp_path / "run" / "last")
@@ -42,10 +42,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_
 
 
 @pytest.mark.parametrize(("steps", "copying"), [((5,), float("inf")), ((2, 3), 1e-9), ((10,), 1e-9), ((4, 6, 7), 1e-9)])
-def test_a_skipped_step_is_as_if_it_had_never_been(tiny_shelf, trained, tmp_path, monkeypatch, steps, copying):
+def test_a_skipped_step_is_as_if_it_had_never_been(tiny_plugins, trained, tmp_path, monkeypatch, steps, copying):
     """Its images are passed over, and nothing else changes, wherever the last copy in memory was taken."""
     monkeypatch.setattr(checkpointing, "COPY_TIME_SHARE", copying)
-    tiny_shelf.offer("methods", "bad", bad_at(*steps))
+    tiny_plugins.add("methods", "bad", bad_at(*steps))
     skipped = trained("skipped", *SKIP)
     original = Engine.step
 
@@ -65,8 +65,8 @@ def test_a_skipped_step_is_as_if_it_had_never_been(tiny_shelf, trained, tmp_path
     assert [line["step"] - 1 for line in told if line.get("skipped") == "extra"] == list(steps)
 
 
-def test_a_run_that_skips_resumes_to_the_same_numbers(tiny_shelf, trained, monkeypatch):
-    tiny_shelf.offer("methods", "bad", bad_at(2, 7))
+def test_a_run_that_skips_resumes_to_the_same_numbers(tiny_plugins, trained, monkeypatch):
+    tiny_plugins.add("methods", "bad", bad_at(2, 7))
     whole = trained("whole", *SKIP)
     with monkeypatch.context() as patch:
         on_call(patch, Engine, "step", 8, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -75,15 +75,15 @@ def test_a_run_that_skips_resumes_to_the_same_numbers(tiny_shelf, trained, monke
     assert_same_run(whole, trained("parts", *SKIP, "resume=true"))
 
 
-def test_steps_in_a_row_that_are_not_finite_stop_a_run_that_skips(tiny_shelf, trained):
-    tiny_shelf.offer("methods", "bad", bad_at(*range(3, 39)))
+def test_steps_in_a_row_that_are_not_finite_stop_a_run_that_skips(tiny_plugins, trained):
+    tiny_plugins.add("methods", "bad", bad_at(*range(3, 39)))
     with pytest.raises(UserError, match=r"at step 13: .*extra=nan.*10 steps in a row"):
         trained("run", "method=bad", "train.on_nan=skip", "train.steps=40")
 
 
 @pytest.mark.parametrize("words", [(), ("train.accumulate=2", "optim.name=adamw")])
-def test_the_step_can_be_made_again_to_the_bit(tiny_shelf, tiny_config, trained, tmp_path, words):
-    tiny_shelf.offer("methods", "bad", bad_at(4))
+def test_the_step_can_be_made_again_to_the_bit(tiny_plugins, tiny_config, trained, tmp_path, words):
+    tiny_plugins.add("methods", "bad", bad_at(4))
     with pytest.raises(UserError, match="replay=") as caught:
         trained("run", "method=bad", *words, "train.log_every=6")
     file = Path(str(caught.value).partition("replay=")[2].partition("`")[0])
@@ -99,8 +99,8 @@ def test_the_step_can_be_made_again_to_the_bit(tiny_shelf, tiny_config, trained,
         replay(file, ["seed=3"])
 
 
-def test_a_run_stopped_by_such_a_loss_goes_on_when_told_to_skip(tiny_shelf, trained, tmp_path):
-    tiny_shelf.offer("methods", "bad", bad_at(4))
+def test_a_run_stopped_by_such_a_loss_goes_on_when_told_to_skip(tiny_plugins, trained, tmp_path):
+    tiny_plugins.add("methods", "bad", bad_at(4))
     whole = trained("whole", *SKIP)
     words = [word for word in SKIP if "on_nan" not in word]
     with pytest.raises(UserError, match=r"at step 5: .*train.on_nan=skip"):

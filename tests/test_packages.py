@@ -20,7 +20,7 @@ from helpers.packages import write_metadata
 from ssss_zoo import toolkit
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.commands.new import new
-from ssss_zoo.testing.tiny import words
+from ssss_zoo.testing.tiny import tiny_overrides
 
 KEPT = Path(__file__).parent / "fixtures" / f"plugin-api-{toolkit.API}" / "kept-idea"
 
@@ -66,13 +66,13 @@ def kept(tmp_path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_a_package_of_an_earlier_day_is_listed_mixes_and_runs(kept, tiny_shelf, tmp_path, capsys):
+def test_a_package_of_an_earlier_day_is_listed_mixes_and_runs(kept, tiny_plugins, tmp_path, capsys):
     assert command_line(["list", "methods"]) == 0
     assert "kept_idea" in capsys.readouterr().out
     assert command_line(["card", "kept_idea"]) == 0
     assert "Kept idea" in capsys.readouterr().out
     for method in ("kept_idea", "unimatch+kept_idea"):
         folder = tmp_path / method
-        assert command_line(["run", *words("train.steps=2", f"method={method}", f"output={folder}")]) == 0
+        assert command_line(["run", *tiny_overrides("train.steps=2", f"method={method}", f"output={folder}")]) == 0
         metrics = json.loads((folder / "metrics.json").read_text())
         assert (metrics["status"], metrics["method"]) == ("finished", method)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT, Metrics, ResumeRecord, check_record, read_metrics, read_record
-from ssss_zoo.testing.tiny import words
+from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.history import read_history
 from ssss_zoo.train.reevaluate import evaluate_run
@@ -159,7 +159,7 @@ def test_whatever_a_key_holds_a_record_is_read_or_refused_in_one_line(place, val
 # --- runs that were left behind, by this version and by earlier ones ------------------------------------------------
 
 RUNS = Path(__file__).parent / "fixtures"
-SMALL = words("options.fixmatch.ema_decay=0.9", "output=run")
+SMALL = tiny_overrides("options.fixmatch.ema_decay=0.9", "output=run")
 READERS = {
     "resume": ["run", *SMALL, "resume=true"],
     "evaluate": ["evaluate", "run=run"],
@@ -168,7 +168,7 @@ READERS = {
 
 
 @pytest.fixture
-def ssss(tiny_shelf, capsys, tmp_path, monkeypatch):
+def ssss(tiny_plugins, capsys, tmp_path, monkeypatch):
     """(words of the command line) -> exit code, lines of stderr."""
     monkeypatch.chdir(tmp_path)
 

@@ -100,14 +100,14 @@ def test_a_teacher_and_modules_of_a_method_come_back(trained, broken_off, stop):
     assert files == {"student.safetensors", "teacher.safetensors", "methods.safetensors"}
 
 
-def test_two_students_come_back_as_two(tiny_shelf, trained, broken_off, stop):
+def test_two_students_come_back_as_two(tiny_plugins, trained, broken_off, stop):
     from ssss_zoo.toolkit.teachers import PeerTeacher
 
     peers = make_method(
         make_students=lambda self, make_network: [make_network(), make_network()],
         make_teacher=lambda self, students, index: PeerTeacher(students[1 - index]),
     )
-    tiny_shelf.offer("methods", "peers", peers)
+    tiny_plugins.add("methods", "peers", peers)
     whole = trained("whole", "method=peers")
     stop(3)
     broken_off("parts", "method=peers")
@@ -147,9 +147,9 @@ def two_stages(restart: bool, told: list) -> type:
 @pytest.mark.parametrize(
     ("restart", "stage", "step"), [(True, 0, 1), (True, 0, 3), (True, 1, 0), (True, 1, 2), (False, 0, 3), (False, 1, 1)]
 )
-def test_a_run_of_two_stages_resumes_into_the_right_one(tiny_shelf, trained, broken_off, stop, restart, stage, step):
+def test_a_run_of_two_stages_resumes_into_the_right_one(tiny_plugins, trained, broken_off, stop, restart, stage, step):
     told: list = []
-    tiny_shelf.offer("methods", "stages", two_stages(restart, told))
+    tiny_plugins.add("methods", "stages", two_stages(restart, told))
     whole = trained("whole", "method=stages", "train.checkpoint_every=2", "train.eval_every=2")
     stop(step, stage=stage)
     words = ("method=stages", "train.checkpoint_every=2", "train.eval_every=2")
@@ -168,7 +168,7 @@ def test_a_run_of_two_stages_resumes_into_the_right_one(tiny_shelf, trained, bro
         assert torch.equal(weight, weight_again)
 
 
-def test_the_time_is_that_of_all_stages_and_of_what_lies_between(tiny_shelf, trained, broken_off, stop):
+def test_the_time_is_that_of_all_stages_and_of_what_lies_between(tiny_plugins, trained, broken_off, stop):
     base = two_stages(True, [])
 
     def plan_stages(self, info):
@@ -178,7 +178,7 @@ def test_the_time_is_that_of_all_stages_and_of_what_lies_between(tiny_shelf, tra
         yield plan.send(first)
 
     hooks = {"plan_stages": plan_stages, "setup": base.setup, "after_step": base.after_step}
-    tiny_shelf.offer("methods", "stages", make_method(**hooks))
+    tiny_plugins.add("methods", "stages", make_method(**hooks))
     spent = json.loads((trained("whole", "method=stages") / "metrics.json").read_text())["time"]
     assert spent["train_seconds"] > 0.4
     assert spent["train_seconds"] * spent["steps_per_second"] == pytest.approx(9, rel=0.01)
@@ -190,7 +190,7 @@ def test_the_time_is_that_of_all_stages_and_of_what_lies_between(tiny_shelf, tra
     assert json.loads((parts / "metrics.json").read_text())["time"]["train_seconds"] > before
 
 
-def test_a_restarted_stage_tells_a_method_of_the_networks_it_trains(tiny_shelf, trained):
+def test_a_restarted_stage_tells_a_method_of_the_networks_it_trains(tiny_plugins, trained):
     """`RunInfo.students`, once given, names the networks that are trained."""
     told = []
     base = two_stages(True, [])
@@ -201,13 +201,13 @@ def test_a_restarted_stage_tells_a_method_of_the_networks_it_trains(tiny_shelf, 
     def after_step(self, students):
         told.append(all(any(student is known for known in self.info.students) for student in students))
 
-    tiny_shelf.offer("methods", "stages", make_method(plan_stages=base.plan_stages, setup=setup, after_step=after_step))
+    tiny_plugins.add("methods", "stages", make_method(plan_stages=base.plan_stages, setup=setup, after_step=after_step))
     trained("run", "method=stages")
     assert told
     assert all(told)
 
 
-def test_a_restarted_stage_begins_with_the_first_weights(tiny_shelf, trained, monkeypatch):
+def test_a_restarted_stage_begins_with_the_first_weights(tiny_plugins, trained, monkeypatch):
     begun = []
     original = Engine.step
 
@@ -217,8 +217,8 @@ def test_a_restarted_stage_begins_with_the_first_weights(tiny_shelf, trained, mo
         return original(self, batches, progress)
 
     monkeypatch.setattr(Engine, "step", note_weights)
-    tiny_shelf.offer("methods", "again", two_stages(True, []))
-    tiny_shelf.offer("methods", "on", two_stages(False, []))
+    tiny_plugins.add("methods", "again", two_stages(True, []))
+    tiny_plugins.add("methods", "on", two_stages(False, []))
     trained("again", "method=again")
     trained("on", "method=on")
     first, restarted, first_too, went_on = begun

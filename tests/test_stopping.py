@@ -48,7 +48,7 @@ def test_a_signal_in_the_last_step_leaves_the_evaluation_to_the_resumed_run(trai
     assert_same_run(whole, trained("parts", "method=fixmatch", "resume=true"))
 
 
-def test_a_signal_in_the_last_step_of_a_run_without_evaluation_ends_a_finished_run(tiny_shelf, trained, stop):
+def test_a_signal_in_the_last_step_of_a_run_without_evaluation_ends_a_finished_run(tiny_plugins, trained, stop):
     stop(5)
     assert json.loads((trained("run", "data.split=val=0") / "metrics.json").read_text())["status"] == "finished"
 

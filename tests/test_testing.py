@@ -12,7 +12,7 @@ from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing import DatasetContract, MethodContract
 from ssss_zoo.testing.gpu_sync import HostReads
-from ssss_zoo.testing.tiny import TinyData, make_rig, shelf, words
+from ssss_zoo.testing.tiny import TinyData, make_tiny_run, tiny_entry_points, tiny_overrides
 
 HEAD = """
 from dataclasses import dataclass, field
@@ -136,16 +136,16 @@ TRAINS_ITS_TEACHER = (
 @pytest.fixture
 def ask(tmp_path, monkeypatch):
     """(text of a method, name of a test of the kit, fixtures it takes) -> the test is run on the method."""
-    monkeypatch.setattr(plugins, "entry_points", shelf().entry_points)
+    monkeypatch.setattr(plugins, "entry_points", tiny_entry_points().entry_points)
 
     def go(text: str, test: str) -> None:
         (tmp_path / "mine.py").write_text(HEAD + text)
         name = str(tmp_path / "mine.py")
-        configured = lambda *more: resolve(words(f"method={name}", f"output={tmp_path / 'run'}", *more))  # noqa: E731
+        configured = lambda *more: resolve(tiny_overrides(f"method={name}", f"output={tmp_path / 'run'}", *more))  # noqa: E731
         given = {
             "name": name,
             "configured": configured,
-            "make": lambda *more: make_rig(configured(*more)),
+            "make": lambda *more: make_tiny_run(configured(*more)),
             "tmp_path": tmp_path,
             "monkeypatch": monkeypatch,
         }

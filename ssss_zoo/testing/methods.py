@@ -1,4 +1,4 @@
-"""What every method must do. Inherit `MethodContract`, name the method, and pytest asks all of it."""
+"""The tests that every method must pass. Inherit `MethodContract` and name the method; pytest runs them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.gpu_sync import HostReads
 from ssss_zoo.testing.late_draws import LateDraws
-from ssss_zoo.testing.tiny import Rig, make_rig, shelf, words
+from ssss_zoo.testing.tiny import TinyRun, make_tiny_run, tiny_entry_points, tiny_overrides
 from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder
 
-LONG = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
-WHOLE = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
+LONG_RUN = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
+STOPPED_RUN = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
 
 SITUATIONS = {
     "two classes": ["data.split=classes=2"],
@@ -64,8 +64,8 @@ SITUATIONS = {
     "AdamW, few images, two passes": ["optim.name=adamw", "data.split=labelled=1,unlabelled=1", "train.accumulate=2"],
 }
 
-Make = Callable[..., Rig]
-FIRST = "test_two_steps_move_every_weight_by_finite_losses"  # what a method whose first step fails is asked alone
+MakeTinyRun = Callable[..., TinyRun]
+FIRST_TEST = "test_two_steps_move_every_weight_by_finite_losses"  # what a method whose first step fails is asked alone
 FIRST_STEPS: dict[tuple[str, str, str], bool] = {}  # whether it goes, by test class and method
 
 
@@ -83,14 +83,14 @@ class MethodContract:
 
     @pytest.fixture
     def configured(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-        """Words -> the configuration of a tiny run of the method into a folder of the test."""
-        monkeypatch.setattr(registry, "entry_points", shelf().entry_points)
-        return lambda *more: resolve(words(f"method={name}", f"output={tmp_path / 'run'}", *more))
+        """Overrides -> the configuration of a tiny run of the method, into a folder of the test."""
+        monkeypatch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
+        return lambda *more: resolve(tiny_overrides(f"method={name}", f"output={tmp_path / 'run'}", *more))
 
     @pytest.fixture
-    def make(self, configured: Callable[..., Config]) -> Make:
-        """Words -> a tiny run of the method, wired and not begun."""
-        return lambda *more: make_rig(configured(*more))
+    def make(self, configured: Callable[..., Config]) -> MakeTinyRun:
+        """Overrides -> a tiny run of the method, of which no step is done."""
+        return lambda *more: make_tiny_run(configured(*more))
 
     @pytest.fixture(autouse=True)
     def _first_step_goes(
@@ -100,27 +100,27 @@ class MethodContract:
         key = (type(self).__module__, type(self).__qualname__, name)
         if key not in FIRST_STEPS:
             try:
-                make_rig(configured(f"output={tmp_path / 'first_step'}")).steps(1)
+                make_tiny_run(configured(f"output={tmp_path / 'first_step'}")).steps(1)
                 FIRST_STEPS[key] = True
             except Exception:
                 FIRST_STEPS[key] = False
-        if not FIRST_STEPS[key] and request.node.originalname != FIRST:
-            pytest.skip(f"the first step fails: see {FIRST}")
+        if not FIRST_STEPS[key] and request.node.originalname != FIRST_TEST:
+            pytest.skip(f"the first step fails: see {FIRST_TEST}")
 
     # --- the class --------------------------------------------------------------------------------------------------
 
     def test_it_is_a_dataclass_that_names_its_paper_and_types_its_options(self, configured: Any) -> None:
-        """What `ssss list` and the configuration make of a class."""
-        _, method = own(configured())
+        """`ssss list` and the configuration read this of a class."""
+        _, method = method_under_test(configured())
         assert is_dataclass(method), "decorate the class with @dataclass(eq=False): its fields are the options"
         assert method.__eq__ is object.__eq__, "pluggy compares plugins: write @dataclass(eq=False)"
         paper = getattr(method, "paper", None)
         assert isinstance(paper, str) and paper.strip() and "\n" not in paper, (  # noqa: PT018 - one rule
             "say `paper: ClassVar[str] = ...`, one line: `ssss list` shows it"
         )
-        said = method.__doc__ if not str(method.__doc__).startswith(f"{method.__name__}(") else None
+        docstring = method.__doc__ if not str(method.__doc__).startswith(f"{method.__name__}(") else None
         module = sys.modules.get(method.__module__)  # None: the class of a single file
-        assert (said or getattr(module, "__doc__", None) or "").strip(), "say in a docstring what the method does"
+        assert (docstring or getattr(module, "__doc__", None) or "").strip(), "say in a docstring what the method does"
         hints = typing.get_type_hints(method)
         for key, value in vars(method).items():
             bare = isinstance(value, OPTION_TYPES) and not key.startswith("__") and key not in hints
@@ -128,7 +128,7 @@ class MethodContract:
 
     def test_its_options_are_explained(self, configured: Any) -> None:
         """Each in the class's docstring, or by a comment on its line or above."""
-        _, method = own(configured())
+        _, method = method_under_test(configured())
         text = inspect.getsource(method)
         explained = [option.name for option in fields(method) if re.search(rf"\b{option.name}\b", str(method.__doc__))]
         for option in fields(method):
@@ -137,17 +137,17 @@ class MethodContract:
             assert comment or option.name in explained, f"say what option {option.name} is: `# ...` on its line"
 
     def test_what_it_marks_as_a_hook_is_one(self, configured: Any) -> None:
-        _, method = own(configured())
+        _, method = method_under_test(configured())
         assert implemented_hooks(method), f"no function is marked_hooks @hookimpl; hooks are: {', '.join(HOOKS)}"
         assert set(marked_hooks(method)) <= set(HOOKS), f"hooks are: {', '.join(HOOKS)}"
 
-    def test_an_unknown_option_is_refused_by_its_name(self, configured: Any, make: Make) -> None:
-        name, _ = own(configured())
+    def test_an_unknown_option_is_refused_by_its_name(self, configured: Any, make: MakeTinyRun) -> None:
+        name, _ = method_under_test(configured())
         with pytest.raises(UserError, match=rf"options\.{name}\.no_such_option"):
             make(f"options.{name}.no_such_option=1")
 
-    def test_a_hook_that_it_does_not_answer_cannot_be_asked_of_it(self, configured: Any, make: Make) -> None:
-        name, method = own(configured())
+    def test_a_hook_that_it_does_not_answer_cannot_be_asked_of_it(self, configured: Any, make: MakeTinyRun) -> None:
+        name, method = method_under_test(configured())
         missing = [hook for hook in CHOOSABLE_HOOKS if hook not in implemented_hooks(method)]
         if missing:
             with pytest.raises(UserError, match=f"hooks.{missing[0]}"):
@@ -155,29 +155,29 @@ class MethodContract:
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def test_two_steps_move_every_weight_by_finite_losses(self, make: Make) -> None:
+    def test_two_steps_move_every_weight_by_finite_losses(self, make: MakeTinyRun) -> None:
         made = make()
         before = [copy.deepcopy(student.state_dict()) for student in made.engine.students]
         losses = made.steps(2)
-        assert finite(losses)
+        assert all_finite(losses)
         parts = sum(value for key, value in losses[0].items() if key != "total")
         assert losses[0]["total"] == pytest.approx(parts, rel=1e-5), "the total is the sum of the terms"
         for old, student in zip(before, made.engine.students, strict=True):
             still = [key for key, value in student.named_parameters() if torch.equal(value, old[key])]
             assert not still, f"no loss reaches {', '.join(still[:3])}"
 
-    def test_its_last_steps_go_well_after_its_first_ones(self, make: Make) -> None:
+    def test_its_last_steps_go_well_after_its_first_ones(self, make: MakeTinyRun) -> None:
         """Terms that begin late meet an optimiser that has begun without them."""
-        assert finite(early_and_late(make(LONG)))
+        assert all_finite(early_and_late(make(LONG_RUN)))
 
     @pytest.mark.parametrize("situation", SITUATIONS)
-    def test_it_takes_what_data_and_settings_bring(self, situation: str, make: Make) -> None:
-        made = make(LONG, *SITUATIONS[situation])
-        assert finite([*made.steps(1), *made.steps(1, first=29)]), f"with {situation}"
+    def test_it_takes_what_data_and_settings_bring(self, situation: str, make: MakeTinyRun) -> None:
+        made = make(LONG_RUN, *SITUATIONS[situation])
+        assert all_finite([*made.steps(1), *made.steps(1, first=29)]), f"with {situation}"
 
-    def test_nothing_to_learn_from_gives_zero_and_not_nan(self, make: Make) -> None:
+    def test_nothing_to_learn_from_gives_zero_and_not_nan(self, make: MakeTinyRun) -> None:
         """All labelled pixels void, all unlabelled ones padding."""
-        made, counts = make(LONG), []
+        made, counts = make(LONG_RUN), []
         made.engine.on_pseudo_label = lambda label, weight, hidden: counts.append(bool(label.valid.any()))
         batch = next(made.feed)
         void = RawLabelled(batch.labelled.image, torch.full_like(batch.labelled.mask, IGNORE))
@@ -189,20 +189,20 @@ class MethodContract:
             assert not losses["supervised"].any(), "void pixels teach"
             unused = losses.get("consistency", torch.zeros(())).item() == 0
             assert any(counts) or unused, "padding teaches: pass `valid` on in the PseudoLabel"
-            assert finite([{key: value.item() for key, value in losses.items()}])
+            assert all_finite([{key: value.item() for key, value in losses.items()}])
         assert all(torch.isfinite(value).all() for value in made.student.state_dict().values())
 
     # --- labels and gradients ---------------------------------------------------------------------------------------
 
-    def test_it_never_reads_a_mask_of_an_unlabelled_image(self, make: Make) -> None:
-        assert finite(early_and_late(make("data.split=hidden=2", LONG)))  # reading one raises
+    def test_it_never_reads_a_mask_of_an_unlabelled_image(self, make: MakeTinyRun) -> None:
+        assert all_finite(early_and_late(make("data.split=hidden=2", LONG_RUN)))  # reading one raises
 
-    def test_hidden_labels_change_nothing(self, make: Make) -> None:
+    def test_hidden_labels_change_nothing(self, make: MakeTinyRun) -> None:
         with_labels, without = (make(f"data.split=hidden={there}").steps(2) for there in (1, 0))
         assert with_labels == without
 
-    def test_its_teachers_learn_nothing_by_gradient(self, make: Make) -> None:
-        made = make(LONG)
+    def test_its_teachers_learn_nothing_by_gradient(self, make: MakeTinyRun) -> None:
+        made = make(LONG_RUN)
         trained = {id(p) for group in made.engine.optimizer.param_groups for p in group["params"]}
         own_weights = [t.network for t in made.engine.teachers if t.network is not None]
         grads: list[bool] = []
@@ -215,28 +215,31 @@ class MethodContract:
 
     # --- state ------------------------------------------------------------------------------------------------------
 
-    def test_its_state_lies_in_modules_that_a_checkpoint_holds(self, configured: Any, make: Make) -> None:
+    def test_its_state_lies_in_modules_that_a_checkpoint_holds(self, configured: Any, make: MakeTinyRun) -> None:
         """What a method remembers between steps, other than options, must come back with the run."""
-        made = make(LONG)
-        method = made.methods[own(configured())[0]]
-        plain = {key: held(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
+        made = make(LONG_RUN)
+        method = made.methods[method_under_test(configured())[0]]
+        plain = {key: by_value(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
         early_and_late(made)
         for name, module in made.run.modules.items():
-            loose = [key for part in module.modules() for key, value in vars(part).items() if isinstance(value, Tensor)]
-            assert not loose, f"{loose[0]} of module {name} is a plain tensor, and not saved: register a buffer"
+            unsaved = [
+                key for part in module.modules() for key, value in vars(part).items() if isinstance(value, Tensor)
+            ]
+            assert not unsaved, f"{unsaved[0]} of module {name} is a plain tensor, and not saved: register a buffer"
         known = {id(part) for module in made.run.modules.values() for part in module.modules()}
         for key, value in vars(method).items():
             if isinstance(value, nn.Module):
                 assert id(value) in known, f"self.{key} is not among the modules that `setup` returned"
             else:
                 assert key in plain, f"self.{key} appeared during the steps: keep it in a module that `setup` returns"
-                assert held(value) == plain[key], f"self.{key} changed during the steps: keep it in a module of `setup`"
+                changed = by_value(value) != plain[key]
+                assert not changed, f"self.{key} changed during the steps: keep it in a module of `setup`"
 
     def test_a_stopped_and_resumed_run_equals_one_without_a_stop(
         self, configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """To the last bit, the method's own state included."""
-        whole = run_training(configured(*WHOLE, f"output={tmp_path / 'whole'}")).folder
+        whole = run_training(configured(*STOPPED_RUN, f"output={tmp_path / 'whole'}")).folder
         original, done = Engine.step, [0]
 
         def step_and_stop(engine: Engine, batches: Any, progress: Progress) -> dict[str, Tensor]:
@@ -249,14 +252,14 @@ class MethodContract:
         with monkeypatch.context() as patched:
             patched.setattr(Engine, "step", step_and_stop)
             with pytest.raises(Interrupted):
-                run_training(configured(*WHOLE))
-        resumed = run_training(configured(*WHOLE, "resume=true")).folder
-        one, other = (weights(folder) for folder in (whole, resumed))
+                run_training(configured(*STOPPED_RUN))
+        resumed = run_training(configured(*STOPPED_RUN, "resume=true")).folder
+        one, other = (saved_weights(folder) for folder in (whole, resumed))
         different = [key for key in one if not torch.equal(one[key], other[key])]
         assert not different, f"{', '.join(different[:3])} differ: something was not saved, or a draw was not torch's"
 
-    def test_the_same_seed_gives_the_same_numbers(self, make: Make) -> None:
-        first, second = early_and_late(make(LONG)), early_and_late(make(LONG))
+    def test_the_same_seed_gives_the_same_numbers(self, make: MakeTinyRun) -> None:
+        first, second = early_and_late(make(LONG_RUN)), early_and_late(make(LONG_RUN))
         assert first == second, "two runs of one seed differ: draw from torch's generators, which each step seeds"
 
     def test_a_run_writes_what_it_promises(self, configured: Any) -> None:
@@ -270,53 +273,53 @@ class MethodContract:
 
     # --- mixing -----------------------------------------------------------------------------------------------------
 
-    def test_it_mixes_with_others_or_is_refused_in_one_line(self, name: str, make: Make) -> None:
+    def test_it_mixes_with_others_or_is_refused_in_one_line(self, name: str, make: MakeTinyRun) -> None:
         for partner in self.partners:
             for mix in (f"{name}+{partner}", f"{partner}+{name}"):
                 if partner != name:
-                    losses = first_and_last(make, f"method={mix}", LONG)
-                    assert losses is None or finite(losses), mix
+                    losses = first_and_last(make, f"method={mix}", LONG_RUN)
+                    assert losses is None or all_finite(losses), mix
 
-    def test_each_of_its_hooks_serves_others(self, configured: Any, make: Make) -> None:
+    def test_each_of_its_hooks_serves_others(self, configured: Any, make: MakeTinyRun) -> None:
         config = configured()
-        name, method = own(config)
+        name, method = method_under_test(config)
         path = [f"plugins.path={file}" for file in config.plugins.path]
         for hook in implemented_hooks(method):
             for partner in self.partners if hook in CHOOSABLE_HOOKS else ():
-                losses = first_and_last(make, f"method={partner}", f"hooks.{hook}={name}", LONG, *path)
-                assert losses is None or finite(losses), f"method={partner} hooks.{hook}={name}"
+                losses = first_and_last(make, f"method={partner}", f"hooks.{hook}={name}", LONG_RUN, *path)
+                assert losses is None or all_finite(losses), f"method={partner} hooks.{hook}={name}"
 
-    def test_any_hook_may_be_left_to_the_default(self, configured: Any, make: Make) -> None:
+    def test_any_hook_may_be_left_to_the_default(self, configured: Any, make: MakeTinyRun) -> None:
         """Each that the method or what it builds on answers, and one that nobody answers."""
         answered = {hook for method in method_classes(configured()).values() for hook in implemented_hooks(method)}
         unanswered = [hook for hook in CHOOSABLE_HOOKS if hook not in answered]
         for hook in [*(hook for hook in CHOOSABLE_HOOKS if hook in answered), *unanswered[:1]]:
-            losses = first_and_last(make, f"hooks.{hook}=none", LONG)
-            assert losses is None or finite(losses), f"hooks.{hook}=none"
+            losses = first_and_last(make, f"hooks.{hook}=none", LONG_RUN)
+            assert losses is None or all_finite(losses), f"hooks.{hook}=none"
 
     # --- a GPU ------------------------------------------------------------------------------------------------------
 
-    def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: Make) -> None:
+    def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: MakeTinyRun) -> None:
         """Asked on any machine, of the first steps and of the last."""
-        made = make(LONG, "diagnose=true")
+        made = make(LONG_RUN, "diagnose=true")
         made.engine.hooks.checked, made.stage.stats.active = False, True
         for step in (0, 28):
             batch = next(made.feed)
-            with HostReads([*on_the_device(made), *moved(batch)]) as reads:
+            with HostReads([*device_tensors(made), *batch_tensors(batch)]) as reads:
                 made.engine.step(iter([batch]), made.stage.progress(step))
             assert not reads.found, f"{reads.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
 
-    def test_chance_on_the_cpu_is_drawn_before_the_device_work(self, make: Make) -> None:
+    def test_chance_on_the_cpu_is_drawn_before_the_device_work(self, make: MakeTinyRun) -> None:
         """What comes later draws on the device: then the device work of a step can be captured as a graph."""
-        made = make(LONG)
+        made = make(LONG_RUN)
         for step in (0, 28):
             with LateDraws(made.engine) as draws:
                 made.engine.step(made.feed, made.stage.progress(step))
             assert not draws.found, f"{draws.found[0]} on the CPU; draw in make_views, or with device=..."
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-    def test_no_step_waits_for_the_device(self, make: Make) -> None:
-        made = make(LONG, "train.device=cuda", "diagnose=true")
+    def test_no_step_waits_for_the_device(self, make: MakeTinyRun) -> None:
+        made = make(LONG_RUN, "train.device=cuda", "diagnose=true")
         feed, made.stage.stats.active = made.feed, True
         for step in range(3):
             made.engine.step(feed, made.stage.progress(step))
@@ -329,43 +332,43 @@ class MethodContract:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def own(config: Config) -> tuple[str, type]:
+def method_under_test(config: Config) -> tuple[str, type]:
     """The name and the class of the method that is asked about, the last of those that a run of it needs."""
     return list(method_classes(config).items())[-1]
 
 
-def on_the_device(made: Rig) -> list[Tensor]:
+def device_tensors(made: TinyRun) -> list[Tensor]:
     """Weights and buffers of everything that is on the device in a step."""
     modules = [*made.engine.networks().values(), *made.run.modules.values()]
     return [value for module in modules for value in (*module.parameters(), *module.buffers())]
 
 
-def moved(batch: RawBatch) -> list[Tensor]:
-    """What of a batch goes to the device."""
+def batch_tensors(batch: RawBatch) -> list[Tensor]:
+    """The tensors of a batch that go to the device."""
     weak = [stream for stream in (batch.unlabelled, batch.partner) if stream]
     hidden = [batch.hidden] if batch.hidden is not None else []
     return [batch.labelled.image, batch.labelled.mask, *hidden, *(one for s in weak for one in (s.image, s.valid))]
 
 
-def held(value: Any) -> Any:
-    """What `==` compares by contents, and what is said of it later does not change: tensors and arrays as lists."""
+def by_value(value: Any) -> Any:
+    """A copy that `==` compares by contents and that no later step changes: tensors and arrays become lists."""
     if isinstance(value, Tensor | np.ndarray):
         return value.tolist()
     if isinstance(value, dict):
-        return {key: held(one) for key, one in value.items()}
-    return [held(one) for one in value] if isinstance(value, list | tuple | set | deque) else value
+        return {key: by_value(one) for key, one in value.items()}
+    return [by_value(one) for one in value] if isinstance(value, list | tuple | set | deque) else value
 
 
-def finite(losses: list[dict[str, float]]) -> bool:
+def all_finite(losses: list[dict[str, float]]) -> bool:
     return bool(losses) and all(math.isfinite(value) for step in losses for value in step.values())
 
 
-def early_and_late(made: Rig) -> list[dict[str, float]]:
+def early_and_late(made: TinyRun) -> list[dict[str, float]]:
     """The losses of two first steps and of two last ones."""
     return [*made.steps(2), *made.steps(2, first=28)]
 
 
-def first_and_last(make: Make, *more: str) -> list[dict[str, float]] | None:
+def first_and_last(make: MakeTinyRun, *more: str) -> list[dict[str, float]] | None:
     """The losses of the first step and the last one; None when the mix is refused, which takes one line that says what
     to do."""
     try:
@@ -377,7 +380,7 @@ def first_and_last(make: Make, *more: str) -> list[dict[str, float]] | None:
         return None
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
+def saved_weights(folder: Path) -> dict[str, Tensor]:
     """All weights of a run's last checkpoint, the methods' own included."""
     place = checkpoint.find_folder(RunFolder(folder).last)
     assert place is not None

@@ -1,4 +1,4 @@
-"""A data set and a network small enough for a test, and the way to offer them, and test-only methods, to a run."""
+"""A data set, a network and runs that are small enough for a test, and how a test adds methods of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = ((24, 32), (32, 24), (20, 40), (12, 14), (16, 16))  # (H, W), one smalle
 
 
 class TinyData(Dataset):
-    """Coloured blocks, drawn when read. `data.split` holds its settings, as in `data.split=classes=2,channels=5`.
+    """Coloured blocks, drawn when an image is read. `data.split` sets it up, as in `data.split=classes=2,channels=5`.
 
     classes, channels; labelled, unlabelled, val: how many images; hidden: 1 for hidden labels, 0 for none, 2 for such
     as must not be read; absent: a class that no mask shows (-1: none).
@@ -34,35 +34,35 @@ class TinyData(Dataset):
     source = "the tests"
 
     def __init__(self, data: DataConfig) -> None:
-        self.own = {"classes": 5, "channels": 3, "labelled": 5, "unlabelled": 7, "val": 2, "hidden": 1, "absent": -1}
-        self.own |= {key: int(value) for key, value in re.findall(r"(\w+)=(-?\d+)", data.split)}
-        self.class_names = tuple(f"class{index}" for index in range(self.own["classes"]))
-        self.colours = tuple((40 * index % 256, 90 * index % 256, 200) for index in range(self.own["classes"]))
+        self.counts = {"classes": 5, "channels": 3, "labelled": 5, "unlabelled": 7, "val": 2, "hidden": 1, "absent": -1}
+        self.counts |= {key: int(value) for key, value in re.findall(r"(\w+)=(-?\d+)", data.split)}
+        self.class_names = tuple(f"class{index}" for index in range(self.counts["classes"]))
+        self.colours = tuple((40 * index % 256, 90 * index % 256, 200) for index in range(self.counts["classes"]))
         self.labelled = self.samples("labelled", 0, masks=True)
-        self.unlabelled = self.samples("unlabelled", 1000, masks=self.own["hidden"] > 0)
+        self.unlabelled = self.samples("unlabelled", 1000, masks=self.counts["hidden"] > 0)
         self.val = self.samples("val", 2000, masks=True)
 
     def samples(self, part: str, first: int, masks: bool) -> list[Sample]:
-        numbers = range(first, first + self.own[part])
+        numbers = range(first, first + self.counts[part])
         return [Sample(f"{part}{number}", number, number if masks else None) for number in numbers]
 
     def classes(self, number: int) -> np.ndarray:
         """(H, W) class ids: blocks of 4 x 4 pixels."""
         height, width = SIZES[number % len(SIZES)]
-        blocks = np.random.default_rng(number).integers(0, self.own["classes"], (-(-height // 4), -(-width // 4)))
-        if self.own["absent"] >= 0:
-            blocks[blocks == self.own["absent"]] = (self.own["absent"] + 1) % self.own["classes"]
+        blocks = np.random.default_rng(number).integers(0, self.counts["classes"], (-(-height // 4), -(-width // 4)))
+        if self.counts["absent"] >= 0:
+            blocks[blocks == self.counts["absent"]] = (self.counts["absent"] + 1) % self.counts["classes"]
         return blocks.repeat(4, axis=0).repeat(4, axis=1)[:height, :width]
 
     def read_image(self, sample: Sample) -> np.ndarray:
         rng = np.random.default_rng((7, sample.image))
-        colours = np.random.default_rng(3).integers(30, 226, (self.own["classes"], self.own["channels"]))
+        colours = np.random.default_rng(3).integers(30, 226, (self.counts["classes"], self.counts["channels"]))
         ids = self.classes(sample.image)
-        noise = rng.integers(-30, 31, (*ids.shape, self.own["channels"]))
+        noise = rng.integers(-30, 31, (*ids.shape, self.counts["channels"]))
         return (colours[ids] + noise).astype(np.uint8)
 
     def read_mask(self, sample: Sample) -> np.ndarray:
-        if self.own["hidden"] == 2 and sample.name.startswith("unlabelled"):
+        if self.counts["hidden"] == 2 and sample.name.startswith("unlabelled"):
             raise UserError(f"{sample.name}: a hidden label was read")
         ids = self.classes(sample.mask).astype(np.uint8)
         ids[0, :3] = IGNORE  # some void
@@ -83,8 +83,8 @@ class TinyEncoder(nn.Module):
 
 
 @dataclass
-class Call:
-    """One use of half a network: which half, the images or the lowest map it got, in which mode."""
+class NetworkCall:
+    """One forward pass of half a network: which half, the images or the lowest map that it got, and its mode."""
 
     half: str
     value: Tensor
@@ -103,11 +103,11 @@ class TinyNet(Network):
         self.encoder = TinyEncoder(settings.in_channels)
         self.body = nn.Sequential(nn.Conv2d(14, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU())
         self.classifier = nn.Conv2d(8, num_classes, 1)
-        self.calls: list[Call] | None = None
+        self.calls: list[NetworkCall] | None = None
 
     def note(self, half: str, value: Tensor) -> None:
         if self.calls is not None:
-            self.calls.append(Call(half, value.detach().clone(), self.training, torch.is_grad_enabled()))
+            self.calls.append(NetworkCall(half, value.detach().clone(), self.training, torch.is_grad_enabled()))
 
     def encode(self, image: Tensor) -> list[Tensor]:
         self.note("encode", image)
@@ -123,12 +123,12 @@ class TinyNet(Network):
         return Output(logits, last)
 
 
-# --- offering them --------------------------------------------------------------------------------------------------
+# --- entry points ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Offered:
-    """What stands in for an entry point."""
+class EntryPointStandIn:
+    """An entry point of no installed package."""
 
     name: str
     thing: Any
@@ -140,35 +140,35 @@ class Offered:
 
 
 @dataclass
-class Shelf:
-    """What tests offer besides what is installed, by entry-point group."""
+class ExtraEntryPoints:
+    """Methods, data sets and networks of tests beside the installed ones, by entry-point group."""
 
-    extra: dict[str, list[Offered]] = field(default_factory=dict)
+    extra: dict[str, list[EntryPointStandIn]] = field(default_factory=dict)
 
-    def offer(self, kind: str, name: str, thing: Any) -> None:
-        self.extra.setdefault(f"ssss_zoo.{kind}", []).append(Offered(name, thing))
+    def add(self, kind: str, name: str, thing: Any) -> None:
+        self.extra.setdefault(f"ssss_zoo.{kind}", []).append(EntryPointStandIn(name, thing))
 
     def entry_points(self, group: str) -> list[Any]:
         return [*entry_points(group), *self.extra.get(group, [])]
 
 
-def shelf() -> Shelf:
-    """The tiny data set and network, ready to stand in for `ssss_zoo.engine.registry.entry_points`."""
-    made = Shelf()
-    made.offer("datasets", "tiny", TinyData)
-    made.offer("models", "tiny", TinyNet)
+def tiny_entry_points() -> ExtraEntryPoints:
+    """The installed ones with the tiny data set and network; its `entry_points` replaces the registry's."""
+    made = ExtraEntryPoints()
+    made.add("datasets", "tiny", TinyData)
+    made.add("models", "tiny", TinyNet)
     return made
 
 
-def install() -> Shelf:
-    """Offer them for the rest of this process (for tests that start one)."""
-    made = shelf()
+def install() -> ExtraEntryPoints:
+    """Install the tiny data set and network for the rest of this process, which a test has started."""
+    made = tiny_entry_points()
     registry.entry_points = made.entry_points  # type: ignore[assignment]
     return made
 
 
-def words(*more: str) -> list[str]:
-    """The command line of a tiny run; later words win."""
+def tiny_overrides(*more: str) -> list[str]:
+    """The overrides of a tiny run, then the given ones, which win."""
     return [
         "method=fixmatch", "dataset=tiny", "model=tiny", "train.steps=6", "train.crop=[16,16]", "train.batch=2",
         "train.threads=1", "train.workers=0", "train.device=cpu", "train.log_every=1", "train.eval_every=3",
@@ -187,7 +187,7 @@ def make_method(name: str = "Own", options: Sequence[tuple[str, type, Any]] = ()
 
 
 @dataclass
-class Rig:
+class TinyRun:
     """The parts of a run (`RunParts`) and of its stage (`StageParts`), made as a run makes them; no step is done."""
 
     config: Config
@@ -203,8 +203,8 @@ class Rig:
     def student(self) -> TinyNet:
         return self.engine.students[0]
 
-    def double(self) -> Rig:
-        """The same in float64: networks, and what the optimiser keeps of them. Methods' modules stay in float32."""
+    def double(self) -> TinyRun:
+        """Turn the networks and the state of their optimiser to float64. Modules of methods stay in float32."""
         for network in self.engine.networks().values():
             network.double()
         for parameter, kept in self.engine.optimizer.state.items():
@@ -225,7 +225,7 @@ class Rig:
         return [{name: float(value) for name, value in losses.items()} for losses in found]
 
 
-def make_rig(config: Config) -> Rig:
+def make_tiny_run(config: Config) -> TinyRun:
     """Everything made as `ssss run` makes it, no step done."""
     from ssss_zoo.engine.registry import build_methods, load, with_options
     from ssss_zoo.toolkit.types import Stage
@@ -239,4 +239,4 @@ def make_rig(config: Config) -> Rig:
     folder = RunFolder(output_folder(config))
     folder.path.mkdir(parents=True, exist_ok=True)
     parts = make_parts(config, methods, dataset, folder)
-    return Rig(parts.config, parts, make_stage(parts, Stage(), 0, 0), methods)
+    return TinyRun(parts.config, parts, make_stage(parts, Stage(), 0, 0), methods)

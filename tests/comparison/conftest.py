@@ -7,11 +7,11 @@ import pytest
 from ssss_zoo.comparison import launch
 from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.comparison.study import run_study
-from ssss_zoo.testing.tiny import words as tiny_overrides
+from ssss_zoo.testing.tiny import tiny_overrides as tiny_overrides
 
 
 @pytest.fixture
-def tiny_compare(tiny_shelf, tmp_path, monkeypatch):
+def tiny_compare(tiny_plugins, tmp_path, monkeypatch):
     """Arguments -> the result of a comparison of tiny runs in this process. `ran`: row and seed of each run that was
     executed; `lines`: those that it printed; `folder`: where it lies."""
     ran, lines = [], []

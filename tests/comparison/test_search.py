@@ -7,16 +7,16 @@ from ssss_zoo.comparison.search import METHOD_ITSELF, default_search_folder, par
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
-from ssss_zoo.testing.tiny import words as tiny_words
+from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.train.setup import hold_out, open_dataset
 
 optuna = pytest.importorskip("optuna")
 
 
 @pytest.fixture
-def tiny_search(tiny_shelf, tmp_path):
+def tiny_search(tiny_plugins, tmp_path):
     """Words -> what a search of tiny runs found, and the lines that it told."""
-    common = [word for word in tiny_words("train.steps=2") if not word.startswith(("method=", "seed=", "output="))]
+    common = [word for word in tiny_overrides("train.steps=2") if not word.startswith(("method=", "seed=", "output="))]
 
     def find(*more):
         told = []
@@ -53,8 +53,8 @@ def test_a_trial_that_cannot_run_is_told_of_and_passed_over(tiny_search):
     assert len(found.trials) + sum("cannot run" in line for line in told) == 2
 
 
-def test_val_is_not_looked_at(tiny_shelf):
-    words = [*tiny_words(), "data.hold_out=0.4"]
+def test_val_is_not_looked_at(tiny_plugins):
+    words = [*tiny_overrides(), "data.hold_out=0.4"]
     config = resolve(words)
     whole = load("datasets", "tiny")(config.data)
     dataset, _ = open_dataset(load("datasets", "tiny"), config)
@@ -94,8 +94,8 @@ def test_choices():
             parse_choices("try.a", text)
 
 
-def test_the_command_line(tiny_shelf, tmp_path, capsys):
-    common = [word for word in tiny_words("train.steps=1") if not word.startswith(("method=", "seed=", "output="))]
+def test_the_command_line(tiny_plugins, tmp_path, capsys):
+    common = [word for word in tiny_overrides("train.steps=1") if not word.startswith(("method=", "seed=", "output="))]
     words = [*common, f"output={tmp_path / 's'}", "trials=1", "data.hold_out=0.4", "try.method=fixmatch,cps"]
     assert command_line(["search", *words]) == 0
     out = capsys.readouterr().out
@@ -104,8 +104,8 @@ def test_the_command_line(tiny_shelf, tmp_path, capsys):
     assert command_line(["search", *words, "trials=none"]) == 2
 
 
-def test_held_out_images_are_not_seen_without_their_labels_either(tiny_shelf):
-    dataset = load("datasets", "tiny")(resolve(tiny_words()).data)
+def test_held_out_images_are_not_seen_without_their_labels_either(tiny_plugins):
+    dataset = load("datasets", "tiny")(resolve(tiny_overrides()).data)
     dataset.unlabelled = [*dataset.labelled, *dataset.unlabelled]
     hold_out(dataset, 0.4)
     assert not {sample.name for sample in dataset.val} & {sample.name for sample in dataset.unlabelled}

@@ -8,17 +8,17 @@ import pytest
 
 from helpers.engine_steps import SIDE, a_bit_brighter
 from ssss_zoo.engine import registry
-from ssss_zoo.testing.tiny import Rig, make_method
+from ssss_zoo.testing.tiny import TinyRun, make_method
 from ssss_zoo.toolkit.types import FixedAugmentation
 
 
 @pytest.fixture
-def rig(tiny_shelf, tiny_run):
-    """(hooks of one method, overrides) -> a `Rig` on 8 x 8 images: no flip, a fixed strong view, float64 networks."""
+def rig(tiny_plugins, tiny_run):
+    """(hooks of one method, overrides) -> a `TinyRun` of 8 x 8 images: no flip, a fixed strong view, float64."""
 
-    def make(hooks: dict | None = None, *overrides: str, double: bool = True) -> Rig:
+    def make(hooks: dict | None = None, *overrides: str, double: bool = True) -> TinyRun:
         if hooks is not None:
-            tiny_shelf.offer("methods", "own", make_method(**hooks))
+            tiny_plugins.add("methods", "own", make_method(**hooks))
             overrides = ("method=own", *overrides)
         made = tiny_run(f"train.crop=[{SIDE},{SIDE}]", "augment.flip=0", *overrides)
         made.engine.strong = FixedAugmentation(a_bit_brighter)
@@ -28,12 +28,12 @@ def rig(tiny_shelf, tiny_run):
 
 
 @pytest.fixture
-def two(tiny_shelf, rig):
-    """(hooks of `left`, hooks of `right`) -> a `Rig` of method=left+right."""
+def two(tiny_plugins, rig):
+    """(hooks of `left`, hooks of `right`) -> a `TinyRun` of method=left+right."""
 
-    def make(left: dict, right: dict, *overrides: str) -> Rig:
-        tiny_shelf.offer("methods", "left", make_method("Left", **left))
-        tiny_shelf.offer("methods", "right", make_method("Right", **right))
+    def make(left: dict, right: dict, *overrides: str) -> TinyRun:
+        tiny_plugins.add("methods", "left", make_method("Left", **left))
+        tiny_plugins.add("methods", "right", make_method("Right", **right))
         return rig(None, "method=left+right", *overrides)
 
     return make

@@ -35,7 +35,7 @@ def test_hooks_are_listed_with_who_answers_them():
     assert not found["setup"]["choosable"]
 
 
-def test_what_setup_makes_and_does_not_return_is_told_of(tiny_shelf, tiny_run, caplog):
+def test_what_setup_makes_and_does_not_return_is_told_of(tiny_plugins, tiny_run, caplog):
     def forgets(self, info):
         self.memory, self.count = nn.Linear(1, 1), torch.zeros(2)
 
@@ -45,7 +45,7 @@ def test_what_setup_makes_and_does_not_return_is_told_of(tiny_shelf, tiny_run, c
         return {"keeps": self.memory}
 
     for name, setup in (("forgets", forgets), ("keeps", keeps)):
-        tiny_shelf.offer("methods", name, make_method(name.capitalize(), setup=setup))
+        tiny_plugins.add("methods", name, make_method(name.capitalize(), setup=setup))
         with caplog.at_level(logging.WARNING, logger="ssss_zoo"):
             tiny_run(f"method={name}")
     told = [record.getMessage().partition(" is in")[0] for record in caplog.records if "setup" in record.getMessage()]

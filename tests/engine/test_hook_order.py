@@ -20,7 +20,7 @@ from helpers.engine_steps import (
     run_losses,
     views,
 )
-from ssss_zoo.testing.tiny import Rig, make_method
+from ssss_zoo.testing.tiny import TinyRun, make_method
 from ssss_zoo.toolkit.hookspecs import hookimpl
 from ssss_zoo.toolkit.types import (
     CutMix,
@@ -32,7 +32,7 @@ from ssss_zoo.toolkit.types import (
 from ssss_zoo.train.run import run_training
 
 
-def look(made: Rig, batch: RawBatch | None = None) -> list[tuple[PseudoLabel, Tensor]]:
+def look(made: TinyRun, batch: RawBatch | None = None) -> list[tuple[PseudoLabel, Tensor]]:
     seen: list[tuple[PseudoLabel, Tensor]] = []
     made.engine.on_pseudo_label = lambda label, weight, hidden: seen.append((label, weight))
     made.engine.losses(batch or raw_batch(), START)
@@ -156,13 +156,13 @@ def test_partners_of_a_second_batch_are_labelled_by_the_same_hooks(rig):
     assert torch.equal(asked[1], batch.partner.valid)
 
 
-def test_a_method_may_begin_with_labels_alone(tiny_shelf, tiny_config):
+def test_a_method_may_begin_with_labels_alone(tiny_plugins, tiny_config):
     """Views from the third pass over the images on: the streams must be open by then."""
 
     def make_views(self, progress):
         return Views((View("look", cutmix=CutMix("stream", box(0, 0, 4, 4))),) if progress.epoch >= 2 else ())
 
-    tiny_shelf.offer("methods", "later", make_method(make_views=make_views))
+    tiny_plugins.add("methods", "later", make_method(make_views=make_views))
     result = run_training(tiny_config("method=later", "train.steps=9"))
     lines = [json.loads(line) for line in (result.folder / "history.jsonl").read_text().splitlines()]
     assert ["consistency" in line["losses"] for line in lines if "losses" in line] == [False] * 6 + [True] * 3

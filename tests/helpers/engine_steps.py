@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from ssss_zoo.testing.tiny import Rig, TinyNet
+from ssss_zoo.testing.tiny import TinyNet, TinyRun
 from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled, View, Views
 
 START = Progress(0, 10, 5)
@@ -79,17 +79,17 @@ def views(*made: View, supervised_weight: float = 1.0) -> dict:
     return {"make_views": lambda self: Views(made, supervised_weight)}
 
 
-def record(made: Rig) -> Rig:
+def record(made: TinyRun) -> TinyRun:
     for student in made.engine.students:
         student.calls = []
     return made
 
 
-def run_losses(made: Rig, batch: RawBatch | None = None) -> dict[str, Tensor]:
+def run_losses(made: TinyRun, batch: RawBatch | None = None) -> dict[str, Tensor]:
     return made.engine.losses(batch or token_batch(), START)
 
 
-def gradients_at_step(made: Rig, batches: list[RawBatch], progress: Progress = START) -> tuple[dict, dict]:
+def gradients_at_step(made: TinyRun, batches: list[RawBatch], progress: Progress = START) -> tuple[dict, dict]:
     kept: dict[str, Tensor] = {}
 
     def keep(optimizer, *_):
@@ -162,7 +162,7 @@ def floats(image: Tensor) -> Tensor:
     return image.float() / 255
 
 
-def check_step(rig: Rig, batch: RawBatch, hand, student: TinyNet | None = None) -> dict[str, Tensor]:
+def check_step(rig: TinyRun, batch: RawBatch, hand, student: TinyNet | None = None) -> dict[str, Tensor]:
     """The engine's parts, total and gradient against `hand(copy of the student) -> parts`."""
     student = student or rig.student
     reference = copy.deepcopy(student)

@@ -28,7 +28,7 @@ from ssss_zoo.testing import tiny
 tiny.install()
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.train.run import run_training
-run_training(resolve(tiny.words(*sys.argv[1:])))
+run_training(resolve(tiny.tiny_overrides(*sys.argv[1:])))
 """
 
 

@@ -41,7 +41,7 @@ def fixed_unimatch_run(
     *overrides: str,
     dropout: Callable[[float], Any] = alternating_dropout,
 ) -> Any:
-    """A `Rig` of three float64 images a batch, without chance. overrides: `method=...`, UniMatch or a method on it."""
+    """A `TinyRun` in float64, three images a batch, nothing drawn. overrides: `method=...`, UniMatch or one on it."""
     boxes = cycle((BOXES, SECOND_BOXES))
     monkeypatch.setattr(unimatch, "random_boxes", lambda *size: next(boxes))
     monkeypatch.setattr(unimatch, "channel_dropout", dropout)

@@ -27,7 +27,7 @@ def cells_by_seed_7(maps: Tensor, number: int) -> Tensor:
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """words -> a `Rig` of three float64 images a batch, without chance."""
+    """words -> a `TinyRun` of three float64 images a batch, without chance."""
 
     def make(*words: str):
         monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES)

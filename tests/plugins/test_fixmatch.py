@@ -40,7 +40,7 @@ def a_batch(images: int = 3, side: int = 16) -> RawBatch:
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """words -> a `Rig` of three float64 images a batch, without chance."""
+    """words -> a `TinyRun` of three float64 images a batch, without chance."""
 
     def make(*words: str):
         monkeypatch.setattr(module, "random_boxes", lambda *size: BOXES)
@@ -216,7 +216,7 @@ def test_the_second_release_makes_one_pass_of_the_student(rig):
     assert sizes == [[(6, True, True)], [(3, False, False)]]
 
 
-def test_the_recipe_of_the_second_release_asks_for_all_of_it(tiny_shelf):
+def test_the_recipe_of_the_second_release_asks_for_all_of_it(tiny_plugins):
     config = resolve(["method=fixmatch_v2", "dataset=voc"])
     options = {"threshold": "0.95", "ema_decay": "0.996", "partner": "reverse", "shared_pass": "true"}
     assert config.plugins.names == ["fixmatch"]

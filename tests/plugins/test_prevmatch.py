@@ -23,7 +23,7 @@ PICKED = [(1, 0.25), (0, 0.75)]
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """Overrides -> a `Rig` of three float64 images a batch, without chance."""
+    """Overrides -> a `TinyRun` of three float64 images a batch, without chance."""
 
     def make(*overrides: str, method: str = "prevmatch"):
         known = ["options.unimatch.threshold=0.3"]

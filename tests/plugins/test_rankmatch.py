@@ -37,7 +37,7 @@ def no_dropout(probability: float):
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """Overrides -> a `Rig` of three float64 images a batch, without chance; no channel is dropped."""
+    """Overrides -> a `TinyRun` of three float64 images a batch, without chance; no channel is dropped."""
 
     def make(*overrides: str, method: str = "rankmatch"):
         monkeypatch.setattr(module, "first_agents", seeded_agents)

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.testing.tiny import words
+from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.toolkit.types import FixedAugmentation, Progress, RawBatch, RawLabelled, Sample
 from ssss_zoo.train.run import run_training
 
@@ -128,9 +128,9 @@ def test_labels_repeat_until_they_are_as_many_as_the_others():
 # --- the stages -----------------------------------------------------------------------------------------------------
 
 
-def a_run(tiny_shelf, folder, *more):
+def a_run(tiny_plugins, folder, *more):
     return run_training(
-        resolve(words("method=stpp", f"output={folder}", "train.steps=9", "options.stpp.scales=1.0", *more))
+        resolve(tiny_overrides("method=stpp", f"output={folder}", "train.steps=9", "options.stpp.scales=1.0", *more))
     )
 
 
@@ -148,8 +148,8 @@ def stages(folder) -> list[str]:
          ["labelled"] * 3 + ["reliable"] * 3 + ["all"] * 3),
     ],
 )  # fmt: skip
-def test_the_stages_of_a_run(tiny_shelf, tmp_path, options, expected):
-    result = a_run(tiny_shelf, tmp_path / "run", *options)
+def test_the_stages_of_a_run(tiny_plugins, tmp_path, options, expected):
+    result = a_run(tiny_plugins, tmp_path / "run", *options)
     assert stages(tmp_path / "run") == expected
     assert result.metrics["data"]["labelled"] == 5
     assert result.metrics["data"]["unlabelled"] == 7
@@ -157,8 +157,8 @@ def test_the_stages_of_a_run(tiny_shelf, tmp_path, options, expected):
     assert masks == (["pseudo1"] * 7 if "reliable=1" in "".join(options) else ["pseudo1"] * 3 + ["pseudo2"] * 4)
 
 
-def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_not(tiny_shelf, tmp_path, monkeypatch):
-    whole = a_run(tiny_shelf, tmp_path / "whole")
+def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_not(tiny_plugins, tmp_path, monkeypatch):
+    whole = a_run(tiny_plugins, tmp_path / "whole")
     from ssss_zoo.train.trainer import Trainer
 
     def stop(self):
@@ -168,12 +168,12 @@ def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_no
 
     monkeypatch.setattr(Trainer, "stop_if_asked", stop)
     with pytest.raises(Interrupted):
-        a_run(tiny_shelf, tmp_path / "parts")
+        a_run(tiny_plugins, tmp_path / "parts")
     monkeypatch.undo()
     from ssss_zoo.engine import registry as plugins
 
-    monkeypatch.setattr(plugins, "entry_points", tiny_shelf.entry_points)
-    parts = a_run(tiny_shelf, tmp_path / "parts", "resume=true")
+    monkeypatch.setattr(plugins, "entry_points", tiny_plugins.entry_points)
+    parts = a_run(tiny_plugins, tmp_path / "parts", "resume=true")
     assert parts.metrics["val"] == whole.metrics["val"]
     for name in ("student", "methods"):
         one, other = (
@@ -182,14 +182,14 @@ def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_no
         assert one == other
 
 
-def test_without_unlabelled_images_it_says_so(tiny_shelf, tmp_path):
+def test_without_unlabelled_images_it_says_so(tiny_plugins, tmp_path):
     with pytest.raises(UserError, match="there are none"):
-        a_run(tiny_shelf, tmp_path / "run", "data.split=unlabelled=0")
+        a_run(tiny_plugins, tmp_path / "run", "data.split=unlabelled=0")
 
 
-def test_without_scales_it_says_so(tiny_shelf, tmp_path):
+def test_without_scales_it_says_so(tiny_plugins, tmp_path):
     with pytest.raises(UserError, match=r"options\.stpp\.scales must hold at least one number"):
-        a_run(tiny_shelf, tmp_path / "run", "options.stpp.scales=[]")
+        a_run(tiny_plugins, tmp_path / "run", "options.stpp.scales=[]")
 
 
 def test_validation_has_no_say_unless_it_is_asked_for():

@@ -29,7 +29,7 @@ def first_members(members: torch.Tensor, per_class: int) -> Anchors:
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """words -> a `Rig` whose draws take what comes first: one anchor, one negative of each class."""
+    """words -> a `TinyRun` whose draws take what comes first: one anchor, one negative of each class."""
 
     def make(*words: str):
         monkeypatch.setattr(module, "half_boxes", lambda *size: BOXES)

@@ -28,7 +28,7 @@ BOX_PAIR = (BOXES, SECOND_BOXES)
 
 @pytest.fixture
 def rig(tiny_run, monkeypatch):
-    """Overrides -> a `Rig` of three float64 images a batch, without chance."""
+    """Overrides -> a `TinyRun` of three float64 images a batch, without chance."""
     return lambda *overrides: fixed_unimatch_run(tiny_run, monkeypatch, "method=unimatch", *overrides)
 
 
