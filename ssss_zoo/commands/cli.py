@@ -17,8 +17,8 @@ os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # spinning threads slow a shared machine tenfold; before torch loads
 
-FEW = 0.005  # share of pixels used at the end of a run below which a word is said (our choice)
-KINDS = ["methods", "hooks", "datasets", "models", "protocols"]  # of `ssss list`
+FEW_PIXELS_USED = 0.005  # share of pixels at the end of a run; below it a hint is printed (our choice)
+LISTED_KINDS = ["methods", "hooks", "datasets", "models", "protocols"]  # of `ssss list`
 WORDS = click.argument("words", nargs=-1, metavar="[key=value ...]")
 
 
@@ -180,13 +180,13 @@ def config(words: tuple[str, ...], config_file: Path | None) -> None:
 
 
 @main.command("list")
-@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.argument("kind", required=False, type=click.Choice(LISTED_KINDS))
 @click.option("--json", "as_json", is_flag=True, help="A list of objects with at least `name`.")
 def list_(kind: str | None, as_json: bool) -> None:
     """What is installed, from plugins too: methods, hooks, datasets, models, protocols."""
     from ssss_zoo.engine.catalog import listing
 
-    found = {name: listing(name) for name in ([kind] if kind else KINDS)}
+    found = {name: listing(name) for name in ([kind] if kind else LISTED_KINDS)}
     if as_json:
         click.echo(json.dumps([{"kind": name, **item} for name, items in found.items() for item in items], indent=1))
         return
@@ -373,7 +373,7 @@ def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
         for line in compare_with_earlier_runs(folder, metrics):
             say(line)
     used = (metrics["pseudo_labels"] or {}).get("used")
-    if used is not None and used < FEW:
+    if used is not None and used < FEW_PIXELS_USED:
         say(
             f"pixels used {share(used)} at the last log step: the unlabelled images taught next to nothing; train "
             "longer, or lower the method's threshold if it has one (its card and `ssss config` tell)"

@@ -107,16 +107,18 @@ def split_words(words: Iterable[str]) -> list[str]:
         shown = [found.check.ids for found in threads.map(lambda sample: cache.audit(sample, masked=True), pool)]
     cache.save()
     order = labelled_order(shown, config.seed)
-    loose = samples_by_part(dataset)["unlabelled"]
+    unlabelled = samples_by_part(dataset)["unlabelled"]
     written = write_lists(
-        root, [pool[index] for index in order], loose, dataset.val, counts, overwrite=config.overwrite
+        root, [pool[index] for index in order], unlabelled, dataset.val, counts, overwrite=config.overwrite
     )
     lines = []
     for name, count in counts.items():
         seen = set().union(*(shown[index] for index in order[:count]))
         lacks = [label for index, label in enumerate(dataset.class_names) if index not in seen]
         classes = f"without {', '.join(lacks)}" if lacks else "every class shown"
-        lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(loose)} unlabelled, {classes}")
+        lines.append(
+            f"data.split={name}: {count} labelled, {len(pool) - count + len(unlabelled)} unlabelled, {classes}"
+        )
     if written[-1].name == VAL_LIST:
         held = f"the {len(dataset.val)} images" if len(dataset.val) > 1 else "the one image"
         lines.append(

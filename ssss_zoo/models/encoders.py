@@ -70,7 +70,7 @@ def make_encoder(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
     if is_transformer(settings.encoder):
         lack = f"is a vision transformer, without the maps of several sizes that model={settings.name} reads"
         raise UserError(f"model.encoder={settings.encoder} {lack}: it goes with model=dpt")
-    return with_weights(settings, build)
+    return with_weights(settings, build_with_timm)
 
 
 def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
@@ -130,7 +130,7 @@ def check_name(name: str) -> None:
         raise UserError(f"unknown encoder '{name}' in model.encoder={name}{nearest(name, known)}  known: {where}")
 
 
-def build(settings: ModelConfig, **weights: Any) -> Any:
+def build_with_timm(settings: ModelConfig, **weights: Any) -> Any:
     """timm's encoder at the output stride asked for, random unless `weights` (arguments of timm) say otherwise.
 
     Raises UserError for an architecture that timm cannot dilate so far.

@@ -73,9 +73,9 @@ def shape_depends(name: str, args: Any) -> bool:
     return (name == "where" and len(args) == 1) or (name == "to" and "cpu" in args[1:])
 
 
-def calling_line(watching: Path) -> str:
+def calling_line(mode_file: Path) -> str:
     """The innermost line of code outside torch, this file and the file that watches: file, line, text."""
-    own_files, torchs = {Path(__file__), watching}, Path(torch.__file__).parent
+    own_files, torchs = {Path(__file__), mode_file}, Path(torch.__file__).parent
     frames = [(Path(frame.filename), frame) for frame in traceback.extract_stack()]
     frame = next(f for path, f in reversed(frames) if path not in own_files and torchs not in path.parents)
     return f"{Path(frame.filename).name}, line {frame.lineno}: `{frame.line}`"

@@ -74,8 +74,8 @@ class Tracker:
 
     def make_experiment(self, name: str) -> str:
         """A new experiment; a SQLite store's artefacts lie beside it, not in the working directory."""
-        beside = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
-        location = beside.as_uri() if self.uri.startswith("sqlite:///") else None
+        artefacts = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
+        location = artefacts.as_uri() if self.uri.startswith("sqlite:///") else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
