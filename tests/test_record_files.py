@@ -95,26 +95,30 @@ def test_damage_is_one_line_that_names_the_file_and_what_to_do(content, expected
     assert expected in refused(file)
 
 
-@pytest.mark.parametrize("place", sorted({*places(METRICS)} - OPTIONAL))
-def test_a_key_that_is_missing_is_named(place, tmp_path):
+def test_a_key_that_is_missing_is_named(tmp_path):
     file = tmp_path / "metrics.json"
-    file.write_text(json.dumps(changed(place, dict.__delitem__)))
-    assert f"'{place}' is missing" in refused(file)
+    for place in sorted({*places(METRICS)} - OPTIONAL):
+        file.write_text(json.dumps(changed(place, dict.__delitem__)))
+        assert f"'{place}' is missing" in refused(file)
 
 
-@pytest.mark.parametrize("place", sorted({*places(METRICS)} - {"format"}))
-@pytest.mark.parametrize("value", [True, "x" * 200, [1]], ids=["true", "long text", "list"])
-def test_a_value_of_another_type_is_named_and_cut_to_a_length(place, value, tmp_path):
-    before = METRICS
+def value_at(place):
+    value = METRICS
     for part in place.split("."):
-        before = before[part]
-    if isinstance(value, str) and (isinstance(before, str) or place == "protocol.name"):
-        pytest.skip("text is what it takes")
+        value = value[part]
+    return value
+
+
+@pytest.mark.parametrize("value", [True, "x" * 200, [1]], ids=["true", "long text", "list"])
+def test_a_value_of_another_type_is_named_and_cut_to_a_length(value, tmp_path):
     file = tmp_path / "metrics.json"
-    file.write_text(json.dumps(changed(place, lambda part, key: part.__setitem__(key, value))))
-    said = refused(file)
-    assert f"'{place}' should be " in said
-    assert len(said) < len(str(file)) + 250
+    for place in sorted({*places(METRICS)} - {"format"}):
+        takes_text = isinstance(value_at(place), str) or place == "protocol.name"
+        if not (isinstance(value, str) and takes_text):
+            file.write_text(json.dumps(changed(place, lambda part, key: part.__setitem__(key, value))))
+            message = refused(file)
+            assert f"'{place}' should be " in message
+            assert len(message) < len(str(file)) + 250
 
 
 def test_what_is_not_there_or_no_file_is_said(tmp_path):
