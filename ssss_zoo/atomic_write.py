@@ -1,7 +1,7 @@
-"""Write a file or a folder whole or not at all: it is written beside its place first and then renamed into it.
+"""Writes a file or a folder completely or not at all: under a temporary name first, which is then renamed.
 
-A process that is killed at any instant leaves the old content, the new content, or, of a folder, either of them under
-the name with `.new` or `.old` behind it (see `temporary_paths`).
+A process killed at any instant leaves the old content or the new content. A folder may then be left under its name
+with `.new` or `.old` appended (see `temporary_paths`).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ssss_zoo.errors import cannot_write
 
 
 def temporary_paths(path: Path) -> tuple[Path, Path]:
-    """Where the new content of `path` is written, and where a folder's old content waits until the new one is there."""
+    """The temporary path for the new content of `path`, and the one that keeps a folder's old content meanwhile."""
     return path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
 
 
 def flush_to_disk(file: Path) -> None:
-    """Return once the system has put the file's content on the disk, so that a power cut cannot lose it."""
+    """Wait until the file's content is on the disk, so that a power cut cannot lose it."""
     with file.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 @contextmanager
 def replacing_file(file: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Yield the path to write the new content to; when the block has ended without an error, that replaces `file`.
+    """Yield the path to write the new content to. It replaces `file` when the block ends without an error.
 
-    flush: whether to wait for the disk; False for files that can be made again. What the block or the system raises is
-    raised, and `file` is as it was then.
+    flush: whether to wait for the disk; False for files that can be made again. An error of the block or the system is
+    raised, and `file` keeps its old content.
     """
     new, _ = temporary_paths(file)
     try:
@@ -47,9 +47,9 @@ def replacing_file(file: Path, *, flush: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill with files; when the block has ended without an error, that replaces `folder`.
+    """Yield an empty folder to fill with files. It replaces `folder` when the block ends without an error.
 
-    What the block or the system raises is raised, and what lay in `folder` is there still.
+    An error of the block or the system is raised, and `folder` keeps its old content.
     """
     new, old = temporary_paths(folder)
     try:

@@ -1,4 +1,4 @@
-"""One owner of a folder: a lock that goes with the process that holds it, and names it to everybody else."""
+"""Locks a folder for one process. The lock file names the process, and the system frees the lock when it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("ssss_zoo")
 
 
 class Busy(UserError):
-    """Another process works in the folder. host, pid: which, as far as it has said so (else "" and 0)."""
+    """Another process uses the folder. host, pid: that process; "" and 0 while its lock file is still empty."""
 
     def __init__(self, folder: Path, host: str, pid: int) -> None:
         super().__init__(
@@ -28,11 +28,11 @@ class Busy(UserError):
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Be the only process that works in `folder`, which is made where it is missing, and removed again where nothing
-    was put into it. The system gives the lock back when the process ends, however it ends; children do not inherit it.
+    """Lock `folder` for this process. The folder is made where it is missing, and removed again if it stays empty.
+    The system releases the lock when the process ends for any reason; child processes do not inherit it.
 
-    Raises Busy where another process has it, and UserError where the folder cannot be made or written. Warns, and goes
-    on without, where the file system keeps no locks.
+    Raises Busy where another process holds the lock, and UserError where the folder cannot be made or written. Where
+    the file system has no locks, warns and continues without one.
     """
     from filelock import FileLock, Timeout
 
@@ -47,18 +47,18 @@ def owned(folder: Path) -> Iterator[None]:
         remove_empty(made)
         raise UserError(f"output={folder} cannot be written: {error.strerror}") from None
     except OSError as error:
-        log.warning(f"{folder}: no lock can be had here ({error.strerror}): see to it that no second run works in it")
+        log.warning(f"{folder} cannot be locked ({error.strerror}); make sure that no second run uses it")
     try:
         yield
     finally:
         with suppress(OSError):
-            (folder / LOCK).unlink()  # before it is given back: nobody can hold a file that is about to go
+            (folder / LOCK).unlink()  # before the release, so that no process locks a file that is then removed
         lock.release()
         remove_empty(made)
 
 
 def owner(folder: Path) -> tuple[str, int]:
-    """Host and process of the one that holds the lock of a folder; "" and 0 where it has not said so yet."""
+    """Host and process id of the process that holds the lock; "" and 0 while its lock file is still empty."""
     try:
         told = json.loads((folder / LOCK).read_text())
         return str(told["host"]), int(told["pid"])
@@ -71,9 +71,9 @@ def owner_words(host: str, pid: int) -> str:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder; returns what had to be made, deepest first. Raises UserError where that is not allowed."""
+    """Make a folder. Returns the folders that it made, the deepest first. Raises UserError where the system refuses."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"output={folder} is a file; it takes the path of a folder")
+        raise UserError(f"output={folder} is a file; give the path of a folder")
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,5 +84,5 @@ def make_folder(folder: Path) -> list[Path]:
 
 def remove_empty(folders: list[Path]) -> None:
     for folder in folders:
-        with suppress(OSError):  # not empty: somebody else's by now
+        with suppress(OSError):  # not empty: another process has written into it
             folder.rmdir()

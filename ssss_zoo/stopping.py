@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, a scheduler, a terminal that closes."""
+"""Handles the signals that ask a run to stop: from Ctrl-C, a scheduler or a terminal that closes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")  # SLURM's --signal sends USR1, a limit of CPU time XCPU
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")  # SLURM's --signal sends USR1, a CPU time limit XCPU
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-AGAIN = 1.0  # seconds after which another Ctrl-C means "at once": `timeout` sends each signal twice (our choice)
+AGAIN = 1.0  # seconds; a second Ctrl-C counts only after them, since `timeout` sends each signal twice (our choice)
 
 
 class Stop:
-    """Hears the signals that ask a run to stop, from `hearing` on. asked: the name of the first one, or "".
+    """Handles the signals that ask a run to stop, within `hearing`. asked: the name of the first signal, or "".
 
-    Where nothing could be lost it ends the run at once, by KeyboardInterrupt; within `patient` it only takes note, and
-    who works there looks at `asked` where everything can be saved. Another signal changes nothing, for who gives one to
-    a group often gives two, but for a second Ctrl-C, AGAIN seconds later, which always ends at once.
+    A signal raises KeyboardInterrupt. Within `patient` it is only recorded: the code there reads `asked` where the run
+    can be saved, and stops itself. Later signals are ignored, because process groups often receive two; but a second
+    Ctrl-C after AGAIN seconds always raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
-        self.asked, self.since, self.waits = "", 0.0, False
+        self.asked = ""
+        self.since = 0.0
+        self.waits = False
 
     @contextmanager
     def hearing(self) -> Iterator[None]:
-        """Listen within; what was done at signals before is done again after. Outside the main thread, as in some
-        notebooks, signals are left alone. A hangup that is ignored already (nohup) stays so."""
+        """Install the signal handlers for the block, and restore the earlier ones after it. Outside the main thread, as
+        in some notebooks, it does nothing. A hangup that is ignored already (nohup) stays ignored."""
         try:
             before = {number: signal.getsignal(number) for number in SIGNALS}
             for number in SIGNALS:
@@ -48,7 +50,7 @@ class Stop:
 
     @contextmanager
     def patient(self) -> Iterator[None]:
-        """Within, a signal interrupts nothing."""
+        """Within the block, a signal is recorded and interrupts nothing."""
         self.waits = True
         try:
             yield
@@ -56,18 +58,20 @@ class Stop:
             self.waits = False
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        first, now = not self.asked, time.monotonic()
+        first = not self.asked
+        now = time.monotonic()
         if first:
-            self.asked, self.since = signal.Signals(number).name, now
+            self.asked = signal.Signals(number).name
+            self.since = now
         impatient = number == signal.SIGINT and now - self.since > AGAIN
         if impatient or (first and not self.waits):
             raise KeyboardInterrupt(f"stopped by {self.asked}")
         if first:
-            tell_terminal("stopping as soon as this step is done and saved; Ctrl-C again stops at once")
+            tell_terminal("stopping after this step, once it is saved; press Ctrl-C again to stop at once")
 
 
 def tell_terminal(line: str) -> None:
-    """A line on a terminal, past all buffers: a signal may have come while one of them was being written to."""
+    """Print a line on the terminal without Python's buffers, which the signal may have interrupted during a write."""
     with suppress(OSError, ValueError, AttributeError):
         if sys.__stderr__.isatty():  # type: ignore[union-attr]
             os.write(2, f"\n{line}\n".encode())
@@ -75,8 +79,8 @@ def tell_terminal(line: str) -> None:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Processes that are started within never hear the signals that ask to stop, which go to a whole group: who
-    started them ends them (see `end_with_parent`). The signals themselves come when it is over."""
+    """Processes started within the block ignore the signals that ask to stop, which go to the whole process group.
+    Their parent ends them (see `end_with_parent`). Signals to this process arrive after the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -88,7 +92,7 @@ def unheard() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process that was started `unheard`: end at the SIGTERM of the process that started it, and at no other."""
+    """In a process started within `unheard`: end on a SIGTERM from the parent process, and on no other signal."""
     if hasattr(signal, "sigwaitinfo"):
         threading.Thread(target=wait_for_parent, daemon=True).start()
 

@@ -1,15 +1,15 @@
-"""Text that other people wrote, names of files and classes above all, made fit for a line on a screen."""
+"""Formats values for a one-line message: escapes control characters, shortens long text, counts things and bytes."""
 
 from __future__ import annotations
 
 import unicodedata
 
 LONGEST = 80  # characters of a value in a message (our choice)
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's categories: controls, directions, halves of a pair, line ends
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: control, direction, surrogate, line end
 
 
 def visible(text: str) -> str:
-    """`text` with each character that would steer a terminal, or be seen by nobody, as its escape."""
+    """`text` with escapes for the characters that are invisible or that control a terminal."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(letter.encode("unicode_escape").decode() if hides(letter) else letter for letter in text)
@@ -20,7 +20,7 @@ def hides(letter: str) -> bool:
 
 
 def brief(value: object, most: int = LONGEST) -> str:
-    """A value in a message: visible, and of more than `most` characters the beginning and the end."""
+    """A value for a message: escaped as by `visible`, and cut in the middle to `most` characters."""
     text = visible(str(value))
     kept = most - 1
     return text if len(text) <= most else f"{text[: kept - kept // 4]}…{text[len(text) - kept // 4 :]}"

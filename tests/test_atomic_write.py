@@ -44,7 +44,7 @@ def test_a_disk_that_refuses_leaves_the_old_small_file_and_one_line(where, tmp_p
     file = tmp_path / "config.yaml"
     write_text(file, "old")
     monkeypatch.setattr(where, raising(FULL_DISK))
-    with pytest.raises(UserError, match=r"cannot write .*config.yaml: No space left on device; make room"):
+    with pytest.raises(UserError, match=r"cannot write .*config.yaml: No space left on device; free some space"):
         write_text(file, "new")
     assert file.read_text() == "old"
     assert names(tmp_path) == ["config.yaml"]

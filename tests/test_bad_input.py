@@ -125,7 +125,7 @@ def test_an_output_that_is_a_file_is_left_alone(ssss, tmp_path):
     for more in ([], ["overwrite=true"], ["resume=true"]):
         done = ssss(*more)
         assert done.code == 2
-        assert done.line == "output=run is a file; it takes the path of a folder"
+        assert done.line == "output=run is a file; give the path of a folder"
     assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -282,7 +282,7 @@ def test_a_loss_that_is_not_finite_names_step_losses_views_and_images(stopped, s
     assert re.search(r"views: labelled 0\S* to [01]\S*, mean 0\.\d+; weak 0", done.line)
     assert "images: labelled" in done.line
     assert "unlabelled" in done.line
-    assert "lower optim.lr or take train.precision=32" in done.line
+    assert "lower optim.lr or set train.precision=32" in done.line
     assert status(tmp_path / "other") == "failed"
     assert status(stopped) == "failed"
 
@@ -315,7 +315,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_is_one_line(error, s
         done = ssss()
     assert done.code == 2
     assert done.line.startswith("cannot write run/last: ")
-    assert "make room, then go on: a run with resume=true" in done.line
+    assert "free some space, then continue: a run with resume=true" in done.line
     assert checkpoint.load_state(tmp_path / "run" / "last")["step"] == 3
     assert status(tmp_path / "run") != "finished"
     assert ssss("resume=true").code == 0
@@ -424,4 +424,4 @@ def test_images_without_masks_cannot_be_scored(ssss):
 ], ids=" ".join)  # fmt: skip
 def test_the_home_of_nobody_is_one_line(words, capsys):
     assert command_line(words) == 2
-    assert "~nobodyx is the home folder of nobody known here; write the whole path" in capsys.readouterr().err
+    assert "no home folder is known for ~nobodyx; write the whole path" in capsys.readouterr().err

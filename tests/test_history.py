@@ -111,7 +111,7 @@ def test_a_number_that_is_none_is_refused_and_nothing_is_written(tmp_path):
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     history = opened(tmp_path / "history.jsonl", 0)
     monkeypatch.setattr(Path, "open", raising(FULL_DISK))
-    with pytest.raises(UserError, match=r"cannot write .*history.jsonl: No space left on device; make room"):
+    with pytest.raises(UserError, match=r"cannot write .*history.jsonl: No space left on device; free some space"):
         history.write({"step": 1})
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssss_zoo.toolkit.augment import random_boxes
-from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label, partner_rows
+from ssss_zoo.toolkit.mixing import Mixing, ground_truth_label, nested_cutmix, partner_rows
 from ssss_zoo.toolkit.types import CutMix, Labelled, PseudoLabel
 
 SIZE = (3, 4, 5)
@@ -76,7 +76,7 @@ def test_boxes_under_boxes_reach_an_image_only_through_its_partner():
     mix = mixing(CutMix("rows", LEFT, rows, under=CutMix("labelled", torch.tensor([[[0, 0, 2, 5]]] * 3), rows)))
     shown = mix(numbered(0), {"labelled": numbered(20)})[:, 0]
     assert shown[0].tolist() == [[22, 22, 0, 0, 0], [22, 22, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0]]
-    assert len(chain(CutMix("rows", LEFT, rows, under=CutMix("labelled", LEFT)))) == 2
+    assert len(nested_cutmix(CutMix("rows", LEFT, rows, under=CutMix("labelled", LEFT)))) == 2
 
 
 @settings(deadline=None, max_examples=25)

@@ -307,7 +307,7 @@ def test_where_no_lock_can_be_had_a_run_says_so_and_goes_on(tmp_path, monkeypatc
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with owned(tmp_path / "run"):
         (tmp_path / "run/kept").touch()
-    assert "no lock can be had here (Function not implemented)" in caplog.text
+    assert "cannot be locked (Function not implemented)" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "launcher"), PROCESS_COUNT_VARIABLES.items())

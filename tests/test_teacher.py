@@ -127,7 +127,7 @@ def test_predict_runs_in_the_asked_mode_and_leaves_the_networks_own(training, tr
     made = network(1).train(training)
     modes: list[bool] = []
     made.register_forward_pre_hook(lambda module, _: modes.append(module.training))
-    output = predict(made, IMAGE, train_mode)
+    output = predict(made, IMAGE, train_mode=train_mode)
     assert modes == [train_mode]
     assert made.training == made.norm.training == training
     assert not output.logits.requires_grad

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ssss_zoo.engine.hook_trace import describe_value
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.mixing import IN_BATCH, chain
+from ssss_zoo.toolkit.mixing import BATCH_PARTNERS, nested_cutmix
 from ssss_zoo.toolkit.types import CutMix, PseudoLabel, View, ViewOutput, Views
 
 
@@ -98,13 +98,14 @@ def check_view(view: View, images: int) -> str | None:
     for name, choices in VIEW_CHOICES.items():
         if getattr(view, name) not in choices:
             return f"a {name} of {', '.join(choices)}, got '{getattr(view, name)}' for {view.name}"
-    return next((fault for cutmix in chain(view.cutmix) if (fault := check_cutmix(cutmix, images))), None)
+    return next((fault for cutmix in nested_cutmix(view.cutmix) if (fault := check_cutmix(cutmix, images))), None)
 
 
 def check_cutmix(cutmix: CutMix, images: int) -> str | None:
     if cutmix.partner not in CUTMIX_PARTNERS:
         return f"a CutMix partner of {', '.join(CUTMIX_PARTNERS)}, got '{cutmix.partner}'"
-    wrong = cutmix.rows is None if cutmix.partner == "rows" else cutmix.partner in IN_BATCH and cutmix.rows is not None
+    in_batch = cutmix.partner in BATCH_PARTNERS
+    wrong = cutmix.rows is None if cutmix.partner == "rows" else in_batch and cutmix.rows is not None
     if wrong:
         rows = describe_value(cutmix.rows)
         return f"CutMix rows with the partner rows, none with next and reverse; got {rows} with {cutmix.partner}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit.mixing import SECOND, chain
+from ssss_zoo.toolkit.mixing import SECOND_BATCH_PARTNERS, nested_cutmix
 from ssss_zoo.toolkit.teachers import Teacher
 from ssss_zoo.toolkit.types import Batch, Progress, RawBatch, Unlabelled, View, Views
 
@@ -27,12 +27,12 @@ def weak_images(plan: Views, batch: Batch) -> dict[str, Unlabelled]:
 
 def needs_second(views: Iterable[View]) -> bool:
     """Whether a view is mixed with a second unlabelled batch."""
-    return any(cutmix.partner in SECOND for view in views for cutmix in chain(view.cutmix))
+    return any(cutmix.partner in SECOND_BATCH_PARTNERS for view in views for cutmix in nested_cutmix(view.cutmix))
 
 
 def is_gated(view: View) -> bool:
     """Whether the teacher's prediction decides which images of a view are mixed."""
-    return any(cutmix.gate for cutmix in chain(view.cutmix))
+    return any(cutmix.gate for cutmix in nested_cutmix(view.cutmix))
 
 
 def check_plan(plan: Views, batch: RawBatch, teachers: Sequence[Teacher], progress: Progress) -> None:

@@ -26,7 +26,7 @@ from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.contrast import one_hot
 from ssss_zoo.toolkit.losses import supervised_loss, view_loss
-from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
+from ssss_zoo.toolkit.mixing import Mixing, ground_truth_label, nested_cutmix
 from ssss_zoo.toolkit.processes import process_mean
 from ssss_zoo.toolkit.teachers import Teacher
 from ssss_zoo.toolkit.types import (
@@ -309,7 +309,7 @@ class Engine:
         """A view's output beside its target, which is mixed by the view's boxes as its image was."""
         view, mixing, own = one.view, one.mixing, targets[one.view.images]
         others = {"partner": targets["partner"]} if "partner" in targets else {}
-        if any(cutmix.partner == "labelled" for cutmix in chain(view.cutmix)):
+        if any(cutmix.partner == "labelled" for cutmix in nested_cutmix(view.cutmix)):
             others["labelled"] = ground_truth_target(batch.labelled, own)
         label = mixing.label(own.label, {name: target.label for name, target in others.items()})
         weight = mixing(own.weight, {name: target.weight for name, target in others.items()})

@@ -1,4 +1,4 @@
-"""What a network must offer. A model of the entry-point group `ssss_zoo.models` is a subclass, built as
+"""The base class of all networks. A model of the entry-point group `ssss_zoo.models` is a subclass, built as
 `Model(settings: ModelConfig, num_classes: int)`."""
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Network(nn.Module, ABC):
     """A segmentation network in two halves, so that a method may change the features between them.
 
     source: the paper, one line for `ssss list`. feature_dim: D, the channels of `Output.features`. multiple: both
-    sides of an image must be a multiple of it; 1 takes any size, for all others the evaluation pads. encoder: the
-    pretrained half; whatever else has parameters is the head. mean, std: (1, channels, 1, 1), saved with the weights.
+    sides of an image must be a multiple of it; the evaluation pads images where it is above 1. encoder: the pretrained
+    half; all other parameters form the head. mean, std: (1, channels, 1, 1), saved with the weights.
     """
 
     source: ClassVar[str]
@@ -38,20 +38,20 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, image: Tensor) -> list[Tensor]:
-        """The maps that `decode` reads. image: (B, channels, H, W) in [0, 1]; normalised in here, see `normalise`."""
+        """The maps that `decode` reads. image: (B, channels, H, W) in [0, 1]; this method calls `normalise` on it."""
 
     @abstractmethod
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Output:
         """logits (B, C, *size) and the decoder's last map (B, D, h, w), from `encode`'s maps or a changed copy."""
 
     def forward(self, image: Tensor) -> Output:
-        """image: (B, channels, H, W) in [0, 1]; logits come at H x W."""
+        """image: (B, channels, H, W) in [0, 1]. The logits have the size H x W."""
         height, width = image.shape[-2:]
         maps = self.encode(image)
         return replace(self.decode(maps, (height, width)), maps=tuple(maps))
 
     def normalise(self, image: Tensor) -> Tensor:
-        """(image - mean) / std. Raises UserError on another number of channels, which might broadcast unnoticed."""
+        """(image - mean) / std. Raises UserError for another number of channels, which might broadcast unnoticed."""
         if image.shape[1] != self.mean.shape[1]:
             raise UserError(
                 f"the images have {image.shape[1]} channels, the network {self.mean.shape[1]}: set model.in_channels"
@@ -59,14 +59,14 @@ class Network(nn.Module, ABC):
         return (image - self.mean) / self.std
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """`encoder` (pretrained) and `head` (new, so with a larger learning rate): disjoint, together everything."""
+        """All parameters in two groups: `encoder` (pretrained) and `head` (new, so with a larger learning rate)."""
         encoder = list(self.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
         return {"encoder": encoder, "head": [p for p in self.parameters() if id(p) not in known]}
 
 
 def check_crop(network: Network, crop: tuple[int, int], name: str) -> None:
-    """Raise UserError when a training crop (height, width) does not fit the network. name: what `model=` called it."""
+    """Raise UserError when a training crop (height, width) does not fit the network. name: its name in `model=`."""
     multiple = network.multiple
     if any(side % multiple for side in crop):
         nearest = "x".join(str(max(round(side / multiple), 1) * multiple) for side in crop)

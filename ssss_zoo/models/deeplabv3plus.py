@@ -21,16 +21,16 @@ from ssss_zoo.toolkit.types import Output
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import ModelConfig
 
-LOW_STRIDE = 4  # the low-level map of the decoder; Chen et al., section 3.1
+LOW_STRIDE = 4  # stride of the low-level map that the decoder reads; Chen et al., section 3.1
 
 
 class DeepLabV3Plus(Network):
     """Encoder, atrous spatial pyramid on its deepest map, decoder at stride 4.
 
     `encode` gives [low (B, D_low, H/4, W/4), deep (B, D_deep, H/s, W/s)], s the output stride; feature_dim is
-    `model.channels`. Encoders that pad, as ResNets and EfficientNets do, take any size, even one pixel (patch stems
-    as ConvNeXt's need 4 by 4). In train mode BatchNorm needs two values per channel: a lone image must then be larger
-    than one deep cell, or torch raises ValueError.
+    `model.channels`. Encoders with padding, such as ResNets and EfficientNets, take any image size, even one pixel;
+    patch stems such as ConvNeXt's need 4 by 4. In train mode BatchNorm needs two values per channel: a batch of one
+    image must then be larger than one cell of the deep map, or torch raises ValueError.
     """
 
     source: ClassVar[str] = "DeepLabV3+ (Chen et al., 2018, arXiv 1802.02611), as in UniMatch (arXiv 2208.09910)"
@@ -65,8 +65,9 @@ class DeepLabV3Plus(Network):
 
 
 class Pyramid(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, one 3x3 per rate, the image's mean; concatenated, projected to `width`,
-    then channel dropout (0 in UniMatch, 0.5 in ST++). (B, inputs, h, w) to (B, width, h, w)."""
+    """Atrous spatial pyramid pooling: a 1x1 convolution, one 3x3 convolution per rate and the image's mean are
+    concatenated and projected to `width`; then channel dropout (0 in UniMatch, 0.5 in ST++). Maps (B, inputs, h, w) to
+    (B, width, h, w)."""
 
     def __init__(self, inputs: int, width: int, rates: list[int], dropout: float, separable: bool) -> None:
         super().__init__()
@@ -83,9 +84,9 @@ class Pyramid(nn.Module):
 
 
 class PooledNorm(nn.BatchNorm2d):
-    """BatchNorm of the pooled branch, (B, D, 1, 1). One image alone has one value per channel, which has no variance:
-    it is then normalised with the running statistics, in train mode too, and does not update them. This is our choice;
-    the papers train with more than one image and never meet the case."""
+    """BatchNorm of the pooled branch, (B, D, 1, 1). A batch of one image has one value per channel and so no variance:
+    it is normalised with the running statistics, in train mode too, and does not update them. This is our choice; the
+    papers train with more than one image."""
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[0] * input.shape[2] * input.shape[3] > 1:
@@ -94,7 +95,8 @@ class PooledNorm(nn.BatchNorm2d):
 
 
 def conv_norm_act(inputs: int, outputs: int, kernel: int, dilation: int = 1, separable: bool = False) -> nn.Sequential:
-    """Convolution without bias, BatchNorm, ReLU; size kept. separable: a depthwise convolution, then a 1x1 one."""
+    """Convolution without bias, BatchNorm, ReLU, at the input's size. separable: a depthwise convolution,
+    then a 1x1 one."""
     padding = dilation * (kernel // 2)
     if separable:
         depthwise = nn.Conv2d(inputs, inputs, kernel, 1, padding, dilation, groups=inputs, bias=False)

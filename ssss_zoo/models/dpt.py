@@ -2,8 +2,8 @@
 
 With `vit_small_patch14_dinov2`, `vit_base_patch14_dinov2` and `vit_large_patch14_dinov2` it is UniMatch V2's network:
 22.057, 86.580 and 304.369 M parameters in the encoder (DINOv2's mask token counted, which timm leaves out), 2.739,
-10.948 and 31.211 M in the head at 21 classes. There is no BatchNorm and no dropout in it; of the settings of the head,
-`model.channels` and the rest, it reads none.
+10.948 and 31.211 M in the head at 21 classes. The network has no BatchNorm and no dropout, and ignores the settings of
+DeepLabV3+'s head, such as `model.channels`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ssss_zoo.toolkit.types import Output
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import ModelConfig
 
-OFFSET = 0.1  # added to the grid's sides where the position embedding is resized; DINOv2's `interpolate_offset`
+OFFSET = 0.1  # added to the grid's sides when the position embedding is resized; DINOv2's `interpolate_offset`
 LARGE = (256, 512, 1024, 1024), 256  # ViT-L's level widths and fusion width; UniMatch V2's configuration
 
 
 class DPT(Network):
-    """Four token maps of a transformer, brought to four sizes and fused from the coarsest to the finest.
+    """Resizes four token maps of a transformer to four sizes and fuses them from the coarsest to the finest.
 
     `encode` gives four maps (B, embedding width, H/p, W/p), p the patch, from shallow to deep; both sides of an image
     must be multiples of p. `Output.features` (B, feature_dim, 8H/p, 8W/p) is the last fusion's map, which the two
@@ -38,7 +38,7 @@ class DPT(Network):
     source: ClassVar[str] = "DPT (Ranftl et al., 2021, arXiv 2103.13413), as in UniMatch V2 (arXiv 2410.10777)"
 
     def __init__(self, settings: ModelConfig, num_classes: int) -> None:
-        """Raises UserError for an encoder that is no plain vision transformer, and for weights that cannot be had."""
+        """Raises UserError for an encoder that is not a plain vision transformer, and for missing weights."""
         encoder, mean, std = make_transformer(settings)
         super().__init__(mean, std)
         self.encoder = encoder
@@ -47,8 +47,8 @@ class DPT(Network):
         widths, self.feature_dim = head_widths(encoder.embed_dim)
         self.levels = nn.ModuleList(levels(encoder.embed_dim, widths, self.feature_dim))
         self.fusions = nn.ModuleList(Fusion(self.feature_dim) for _ in widths)
-        # The coarsest fusion has nothing to join: its unit is part of the published network, of its parameter counts
-        # and of nothing else. Frozen, because training in several processes waits for every gradient it expects.
+        # The coarsest fusion has no coarser map to add. Its unused unit is kept for the published parameter counts, and
+        # frozen because training in several processes waits for the gradient of every trainable parameter.
         self.fusions[-1].skip.requires_grad_(False)
         self.classify = nn.Sequential(
             nn.Conv2d(self.feature_dim, self.feature_dim, 3, padding=1),
@@ -74,7 +74,7 @@ class DPT(Network):
 
 
 class Residual(nn.Module):
-    """x + convolutions of x, ReLU before each; (B, width, h, w) kept."""
+    """x plus two convolutions of x, with a ReLU before each; the shape (B, width, h, w) stays."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Residual(nn.Module):
 
 
 class Fusion(nn.Module):
-    """One level joined to what came from the coarser ones (None at the coarsest), refined, resized, projected."""
+    """Adds a level to the fused map of the coarser ones (None at the coarsest), refines, resizes and projects it."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Fusion(nn.Module):
 
 
 def levels(inputs: int, widths: tuple[int, ...], fusion: int) -> list[nn.Sequential]:
-    """For each of the four token maps: projection, a map of 4, 2, 1 and 1/2 times its size, projection to `fusion`."""
+    """One head per token map: project, resize to 4, 2, 1 or 1/2 times the size, project to `fusion` channels."""
     first, second, _, fourth = widths
     resizers = (
         nn.ConvTranspose2d(first, first, 4, stride=4),
@@ -116,21 +116,21 @@ def levels(inputs: int, widths: tuple[int, ...], fusion: int) -> list[nn.Sequent
 
 
 def head_widths(embedding: int) -> tuple[tuple[int, ...], int]:
-    """Widths of the four levels and of the fusion: ViT-L's from UniMatch V2, and its rule for ViT-S and ViT-B (an
-    eighth, a quarter, half and all of the embedding; a sixth). The rule for any other width is our choice."""
+    """Widths of the four levels and of the fusion. ViT-L's numbers are UniMatch V2's, and so is the rule for ViT-S and
+    ViT-B (an eighth, a quarter, half and all of the embedding; a sixth). Its use for other widths is our choice."""
     if embedding == 1024:
         return LARGE
     return (embedding // 8, embedding // 4, embedding // 2, embedding), embedding // 6
 
 
 def taps(depth: int) -> tuple[int, ...]:
-    """The four blocks, counted from 1, whose tokens are read: 5, 12, 18, 24 of ViT-L (UniMatch V2), else the ends of
-    the four quarters (3, 6, 9, 12 of ViT-S and ViT-B)."""
+    """The four blocks, counted from 1, whose tokens are read: 5, 12, 18, 24 in ViT-L (UniMatch V2), else the last block
+    of each quarter (3, 6, 9, 12 in ViT-S and ViT-B)."""
     return (5, 12, 18, 24) if depth == 24 else tuple(depth * quarter // 4 for quarter in (1, 2, 3, 4))
 
 
 def token_maps(encoder: Any, image: Tensor, after: tuple[int, ...]) -> list[Tensor]:
-    """Patch tokens behind the blocks `after`, each through the final LayerNorm: maps (B, D, H/p, W/p)."""
+    """The patch tokens after each block in `after`, through the final LayerNorm, as maps (B, D, H/p, W/p)."""
     patches = encoder.patch_embed(image)  # (B, h, w, D)
     size = patches.shape[1:3]
     tokens = encoder.norm_pre(with_prefix(encoder, patches.flatten(1, 2), positions(encoder, size)))
@@ -143,18 +143,20 @@ def token_maps(encoder: Any, image: Tensor, after: tuple[int, ...]) -> list[Tens
 
 
 def with_prefix(encoder: Any, patches: Tensor, place: Tensor) -> Tensor:
-    """Class and register tokens before the patches (B, h*w, D), positions (1, n, D) added to as many as have one."""
+    """Put class and register tokens before the patches (B, h*w, D), and add the positions `place` (1, n, D)."""
     prefix = [
         token.expand(len(patches), -1, -1) for token in (encoder.cls_token, encoder.reg_token) if token is not None
     ]
-    if place.shape[1] == patches.shape[1]:  # timm's `no_embed_class`, as DINOv2 with registers is kept
+    if (
+        place.shape[1] == patches.shape[1]
+    ):  # timm's `no_embed_class`, as in DINOv2 with registers: only patches have positions
         return torch.cat([*prefix, patches + place], dim=1)
     return torch.cat([*prefix, patches], dim=1) + place
 
 
 def positions(encoder: Any, size: tuple[int, int]) -> Tensor:
-    """The position embedding (1, prefix + h*w, D) for a grid of `size`: as trained at its own grid, else resized as
-    DINOv2 does, where the offset shifts the sampling too (it is more than a guard against rounding)."""
+    """The position embedding (1, prefix + h*w, D) for a grid of `size`: as trained for its own grid, else resized as in
+    DINOv2. The offset is not only a guard against rounding: it shifts the sampling too."""
     table, grid = encoder.pos_embed, tuple(encoder.patch_embed.grid_size)
     if tuple(size) == grid:
         return table

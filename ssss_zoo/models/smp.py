@@ -1,7 +1,7 @@
-"""Any architecture of segmentation_models_pytorch (MIT): `model=smp model.architecture=Segformer model.encoder=mit_b0`.
+"""Networks of segmentation_models_pytorch (MIT): `model=smp model.architecture=Segformer model.encoder=mit_b0`.
 
-An optional package, `pip install 'ssss-zoo[smp]'`, imported when a network is built. Encoders go by its names: its own,
-such as `mit_b0` and `resnet34`, or `tu-` and timm's name.
+The package is optional (`pip install 'ssss-zoo[smp]'`) and is imported when a network is built. Encoders have its
+names: its own, such as `mit_b0` and `resnet34`, or `tu-` and timm's name.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from ssss_zoo.config.schema import ModelConfig
 
 TIMM = "tu-"  # smp's prefix for encoders that it takes from timm
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, where the weights bring no numbers of their own
-PROBE = 64  # side of the image that finds the decoder's width: two of the deepest cells at stride 32
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for weights without numbers of their own
+PROBE = 64  # side of the image that measures the decoder's width: two cells of the deepest map at stride 32
 
 
 class SMP(Network):
-    """smp's encoder, decoder and head behind our contract.
+    """smp's encoder, decoder and head as a `Network`.
 
-    `encode` pads the image right and bottom (edges repeated) to the sides that smp needs and gives smp's maps as they
-    are: the first may be the image itself, one may be without channels. `decode` cuts the padding away, so that every
+    `encode` pads the image right and bottom (edges repeated) to the sides that smp needs, and returns smp's maps
+    unchanged: the first may be the image itself, one may have no channels. `decode` crops the padding, so that every
     size works. `Output.features` is the decoder's last map, before smp's head.
     """
 
     source: ClassVar[str] = "segmentation_models_pytorch (Iakubovskii, 2019), any architecture as model.architecture"
 
     def __init__(self, settings: ModelConfig, num_classes: int) -> None:
-        """Raises UserError without the package, for names it lacks, for parts that do not go together, for weights."""
+        """Raises UserError for a missing package, unknown names, parts that do not fit together and missing weights."""
         whole, mean, std = make_network(settings, num_classes)
         super().__init__(mean, std)
         self.encoder, self.decoder, self.head = whole.encoder, whole.decoder, whole.segmentation_head
@@ -77,7 +77,7 @@ class SMP(Network):
 
 @torch.no_grad()
 def probe(network: SMP) -> int:
-    """Channels of the decoder's last map, from a pass in evaluation mode that leaves no trace."""
+    """Channels of the decoder's last map, measured in evaluation mode, so that no BatchNorm statistics change."""
     network.eval()
     image = network.mean.expand(1, -1, PROBE, PROBE)
     width = int(network.decode(network.encode(image), (PROBE, PROBE)).features.shape[1])
@@ -86,7 +86,7 @@ def probe(network: SMP) -> int:
 
 
 def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[float], list[float]]:
-    """smp's whole network with its encoder's weights, and the mean and std of images in [0, 1] that go with them."""
+    """smp's whole network with its encoder's weights, and the mean and std that they expect of images in [0, 1]."""
     smp = package()
     check_range("model.in_channels", settings.in_channels, 1)
     refuse_multi_grid(settings)
@@ -102,7 +102,7 @@ def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[flo
         words["encoder_output_stride"] = settings.output_stride
     try:
         whole = kind(settings.encoder, encoder_weights=weights_word(settings), **words)
-    except Exception as error:  # smp, timm and the hub's client each raise their own
+    except Exception as error:  # smp, timm and the hub's client each raise their own errors
         if pretrained:
             raise no_weights(settings, first_line(error)) from error
         parts = f"model.architecture={settings.architecture} with model.encoder={settings.encoder}"
@@ -125,7 +125,7 @@ def package() -> Any:
 
 
 def check_encoder(smp: Any, name: str) -> None:
-    """Raise UserError, with the nearest right name, when smp does not know the encoder."""
+    """Raise UserError, with the nearest known name, when smp does not have the encoder."""
     import timm
 
     if name in smp.encoders.encoders or (name.startswith(TIMM) and timm.is_model(timm_part(name).partition(".")[0])):
@@ -142,14 +142,14 @@ def timm_part(name: str) -> str:
 
 
 def weights_word(settings: ModelConfig) -> str | bool | None:
-    """What smp calls `model.weights`: it wants True for an encoder of timm's."""
+    """`model.weights` as smp takes it: True for an encoder of timm's."""
     if settings.weights != "imagenet":
         return None
     return True if settings.encoder.startswith(TIMM) else "imagenet"
 
 
 def check_pretrained(smp: Any, settings: ModelConfig) -> None:
-    """Raise UserError when smp has no ImageNet weights of the encoder, or they can be had from nowhere."""
+    """Raise UserError when smp has no ImageNet weights for the encoder, or they can be neither found nor downloaded."""
     import timm
 
     name = settings.encoder
@@ -161,7 +161,9 @@ def check_pretrained(smp: Any, settings: ModelConfig) -> None:
     else:
         offered = smp.encoders.encoders[name]["pretrained_settings"]
         if "imagenet" not in offered:
-            raise no_weights(settings, f"smp has others of this encoder ({', '.join(offered) or 'none'})")
+            raise no_weights(
+                settings, f"smp has no ImageNet weights for this encoder (it has: {', '.join(offered) or 'none'})"
+            )
         source = offered["imagenet"]
         files = ("model.safetensors", "config.json")
         cached = all(in_cache(source["repo_id"], file, source["revision"]) for file in files)
@@ -170,7 +172,7 @@ def check_pretrained(smp: Any, settings: ModelConfig) -> None:
 
 
 def statistics(smp: Any, settings: ModelConfig) -> tuple[list[float], list[float]]:
-    """Mean and std of images in [0, 1]: timm's, what came with weights that smp loaded, or else ImageNet's."""
+    """Mean and std of images in [0, 1]: timm's, those that came with the weights that smp loaded, or ImageNet's."""
     import timm
 
     name = settings.encoder
@@ -182,7 +184,7 @@ def statistics(smp: Any, settings: ModelConfig) -> tuple[list[float], list[float
     source = smp.encoders.encoders[name]["pretrained_settings"]["imagenet"]
     file = in_cache(source["repo_id"], "config.json", source["revision"])
     if file is None:
-        raise no_weights(settings, "the file with their mean and std did not arrive")
+        raise no_weights(settings, "the file with their mean and std was not downloaded")
     said = json.loads(Path(file).read_text())
     largest = said.get("input_range", [0, 1])[-1]  # 255 where the encoder was trained on such images
     return [value / largest for value in said["mean"]], [value / largest for value in said["std"]]

@@ -42,7 +42,7 @@ from ssss_zoo.toolkit.losses import (
     top_p_mask,
     view_loss,
 )
-from ssss_zoo.toolkit.mixing import Mixing, chain, ground_truth_label
+from ssss_zoo.toolkit.mixing import Mixing, ground_truth_label, nested_cutmix
 from ssss_zoo.toolkit.processes import process_count, process_gather, process_max, process_mean, process_sum
 from ssss_zoo.toolkit.prototype_contrast import (
     AnchorCells,
@@ -137,7 +137,6 @@ __all__ = [
     "cached_json",
     "center_margin",
     "centred_boxes",
-    "chain",
     "channel_dropout",
     "check_choice",
     "check_range",
@@ -162,6 +161,7 @@ __all__ = [
     "hookimpl",
     "info_nce",
     "l2_normalize",
+    "nested_cutmix",
     "ohem",
     "one_hot",
     "paste",

@@ -1,7 +1,9 @@
-"""Views made on the training device, a batch at a time: flip, strong photometric view, CutMix boxes, channel dropout.
+"""Augmentation on the training device, a batch at a time: flips, strong photometric views, CutMix boxes and channel
+dropout.
 
 Images are float (B, channels, H, W) in [0, 1]. All draws take torch's global generators, which the engine seeds for
-each step: the CPU's for gates, factors and boxes, the device's for channel dropout. No value is read off the device.
+each step: the CPU's for gates, factors and boxes, the device's for channel dropout. No value is copied from the device
+to the host.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def random_flip(tensors: tuple[Tensor, ...], chance: float = 0.5) -> tuple[Tenso
 
 
 def flip(tensors: tuple[Tensor, ...], picked: Tensor) -> tuple[Tensor, ...]:
-    """Mirror the images that `picked` (B,) bool on the CPU names left to right; tensors as in `random_flip`."""
+    """Mirror the images where `picked`, (B,) bool on the CPU, is True; tensors as in `random_flip`."""
     rows = picked.nonzero()[:, 0].to(tensors[0].device, non_blocking=True)
     return tuple(tensor.index_copy(0, rows, tensor[rows].flip(-1)) for tensor in tensors)
 
@@ -45,10 +47,11 @@ def gated(batch: int, chance: float) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class StrongDraw:
-    """What chance decides about one strong view of B images, on the CPU.
+    """The random draws for one strong view of B images, on the CPU.
 
-    jitter, grey, blur: (B,) bool, the images that get this operation. order: the jitter's four parts in their order of
-    use. factors: (4, B), by part: three multipliers, then the hue's shift in turns of the circle. sigma: (B,) pixels.
+    jitter, grey, blur: (B,) bool, the images that get this operation. order: the four parts of the jitter as they are
+    applied. factors: (4, B), by part: three multipliers, then the hue's shift in turns of the circle. sigma: (B,), in
+    pixels.
     """
 
     jitter: Tensor
@@ -83,7 +86,7 @@ class Strong:
         return self.apply(image, self.draw(image.shape[0]))
 
     def draw(self, batch: int) -> StrongDraw:
-        """Factors for every image, picked or not, so that a gate never moves another image's draw."""
+        """Draw factors for every image, picked or not, so that a gate never changes another image's draw."""
         own = self.settings
         ranges = [(max(1 - spread, 0), 1 + spread) for spread in (own.brightness, own.contrast, own.saturation)]
         ranges.append((-own.hue, own.hue))
@@ -100,7 +103,7 @@ class Strong:
         """The view that `draw` describes; the same draw gives the same view. Raises TypeError for 8-bit images."""
         if not image.is_floating_point():
             raise TypeError(f"Strong expects float images in [0, 1], got {image.dtype}; divide 8-bit images by 255")
-        with torch.autocast(image.device.type, enabled=False):  # a bfloat16 convolution would show as noise
+        with torch.autocast(image.device.type, enabled=False):  # a bfloat16 convolution would add visible noise
             return self.changed(image, draw)
 
     def changed(self, image: Tensor, draw: StrongDraw) -> Tensor:
@@ -128,7 +131,7 @@ def change_rows(image: Tensor, gate: Tensor, change: Callable[[Tensor, Tensor], 
 
 
 def jitter(image: Tensor, factors: Tensor, parts: Sequence[int]) -> Tensor:
-    """What kornia's ColorJitter does (torchvision's formulas; ColorJiggle's are others), in order `parts`.
+    """Colour jitter by the formulas of kornia's ColorJitter (torchvision's; ColorJiggle has others), in order `parts`.
 
     image: (n, channels, H, W); factors: (4, n) as in `StrongDraw`. Each part cuts to [0, 1], as PIL does.
     """
@@ -149,7 +152,8 @@ def turn_hue(image: Tensor, turns: Tensor) -> Tensor:
     """Shift the hue; saturation and value stay. Kornia's `adjust_hue` to 2e-6, at a third of its time on a CPU.
 
     image: (n, 3, H, W) in [0, 1]; turns: (n,), 1 is once round the circle. With hue t in sixths of the circle, value v
-    and chroma c, channel m = 5, 3, 1 is v - c * clip(min(k, 4 - k), 0, 1), k = (t + m) mod 6: no image in HSV is made.
+    and chroma c, channel m = 5, 3, 1 is v - c * clip(min(k, 4 - k), 0, 1), k = (t + m) mod 6; no HSV image
+    is made.
     """
     value, least = image.amax(1, keepdim=True), image.amin(1, keepdim=True)
     chroma = value - least
@@ -189,11 +193,11 @@ def random_boxes(
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     redraw: bool = False,
 ) -> Tensor:
-    """One CutMix box an image, after the UniMatch release (FixMatch, UniMatch V1 and V2; all numbers from there).
+    """One CutMix box per image, as in the UniMatch release (FixMatch, UniMatch V1 and V2; all numbers are from it).
 
     With probability 1 - chance the box is empty. Else its area is drawn once, as a share of the image; the ratio
-    height / width (uniform as it stands, not in its logarithm) and the corner are drawn again until the box fits;
-    redraw: the area too, which favours small boxes (the cut-out of ST++'s release).
+    height / width (uniform, not log-uniform) and the corner are drawn again until the box fits. redraw: draw the area
+    again too, which favours small boxes (the cut-out of ST++'s release).
     Returns (batch, 1, 4) int64 on the CPU: top, left, bottom, right, half open; zeros where empty, and where nothing
     fits in `BOX_TRIES` tries (tiny or very long images).
     """
@@ -210,7 +214,7 @@ def random_boxes(
 
 
 def box_mask(boxes: Tensor, height: int, width: int, device: torch.device | str) -> Tensor:
-    """Where the boxes lie: (B, H, W) bool on `device`. Boxes of one image toggle, so that where two overlap is False.
+    """(B, H, W) bool on `device`, True inside the boxes. Boxes of one image toggle: pixels where two overlap are False.
 
     boxes: (B, n, 4) int64 as in `CutMix`; n may be 0.
     """
@@ -233,7 +237,7 @@ def paste(image: Tensor, partner: Tensor, box: Tensor) -> Tensor:
 def channel_dropout(probability: float = 0.5) -> Perturbation:
     """UniMatch's feature perturbation (release: p = 0.5): whole channels become 0, survivors are scaled by 1 / (1 - p).
 
-    Returns a function over a list of maps (B, D, h, w); each image, channel and map is drawn for itself.
+    Returns a function over a list of maps (B, D, h, w); each image, channel and map is drawn independently.
     """
 
     def perturb(maps: list[Tensor]) -> list[Tensor]:

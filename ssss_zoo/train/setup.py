@@ -31,7 +31,7 @@ from ssss_zoo.record_files import Protocol
 from ssss_zoo.text import format_bytes
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.losses import supervised_loss
-from ssss_zoo.toolkit.mixing import IN_BATCH, SECOND, chain
+from ssss_zoo.toolkit.mixing import BATCH_PARTNERS, SECOND_BATCH_PARTNERS, nested_cutmix
 from ssss_zoo.toolkit.types import IGNORE, Progress, RunInfo, Sample
 from ssss_zoo.train.device import choose_device, with_device_defaults
 from ssss_zoo.train.run_folder import RunFolder
@@ -124,20 +124,22 @@ def find_needs(config: Config, hooks: HookCaller, dataset: Dataset) -> StreamNee
     size_of_batch = (config.train.batch, height, width)
     plans = [hooks.make_views(size_of_batch, Progress(step, LATE_STEP + 1, 1)) for step in (0, LATE_STEP)]
     views = [view for plan in plans for view in plan.views]
-    partners = {cutmix.partner for view in views for cutmix in chain(view.cutmix)}
-    if partners >= set(SECOND):
+    partners = {cutmix.partner for view in views for cutmix in nested_cutmix(view.cutmix)}
+    if partners >= set(SECOND_BATCH_PARTNERS):
         raise UserError("views ask for both CutMix partners, stream and twin, and a step has one second batch only")
     if views and not dataset.unlabelled:
         raise UserError(
             f"method={config.method} learns from unlabelled images and {config.dataset} has none with "
             f"data.split={config.data.split}; add some, choose a smaller split, or take method=supervised"
         )
-    if partners & set(IN_BATCH) and config.train.batch == 1:
+    if partners & set(BATCH_PARTNERS) and config.train.batch == 1:
         log.warning("train.batch=1: CutMix finds no other image in the batch, so boxes change nothing")
     hidden = config.diagnose and bool(views)
     if hidden and any(sample.mask is None for sample in dataset.unlabelled):
         raise UserError("diagnose=true needs hidden labels for every unlabelled image, and some have none")
-    return StreamNeeds(unlabelled=bool(views), partner=next(iter(partners & set(SECOND)), None), hidden=hidden)
+    return StreamNeeds(
+        unlabelled=bool(views), partner=next(iter(partners & set(SECOND_BATCH_PARTNERS)), None), hidden=hidden
+    )
 
 
 def read_into_memory(dataset: Dataset, needs: StreamNeeds) -> Dataset:

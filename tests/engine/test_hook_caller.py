@@ -333,7 +333,7 @@ def test_a_hook_is_not_blamed_for_numbers_that_came_to_it_broken(name, arguments
         caller.wrap("mine", "pixel_weight", weigh)()
     assert str(caught.value) == (
         f"the network's outputs are not finite at step 3: so hook pixel_weight was given {name}; lower optim.lr or "
-        "take train.precision=32; a checkpoint from before is in the run's folder if there was one"
+        "set train.precision=32; the last checkpoint, if one was saved, is in the run's folder"
     )
 
 

@@ -78,7 +78,7 @@ def test_a_multi_grid_has_the_dilations_of_torchsemiseg_and_u2pl(stride: int, ex
     [
         ("resnet50", [2, 4], "its last stage has 3 blocks; give 3 whole numbers of at least 1"),
         ("resnet50", [2, 0, 4], "its last stage has 3 blocks; give 3 whole numbers of at least 1"),
-        ("tf_efficientnet_lite0", [2, 2, 4], "it is no ResNet; set model.multi_grid=[]"),
+        ("tf_efficientnet_lite0", [2, 2, 4], "it is not a ResNet; set model.multi_grid=[]"),
     ],
 )
 def test_a_multi_grid_that_does_not_fit_is_one_line(encoder: str, factors: list[int], words: str) -> None:
@@ -99,7 +99,9 @@ def test_frozen_norm_is_neither_trained_nor_estimated_and_changes_nothing_else()
 
 
 def test_an_encoder_without_batchnorm_has_none_to_freeze() -> None:
-    with pytest.raises(UserError, match=r"model.freeze_norm=true: model.encoder=convnext_atto has no BatchNorm; leave"):
+    with pytest.raises(
+        UserError, match=r"model.freeze_norm=true: model.encoder=convnext_atto has no BatchNorm; remove"
+    ):
         small(encoder="convnext_atto", output_stride=32, freeze_norm=True)
 
 

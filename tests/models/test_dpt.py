@@ -212,9 +212,12 @@ def test_a_file_of_dinov2s_own_fits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ({"register_tokens": torch.zeros(1, 4, 192)}, r"of a DINOv2 with registers: take one such as \S+_reg4_dinov2"),
-        ({"pos_embed": torch.zeros(1, 38, 192)}, "of a DINOv2 of another size or patch"),
-        ({"pos_embed": torch.zeros(1, 197, 384)}, "1 of another shape"),
+        (
+            {"register_tokens": torch.zeros(1, 4, 192)},
+            r"a DINOv2 with registers: choose an encoder of its size such as \S+_reg4_dinov2",
+        ),
+        ({"pos_embed": torch.zeros(1, 38, 192)}, "holds a DINOv2 of another size or patch"),
+        ({"pos_embed": torch.zeros(1, 197, 384)}, "1 with another shape"),
     ],
 )
 def test_a_file_of_another_dinov2_does_not_fit_and_no_hook_is_blamed(
@@ -232,7 +235,9 @@ def test_a_file_of_another_dinov2_does_not_fit_and_no_hook_is_blamed(
 
 def test_a_file_without_registers_does_not_fit_an_encoder_with_them() -> None:
     settings = ModelConfig(name="dpt", encoder="vit_small_patch14_reg4_dinov2", weights="none")
-    with pytest.raises(UserError, match="of a DINOv2 without registers: take one such as vit_small_patch14_dinov2"):
+    with pytest.raises(
+        UserError, match="a DINOv2 without registers: choose an encoder of its size such as vit_small_patch14_dinov2"
+    ):
         from_dinov2({"mask_token": torch.zeros(1, 384)}, make_transformer(settings)[0], "it does not fit")
 
 
@@ -261,17 +266,17 @@ def test_offline_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     "encoder", ["resnet50", "tf_efficientnet_lite0", "resnet50_deep_stem", "swin_tiny_patch4_window7_224"]
 )
 def test_an_encoder_that_is_no_transformer_names_the_network_that_takes_it(encoder: str) -> None:
-    with pytest.raises(UserError, match=rf"model\.encoder={encoder} is no plain vision .* or model=deeplabv3plus"):
+    with pytest.raises(UserError, match=rf"model\.encoder={encoder} is not a plain vision .* or model=deeplabv3plus"):
         small(encoder)
 
 
 @pytest.mark.parametrize("encoder", ["test_vit2", "vit_small_r26_s32_224", "deit_tiny_distilled_patch16_224"])
 def test_a_transformer_that_is_not_plain_is_refused(encoder: str) -> None:
-    with pytest.raises(UserError, match=r"is no plain vision transformer"):
+    with pytest.raises(UserError, match=r"is not a plain vision transformer"):
         small(encoder)
 
 
 def test_a_transformer_for_deeplab_names_dpt() -> None:
     settings = ModelConfig(encoder="vit_small_patch14_dinov2", weights="none")
-    with pytest.raises(UserError, match=r"model\.encoder=vit_small_patch14_dinov2 is a vision .* goes with model=dpt$"):
+    with pytest.raises(UserError, match=r"model\.encoder=vit_small_patch14_dinov2 is a vision .* set model=dpt$"):
         DeepLabV3Plus(settings, 5)

@@ -143,7 +143,7 @@ def test_a_failed_download_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr(encoders, "hub_answers", lambda: True)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", broken)
-    with pytest.raises(UserError, match=r"disk full; go on with"):
+    with pytest.raises(UserError, match=r"disk full; use"):
         make_encoder(ModelConfig(encoder=TINY))
 
 
@@ -237,7 +237,7 @@ def test_weights_of_another_network_are_counted(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "1 missing (such as layer1.0.conv1.weight)" in message
     assert "1 unexpected (such as extra)" in message
-    assert "1 of another shape (such as layer2.0.bn1.bias)" in message
+    assert "1 with another shape (such as layer2.0.bn1.bias)" in message
 
 
 def test_a_file_that_is_missing_or_no_state_dict_is_refused(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_broken_download_is_told(package: Any, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(adapter, "check_hub", lambda settings: None)
     monkeypatch.setattr(package.encoders, "hf_hub_download", broken)
-    with pytest.raises(UserError, match=r"encoder=resnet18: disk full; go on with"):
+    with pytest.raises(UserError, match=r"encoder=resnet18: disk full; use"):
         small(weights="imagenet")
 
 
