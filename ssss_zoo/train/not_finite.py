@@ -124,6 +124,6 @@ def explain_losses(
     values = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
     files = [name for names in image_names(parts, loader, step).values() for name in names]
     return (
-        f"loss not finite {when}: {values}; views: {views}; images: {', '.join(files)}; lower optim.lr or take "
+        f"loss not finite {when}: {values}; views: {views}; images: {', '.join(files)}; lower optim.lr or set "
         "train.precision=32"
     )
