@@ -60,8 +60,8 @@ def owned(folder: Path) -> Iterator[None]:
 def owner(folder: Path) -> tuple[str, int]:
     """Host and process id of the process that holds the lock; "" and 0 while its lock file is still empty."""
     try:
-        told = json.loads((folder / LOCK).read_text())
-        return str(told["host"]), int(told["pid"])
+        owner = json.loads((folder / LOCK).read_text())
+        return str(owner["host"]), int(owner["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", 0
 

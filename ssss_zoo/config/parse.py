@@ -157,7 +157,7 @@ def located_by_key(known: Mapping[str, str]) -> Iterator[None]:
 # --- values by their types ------------------------------------------------------------------------------------------
 
 
-def build(schema: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
+def build_typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
     """An instance of the dataclass `schema` from a tree of text, which OmegaConf reads by the types of the fields.
 
     prefix: of the keys in messages, as `options.fixmatch.`. Raises UserError for an unknown key, a value of another
@@ -173,9 +173,9 @@ def build(schema: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def parse_value(value: Any, hint: Any, key: str) -> Any:
-    """A value that belongs to no schema, such as `plugins.trust`, by its type. Raises UserError as `build` does."""
+    """A value that belongs to no schema, such as `plugins.trust`, by its type. Raises UserError like `build_typed`."""
     prefix, name = key[: key.rfind(".") + 1], key.rpartition(".")[2]
-    return getattr(build(single_field(name, hint), {name: value}, prefix), name)
+    return getattr(build_typed(single_field(name, hint), {name: value}, prefix), name)
 
 
 @cache

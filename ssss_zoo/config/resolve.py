@@ -19,7 +19,7 @@ from ssss_zoo.config.layers import ProtocolFile, dataset_layer, method_layers, r
 from ssss_zoo.config.parse import (
     ABSENT,
     Tree,
-    build,
+    build_typed,
     located_by_key,
     locations,
     merge,
@@ -70,10 +70,10 @@ def resolve(overrides: Iterable[str], config_file: Path | None = None, *, method
 
 
 def read_tree(tree: Tree) -> Config:
-    """Raises UserError as `build` and `check_settings` do, with the file and line of the value where a file gave it."""
+    """Raises UserError like `build_typed` and `check_settings`, with file and line of a value from a file."""
     known = locations(tree)
     with located_by_key(known):
-        config: Config = replace(build(Config, tree), locations=known)
+        config: Config = replace(build_typed(Config, tree), locations=known)
         check_settings(config)
     return config
 

@@ -105,8 +105,8 @@ def check_ambiguous_lines(texts: Mapping[str, str]) -> None:
         if text.startswith("#"):
             remedy = "a comment begins with '# ', a class called so is written 'VALUE: #name'"
             raise UserError(f"{where}: is '{brief(text)}' a comment or a class? {remedy}")
-        words = re.split(r"[\s,;]+", text.lower())
-        if len(words) > 1 and set(words) <= HEADING_WORDS:
+        tokens = re.split(r"[\s,;]+", text.lower())
+        if len(tokens) > 1 and set(tokens) <= HEADING_WORDS:
             remedy = "begin it with '# ', or write 'VALUE: name' for a class called so"
             raise UserError(f"{where}: '{brief(text)}' looks like a heading: {remedy}")
     numbers = [re.match(r"(-?\d+)[\s,;]+[^\d\s:=]", text) for text in texts.values()]

@@ -223,8 +223,8 @@ def find_row_files(row: ListRow, files: FileFinder, where: str, *, need_mask: bo
 def ways_to_split(line: str) -> list[PathPair]:
     """Every way to split a line into two paths; the second one may be empty."""
     gap = "\t" if "\t" in line else " "
-    words = line.split(gap)
-    return [PathPair(gap.join(words[:at]).strip(), gap.join(words[at:]).strip()) for at in range(1, len(words) + 1)]
+    pieces = line.split(gap)
+    return [PathPair(gap.join(pieces[:at]).strip(), gap.join(pieces[at:]).strip()) for at in range(1, len(pieces) + 1)]
 
 
 def missing_file_error(

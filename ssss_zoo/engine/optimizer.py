@@ -45,7 +45,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, optim: OptimConfig, prog
         group["lr"] = group["initial_lr"] * factor
 
 
-BROKEN_GRAPHS = {  # what torch says, and what a method did
+BROKEN_GRAPHS = {  # torch's message, and what the method did
     "modified by an inplace operation": "a method writes in place into what a loss of the same step has read; let the "
     "loss read a copy, as memory.clone()",
     "backward through the graph a second time": "a method keeps a tensor of an earlier step with its gradient; keep "
@@ -58,7 +58,7 @@ def backward(loss: Tensor) -> None:
     try:
         loss.backward()
     except RuntimeError as error:
-        told = next((words for said, words in BROKEN_GRAPHS.items() if said in str(error)), None)
-        if told is None:
+        explanation = next((text for message, text in BROKEN_GRAPHS.items() if message in str(error)), None)
+        if explanation is None:
             raise
-        raise UserError(told) from error
+        raise UserError(explanation) from error

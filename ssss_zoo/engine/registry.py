@@ -19,7 +19,7 @@ import pluggy
 
 from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import entry_points
-from ssss_zoo.config.parse import build, located_by_key
+from ssss_zoo.config.parse import build_typed, located_by_key
 from ssss_zoo.config.python_files import full_path, is_file
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError, nearest, unknown
@@ -209,7 +209,7 @@ def build_method(name: str, method: type, config: Config) -> Any:
     options = config.options.get(name, {})
     if not isinstance(options, Mapping):
         raise UserError(f"options.{name} is a section, it takes options.{name}.<field>=value; got '{brief(options)}'")
-    return build(method, options, f"options.{name}.")
+    return build_typed(method, options, f"options.{name}.")
 
 
 def with_options(config: Config, methods: Mapping[str, Any]) -> Config:

@@ -97,11 +97,11 @@ def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[flo
     if pretrained:
         check_pretrained(smp, settings)
     kind = known[settings.architecture]
-    words: dict[str, Any] = {"in_channels": settings.in_channels, "classes": num_classes}
+    arguments: dict[str, Any] = {"in_channels": settings.in_channels, "classes": num_classes}
     if "encoder_output_stride" in inspect.signature(kind.__init__).parameters:
-        words["encoder_output_stride"] = settings.output_stride
+        arguments["encoder_output_stride"] = settings.output_stride
     try:
-        whole = kind(settings.encoder, encoder_weights=weights_word(settings), **words)
+        whole = kind(settings.encoder, encoder_weights=weights_word(settings), **arguments)
     except Exception as error:  # smp, timm and the hub's client each raise their own errors
         if pretrained:
             raise no_weights(settings, first_line(error)) from error
@@ -185,6 +185,6 @@ def statistics(smp: Any, settings: ModelConfig) -> tuple[list[float], list[float
     file = in_cache(source["repo_id"], "config.json", source["revision"])
     if file is None:
         raise no_weights(settings, "the file with their mean and std was not downloaded")
-    said = json.loads(Path(file).read_text())
-    largest = said.get("input_range", [0, 1])[-1]  # 255 where the encoder was trained on such images
-    return [value / largest for value in said["mean"]], [value / largest for value in said["std"]]
+    preprocessing = json.loads(Path(file).read_text())
+    largest = preprocessing.get("input_range", [0, 1])[-1]  # 255 where the encoder was trained on such images
+    return [value / largest for value in preprocessing["mean"]], [value / largest for value in preprocessing["std"]]

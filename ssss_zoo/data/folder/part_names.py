@@ -36,9 +36,9 @@ def words_in_name(name: str) -> list[str]:
 
 def part_of_name(name: str) -> str:
     """The part that a name means; empty where it means none, or says more than the name of a part."""
-    words = words_in_name(name)
-    whole = "".join(words)
-    core = "".join(word for word in words if word not in FILLER_WORDS)
+    name_words = words_in_name(name)
+    whole = "".join(name_words)
+    core = "".join(word for word in name_words if word not in FILLER_WORDS)
     bare = [core.removesuffix(filler) for filler in FILLER_WORDS]
     return next((PART_OF_WORD[word] for word in (whole, core, *bare) if word in PART_OF_WORD), "")
 

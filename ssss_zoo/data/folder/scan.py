@@ -305,8 +305,8 @@ def scan_coco_pairs(folder_pairs: Sequence[FolderPair], tree: FileTree, parts: F
 
 def part_in_file_name(path: Path) -> str:
     """The part that the name of a file mentions; empty where it mentions none."""
-    words = words_in_name(path.stem)
-    return next((PART_OF_WORD[word] for word in words if PART_OF_WORD.get(word) in FOLDER_PARTS), "")
+    name_words = words_in_name(path.stem)
+    return next((PART_OF_WORD[word] for word in name_words if PART_OF_WORD.get(word) in FOLDER_PARTS), "")
 
 
 # --- files that look like masks and cannot be used ------------------------------------------------------------------
