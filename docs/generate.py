@@ -16,7 +16,7 @@ from typing import Any
 from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.schema import Config
-from ssss_zoo.engine.catalog import first_sentence, list_hooks, listing, read_card
+from ssss_zoo.engine.catalog import first_sentence, full_card, list_hooks, listing
 from ssss_zoo.engine.registry import HOOKS, UNCHOSEN_HOOKS
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import hookspecs
@@ -145,7 +145,7 @@ def hook_index() -> str:
 
 def method_page(name: str) -> str:
     try:
-        return read_card(name)
+        return full_card(name)
     except UserError as error:
         return f"# {name}\n\n{error}\n"
 

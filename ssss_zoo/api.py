@@ -1,4 +1,4 @@
-"""The commands as functions. Each takes the words of its command line, as text, as keywords, or both:
+"""The commands as functions. Each takes `key=value` overrides as its command does, or keywords, or both:
 `run("train.steps=60", method="fixmatch")` and `run(method="fixmatch", train={"steps": 60})` are the same."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.registry import build_methods, make_manager, with_options
 from ssss_zoo.errors import Interrupted, UserError
-from ssss_zoo.train.inspect_step import inspect_words
+from ssss_zoo.train.inspect_step import draw_inspection
 from ssss_zoo.train.reevaluate import evaluate_run
 from ssss_zoo.train.run import RunResult, run_training
 
@@ -38,38 +38,42 @@ __all__ = [
     "run",
     "search",
 ]  # fmt: skip
-SEVERAL = ("methods", "seeds", "vary", "try")  # keys whose lists are rows or choices, not one value
+COMMA_KEYS = ("methods", "seeds", "vary", "try")  # a list of these keys is several values, not one list
 
 
 def run(
-    *words: str, config_file: str | Path | None = None, on_eval: Callable[[int, float], None] | None = None, **keys: Any
+    *overrides: str,
+    config_file: str | Path | None = None,
+    on_eval: Callable[[int, float], None] | None = None,
+    **keys: Any,
 ) -> RunResult:
-    """`ssss run`: train, evaluate, log and save; returns the folder and what metrics.json holds. on_eval: told step and
-    mIoU in [0, 1] after each evaluation. Raises UserError for what a person can fix, Interrupted after Ctrl-C."""
-    config = resolve(as_words(words, keys), Path(config_file) if config_file else None)
+    """`ssss run`: train, evaluate, log and save; returns the folder and the content of metrics.json. on_eval: called
+    with step and mIoU in [0, 1] after each evaluation. Raises UserError for what a person can fix, Interrupted after
+    Ctrl-C."""
+    config = resolve(all_overrides(overrides, keys), Path(config_file) if config_file else None)
     with located_by_key(config.locations):
         return run_training(config, on_eval)
 
 
-def compare(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:
-    """`ssss compare`: returns the folder and what compare.json holds. tell: gets a line as each run ends. Raises as
-    `run` does; a run that fails is in `figures["failed"]`."""
-    return run_study(as_words(words, keys), tell)
+def compare(*overrides: str, notify: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:
+    """`ssss compare`: returns the folder and the content of compare.json. notify: called with a line as each run ends.
+    Raises as `run` does; a run that fails is in `figures["failed"]`."""
+    return run_study(all_overrides(overrides, keys), notify)
 
 
-def search(*words: str, tell: Callable[[str], None] = lambda line: None, **keys: Any) -> SearchResult:
+def search(*overrides: str, notify: Callable[[str], None] = lambda line: None, **keys: Any) -> SearchResult:
     """`ssss search`: returns the trials, best first, and the command of the winner. Raises as `run` does."""
-    return run_search(as_words(words, keys), tell)
+    return run_search(all_overrides(overrides, keys), notify)
 
 
-def evaluate(*words: str, **keys: Any) -> dict[str, Any]:
+def evaluate(*overrides: str, **keys: Any) -> dict[str, Any]:
     """`ssss evaluate`: the figures of a finished run's networks. Raises UserError."""
-    return evaluate_run(as_words(words, keys))
+    return evaluate_run(all_overrides(overrides, keys))
 
 
-def inspect(*words: str, **keys: Any) -> Image:
+def inspect(*overrides: str, **keys: Any) -> Image:
     """`ssss inspect`: one step as a picture, which a notebook shows; nothing is written. Raises UserError."""
-    return inspect_words(as_words(words, keys))[0]
+    return draw_inspection(all_overrides(overrides, keys))[0]
 
 
 def report(folder: str | Path) -> Path:
@@ -77,27 +81,28 @@ def report(folder: str | Path) -> Path:
     return write_report(ComparisonFolder(Path(folder)))
 
 
-def configure(*words: str, config_file: str | Path | None = None, **keys: Any) -> Config:
+def configure(*overrides: str, config_file: str | Path | None = None, **keys: Any) -> Config:
     """`ssss config`: the whole configuration of a run, methods' options included. Raises UserError."""
-    config = resolve(as_words(words, keys), Path(config_file) if config_file else None)
+    config = resolve(all_overrides(overrides, keys), Path(config_file) if config_file else None)
     methods = build_methods(config)
     make_manager(config, methods)
     return with_options(config, methods)
 
 
-def as_words(words: tuple[str, ...], keys: Mapping[str, Any]) -> list[str]:
-    """Keywords as words of the command line, after the words that are given as such. Raises UserError for a word that
-    is none."""
-    wrong = next((word for word in words if not isinstance(word, str)), None)
+def all_overrides(overrides: tuple[str, ...], keys: Mapping[str, Any]) -> list[str]:
+    """The overrides, then the keywords as overrides. Raises UserError for an override that is no text."""
+    wrong = next((override for override in overrides if not isinstance(override, str)), None)
     if wrong is not None:
-        raise UserError(f"expected words such as 'train.steps=60', got {wrong!r}")
-    return [*words, *flat_overrides({key: plain(value, key in SEVERAL) for key, value in keys.items()})]
+        raise UserError(f"expected overrides such as 'train.steps=60', got {wrong!r}")
+    texts = {key: override_text(value, commas=key in COMMA_KEYS) for key, value in keys.items()}
+    return [*overrides, *flat_overrides(texts)]
 
 
-def plain(value: Any, several: bool) -> Any:
-    """A value as the command line would have it. several: a list is many values, between commas."""
+def override_text(value: Any, *, commas: bool) -> Any:
+    """A value as the command line takes it; a mapping keeps its keys. commas: a list is several values, joined by
+    commas."""
     if isinstance(value, Mapping):
-        return {key: plain(item, several) for key, item in value.items()}
+        return {key: override_text(item, commas=commas) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value)) if several else [plain(item, False) for item in value]
+        return ",".join(map(str, value)) if commas else [override_text(item, commas=False) for item in value]
     return "null" if value is None else str(value)

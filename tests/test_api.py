@@ -12,7 +12,7 @@ import pytest
 
 import ssss_zoo
 from ssss_zoo import api
-from ssss_zoo.api import as_words
+from ssss_zoo.api import all_overrides
 from ssss_zoo.testing.tiny import tiny_overrides
 
 PUBLIC = {
@@ -25,10 +25,10 @@ from pathlib import Path
 from ssss_zoo import CompareResult, Config, SearchResult, RunResult, UserError
 from ssss_zoo import compare, configure, evaluate, inspect, report, run, search
 
-def whole(tell: object) -> float:
+def whole(notify: object) -> float:
     config: Config = configure(method="fixmatch", train={"steps": 3})
     result: RunResult = run("train.steps=3", method=config.method, on_eval=lambda step, miou: print(step, miou))
-    table: CompareResult = compare(methods=["fixmatch", "cps"], seeds=[0, 1], tell=print)
+    table: CompareResult = compare(methods=["fixmatch", "cps"], seeds=[0, 1], notify=print)
     found: SearchResult = search(dataset="shapes")
     page: Path = report(table.folder)
     figures: dict[str, object] = evaluate(run=result.folder)
@@ -54,7 +54,7 @@ def test_these_names_stay():
 
 def test_keywords_are_words():
     given = {"method": "a+b", "train": {"steps": 3, "crop": [8, 16]}, "resume": True, "output": None, "seed": 1}
-    assert as_words(("optim.lr=1",), given) == [
+    assert all_overrides(("optim.lr=1",), given) == [
         "optim.lr=1",
         "method=a+b",
         "train.steps=3",
@@ -64,9 +64,9 @@ def test_keywords_are_words():
         "seed=1",
     ]
     several = {"methods": ["a", "b:c=1"], "seeds": (0, 1), "vary": {"train": {"crop": [8, 16]}}}
-    assert as_words((), several) == ["methods=a,b:c=1", "seeds=0,1", "vary.train.crop=8,16"]
+    assert all_overrides((), several) == ["methods=a,b:c=1", "seeds=0,1", "vary.train.crop=8,16"]
     with pytest.raises(ssss_zoo.UserError, match="got 3"):
-        as_words((3,), {})
+        all_overrides((3,), {})
 
 
 def test_functions_do_what_their_commands_do(tiny_plugins, tmp_path):

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from ssss_zoo.commands.cli import command_line
+from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import read_recipe, recipes, release_layers
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import as_tree
-from ssss_zoo.engine.catalog import read_card
+from ssss_zoo.engine.catalog import full_card, option_table, read_card
 from ssss_zoo.engine.registry import implemented_hooks, installed, load
 from ssss_zoo.errors import UserError
 
@@ -53,6 +54,24 @@ def test_a_card_names_options_that_there_are():
     named = {name: set(re.findall(rf"options\.{name}\.(\w+)", card_of(name))) for name in METHODS}
     assert {name: unknown for name in METHODS if (unknown := named[name] - options[name])} == {}
     assert [name for name in METHODS if options[name] and not named[name]] == []
+
+
+def test_below_a_card_stands_every_option_with_what_it_takes_and_its_default():
+    rows = {
+        name: re.findall(r"^\| `options\.(\w+)\.(\w+)` \| (.+) \|.*\|$", full_card(name), re.MULTILINE)
+        for name in METHODS
+    }
+    assert {name: [(owner, option) for owner, option, _ in rows[name]] for name in METHODS} == {
+        name: [(name, option) for option in field_types(load("methods", name))] for name in METHODS
+    }
+    assert "| `options.fixmatch.threshold` | a number, 0 to 1 | `0.95` |\n" in full_card("fixmatch")
+    assert "| `options.stpp.scales` | a list, each a number, 0.1 to 4 | `[0.5, 0.75, 1.0, 1.5, 2.0]` |" in full_card(
+        "stpp"
+    )
+    assert [name for name in METHODS if not full_card(name).startswith(read_card(name))] == []
+    without = [name for name in METHODS if not field_types(load("methods", name))]
+    assert [name for name in without if full_card(name) != read_card(name)] == []
+    assert option_table("broken", int) == "", "a class that is no dataclass has no options"
 
 
 def test_a_card_cites_a_paper():
@@ -208,7 +227,10 @@ def test_numbers_for_voc_and_cityscapes_are_those_of_the_recipe():
 
 def test_a_card_is_shown_and_a_missing_one_is_one_line(capsys, monkeypatch):
     assert command_line(["card", "fixmatch"]) == 0
-    assert "threshold" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Idea" in out
+    assert "options.fixmatch.threshold" in out
+    assert "a number, 0 to 1" in out
     assert command_line(["card", "fixmach"]) == 2
     assert "did you mean 'fixmatch'" in capsys.readouterr().err
     monkeypatch.setattr(Path, "is_file", lambda path: False)

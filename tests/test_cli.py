@@ -14,7 +14,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from ssss_zoo.commands.cli import KINDS, beside, command_line
+from ssss_zoo.commands.cli import LISTED_KINDS, command_line
+from ssss_zoo.commands.show import compare_with_earlier_runs
 from ssss_zoo.data.benchmarks.shapes_scene import SHAPES_CLASSES
 
 WORDS = [
@@ -95,10 +96,10 @@ def test_finished_runs_of_other_methods_on_the_same_data_are_told_of(made, tmp_p
     (folders["other"] / "metrics.json").write_text(json.dumps(better))
     (folders["shorter"] / "metrics.json").write_text(json.dumps(better | {"step": 3}))
     (folders["broken"] / "metrics.json").write_text('{"method": ')
-    broken, other = beside(folders["mine"], made.metrics)
+    broken, other = compare_with_earlier_runs(folders["mine"], made.metrics)
     assert broken.startswith("not compared: ")
     assert "broken/1_16/seed0/metrics.json is damaged" in broken
-    assert other.endswith("(farcluss -10.00)")
+    assert other.endswith("; farcluss is 10.00 lower")
 
 
 def test_figures_lie_in_their_ranges(made):
@@ -241,7 +242,7 @@ def test_list_json_is_a_list_of_objects_with_a_name(ssss):
     done = ssss("list", "--json")
     assert done.code == 0
     items = json.loads(done.out)
-    assert {item["kind"] for item in items} == set(KINDS)
+    assert {item["kind"] for item in items} == set(LISTED_KINDS)
     assert all(item["name"] and item["about"] for item in items)
     names = {item["name"] for item in items}
     assert {"farcluss", "fixmatch", "supervised", "unimatch", "voc", "shapes", "deeplabv3plus", "pixel_weight"} <= names
@@ -256,7 +257,7 @@ def test_list_has_a_line_a_thing(ssss):
     assert lines[0] == "methods:"
     assert any(line.startswith("  farcluss ") and "arXiv 2506.11142" in line for line in lines)
     everything = ssss("list").out
-    assert all(f"{kind}:\n" in everything for kind in KINDS)
+    assert all(f"{kind}:\n" in everything for kind in LISTED_KINDS)
 
 
 def test_config_prints_what_reads_back_to_itself(ssss, tmp_path, monkeypatch):
@@ -344,7 +345,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(ssss, monkeypatch):
     def stop(config):
         raise Interrupted("stopped at step 3 of 9; the same command with resume=true goes on")
 
-    monkeypatch.setattr("ssss_zoo.train.run.run", stop)
+    monkeypatch.setattr("ssss_zoo.train.run.run_training", stop)
     done = ssss("run", "method=supervised")
     assert done.code == 130
     assert done.err == "ssss: stopped at step 3 of 9; the same command with resume=true goes on\n"

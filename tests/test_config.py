@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from helpers.configs import file_of, message, numeric_keys
 from ssss_zoo.config.fields import Range, field_types
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.config.parse import BRITISH, flatten_keys, merge, nest, parse_overrides, parse_value, read_file
+from ssss_zoo.config.parse import (
+    BRITISH,
+    flatten_keys,
+    merge,
+    nest,
+    parse_overrides,
+    parse_value,
+    read_file,
+    split_overrides,
+)
 from ssss_zoo.config.resolve import lay_over, resolve
 from ssss_zoo.config.schema import Config, as_tree, as_yaml, square
 from ssss_zoo.errors import UserError, check_choice, check_range, nearest, unknown
@@ -258,6 +267,14 @@ def test_what_would_fail_deep_inside_torch_is_refused_by_the_configuration(word)
 
 
 # --- small parts ----------------------------------------------------------------------------------------------------
+
+
+def test_overrides_are_split_by_their_keys():
+    given = ["run=a", "vary.train.crop=1,2", "train.steps=3", "run=b=c", "vary=1", "runs=4", "on"]
+    own, rest = split_overrides(given, "run", "on", "vary.")
+    assert own == {"run": "b=c", "vary.train.crop": "1,2"}, "the last of a key counts, a dot stands for all keys below"
+    assert rest == ["train.steps=3", "vary=1", "runs=4", "on"], "an argument without = is not taken for a key"
+    assert split_overrides(iter(given)) == ({}, given)
 
 
 def test_a_section_given_one_word_means_its_name(tmp_path):

@@ -14,8 +14,8 @@ from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.toolkit.types import PseudoLabel
 from ssss_zoo.train.inspect_step import (
     FRAME_COLOUR,
+    draw_inspection,
     grey_levels,
-    inspect_words,
     make_inspected_step,
     panels_of,
     share_used,
@@ -37,7 +37,7 @@ def inspect(tiny_run):
 
 @pytest.mark.parametrize("method", sorted(installed("methods")))
 def test_every_method_can_be_looked_at(method, tiny_plugins, tmp_path):
-    picture, file = inspect_words([*tiny_overrides(f"method={method}"), "after=2", f"file={tmp_path / 'step.png'}"])
+    picture, file = draw_inspection([*tiny_overrides(f"method={method}"), "after=2", f"file={tmp_path / 'step.png'}"])
     assert picture.width > 300
     assert file == tmp_path / "step.png"
 
@@ -91,8 +91,8 @@ def test_grey_and_shares_by_hand():
 def test_a_finished_run_is_looked_at_with_its_weights(tiny_plugins, tiny_config, tmp_path):
     run_training(tiny_config("method=farcluss"))
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
-    first, _ = inspect_words(tiny_overrides("method=farcluss"))
-    later, _ = inspect_words([f"run={tmp_path / 'run'}"])
+    first, _ = draw_inspection(tiny_overrides("method=farcluss"))
+    later, _ = draw_inspection([f"run={tmp_path / 'run'}"])
     assert np.array(first).shape[1] == np.array(later).shape[1]
     assert not np.array_equal(np.array(first)[:200], np.array(later)[:200])
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
@@ -108,6 +108,6 @@ def test_the_command_writes_the_picture(tiny_plugins, tmp_path, capsys):
     assert "images takes a whole number from 1 to 999999999, got '0'" in capsys.readouterr().err
     for wrong in ("step.bmpp", "gone/step.png"):
         with pytest.raises(UserError, match=r"takes a .png or .jpg in a folder that is there"):
-            inspect_words(["method=fixmatch", f"file={tmp_path / wrong}"])
+            draw_inspection(["method=fixmatch", f"file={tmp_path / wrong}"])
     with pytest.raises(UserError, match="holds no run"):
-        inspect_words([f"run={tmp_path}"])
+        draw_inspection([f"run={tmp_path}"])

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.packages import write_metadata
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.commands.new import named, new
+from ssss_zoo.commands.new import values_from_name, write_method
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing.tiny import make_tiny_run, tiny_overrides
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_a_single_file_is_short_and_trains(tmp_path, tiny_plugins):
-    file, test = new("my-idea", True, tmp_path)
+    file, test = write_method("my-idea", tmp_path, single=True)
     assert (file, test) == (tmp_path / "my_idea.py", tmp_path / "test_my_idea.py")
     assert 'with_name("my_idea.py")' in test.read_text()
     assert len(file.read_text().splitlines()) < 40
@@ -35,7 +35,7 @@ def test_a_single_file_is_short_and_trains(tmp_path, tiny_plugins):
     [("mine", "mine", "Mine", "Mine"), ("My-Idea", "my_idea", "MyIdea", "My idea"), ("x2_y", "x2_y", "X2Y", "X2 y")],
 )
 def test_names_that_follow_from_one(name, small, camel, title):
-    found = named(name)
+    found = values_from_name(name)
     assert (found["name"], found["class"], found["title"]) == (small, camel, title)
     assert found["module"].startswith("ssss_")
 
@@ -43,15 +43,15 @@ def test_names_that_follow_from_one(name, small, camel, title):
 @pytest.mark.parametrize("name", ["3x", "", "a b", "class", "../x", "ä"])
 def test_what_is_no_name(name, tmp_path):
     with pytest.raises(UserError, match="is no name for a method"):
-        new(name, True, tmp_path)
+        write_method(name, tmp_path, single=True)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["fixmatch", "default", "unimatch-v2"])
 def test_a_name_that_is_taken_is_refused(name, tmp_path):
-    owner = "(a method of ssss-zoo already|what the engine calls its own)"
+    owner = "(a method of ssss-zoo already|the engine's name for its own)"
     with pytest.raises(UserError, match=rf"^'{name.replace('-', '_')}' is {owner}; choose another name$"):
-        new(name, True, tmp_path)
+        write_method(name, tmp_path, single=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -60,13 +60,13 @@ def test_nothing_that_lies_there_is_written_over(tmp_path, capsys):
         command = [*words_, f"--output={tmp_path}"]
         assert command_line(command) == 0
         assert command_line(command) == 2
-        assert "is there already" in capsys.readouterr().err
+        assert "exists already" in capsys.readouterr().err
 
 
 @pytest.fixture
 def package(tmp_path) -> Path:
     """The folder of a new package, with what pip would write beside it: it is installed where it is on the path."""
-    files = new("their-idea", False, tmp_path)
+    files = write_method("their-idea", tmp_path)
     folder = tmp_path / "their-idea"
     assert {str(file.relative_to(folder)) for file in files} >= {"LICENSE", "README.md", ".github/workflows/ci.yml"}
     write_metadata(folder, folder)
@@ -77,7 +77,7 @@ def test_a_file_becomes_a_package_with_its_recipe(tmp_path):
     source = tmp_path / "margin.py"
     source.write_text((ROOT / "docs/examples/margin.py").read_text())
     source.with_suffix(".yaml").write_text("train: {steps: 77}\n")
-    new("margin", False, tmp_path, source)
+    write_method("margin", tmp_path, source)
     module = tmp_path / "margin/ssss_margin"
     assert (module / "margin.py").read_text() == source.read_text()
     assert (module / "margin.yaml").read_text() == "train: {steps: 77}\n"
@@ -103,7 +103,7 @@ def test_what_cannot_become_a_package_leaves_nothing(name, text, said, tmp_path)
     if text is not None:
         source.write_text(text)
     with pytest.raises(UserError, match=said):
-        new(name, False, tmp_path, source)
+        write_method(name, tmp_path, source)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
@@ -124,7 +124,7 @@ def test_a_package_is_listed_has_a_card_and_its_recipe_counts(package, monkeypat
 @pytest.mark.slow
 def test_a_package_works_in_a_fresh_environment_with_our_wheel(tmp_path):
     """Two wheels in an environment of their own, far from this repository. Needs the package registry."""
-    new("their-idea", False, tmp_path)
+    write_method("their-idea", tmp_path)
     place = tmp_path / "venv/bin"
 
     def must(*command: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from helpers.packages import write_metadata
 from ssss_zoo import toolkit
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.commands.new import new
+from ssss_zoo.commands.new import write_method
 from ssss_zoo.testing.tiny import tiny_overrides
 
 KEPT = Path(__file__).parent / "fixtures" / f"plugin-api-{toolkit.API}" / "kept-idea"
@@ -29,7 +29,7 @@ KEPT = Path(__file__).parent / "fixtures" / f"plugin-api-{toolkit.API}" / "kept-
 def own_tests(tmp_path_factory) -> str:
     """What pytest prints of the own tests of both packages, in one fresh process."""
     place = tmp_path_factory.mktemp("packages")
-    new("their-idea", False, place)
+    write_method("their-idea", place)
     for package in (place / "their-idea", KEPT):
         write_metadata(package, place)
     path = os.pathsep.join(map(str, (place, place / "their-idea", KEPT)))

@@ -1,4 +1,4 @@
-"""What stands behind `ssss data`: opens the data set that the words name, shows progress, hands over or prints."""
+"""The commands of `ssss data`: open the data set that the overrides name, show progress, call the tool, print."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from ssss_zoo.config.parse import split_overrides
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault, ProgressCallback
@@ -30,12 +31,13 @@ from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.text import format_bytes
 from ssss_zoo.train.setup import open_dataset
 
-SHOWN = 8  # findings of one kind on the screen; `--json` has all
+SHOWN_FINDINGS = 8  # of one kind on the screen; `--json` has all
+PREVIEW_KEYS = {"file": "preview.png", "count": "6"}  # with their defaults; overrides that are not configuration
 
 
-def opened(words: Iterable[str]) -> tuple[Config, Dataset]:
-    """The configuration that the words make, and its data set, whose notes go to stderr."""
-    config = resolve(list(words))
+def open_with_notes(overrides: Iterable[str]) -> tuple[Config, Dataset]:
+    """The configuration that the overrides make, and its data set. The notes of the data set go to stderr."""
+    config = resolve(overrides)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     for note in dataset.notes:
         Console(stderr=True).print(escape(note), soft_wrap=True)
@@ -47,33 +49,36 @@ def show_progress(bar: Progress, task: TaskID) -> ProgressCallback:
     return lambda title, done, total: bar.update(task, description=title, completed=done, total=total or None)
 
 
-def check_words(words: Iterable[str]) -> AuditReport:
-    """The report on the data set that the words name. Raises UserError as opening it does."""
-    config, dataset = opened(words)
+def check_data(overrides: Iterable[str]) -> AuditReport:
+    """The report on the data set that the overrides name. Raises UserError as opening it does."""
+    config, dataset = open_with_notes(overrides)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         return audit(dataset, square(config.train.crop), config.train.batch, show_progress(bar, task))
 
 
-def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
-    """Bring the benchmark that the words name to its folder, after the person agreed to licence and sizes. Returns what
-    it holds, a line each. Raises UserError for a data set without archives, for no agreement, and as preparing does."""
-    config = resolve(list(words))
+def prepare_data(overrides: Iterable[str], *, agreed: bool) -> list[str]:
+    """Fetch the benchmark that the overrides name into its folder, once the person has agreed to licence and sizes.
+
+    Returns lines on what the folder holds. Raises UserError for a data set without archives, for a person who does not
+    agree, and as `prepare_benchmark` does.
+    """
+    config = resolve(overrides)
     dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
     benchmark = dataset_class.benchmark
     if benchmark is None:
-        raise UserError(f"dataset={config.dataset} is nothing to fetch; `ssss list datasets` shows what there is")
+        raise UserError(f"dataset={config.dataset} has nothing to fetch; `ssss list datasets` shows what there is")
     store = os.environ.get("SSSS_DATA")
     if not config.data.root and not store:
         raise UserError(
-            f"where to? give data.root=DIR, or set $SSSS_DATA (then it goes to $SSSS_DATA/{config.dataset})"
+            f"no folder to fetch into: give data.root=DIR, or set $SSSS_DATA (for $SSSS_DATA/{config.dataset})"
         )
     root = expanded(config.data.root or Path(store or "", config.dataset))
     plan = plan_preparation(benchmark, root)
     if not plan.done:
         console = Console(stderr=True)
-        for said_line in describe_plan(benchmark, root, plan):
-            console.print(escape(said_line), soft_wrap=True, highlight=False)
+        for text in describe_plan(benchmark, root, plan):
+            console.print(escape(text), soft_wrap=True, highlight=False)
         if not agreed and not (sys.stdin.isatty() and click.confirm("Do you agree, and shall it begin?", err=True)):
             raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
         with Progress(console=console, transient=True) as bar:
@@ -89,83 +94,77 @@ def prepare_words(words: Iterable[str], agreed: bool) -> list[str]:
     ]
 
 
-def split_words(words: Iterable[str]) -> list[str]:
-    """Draw and write the labelled lists that `sizes=` names, of every image that has a mask. Returns a line on each.
+def split_data(overrides: Iterable[str]) -> list[str]:
+    """Draw labelled lists of the sizes in `sizes=` from all images with a mask, and write them. Returns a line on each.
 
-    Raises UserError for a data set that lies in no folder, for sizes that cannot be, and for lists that are there.
+    Raises UserError for a data set that lies in no folder, for sizes that cannot be, and for lists that exist already.
     """
-    given = list(words)
-    sizes = next((word.partition("=")[2] for word in given if word.startswith("sizes=")), "")
-    config, dataset = opened(["data.split=all", *(word for word in given if not word.startswith("sizes="))])
+    own, rest = split_overrides(overrides, "sizes")
+    config, dataset = open_with_notes(["data.split=all", *rest])
     pool = list(dataset.labelled)
     if not all(isinstance(sample.image, Path) for sample in pool):
         raise UserError(f"dataset={config.dataset} lies in no folder to write lists into")
     root = find_root(config.data, config.dataset, "its images and masks")
-    counts = list_sizes(sizes, len(pool))
+    counts = list_sizes(own.get("sizes", ""), len(pool))
     cache = AuditCache(dataset)
     with ThreadPoolExecutor(READER_THREADS) as threads:
-        shown = [found.check.ids for found in threads.map(lambda sample: cache.audit(sample, masked=True), pool)]
+        class_ids = [found.check.ids for found in threads.map(lambda sample: cache.audit(sample, masked=True), pool)]
     cache.save()
-    order = labelled_order(shown, config.seed)
-    unlabelled = samples_by_part(dataset)["unlabelled"]
+    order = labelled_order(class_ids, config.seed)
+    unmasked = samples_by_part(dataset)["unlabelled"]
     written = write_lists(
-        root, [pool[index] for index in order], unlabelled, dataset.val, counts, overwrite=config.overwrite
+        root, [pool[index] for index in order], unmasked, dataset.val, counts, overwrite=config.overwrite
     )
     lines = []
     for name, count in counts.items():
-        seen = set().union(*(shown[index] for index in order[:count]))
+        seen = set().union(*(class_ids[index] for index in order[:count]))
         lacks = [label for index, label in enumerate(dataset.class_names) if index not in seen]
         classes = f"without {', '.join(lacks)}" if lacks else "every class shown"
-        lines.append(
-            f"data.split={name}: {count} labelled, {len(pool) - count + len(unlabelled)} unlabelled, {classes}"
-        )
+        lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(unmasked)} unlabelled, {classes}")
     if written[-1].name == VAL_LIST:
-        held = f"the {len(dataset.val)} images" if len(dataset.val) > 1 else "the one image"
-        lines.append(
-            f"{VAL_LIST} is new, too: {held} that validate so far do so with every list of this folder from now on"
-        )
+        kept = f"{len(dataset.val)} validation images" if len(dataset.val) > 1 else "one validation image"
+        lines.append(f"{VAL_LIST} is new, too: it keeps the present {kept} for every list of this folder")
     return [*lines, "written: " + ", ".join(str(file) for file in written)]
 
 
-def preview_words(words: Iterable[str]) -> Path:
-    """Write the contact sheet of the data set that the words name; returns its file. Raises UserError as reading does,
-    for a file that cannot be written, and for `count` that is no number of images."""
-    from ssss_zoo.commands.preview import preview
+def preview_data(overrides: Iterable[str]) -> Path:
+    """Write the contact sheet of the data set that the overrides name; returns its file. Raises UserError as reading
+    does, for a file that cannot be written, and for a `count` that is no number of images."""
+    from ssss_zoo.commands.preview import draw_preview
 
-    given = list(words)
-    own = {"file": "preview.png", "count": "6"}
-    own |= {key: word.partition("=")[2] for word in given for key in own if word.startswith(f"{key}=")}
+    given, rest = split_overrides(overrides, *PREVIEW_KEYS)
+    own = PREVIEW_KEYS | given
     if not own["count"].isdigit() or int(own["count"]) < 1:
         raise UserError(f"count must be a number of images, at least 1; got '{own['count']}'")
-    config, dataset = opened(word for word in given if word.partition("=")[0] not in own)
+    config, dataset = open_with_notes(rest)
     file = expanded(own["file"])
     if file.suffix.lower() not in (".png", ".jpg") or not file.absolute().parent.is_dir():
         raise UserError(f"file={file}: expected a .png or .jpg in a folder that exists")
-    preview(dataset, config, int(own["count"]), file)
+    draw_preview(dataset, config, int(own["count"]), file)
     return file
 
 
-def show_report(report: AuditReport) -> None:
-    """Findings by kind, shares of the classes, and what sizes allow."""
+def show_audit(report: AuditReport) -> None:
+    """Print findings by kind, the share of each class, and advice on crop and batch."""
     console = Console()
     console.print(class_table(report))
     if report.summary.height[2]:
-        console.print(said_of_sizes(report.summary), soft_wrap=True)
+        console.print(describe_sizes(report.summary), soft_wrap=True)
     for kind, count in Counter((fault.level, fault.kind) for fault in report.faults).items():
         alike = [fault for fault in report.faults if (fault.level, fault.kind) == kind]
         console.print(f"[bold]{kind[0]}[/] {kind[1]} ({count}):", highlight=False)
-        for fault in alike[:SHOWN]:
-            console.print(f"  {escape(line(fault))}", soft_wrap=True, highlight=False)
-        if count > SHOWN:
-            console.print(f"  and {count - SHOWN} more (--json has them)")
+        for fault in alike[:SHOWN_FINDINGS]:
+            console.print(f"  {escape(finding_text(fault))}", soft_wrap=True, highlight=False)
+        if count > SHOWN_FINDINGS:
+            console.print(f"  and {count - SHOWN_FINDINGS} more (--json has them)")
     worst = "nothing wrong" if not report.faults else "unusable" if report.code == 2 else "usable, with warnings"
     stopping = sum(fault.level == UNUSABLE for fault in report.faults)
     stops = f"{stopping} of them {'stops' if stopping == 1 else 'stop'} a run"
     console.print(f"{worst}: {len(report.faults)} {'finding' if len(report.faults) == 1 else 'findings'}, {stops}")
 
 
-def said_of_sizes(found: DatasetSummary) -> str:
-    """How large the images are, and what that means for the crop and the batch that are planned."""
+def describe_sizes(found: DatasetSummary) -> str:
+    """A line on the sizes of the images, and on the planned crop and batch."""
     crop, batch = found.crop, found.batch
     heights, widths = (" to ".join(map(str, sorted({side[0], side[2]}))) for side in (found.height, found.width))
     large, planned = ("x".join(map(str, size)) for size in (crop.largest_unpadded, crop.planned))
@@ -177,7 +176,7 @@ def said_of_sizes(found: DatasetSummary) -> str:
     )
 
 
-def line(fault: Fault) -> str:
+def finding_text(fault: Fault) -> str:
     return fault.message if fault.name in fault.message else f"{fault.name}: {fault.message}"
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ssss_zoo.errors import UserError
 
-SINGLE = {"{name}.py": "method.py.j2", "test_{name}.py": "test_file.py.j2"}  # template by the name of its file
-PARTS = {  # of a package: template by the place of its file
+SINGLE_FILES = {"{name}.py": "method.py.j2", "test_{name}.py": "test_file.py.j2"}  # template by the file's name
+PACKAGE_FILES = {  # template by the file's path in the package
     "pyproject.toml": "package/pyproject.toml.j2",
     "README.md": "package/README.md.j2",
     "LICENSE": "package/LICENSE.j2",
@@ -26,42 +26,50 @@ PARTS = {  # of a package: template by the place of its file
 }
 
 
-def new(name: str, single: bool, folder: Path, source: Path | None = None) -> list[Path]:
-    """Write the method `name` into `folder`: as <name>.py and its test where it is a single file, else as the package
-    <name>/. source: a file that holds the method already; its recipe and card, if they lie beside it, come along.
-    Returns what was written. Raises UserError for a name that is none or is taken, for a source that is no method, and
-    where something lies there already."""
-    words = named(name)
-    check_free(words["name"])
+def write_method(name: str, folder: Path, source: Path | None = None, *, single: bool = False) -> list[Path]:
+    """Write the method `name` into `folder`: <name>.py and its test where `single`, else the package <name>/.
+
+    source: a file that holds the method already; the package takes it over, with the recipe and the card beside it.
+    Returns the written files. Raises UserError for a name that is invalid or taken, for a source without the method,
+    and where one of the files exists already.
+    """
+    values = values_from_name(name)
+    check_name_is_free(values["name"])
     if source:
-        words |= of_source(source, words["name"])
-    place = folder if single else folder / name
-    made = {place / file.format(**words): template for file, template in (SINGLE if single else PARTS).items()}
-    for there in made if single else [place]:
-        if there.exists():
-            raise UserError(f"{there} is there already; choose another name, or --output=FOLDER")
-    return [written(file, own_text(file, source) or filled(template, words)) for file, template in made.items()]
+        values |= values_from_source(source, values["name"])
+    target = folder if single else folder / name
+    templates = {
+        target / file.format(**values): template
+        for file, template in (SINGLE_FILES if single else PACKAGE_FILES).items()
+    }
+    for path in templates if single else [target]:
+        if path.exists():
+            raise UserError(f"{path} exists already; choose another name, or --output=FOLDER")
+    return [
+        write_new_file(file, author_text(file, source) or render(template, values))
+        for file, template in templates.items()
+    ]
 
 
-def own_text(file: Path, source: Path | None) -> str | None:
-    """What the author has of a file that is called as the method is: the source, or what lies beside it."""
+def author_text(file: Path, source: Path | None) -> str | None:
+    """The author's text for a file with the method's name: the source, or the recipe or card beside it."""
     own = source.with_suffix(file.suffix) if source and file.stem == source.stem else None
     return own.read_text("utf-8") if own and own.is_file() else None
 
 
-def check_free(name: str) -> None:
-    """Raise UserError for the name of a method that is installed, and for the engine's own word."""
+def check_name_is_free(name: str) -> None:
+    """Raise UserError for the name of an installed method, and for `default`, which the engine uses."""
     from ssss_zoo.engine.registry import installed, package_of
 
     found = installed("methods")
     if name in found or name == "default":
-        owner = f"a method of {package_of(found[name])} already" if name in found else "what the engine calls its own"
+        owner = f"a method of {package_of(found[name])} already" if name in found else "the engine's name for its own"
         raise UserError(f"'{name}' is {owner}; choose another name")
 
 
-def of_source(source: Path, name: str) -> dict[str, str]:
-    """What is known of a method that a file holds: its class and its hooks. Raises UserError for a file without one, or
-    where another name is given to it."""
+def values_from_source(source: Path, name: str) -> dict[str, str]:
+    """The values of the templates that the method's file gives, such as its class and its hooks. Raises UserError for
+    a file without a method, or with one of another name."""
     from ssss_zoo.engine.registry import implemented_hooks, methods_of_file
 
     if source.suffix != ".py" or not source.is_file():
@@ -82,8 +90,8 @@ def of_source(source: Path, name: str) -> dict[str, str]:
     }
 
 
-def named(name: str) -> dict[str, str]:
-    """The names that follow from `my-method`: name and module my_method, class MyMethod, title My method."""
+def values_from_name(name: str) -> dict[str, str]:
+    """The values of the templates that follow from `my-method`: name my_method, class MyMethod, title My method."""
     small = name.replace("-", "_").lower()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", small) or keyword.iskeyword(small):
         raise UserError(f"'{name}' is no name for a method; letters, digits and '-', as in my-method")
@@ -101,15 +109,15 @@ def named(name: str) -> dict[str, str]:
     }
 
 
-def filled(template: str, words: dict[str, str]) -> str:
+def render(template: str, values: dict[str, str]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     text = files("ssss_zoo.commands.templates").joinpath(template).read_text("utf-8")
-    return Environment(keep_trailing_newline=True, undefined=StrictUndefined).from_string(text).render(words)
+    return Environment(keep_trailing_newline=True, undefined=StrictUndefined).from_string(text).render(values)
 
 
-def written(file: Path, text: str) -> Path:
-    """Write it. Raises UserError where it cannot be."""
+def write_new_file(file: Path, text: str) -> Path:
+    """Write the text and return the file. Raises UserError where the system refuses it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")

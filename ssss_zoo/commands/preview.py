@@ -1,4 +1,4 @@
-"""`ssss data preview`: what a run will see of a data set, as one picture to look at before it begins."""
+"""`ssss data preview`: one picture of what a run will see of a data set, to look at before the run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from ssss_zoo.models.smp import MEAN
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.types import IGNORE
 
-HEADS = ("mask over it", "mask", "weak view", "its mask", "strong view")
-SHADE = 0.55  # of the mask's colour over the image
+PANEL_TITLES = ("mask over it", "mask", "weak view", "its mask", "strong view")
+MASK_OPACITY = 0.55  # of the mask over the image
 
 
-def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
-    """Write the contact sheet: `count` labelled images with their masks, a crop as the methods get it, its strong view;
-    below, the legend and the share of each class in the masks that are shown. Raises UserError as reading does."""
+def draw_preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
+    """Write the contact sheet: `count` labelled images with their masks, one crop of each as the methods get it, and
+    its strong view; below, the legend and the share of each class in these masks. Raises UserError as reading does."""
     samples = evenly_spaced(dataset.labelled, count)
     crop, scale = square(config.train.crop), (config.augment.scale[0], config.augment.scale[1])
     rules = crop_rules(config.augment, statistic("mean", config.model, MEAN), config.augment.pad_label)
@@ -48,8 +48,8 @@ def preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
         strong = (Strong(config.augment)(weak[None].float() / 255)[0] * 255).round().to(torch.uint8)
         whole, part = fitted(photo(image)), fitted(photo(chw(weak)))
         large, small = masked(mask, whole, dataset), masked(item["mask"].numpy(), part, dataset)
-        shown = [whole, Image.blend(whole, large, SHADE), large, part, small, fitted(photo(chw(strong)))]
-        rows.append(list(zip((samples[index].name, *HEADS), shown, strict=True)))
+        shown = [whole, Image.blend(whole, large, MASK_OPACITY), large, part, small, fitted(photo(chw(strong)))]
+        rows.append(list(zip((samples[index].name, *PANEL_TITLES), shown, strict=True)))
         pixels += np.bincount(mask.ravel(), minlength=IGNORE + 1)
     stack_vertically([sheet(rows, dataset), histogram(pixels, dataset)]).save(file)
 
@@ -64,7 +64,7 @@ def masked(mask: np.ndarray, picture: Image.Image, dataset: Dataset) -> Image.Im
 
 
 def fitted(picture: np.ndarray) -> Image.Image:
-    """At most half of WIDEST wide, small ones enlarged, as long as they grow no higher than that."""
+    """The picture, at most half of MAX_PANEL_WIDTH wide. A small one is enlarged, to at most that width and height."""
     height, width = picture.shape[:2]
     widest = MAX_PANEL_WIDTH / 2
     scale = widest / width if width >= widest else max(1.0, widest / max(height, width))

@@ -13,9 +13,9 @@ from typing import Any
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
 from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.config.parse import parse_overrides, read_file
+from ssss_zoo.config.parse import parse_value, read_file, split_overrides
 from ssss_zoo.config.python_files import RELEASE, local_files, python_files_in, untrusted_file
-from ssss_zoo.config.resolve import resolve, take_trust
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.text import brief
@@ -110,23 +110,25 @@ def plan_study(overrides: Iterable[str]) -> StudyPlan:
     wrong = next((argument for argument in given if "=" not in argument), None)
     if wrong is not None:
         raise UserError(f"expected key=value, got '{wrong}'; for example methods=fixmatch,unimatch seeds=0,1,2")
-    pairs = [(argument.partition("=")[0], argument.partition("=")[2]) for argument in given]
-    settings = {key: value for key, value in pairs if key in COMPARE_KEYS}
+    settings: dict[str, Any]
+    settings, rest = split_overrides(given, *COMPARE_KEYS)
+    vary, rest = split_overrides(rest, "vary.")
+    cluster, rest = split_overrides(rest, "slurm.")
     file = read_study_file(settings["study"]) if "study" in settings else {}
     check_trusted_files(file, given)
     settings = {key: file[key] for key in COMPARE_KEYS if key in file} | settings
     budget = str(settings.get("budget", "steps"))
     check_choice("budget", budget, BUDGETS)
-    rows = plan_rows(settings, file, [(key, value) for key, value in pairs if key.startswith("vary.")])
+    rows = plan_rows(settings, file, vary)
     plan = StudyPlan(
         rows,
         parse_seeds(settings.get("seeds", "")),
-        common_overrides(given, file),
+        common_overrides(rest, file),
         ComparisonFolder(expanded(str(settings.get("output", "")))),
         budget,
         str(settings.get("launcher", "local")),
         parse_jobs(settings.get("jobs")),
-        cluster=tuple((key.removeprefix("slurm."), value) for key, value in pairs if key.startswith("slurm.")),
+        cluster=tuple((key.removeprefix("slurm."), value) for key, value in cluster.items()),
     )
     check_rows(plan.rows)
     return (
@@ -137,43 +139,39 @@ def plan_study(overrides: Iterable[str]) -> StudyPlan:
 
 
 def common_overrides(given: Sequence[str], file: Mapping[str, Any]) -> tuple[str, ...]:
-    """The arguments that all runs share: the file's, then the command line's. Raises UserError for one that each run
-    sets itself."""
+    """The arguments that all runs share: the file's, then those `given` that are keys of a run. Raises UserError for
+    one that each run sets itself."""
     of_file = flat_overrides({key: value for key, value in file.items() if key not in (*COMPARE_KEYS, "vary", "rows")})
-    of_run = [argument for argument in given if not argument.startswith(("vary.", "slurm."))]
-    common = [*of_file, *(argument for argument in of_run if argument.partition("=")[0] not in COMPARE_KEYS)]
+    common = [*of_file, *given]
     instead = {"method": "methods=A,B", "seed": "seeds=0,1,2", "resume": "nothing: a comparison always goes on"}
-    for argument in common:
-        key = argument.partition("=")[0]
-        if key in instead:
-            raise UserError(f"{argument} is one run's; a comparison takes {instead[key]}")
+    refused, _ = split_overrides(common, *instead)
+    if refused:
+        key, text = next(iter(refused.items()))
+        raise UserError(f"{key}={text} is one run's; a comparison takes {instead[key]}")
     return tuple(common)
 
 
-def plan_rows(
-    settings: Mapping[str, Any], file: Mapping[str, Any], vary: Sequence[tuple[str, str]]
-) -> tuple[StudyRow, ...]:
+def plan_rows(settings: Mapping[str, Any], file: Mapping[str, Any], vary: Mapping[str, str]) -> tuple[StudyRow, ...]:
     """The rows that `methods`, the file's `rows`, `baseline` and `vary` ask for."""
     rows = [parse_row(spec) for spec in split_commas(settings.get("methods", ""))]
     rows += [StudyRow(str(name), parse_row(spec).overrides) for name, spec in file.get("rows", {}).items()]
     wants_baseline = str(settings.get("baseline", "true")).lower() not in ("false", "no", "0")
     if wants_baseline and all(f"method={BASELINE}" not in row.overrides for row in rows):
         rows = [StudyRow(BASELINE, (f"method={BASELINE}",)), *rows]
-    varied = dict(file.get("vary", {})) | {key.removeprefix("vary."): value for key, value in vary}
+    varied = dict(file.get("vary", {})) | {key.removeprefix("vary."): value for key, value in vary.items()}
     return tuple(vary_rows(rows, {key: split_commas(value) for key, value in varied.items()}))
 
 
 def check_trusted_files(file: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Raise UserError for a Python file that only a study file names: it would be executed, and may be a stranger's."""
-    _, trusted = take_trust(
-        parse_overrides(argument for argument in overrides if argument.startswith("plugins.trust="))
-    )
-    if trusted:
+    trust, _ = split_overrides(overrides, "plugins.trust")
+    if parse_value(trust.get("plugins.trust", "false"), bool, "plugins.trust"):
         return
-    named = set(python_files_in([argument for argument in overrides if not argument.startswith("study=")]).values())
+    study, rest = split_overrides(overrides, "study")
+    named = set(python_files_in(rest).values())
     foreign = [text for text, path in python_files_in(file).items() if path not in named]
     if foreign:
-        raise untrusted_file(foreign[0], next(argument for argument in overrides if argument.startswith("study=")))
+        raise untrusted_file(foreign[0], f"study={study['study']}")
 
 
 def read_study_file(name: str) -> dict[str, Any]:
@@ -257,8 +255,7 @@ def applies_to(key: str, row: StudyRow) -> bool:
 
 def method_of(overrides: Sequence[str]) -> str:
     """The method that the overrides of a row name, or `` where they name none."""
-    named = (argument.partition("=")[2] for argument in overrides if argument.startswith("method="))
-    return next(named, "")
+    return split_overrides(overrides, "method")[0].get("method", "")
 
 
 def flat_overrides(tree: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -6,19 +6,24 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from ssss_zoo.comparison.plan import Notify, split_commas
+from ssss_zoo.config.fields import FieldType, field_types, read_hint
 from ssss_zoo.config.layers import recipes
-from ssss_zoo.config.parse import read_file
+from ssss_zoo.config.parse import british, full_key, parse_brackets, parse_value, read_file, split_overrides
+from ssss_zoo.config.python_files import python_files_in
 from ssss_zoo.config.resolve import resolve
+from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.catalog import list_hooks
-from ssss_zoo.errors import Interrupted, UserError, expanded
+from ssss_zoo.engine.registry import installed, load, local_methods
+from ssss_zoo.errors import Interrupted, UserError, expanded, unknown
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief
 from ssss_zoo.train.console import table_text
@@ -42,6 +47,7 @@ TABLE_ROWS = 5
 
 Choices = list[str] | tuple[float, float]  # values, or the ends of a range
 SearchSpace = dict[str, Choices]  # by key of the configuration
+WIDEST_DECLARED_RANGE = 100  # wider declared ranges only keep nonsense out, and are not searched (our choice)
 
 
 class SearchTrial(NamedTuple):
@@ -75,13 +81,10 @@ class SearchResult:
 def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> SearchResult:
     """Try `trials` configurations, or as many as are left of them, and find the best. The study lies in `output`, and
     the same arguments continue it. Raises UserError for arguments that make no search; Interrupted after Ctrl-C."""
-    given = list(overrides)
-    pairs = [(argument.partition("=")[0], argument.partition("=")[2]) for argument in given]
-    own = {key: value for key, value in pairs if key in ("trials", "output")}
+    own, rest = split_overrides(overrides, "trials", "output")
     trials = parse_trials(own.get("trials", str(DEFAULT_TRIALS)))
-    space = search_space(given)
-    common = [argument for argument in given if argument.partition("=")[0] not in own]
-    common = [argument for argument in common if not argument.startswith("try.")]
+    space = search_space(rest)
+    _, common = split_overrides(rest, "try.")
     if not any(argument.startswith("data.hold_out=") for argument in common):
         common.append(f"data.hold_out={HOLD_OUT_SHARE}")
     folder = expanded(own.get("output") or default_search_folder(common))
@@ -114,9 +117,9 @@ class Objective:
         import optuna
 
         overrides = chosen_overrides({key: suggest(trial, key, choices) for key, choices in self.space.items()})
-        trial.set_user_attr("words", overrides)
+        trial.set_user_attr("overrides", overrides)
         equal = [other for other in trial.study.trials if other.value is not None
-                 and other.user_attrs["words"] == overrides]  # fmt: skip
+                 and other.user_attrs["overrides"] == overrides]  # fmt: skip
         if equal:  # the same overrides make the same run
             self.notify(f"trial {trial.number}: as trial {equal[0].number}")
             return float(equal[0].value)
@@ -156,10 +159,12 @@ class Objective:
 
 def search_space(overrides: Sequence[str]) -> SearchSpace:
     """The choices of the `try.<key>=...` arguments; without any, the methods, and whose weights they take. Raises
-    UserError for an argument that leaves no choice."""
-    pairs = [(argument.partition("=")[0], argument.partition("=")[2]) for argument in overrides]
-    given = {key: value for key, value in pairs if key.startswith("try.")}
-    space: SearchSpace = {key.removeprefix("try."): parse_choices(key, value) for key, value in given.items()}
+    UserError for an argument that leaves no choice, and for a value that its key does not take."""
+    given, _ = split_overrides(overrides, "try.")
+    space: SearchSpace = {}
+    for key, text in given.items():
+        name = key.removeprefix("try.")
+        space[name] = parse_choices(key, text, declared_hint(name, overrides))
     if not space:
         answered = {hook["name"]: hook["answered_by"] for hook in list_hooks()}
         space = {key: [METHOD_ITSELF, *answered[key.removeprefix("hooks.")]] for key in MIXED_HOOKS}
@@ -179,21 +184,85 @@ def independent_methods() -> list[str]:
     return sorted(methods)
 
 
-def parse_choices(key: str, text: str) -> Choices:
-    """`a,b` as values, `1e-4..1e-2` as a range. Raises UserError where neither leaves a choice."""
-    low, dots, high = text.partition("..")
-    if dots:
-        try:
-            bounds = (float(low), float(high))
-        except ValueError:
-            raise UserError(f"{key}={text} is no range; expected two numbers, as 1e-4..1e-2") from None
-        if not bounds[0] < bounds[1]:
-            raise UserError(f"{key}={text}: the first number must be the smaller one")
-        return bounds
+def parse_choices(key: str, text: str, hint: Any = Any) -> Choices:
+    """`a,b` as values, `1e-4..1e-2` as a range, and no text as all values that the type annotation `hint` declares.
+    Raises UserError where none of them leaves a choice, and for a value that is not of the declared type and range."""
+    declared = read_hint(hint)
+    if not text:
+        return declared_choices(key, declared)
+    if ".." in text and declared.kind is not str:
+        return parse_range(key, text, hint)
     values = split_commas(text)
     if len(values) < 2:
         raise UserError(f"{key}={text} leaves no choice; give two values or more, or a range as 1e-4..1e-2")
+    check_values(key, values, hint)
     return values
+
+
+def parse_range(key: str, text: str, hint: Any) -> tuple[float, float]:
+    """The ends of a range as numbers of the declared type. Raises UserError as `parse_choices` does."""
+    low, _, high = text.partition("..")
+    try:
+        bounds = (float(low), float(high))
+    except ValueError:
+        raise UserError(f"{key}={text} is no range; expected two numbers, as 1e-4..1e-2") from None
+    if not bounds[0] < bounds[1]:
+        raise UserError(f"{key}={text}: the first number must be the smaller one")
+    check_values(key, [low, high], hint)
+    return (int(low), int(high)) if read_hint(hint).kind is int else bounds
+
+
+def check_values(key: str, values: Sequence[str], hint: Any) -> None:
+    """Raise UserError for a value that is not of the declared type, or not within the declared range or choices."""
+    if hint is not Any:
+        name = key.removeprefix("try.")
+        for value in values:
+            parse_value(parse_brackets(name, value), hint, name)
+
+
+def declared_choices(key: str, declared: FieldType) -> Choices:
+    """The values or the range that a field declares. Raises UserError where it declares none that can be searched."""
+    if declared.choices:
+        return list(declared.choices)
+    if declared.kind is bool:
+        return ["true", "false"]
+    bounds = declared.bounds
+    if bounds is None or declared.container or bounds.high - bounds.low > WIDEST_DECLARED_RANGE:
+        name, takes = key.removeprefix("try."), str(declared)
+        raise UserError(f"{key}= leaves no choice; give values, or a range as 1e-4..1e-2 ({name} takes {takes})")
+    return (int(bounds.low), int(bounds.high)) if declared.kind is int else (bounds.low, bounds.high)
+
+
+def declared_hint(key: str, overrides: Sequence[str]) -> Any:
+    """The type annotation of a key of the configuration or of a method's option; Any for a key without one, such as
+    `hooks.pixel_weight`. Raises UserError for an unknown key."""
+    schema: Any = Config
+    hint: Any = Any
+    parts = full_key(key).split(".")
+    if parts[0] == "options" and len(parts) > 2:
+        schema = option_schema(parts[1], overrides)
+        parts = parts[2:]
+    for part in parts:
+        if not is_dataclass(schema):
+            return Any
+        fields = field_types(typing.cast(type, schema))
+        name = part if part in fields else british(part)
+        if name not in fields:
+            prefix = key[: len(key) - len(part)]
+            raise unknown("key", f"try.{key}", [f"try.{prefix}{field}" for field in fields])
+        hint = typing.get_type_hints(schema, include_extras=True)[name]
+        schema = None if fields[name].container else fields[name].kind
+    return hint
+
+
+def option_schema(method: str, overrides: Sequence[str]) -> type | None:
+    """The class of an installed method, or of one in a Python file that the arguments name; None for no such method."""
+    naming, _ = split_overrides(overrides, "method", "try.method", "plugins.path", "hooks.", "try.hooks.")
+    files = python_files_in(list(naming.values()))
+    local = local_methods([str(path) for path in files.values()])
+    if method in local or method not in installed("methods"):
+        return local.get(method)
+    return typing.cast(type, load("methods", method))
 
 
 def suggest(trial: Any, key: str, choices: Choices) -> str:
@@ -201,7 +270,10 @@ def suggest(trial: Any, key: str, choices: Choices) -> str:
     if isinstance(choices, list):
         return str(trial.suggest_categorical(key, choices))
     low, high = choices
-    return f"{trial.suggest_float(key, low, high, log=low > 0 and high / low > LOGARITHMIC_SPAN):.4g}"
+    log = low > 0 and high / low > LOGARITHMIC_SPAN
+    if isinstance(low, int):
+        return str(trial.suggest_int(key, low, high, log=log))
+    return f"{trial.suggest_float(key, low, high, log=log):.4g}"
 
 
 def chosen_overrides(chosen: Mapping[str, str]) -> list[str]:
@@ -235,7 +307,9 @@ def search_result(study: Any, common: Sequence[str]) -> SearchResult:
     done = sorted((trial for trial in study.trials if trial.value is not None), key=lambda trial: -trial.value)
     if not done:
         raise UserError("no trial came to its end; the lines above say why")
-    distinct = {tuple(t.user_attrs["words"]): SearchTrial(list(t.user_attrs["words"]), float(t.value)) for t in done}
+    distinct = {
+        tuple(t.user_attrs["overrides"]): SearchTrial(list(t.user_attrs["overrides"]), float(t.value)) for t in done
+    }
     ranked = list(distinct.values())
     is_mix = lambda trial: any(argument.startswith("hooks.") for argument in trial.overrides)  # noqa: E731
     single = next((trial for trial in ranked if not is_mix(trial)), None)

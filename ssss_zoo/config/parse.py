@@ -48,14 +48,17 @@ def parse_overrides(overrides: Iterable[str]) -> Tree:
 
 
 def split_overrides(overrides: Iterable[str], *keys: str) -> tuple[dict[str, str], list[str]]:
-    """The text of `keys` by key, of each the last one, and all other overrides as they are. A key that ends in a dot,
-    such as `vary.`, stands for all keys below it."""
+    """The text of `keys` by key, of each the last one, and all other overrides as they are.
+
+    A key that ends in a dot, such as `vary.`, stands for all keys below it. An argument without `=` is among the
+    others, where `parse_overrides` refuses it.
+    """
     prefixes = tuple(key for key in keys if key.endswith("."))
     texts: dict[str, str] = {}
     others: list[str] = []
     for override in overrides:
-        key, _, text = override.partition("=")
-        if key in keys or key.startswith(prefixes):
+        key, equals, text = override.partition("=")
+        if equals and (key in keys or key.startswith(prefixes)):
             texts[key] = text
         else:
             others.append(override)
@@ -173,7 +176,8 @@ def build_typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def parse_value(value: Any, hint: Any, key: str) -> Any:
-    """A value that belongs to no schema, such as `plugins.trust`, by its type. Raises UserError like `build_typed`."""
+    """A value that belongs to no schema, such as `plugins.trust`, by its type. Raises UserError as
+    `build_typed` does."""
     prefix, name = key[: key.rfind(".") + 1], key.rpartition(".")[2]
     return getattr(build_typed(single_field(name, hint), {name: value}, prefix), name)
 

@@ -70,7 +70,8 @@ def resolve(overrides: Iterable[str], config_file: Path | None = None, *, method
 
 
 def read_tree(tree: Tree) -> Config:
-    """Raises UserError like `build_typed` and `check_settings`, with file and line of a value from a file."""
+    """Raises UserError as `build_typed` and `check_settings` do, with the file and line of the value where a file
+    gave it."""
     known = locations(tree)
     with located_by_key(known):
         config: Config = replace(build_typed(Config, tree), locations=known)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, implemented_hooks, installed, load, packages_of
 from ssss_zoo.errors import UserError
@@ -53,6 +55,26 @@ def read_card(name: str) -> str:
     if file is None or not file.is_file():
         raise UserError(f"method '{name}' of package {packages_of('methods', name)[0]} comes without a card")
     return file.read_text()
+
+
+def full_card(name: str) -> str:
+    """The card of an installed method, and below it the table of its options, made from the class."""
+    table = option_table(name, load("methods", name))
+    return read_card(name) + (f"\n## Options\n{table}" if table else "")
+
+
+def option_table(name: str, method: type) -> str:
+    """The options of a method as a Markdown table: key, what it takes, default. Empty for a method without options."""
+    if not dataclasses.is_dataclass(method):
+        return ""
+    rows = []
+    declared = field_types(method)
+    for field in dataclasses.fields(method):
+        if field.name in declared:
+            value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            default = "" if value is dataclasses.MISSING else f"`{value}`"
+            rows.append(f"| `options.{name}.{field.name}` | {declared[field.name]} | {default} |\n")
+    return "".join(["| option | takes | default |\n", "|---|---|---|\n", *rows]) if rows else ""
 
 
 def list_hooks() -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ssss_zoo.config.parse import split_overrides
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.base import Dataset
@@ -57,17 +58,14 @@ class InspectedStep:
     views: list[tuple[ViewOutput, Tensor]]
 
 
-def inspect_words(overrides: Iterable[str]) -> tuple[Image.Image, Path]:
+def draw_inspection(overrides: Iterable[str]) -> tuple[Image.Image, Path]:
     """The picture that the overrides ask for, and the file that they name.
 
     run=DIR: with the weights of that run; after=N: after so many steps of training; images=N: of the batch. Raises
     UserError as a run does.
     """
-    given = list(overrides)
-    own = INSPECT_KEYS | {
-        key: value for key, _, value in (word.partition("=") for word in given) if key in INSPECT_KEYS
-    }
-    rest = [word for word in given if word.partition("=")[0] not in INSPECT_KEYS]
+    given, rest = split_overrides(overrides, *INSPECT_KEYS)
+    own = INSPECT_KEYS | given
     file = expanded(own["file"])
     if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
         raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
@@ -83,7 +81,7 @@ def whole_number(key: str, text: str, least: int) -> int:
 
 
 def inspect_step(config: Config, run: str | None = None, after: int = 0, images: int = 4) -> Image.Image:
-    """One step of a run as a picture; nothing is written. Parameters and errors as in `inspect_words`."""
+    """One step of a run as a picture; nothing is written. Parameters and errors as in `draw_inspection`."""
     steps = config.train.steps or (None if config.train.epochs else max(after + 1, 100))
     train, tracking = replace(config.train, workers=0, steps=steps), replace(config.tracking, uri="off")
     config = replace(config, train=train, tracking=tracking)

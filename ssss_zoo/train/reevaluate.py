@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssss_zoo.config.parse import merge, parse_overrides, read_file
+from ssss_zoo.config.parse import read_file, split_overrides
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
@@ -39,14 +39,13 @@ DIFFERENCE_LENGTH_MAX = 400  # characters of what differs between two data sets 
 def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
     """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step` and
     `protocol`, the digest of how they were scored."""
-    given = [word for word in overrides if word.partition("=")[0] not in EVALUATE_KEYS]
-    own = parse_overrides(word for word in overrides if word not in given)
-    asked: dict[str, Any] = merge({"on": "val", "weights": "last"}, own)
+    own, rest = split_overrides(overrides, *EVALUATE_KEYS)
+    asked = {"on": "val", "weights": "last"} | own
     if "run" not in asked:
         raise UserError("give the run's folder: ssss evaluate run=DIR")
     check_choice("weights", asked["weights"], ("last", "best"))
     folder = expanded(asked["run"])
-    config = run_config(folder, given)
+    config = run_config(folder, rest)
     place = find_checkpoint(folder, asked["weights"])
     state = checkpoint.load_typed(place, CheckpointRecord)
     dataset, config = open_dataset(load("datasets", config.dataset), config)

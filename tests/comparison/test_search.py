@@ -1,9 +1,21 @@
 """`ssss search`: what is tried, that val is never looked at, that it goes on, and what it prints."""
 
+import re
+import typing
+from pathlib import Path
+
 import pytest
+from ssss_zoo.plugins.baselines.fixmatch import FixMatch
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.comparison.search import METHOD_ITSELF, default_search_folder, parse_choices, run_search, search_space
+from ssss_zoo.comparison.search import (
+    METHOD_ITSELF,
+    default_search_folder,
+    parse_choices,
+    run_search,
+    search_space,
+    suggest,
+)
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
@@ -48,7 +60,7 @@ def test_it_goes_on_to_more_and_refuses_other_words(tiny_search):
 
 
 def test_a_trial_that_cannot_run_is_told_of_and_passed_over(tiny_search):
-    found, told = tiny_search("trials=2", "try.method=fixmatch,supervised", "try.optim.lr=0.01,nonsense")
+    found, told = tiny_search("trials=2", "try.method=fixmatch,supervised", "try.model.encoder=test_resnet,nonsense")
     assert len(told) == 3
     assert len(found.trials) + sum("cannot run" in line for line in told) == 2
 
@@ -92,6 +104,71 @@ def test_choices():
     for text, said in (("1", "no choice"), ("2..1", "smaller"), ("a..b", "no range")):
         with pytest.raises(UserError, match=said):
             parse_choices("try.a", text)
+
+
+def test_an_option_without_values_is_searched_over_what_it_declares():
+    space = search_space(
+        [
+            "method=farcluss",
+            "try.options.fixmatch.threshold=",
+            "try.options.fixmatch.partner=",
+            "try.options.fixmatch.shared_pass=",
+            "try.options.prevmatch.models=",
+        ]
+    )
+    assert space == {
+        "options.fixmatch.threshold": (0, 1),
+        "options.fixmatch.partner": list(typing.get_args(typing.get_type_hints(FixMatch)["partner"])),
+        "options.fixmatch.shared_pass": ["true", "false"],
+        "options.prevmatch.models": (1, 100),
+    }
+    for key, takes in (
+        ("options.farcluss.top_k", "a whole number, 1 to 1e+06"),  # wide: its range only keeps nonsense out
+        ("options.stpp.scales", "a list, each a number, 0.1 to 4"),
+        ("data.split", "text"),
+    ):
+        with pytest.raises(UserError, match=rf"^try\.{key}= leaves no choice; .*\({key} takes {re.escape(takes)}\)$"):
+            search_space([f"try.{key}="])
+
+
+def test_a_value_that_its_key_does_not_take_is_refused_before_any_trial():
+    for argument, message in {
+        "options.fixmatch.threshold=0.5..1.5": "options.fixmatch.threshold must be between 0 and 1; got 1.5",
+        "options.fixmatch.threshold=0.5,-1": "options.fixmatch.threshold must be between 0 and 1; got -1",
+        "options.fixmatch.partner=twin,mirror": "options.fixmatch.partner must be one of stream, twin,",
+        "options.farcluss.top_k=1..2.5": "options.farcluss.top_k takes a whole number; got '2.5'",
+        "options.fixmatch.treshold=0.5,0.9": "unknown key 'try.options.fixmatch.treshold'; did you mean 'try.options",
+        "optim.lr=0.01,nonsense": "optim.lr takes a number; got 'nonsense'",
+        "train.batch=2,0": "train.batch must be between 1 and 1e+09; got 0",
+        "train.crop=[8,8],[8,a]": "train.crop takes a whole number; got 'a'",
+        "train=1,2": "train is a section, it takes train.<key>=value; got '1'",
+    }.items():
+        with pytest.raises(UserError, match=rf"^{re.escape(message)}"):
+            search_space(["method=fixmatch", f"try.{argument}"])
+
+
+def test_values_that_their_keys_take_are_kept(tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text((Path(__file__).parents[2] / "docs/examples/margin.py").read_text())
+    given = {
+        "hooks.pixel_weight": "own,none",
+        "model": "dpt,smp",
+        "train.crop": "[8,8],[16,16]",
+        "data.split": "../a.txt,../b.txt",
+        "options.elsewhere.any": "1,2",  # no such method: its trials will say so
+    }
+    space = search_space(["method=fixmatch", *(f"try.{key}={text}" for key, text in given.items())])
+    assert space == {key: text.replace("],", "]|").split("|") if "[" in text else text.split(",")
+                     for key, text in given.items()}  # fmt: skip
+    assert search_space([f"method={own}", "try.options.mine.power=1..3"]) == {"options.mine.power": (1, 3)}
+    with pytest.raises(UserError, match=r"options\.mine\.power takes a number"):
+        search_space([f"method={own}", "try.options.mine.power=1,x"])
+
+
+def test_a_whole_number_is_suggested_as_one():
+    trial = optuna.trial.FixedTrial({"a": 3, "b": 0.25})
+    assert suggest(trial, "a", parse_choices("try.a", "2..8", int)) == "3"
+    assert suggest(trial, "b", parse_choices("try.b", "0..1", float)) == "0.25"
 
 
 def test_the_command_line(tiny_plugins, tmp_path, capsys):

@@ -69,10 +69,7 @@ def test_lists_are_written_nested_covering_and_readable(root, capsys):
     assert command_line([*words, "sizes=2,1/4,1/2"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "data.split=2: 2 labelled, 17 unlabelled, every class shown"
-    assert (
-        said[3]
-        == "val.txt is new, too: the 4 images that validate so far do so with every list of this folder from now on"
-    )
+    assert said[3] == "val.txt is new, too: it keeps the present 4 validation images for every list of this folder"
     files = {
         root / "splits" / home / f"{part}.txt" for home in ("2", "1_4", "1_2") for part in ("labeled", "unlabeled")
     }

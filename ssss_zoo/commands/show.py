@@ -1,0 +1,152 @@
+"""How commands print their results: tables, last lines, next steps. rich and torch load only when they are needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssss_zoo.errors import UserError
+from ssss_zoo.text import count, visible
+
+if TYPE_CHECKING:
+    from ssss_zoo.comparison.search import SearchResult
+    from ssss_zoo.comparison.study import CompareResult
+
+LOW_USED_SHARE = 0.005  # share of pixels used at the end of a run, below which a hint is printed (our choice)
+
+
+def print_line(line: object, *, err: bool = False) -> None:
+    """Print a line, to stderr with `err`. Control characters are made visible: the line may hold names of other
+    people's files and classes."""
+    click.echo(visible(str(line)), err=err)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=1))
+
+
+def show_listing(items_by_kind: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Print what is installed: a heading for each kind, a line for each name."""
+    for kind, items in items_by_kind.items():
+        click.echo(f"{kind}:")
+        for item in items:
+            print_line(f"  {item['name']:<14} {item['about']}")
+
+
+def show_card(markdown: str) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    lines = markdown.expandtabs().splitlines()
+    Console().print(Markdown("\n".join(map(visible, lines))))
+
+
+# --- comparison and search ------------------------------------------------------------------------------------------
+
+
+def show_comparison(result: CompareResult) -> None:
+    """Print the table of a comparison, its notes, and where its files are."""
+    from rich.console import Console
+
+    from ssss_zoo.comparison.report.tables import screen_table, table_notes
+
+    console = Console()
+    console.print(screen_table(result.record))
+    for note in table_notes(result.record):
+        console.print(visible(note), soft_wrap=True, markup=False, highlight=False)
+    print_line(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
+
+
+def show_search(result: SearchResult) -> None:
+    from rich.console import Console
+
+    Console().print(result.table())
+    print_line(f"the winner, to train on all labelled images: {result.command}")
+
+
+# --- one run --------------------------------------------------------------------------------------------------------
+
+
+def show_evaluation(figures: Mapping[str, Any]) -> None:
+    """Print what `ssss evaluate` found: mIoU and the IoU of each class, a column for each network."""
+    images = count(figures["images"], "image")
+    show_ious(f"{figures['run']}, {figures['weights']} weights, on {figures['on']} ({images})", figures)
+
+
+def show_ious(title: str, figures: Mapping[str, Any]) -> None:
+    """Print the table of those figures that belong to a network; the others describe the evaluation."""
+    from rich.console import Console
+
+    from ssss_zoo.train.console import iou_table
+
+    networks = {name: part for name, part in figures.items() if isinstance(part, dict) and "miou" in part}
+    Console().print(iou_table(title, networks))
+
+
+def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Print the end of a run: its figures, where its files are, and what to type next."""
+    from ssss_zoo.train.run_folder import RunFolder
+
+    if metrics["val"]:
+        show_ious(f"{metrics['method']} on {metrics['dataset']}, step {metrics['step']}", metrics["val"])
+        best = metrics["best"]
+        print_line(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
+        for line in compare_with_earlier_runs(folder, metrics):
+            print_line(line)
+    for line in [*hint_on_used_share(metrics), time_line(metrics["time"])]:
+        print_line(line)
+    print_line(f"in {folder}: {', '.join(path.name for path in RunFolder(folder).written() if path.exists())}")
+    print_line(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
+
+
+def hint_on_used_share(metrics: Mapping[str, Any]) -> list[str]:
+    """A line where hardly any pixel of the unlabelled images counted at the last log step."""
+    from ssss_zoo.train.console import share
+
+    used = (metrics["pseudo_labels"] or {}).get("used")
+    if used is None or used >= LOW_USED_SHARE:
+        return []
+    return [
+        f"pixels used {share(used)} at the last log step: the run learned next to nothing from the unlabelled images; "
+        "train longer, or lower the method's threshold if it has one (`ssss card METHOD` lists its options)"
+    ]
+
+
+def time_line(time: Mapping[str, float]) -> str:
+    return (
+        f"trained {time['train_seconds']:.0f} s ({time['steps_per_second']:.2f} steps/s, waited "
+        f"{time['data_wait_seconds']:.1f} s for data), evaluated {time['evaluate_seconds']:.0f} s, peak memory "
+        f"{time['peak_memory_bytes'] / 2**30:.1f} GiB"
+    )
+
+
+def compare_with_earlier_runs(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+    """A line for each finished run of another method on the same data, steps and seed in the default folders, and for
+    each run whose metrics cannot be read."""
+    from ssss_zoo.record_files import read_metrics
+    from ssss_zoo.train.run_folder import RunFolder
+
+    lines = []
+    methods = folder.resolve().parents[2]
+    for neighbour in sorted(methods.glob(f"*/{folder.parent.name}/{folder.name}")):
+        file = RunFolder(neighbour).metrics
+        if not file.exists():
+            continue
+        try:
+            other: Mapping[str, Any] = read_metrics(file, "run it again to compare with it")
+        except UserError as error:
+            lines.append(f"not compared: {error}")
+            continue
+        same = all(other[key] == metrics[key] for key in ("dataset", "split", "seed", "step", "status"))
+        same = same and other["data"]["fingerprint"] == metrics["data"]["fingerprint"]
+        if same and other["method"] != metrics["method"] and other["val"]:
+            gain = 100 * (metrics["val"]["miou"] - other["val"]["miou"])
+            lines.append(
+                f"earlier run with the same data, steps and seed: {other['method']} {100 * other['val']['miou']:.2f} "
+                f"mIoU; {metrics['method']} is {abs(gain):.2f} {'higher' if gain >= 0 else 'lower'}"
+            )
+    return lines
