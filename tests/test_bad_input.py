@@ -104,7 +104,7 @@ def test_a_name_is_corrected_before_a_budget_is_asked_for(tiny_plugins, capsys):
     assert command_line(["run", "dataset=foldr"]) == 2
     assert capsys.readouterr().err.startswith("ssss: unknown data set 'foldr' in dataset=foldr; did you mean 'folder'?")
     assert command_line(["run", "dataset=tiny", "model=tiny", "method=supervised"]) == 2
-    assert capsys.readouterr().err == "ssss: how long to train? give train.steps or train.epochs\n"
+    assert capsys.readouterr().err == "ssss: the length of the training is not set: give train.steps or train.epochs\n"
 
 
 def test_a_method_that_reads_no_unlabelled_image_does_without(ssss, tmp_path):

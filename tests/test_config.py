@@ -372,7 +372,7 @@ def test_a_resolved_configuration_reads_back_to_itself(words, tmp_path):
 
 
 def test_what_omegaconf_takes_for_a_missing_value_is_refused():
-    with pytest.raises(UserError, match="stands for no value"):
+    with pytest.raises(UserError, match="means no value"):
         resolve(["train.steps=1", "data.root=???"])
 
 

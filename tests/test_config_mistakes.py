@@ -78,15 +78,15 @@ def test_a_yaml_file_cannot_make_objects(tmp_path):
 
 DEEP = 5000
 ODD_FILES = {  # content of a file -> what its one line says after the file's name
-    "a: 1\na: 2\n": "is not valid YAML: line 2: 'a' is there twice, first in line 1",
-    "seed: 1\ntrain: {steps: 3, steps: 4}": "is not valid YAML: line 2: 'steps' is there twice, first in line 2",
-    "a: &x [1, 2]\nb: *x\n": "is not valid YAML: line 2: '*x' stands for another part of the text; write that",
-    "base: &x {a: 1}\ntrain: {<<: *x}\n": "is not valid YAML: line 2: '*x' stands for another part",
+    "a: 1\na: 2\n": "is not valid YAML: line 2: 'a' is given twice, first in line 1",
+    "seed: 1\ntrain: {steps: 3, steps: 4}": "is not valid YAML: line 2: 'steps' is given twice, first in line 2",
+    "a: &x [1, 2]\nb: *x\n": "is not valid YAML: line 2: '*x' is an alias of another part; write that",
+    "base: &x {a: 1}\ntrain: {<<: *x}\n": "is not valid YAML: line 2: '*x' is an alias of another part",
     "? [a]\n: 1\n": "is not valid YAML: line 1: a key must be a word",
     "a: 1\n---\nb: 2\n": "is not valid YAML: line 2: but found another document",
-    "train: " + "[" * DEEP: "is not valid YAML: more than 20 parts within each other",
-    "train: " + "{a: " * DEEP + "1" + "}" * DEEP: "is not valid YAML: more than 20 parts within each other",
-    "a: 'x\0'": "is not valid YAML: its character 6 is U+0000, which no YAML may hold",
+    "train: " + "[" * DEEP: "is not valid YAML: more than 20 nested levels",
+    "train: " + "{a: " * DEEP + "1" + "}" * DEEP: "is not valid YAML: more than 20 nested levels",
+    "a: 'x\0'": "is not valid YAML: its character 6 is U+0000, which YAML does not allow",
     "train:\n  steps: x\n": ", line 2: train.steps takes a whole number; got 'x'",
     "train:\n  stpes: 1\n": ", line 2: unknown key 'train.stpes'; did you mean 'train.steps'?",
     "seed: 1\ntrain:\n  steps: 0\n": ", line 3: train.steps must be between 1 and 1e+09; got 0",

@@ -133,7 +133,7 @@ def test_a_data_set_without_lists_has_a_digest_alone():
 
 def test_mistakes_in_one_line(capsys):
     assert "did you mean 'voc-classic'?" in message(lambda: resolve(["protocol=voc-clasic"]))
-    assert "one of dataset=voc" in message(lambda: resolve(["protocol=voc-cps", "dataset=cityscapes"]))
+    assert "belongs to dataset=voc" in message(lambda: resolve(["protocol=voc-cps", "dataset=cityscapes"]))
     assert command_line(["list", "protocols"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == NAMES

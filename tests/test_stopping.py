@@ -248,7 +248,7 @@ def test_a_killed_loader_is_one_line_and_costs_no_step(trained, tmp_path, monkey
     words = ("method=fixmatch", "train.workers=1", "train.steps=40", "train.eval_every=40", "train.checkpoint_every=40")
     with monkeypatch.context() as patch:
         on_call(patch, Engine, "step", 3, kill_one)
-        with pytest.raises(UserError, match=r"train\.workers was killed.*memory"):
+        with pytest.raises(UserError, match=r"train\.workers\) was killed.*memory"):
             trained("parts", *words)
     stopped = metrics_of(tmp_path / "parts")
     assert stopped["status"] == "failed"

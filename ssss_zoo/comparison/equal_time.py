@@ -67,5 +67,5 @@ def planned_steps(run: PlannedRun) -> int:
     """The steps that a run's overrides ask for. Raises UserError where they ask for epochs."""
     steps = run.config().train.steps
     if steps is None:
-        raise UserError("budget=time takes train.steps, those of the first row; train.epochs says no number")
+        raise UserError("budget=time needs train.steps, the steps of the first row, instead of train.epochs")
     return steps

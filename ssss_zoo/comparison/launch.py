@@ -39,7 +39,7 @@ class Launcher(Protocol):
 
 def find_launcher(name: str) -> Launcher:
     if name not in LAUNCHERS:
-        raise UserError(f"launcher={name} is none; known: {', '.join(LAUNCHERS)}")
+        raise UserError(f"unknown launcher={name}; known: {', '.join(LAUNCHERS)}")
     return LAUNCHERS[name]
 
 
@@ -146,7 +146,7 @@ def run_on_slurm(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[Ende
                 yield running.pop(job), job.result() if error is None else worker_died(error)
             missed = Counter({job: missed[job] + 1 for job in running if not in_queue(job)})
             for job in [job for job, times in missed.items() if times > MISSED_POLLS]:
-                gone = RuntimeError("SLURM no longer knows the job, and it left no result")
+                gone = RuntimeError("SLURM no longer lists the job, and it wrote no result")
                 yield running.pop(job), worker_died(gone)
             time.sleep(QUEUE_POLL)
     finally:

@@ -143,11 +143,11 @@ def common_overrides(given: Sequence[str], file: Mapping[str, Any]) -> tuple[str
     one that each run sets itself."""
     of_file = flat_overrides({key: value for key, value in file.items() if key not in (*COMPARE_KEYS, "vary", "rows")})
     common = [*of_file, *given]
-    instead = {"method": "methods=A,B", "seed": "seeds=0,1,2", "resume": "nothing: a comparison always goes on"}
+    instead = {"method": "methods=A,B", "seed": "seeds=0,1,2", "resume": "nothing instead, since it always continues"}
     refused, _ = split_overrides(common, *instead)
     if refused:
         key, text = next(iter(refused.items()))
-        raise UserError(f"{key}={text} is one run's; a comparison takes {instead[key]}")
+        raise UserError(f"{key}={text} belongs to a single run; a comparison takes {instead[key]}")
     return tuple(common)
 
 
@@ -227,7 +227,7 @@ def parse_row(spec: str) -> StudyRow:
     for part in parts:
         key, equals, value = part.partition("=")
         if not equals or not key:
-            raise UserError(f"methods: '{part}' of '{spec}' is no key=value; expected METHOD:key=value:...")
+            raise UserError(f"methods: '{part}' of '{spec}' is not key=value; expected METHOD:key=value:...")
         if "." not in key and key not in field_types(Config):
             key = f"options.{method.rpartition('+')[2]}.{key}"
         overrides.append(f"{key}={value}")
@@ -277,7 +277,7 @@ def parse_seeds(text: Any) -> tuple[int, ...]:
         raise UserError(f"seeds takes whole numbers, as seeds=0,1,2; got '{wrong}'")
     seeds = tuple(int(part) for part in parts) or DEFAULT_SEEDS
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds={','.join(map(str, seeds))}: one is there twice")
+        raise UserError(f"seeds={','.join(map(str, seeds))}: each seed may be given once")
     return seeds
 
 
@@ -296,16 +296,16 @@ def check_rows(rows: Sequence[StudyRow]) -> None:
     for row in rows:
         if not row.folder_name.strip("."):
             raise UserError(
-                f"the row '{brief(row.name)}' needs a letter or digit in its name: its folder is called by it"
+                f"the row '{brief(row.name)}' needs a letter or digit in its name, which is also the name of its folder"
             )
     for one, other in itertools.combinations(rows, 2):
         both = f"the rows '{brief(one.name)}' and '{brief(other.name)}'"
         if one == other:
-            raise UserError(f"methods: '{brief(one.name)}' is there twice")
+            raise UserError(f"methods: '{brief(one.name)}' is given twice")
         if one.overrides == other.overrides:
-            raise UserError(f"{both} are the same; take one of them")
+            raise UserError(f"{both} are the same; remove one of them")
         if one.folder_name == other.folder_name:
-            raise UserError(f"{both} would share the folder {one.folder_name}: give one of them another name")
+            raise UserError(f"{both} would share the folder {one.folder_name}: rename one of them")
 
 
 def default_study_folder(config: Config) -> Path:

@@ -78,11 +78,11 @@ def check_scored_alike(scored_on: Mapping[str, ScoredOn]) -> None:
     for name in others:
         if scored_on[name] != scored_on[first]:
             raise UserError(
-                f"{first} is scored on {scored_on[first]}, {name} on {scored_on[name]}: figures on other images or "
-                "classes do not compare; give all rows the same, or put back what the data set held"
+                f"{first} is scored on {scored_on[first]}, {name} on {scored_on[name]}: figures on different images or "
+                "classes cannot be compared; give all rows the same, or restore the files of the data set"
             )
     if not scored_on[first].images:
-        raise UserError("a comparison needs validation images: name some, or have some held out (data.hold_out=0.2)")
+        raise UserError("a comparison needs validation images: add some, or hold some out (data.hold_out=0.2)")
 
 
 # --- hidden masks ---------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def read_figures(folder: ComparisonFolder) -> ComparisonFigures:
     """compare.json of a comparison. Raises UserError where there is none, or it is damaged."""
     file = folder.figures
     if not file.exists():
-        raise UserError(f"{folder.path} holds no comparison (no {file.name}); give the folder of `ssss compare`")
+        raise UserError(f"{folder.path} holds no comparison (no {file.name}); give a folder that `ssss compare` wrote")
     tree = read_record(file, dict[str, Any], REMAKE)
     figures = check_dataclass(tree, ComparisonFigures, file, REMAKE)
     rows = tuple(
@@ -246,7 +246,7 @@ def read_study_record(folder: ComparisonFolder) -> StudyRecord | None:
     file = folder.study
     if not file.exists():
         return None
-    remedy = "put it back from a copy, or choose another output="
+    remedy = "restore it from a copy, or choose another output="
     tree = read_record(file, dict[str, Any], remedy)
     known = {key.name for key in fields(StudyRecord)}
     return replace(

@@ -41,7 +41,7 @@ def read_state(folder: ComparedRunFolder) -> RunState | None:
     except UserError as error:
         refuse_newer(error)
         return None
-    return RunState(record["status"], record.get("reason", "of an unknown reason"))
+    return RunState(record["status"], record.get("reason", "for an unknown reason"))
 
 
 def write_state(folder: ComparedRunFolder, state: RunState) -> None:

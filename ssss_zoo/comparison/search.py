@@ -100,7 +100,7 @@ def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> 
         with Stop().hearing():
             study.optimize(objective, n_trials=left, catch=(UserError,))
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(f"stopped; the same command goes on with the search in {folder}") from None
+        raise Interrupted(f"stopped; the same command continues the search in {folder}") from None
     return search_result(study, common)
 
 
@@ -126,7 +126,7 @@ class Objective:
         try:
             miou = self.train(trial, overrides)
         except optuna.TrialPruned:
-            self.notify(f"trial {trial.number}: given up halfway, {' '.join(overrides)}")
+            self.notify(f"trial {trial.number}: stopped halfway, {' '.join(overrides)}")
             raise
         except UserError as error:
             self.notify(f"trial {trial.number}: cannot run, {' '.join(overrides)}: {error}")
@@ -194,7 +194,7 @@ def parse_choices(key: str, text: str, hint: Any = Any) -> Choices:
         return parse_range(key, text, hint)
     values = split_commas(text)
     if len(values) < 2:
-        raise UserError(f"{key}={text} leaves no choice; give two values or more, or a range as 1e-4..1e-2")
+        raise UserError(f"{key}={text} offers no choice; give two values or more, or a range as 1e-4..1e-2")
     check_values(key, values, hint)
     return values
 
@@ -205,7 +205,7 @@ def parse_range(key: str, text: str, hint: Any) -> tuple[float, float]:
     try:
         bounds = (float(low), float(high))
     except ValueError:
-        raise UserError(f"{key}={text} is no range; expected two numbers, as 1e-4..1e-2") from None
+        raise UserError(f"{key}={text} is not a range; expected two numbers, as 1e-4..1e-2") from None
     if not bounds[0] < bounds[1]:
         raise UserError(f"{key}={text}: the first number must be the smaller one")
     check_values(key, [low, high], hint)
@@ -306,7 +306,7 @@ def search_result(study: Any, common: Sequence[str]) -> SearchResult:
     """Raises UserError where no trial came to its end."""
     done = sorted((trial for trial in study.trials if trial.value is not None), key=lambda trial: -trial.value)
     if not done:
-        raise UserError("no trial came to its end; the lines above say why")
+        raise UserError("no trial finished; the lines above give the reasons")
     distinct = {
         tuple(t.user_attrs["overrides"]): SearchTrial(list(t.user_attrs["overrides"]), float(t.value)) for t in done
     }

@@ -126,7 +126,7 @@ def stoppable(folder: Path) -> Iterator[None]:
         with Stop().hearing():
             yield
     except KeyboardInterrupt:
-        raise Interrupted(f"stopped; {folder} holds what is done, and the same command goes on") from None
+        raise Interrupted(f"stopped; {folder} holds the finished runs, and the same command continues") from None
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def known_record(plan: StudyPlan) -> StudyRecord:
     record = read_study_record(plan.folder)
     if record is None:
         if folder.is_dir() and any(entry.name != LOCK for entry in folder.iterdir()):
-            raise UserError(f"output={folder} holds something else than a comparison; choose another")
+            raise UserError(f"output={folder} holds files that are not of a comparison; choose another")
         return StudyRecord(common=common, rows={})
     defaults = flat_config(Config())  # for keys that another version added or removed
     value_in = lambda settings, key: settings.get(key, defaults.get(key, "nothing"))  # noqa: E731
@@ -194,7 +194,7 @@ def ended_runs(runs: Sequence[PlannedRun], plan: StudyPlan, notify: Notify) -> G
             for run, state in results:
                 if state.status == BUSY:
                     other = owner_words(state.host, state.pid)
-                    notify(f"{run.row.name}, seed {run.seed}: {other} is at it; waiting")
+                    notify(f"{run.row.name}, seed {run.seed}: {other} trains it; waiting")
                     busy.append(run)
                 else:
                     yield run, state
@@ -217,7 +217,7 @@ def forget_failed_attempt(run: PlannedRun, notify: Notify) -> None:
     run continues and writes them again."""
     damaged = damaged_files(run.folder)
     for file in damaged:
-        notify(f"{run.row.name}, seed {run.seed}: {file.name} is damaged, and made again")
+        notify(f"{run.row.name}, seed {run.seed}: {file.name} is damaged and will be made again")
     run.folder.state.unlink(missing_ok=True)
     if set(damaged) - {run.folder.counts}:
         with suppress(Busy), owned(run.folder.path):

@@ -65,21 +65,21 @@ def check_nodata(values: list[str]) -> None:
         except ValueError:
             if values != ["off"]:
                 raise UserError(
-                    f"data.nodata={values}: expected the values of pixels without data, or off where all have some"
+                    f"data.nodata={values}: expected the values of pixels without data, or off for none"
                 ) from None
 
 
 def check_budget(config: Config) -> None:
     """Raise UserError where neither the person nor a recipe says how long to train."""
     if config.train.steps is None and config.train.epochs is None:
-        raise UserError("how long to train? give train.steps or train.epochs")
+        raise UserError("the length of the training is not set: give train.steps or train.epochs")
 
 
 def warnings_of(config: Config) -> list[str]:
     """A line on each setting that is allowed and hardly meant."""
     lines = []
     if min(config.train.crop) < SMALL_CROP:
-        lines.append(f"train.crop={brief(config.train.crop)} pixels: so small a crop shows a network next to nothing")
+        lines.append(f"train.crop={brief(config.train.crop)} pixels: so small a crop shows a network almost nothing")
     if config.optim.lr == 0:
-        lines.append("optim.lr=0: no weight will move")
+        lines.append("optim.lr=0: no weight will change")
     return lines

@@ -72,7 +72,7 @@ def parse_brackets(key: str, text: str) -> Any:
     try:
         return parse_yaml(text)
     except UserError as error:
-        raise UserError(f"{brief(key)}={brief(text)} is no list or mapping: {error}") from None
+        raise UserError(f"{brief(key)}={brief(text)} is not a list or mapping: {error}") from None
 
 
 def read_file(path: Path) -> Tree:
@@ -266,7 +266,7 @@ def without_references(value: Any) -> Any:
     if isinstance(value, list):
         return [without_references(item) for item in value]
     if value == "???":
-        raise UserError("a setting is given as '???', which stands for no value: give a value, or leave it out")
+        raise UserError("a setting is given as '???', which means no value: give a value, or remove the setting")
     return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", value) if isinstance(value, str) else value
 
 

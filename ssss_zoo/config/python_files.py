@@ -41,9 +41,9 @@ def local_files(method: str, key: str = "method") -> tuple[str, dict[str, Path]]
         if not is_file(file):
             raise UserError(f"{shown}: no such file {brief(part)}; it takes a name or the path of a Python file")
         if not re.fullmatch(r"(?!default$)[A-Za-z_]\w*", file.stem):
-            raise UserError(f"{shown}: '{file.stem}' is no name for a method; call the file like my_idea.py")
+            raise UserError(f"{shown}: '{file.stem}' cannot be a method's name; name the file like my_idea.py")
         if files.get(file.stem, file) != file:
-            raise UserError(f"{shown} names two files {file.name}; a method goes by its file's name: rename one")
+            raise UserError(f"{shown} names two files {file.name}; a method has the name of its file: rename one")
         names.append(file.stem)
         files[file.stem] = file
     return "+".join(names), files
@@ -93,7 +93,7 @@ def replace_files_by_names(tree: Mapping[str, Any]) -> tuple[Tree, dict[str, Pat
 def check_one_file_each(files: Mapping[str, Path], more: Mapping[str, Path], shown: str) -> None:
     for name, file in more.items():
         if files.get(name, file) != file:
-            raise UserError(f"{shown}: {name}.py is another file than {files[name]}: rename one")
+            raise UserError(f"{shown}: {name}.py and {files[name]} have the same name: rename one")
 
 
 def plugin_paths(tree: Mapping[str, Any]) -> list[str]:
@@ -120,6 +120,6 @@ def python_files_in(text: Any) -> dict[str, Path]:
 def untrusted_file(file: str, named_by: object) -> UserError:
     """The error for a Python `file` that only another file names. named_by: that file, or the setting that names it."""
     return UserError(
-        f"{named_by} names a Python file, {file}, which would be run: if you trust it, say plugins.trust=true, or name "
+        f"{named_by} names a Python file, {file}, which would be run: if you trust it, set plugins.trust=true or name "
         f"it on the command line, as method={file}"
     )

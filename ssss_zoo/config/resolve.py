@@ -55,7 +55,7 @@ def resolve(overrides: Iterable[str], config_file: Path | None = None, *, method
     dataset = chosen_name("dataset", given, own, protocol.dataset if protocol else Config.dataset)
     if protocol and protocol.dataset != dataset:
         raise UserError(
-            f"protocol={protocol.name} is one of dataset={protocol.dataset}, the run is on dataset={dataset}"
+            f"protocol={protocol.name} belongs to dataset={protocol.dataset}, but the run has dataset={dataset}"
         )
     layers = [
         {"dataset": dataset},
@@ -95,7 +95,7 @@ def read_own(file: Path) -> Tree:
     if "format" in tree:
         check_format(parse_value(tree["format"], int, "format"), file)
     if "trust" in section(tree, "plugins"):
-        raise UserError(f"{file}: plugins.trust counts on the command line alone; take it out of the file")
+        raise UserError(f"{file}: plugins.trust is allowed on the command line only; remove it from the file")
     return {key: value for key, value in tree.items() if key != "format"}
 
 
@@ -112,12 +112,12 @@ def check_plugin_names(given: Tree, own: Tree, config_file: Path | None) -> None
     """A method's recipe says by `plugins.names` what it is made of, and a run's configuration repeats it; a person says
     `method=a+b`. Raises UserError where the two would disagree."""
     if "names" in section(given, "plugins"):
-        raise UserError("plugins.names belongs into a method file; say method=a+b")
+        raise UserError("plugins.names is allowed in a method file only; set method=a+b")
     same_method = "method" in own and given.get("method", own["method"]) == own["method"]
     if "names" in section(own, "plugins") and not same_method:
         raise UserError(
-            f"{config_file} names its plugins, as a run's resolved configuration does: it goes with the method beside "
-            f"them (method={own.get('method', '?')}) and no other"
+            f"{config_file} names its plugins, as a run's resolved configuration does: it can be used only with its "
+            f"own method (method={own.get('method', '?')})"
         )
 
 

@@ -38,9 +38,9 @@ class TextLoader(yaml.BaseLoader):
         MAX_DEPTH."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise yaml_error(event, f"'*{event.anchor}' stands for another part of the text; write that part out")
+            raise yaml_error(event, f"'*{event.anchor}' is an alias of another part; write that part out")
         if self.depth > MAX_DEPTH:
-            raise yaml_error(event, f"more than {MAX_DEPTH} parts within each other")
+            raise yaml_error(event, f"more than {MAX_DEPTH} nested levels")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -58,7 +58,7 @@ class TextLoader(yaml.BaseLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml_error(key, "a key must be a word")
             if key.value in lines:
-                raise yaml_error(key, f"'{brief(key.value)}' is there twice, first in line {lines[key.value]}")
+                raise yaml_error(key, f"'{brief(key.value)}' is given twice, first in line {lines[key.value]}")
             lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -80,7 +80,7 @@ def parse_yaml(text: str, file: str = "") -> Any:
         raise UserError(f"{line}{error.problem or error.context}") from None
     except yaml.reader.ReaderError as error:
         raise UserError(
-            f"its character {error.position + 1} is U+{error.character:04X}, which no YAML may hold"
+            f"its character {error.position + 1} is U+{error.character:04X}, which YAML does not allow"
         ) from None
     finally:
         if loader:
@@ -99,7 +99,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
     except ValueError:  # a NUL character
-        raise UserError(f"cannot read the configuration {brief(path)}: that is no path") from None
+        raise UserError(f"cannot read the configuration {brief(path)}: this is not a path") from None
     if len(content) > MAX_BYTES:
         raise UserError(
             f"cannot read the configuration {path}: it has more than {MAX_BYTES:,} bytes; a configuration is a short "

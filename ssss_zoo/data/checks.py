@@ -76,13 +76,13 @@ def describe_size_mismatch(dataset: Dataset, sample: Sample, mask: tuple[int, in
     tags = {"image": exif_tag(sample.image), "mask": exif_tag(sample.mask)}
     turned = [f"the {file} has EXIF's tag {tag}, a quarter turn" for file, tag in tags.items() if tag in SIDEWAYS]
     if mask == image[::-1] and turned:
-        setting = "false, which obeys no tag" if dataset.obeys_exif else "true, which obeys it"
+        setting = "false, which ignores the tags" if dataset.obeys_exif else "true, which applies them"
         return f"{message}; {turned[0]}: of dataset=folder give data.exif={setting}"
     if same_aspect(mask, image):
         return (
             f"{message}; of dataset=folder data.resize_masks=true resizes masks of the same aspect (nearest neighbour)"
         )
-    return f"{message}; even their aspects differ: make the mask again from this very image"
+    return f"{message}; even their aspect ratios differ: make the mask again from this image"
 
 
 def exif_tag(path: Path) -> int:
@@ -162,7 +162,7 @@ def check_pairs(dataset: FileDataset) -> list[str]:
     if unusable:
         first = unusable[0]
         alike = sum(fault.kind == first.kind for fault in unusable)
-        raise UserError(f"{first.message}{f' ({alike} are like it)' if alike > 1 else ''}")
+        raise UserError(f"{first.message}{f' ({alike} files have this fault)' if alike > 1 else ''}")
     labelled = check_part(dataset, dataset.labelled, "labelled")
     if dataset.val:
         check_part(dataset, dataset.val, "validation")
@@ -225,7 +225,7 @@ def describe_first_fault(faults: Sequence[Fault], checks: Sequence[SampleCheck],
     first = faults[0]
     kinds = Counter(fault.kind for fault in faults)
     hint = suggest_value_fix(total_counts(checks), classes) if first.kind == "value" else ""
-    return f"{first.message}{hint} ({kinds[first.kind]} of {len(checks)} files looked at are like it)"
+    return f"{first.message}{hint} ({kinds[first.kind]} of {len(checks)} checked files have this fault)"
 
 
 def describe_leaks(val: Sequence[Sample], others: Sequence[Sample]) -> list[str]:
@@ -242,5 +242,5 @@ def describe_leaks(val: Sequence[Sample], others: Sequence[Sample]) -> list[str]
     if not leaked:
         return []
     first, twin = leaked[0]
-    note = f"{len(leaked)} validation images are trained on, too: {first.name}, as {twin.name}"
-    return [f"{note}; the score flatters (`ssss data check` names them all)"]
+    note = f"{len(leaked)} validation images are also used for training: {first.name}, as {twin.name}"
+    return [f"{note}; the validation score will be too high (`ssss data check` lists them all)"]

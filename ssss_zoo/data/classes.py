@@ -75,7 +75,7 @@ def read_class_list(path: Path) -> list[ClassLine]:
             raise UserError(f"{where}: the value of class '{line.name}' has more than 32 bits: {brief(line.value)}")
     count = sum(not line.void for line in lines.values())
     if not 2 <= count <= IGNORE:
-        raise UserError(f"{path} names {count} classes; expected 2 to {IGNORE}, one a line")
+        raise UserError(f"{path} names {count} classes; expected 2 to {IGNORE}, one per line")
     return list(lines.values())
 
 
@@ -103,18 +103,18 @@ def check_ambiguous_lines(texts: Mapping[str, str]) -> None:
     """Raise UserError for a line that can be read in two ways. texts: the lines of a class list by their place."""
     for where, text in texts.items():
         if text.startswith("#"):
-            remedy = "a comment begins with '# ', a class called so is written 'VALUE: #name'"
+            remedy = "a comment starts with '# '; a class with this name is written 'VALUE: #name'"
             raise UserError(f"{where}: is '{brief(text)}' a comment or a class? {remedy}")
         tokens = re.split(r"[\s,;]+", text.lower())
         if len(tokens) > 1 and set(tokens) <= HEADING_WORDS:
-            remedy = "begin it with '# ', or write 'VALUE: name' for a class called so"
+            remedy = "start it with '# ', or write 'VALUE: name' for a class with this name"
             raise UserError(f"{where}: '{brief(text)}' looks like a heading: {remedy}")
     numbers = [re.match(r"(-?\d+)[\s,;]+[^\d\s:=]", text) for text in texts.values()]
     if len(texts) > 1 and all(numbers):
         where, text = next(iter(texts.items()))
         raise UserError(
             f"{where}: is the number in front of '{brief(text)}' and of every class the value in the masks, or part of "
-            "the name? write 'VALUE: name' a line"
+            "the name? write 'VALUE: name' in each line"
         )
 
 

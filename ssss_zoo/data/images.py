@@ -197,7 +197,7 @@ def check_not_animated(image: Image.Image, path: Path) -> None:
     if image.format not in ("TIFF", "MPO") and getattr(image, "is_animated", False):
         raise UserError(
             f"{path} is an animation of {getattr(image, 'n_frames', 'several')} frames ({image.format}): save the one "
-            "that is meant as a file of its own"
+            "that you want as a file of its own"
         )
 
 
@@ -284,8 +284,8 @@ def check_channel_count(found: Header, reading: Reading, path: Path) -> None:
             )
     elif found.colours:
         raise UserError(
-            f"{path} holds {found.colours} colours, which are not taken for RGB: save it as RGB, or take its channels "
-            f"as they are (data.channels={list(range(1, found.channels + 1))})"
+            f"{path} holds {found.colours} colours, which are not read as RGB: save it as RGB, or use its channels "
+            f"unchanged (data.channels={list(range(1, found.channels + 1))})"
         )
     elif channels_to_read(found, reading.channels) is None:
         more = found.channels if found.channels > 1 else 3
@@ -299,15 +299,16 @@ def check_bit_depth(depth: str, reading: Reading, path: Path) -> None:
     """Raise UserError where a file has more bits a channel than expected, or fewer. depth: as in `Header`."""
     if depth and not reading.low:
         raise UserError(
-            f"{path} is a {depth} image; expected 8 bits a channel: convert it, or of dataset=folder say which values "
-            "are dark and bright in images of more bits (data.low and data.high, 0 and 65535 where all of 16 bits "
-            "count); those of 8 bits then stay as they are"
+            f"{path} is a {depth} image; expected 8 bits a channel: convert it, or with dataset=folder give the values "
+            "that become black and white (data.low and data.high, 0 and 65535 for the whole range of 16 bits); 8-bit "
+            "images are not changed by them"
         )
     if reading.low and not depth and not reading.mixed and max(reading.high) > 255:
         low, high = (f"[{','.join(f'{value:g}' for value in ends)}]" for ends in (reading.low, reading.high))
         raise UserError(
-            f"{path} is an 8-bit image, and most have more bits a channel: convert it, or confirm what is dark and "
-            f"bright in those, data.low={low} data.high={high} or better values; those of 8 bits then stay as they are"
+            f"{path} is an 8-bit image, and most images have more bits a channel: convert it, or confirm the values "
+            f"that become black and white in those, data.low={low} data.high={high} or better ones; 8-bit images are "
+            "not changed by them"
         )
 
 

@@ -162,9 +162,9 @@ def is_coloured(path: Path, reading: Reading) -> bool:
 def lossy_mask_error(path: Path, lossy_format: str, count: str = "") -> UserError:
     """The error for a mask in a lossy format. count: how many pixels are wrong, where that is known."""
     return UserError(
-        f"mask {path} is a {lossy_format}, which smears values and colours{f' ({count})' if count else ''}: save masks "
+        f"mask {path} is a {lossy_format}, which alters values and colours{f' ({count})' if count else ''}: save masks "
         "as PNG, or of dataset=folder name the classes in classes.txt ('VALUE: name', or 'name R G B' for colours) and "
-        "give data.snap=true, which takes the nearest one that a class has"
+        "set data.snap=true, which maps each pixel to the nearest class"
     )
 
 

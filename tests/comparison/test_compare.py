@@ -111,7 +111,7 @@ def test_another_comparison_in_the_folder_is_refused(tiny_compare):
     with pytest.raises(UserError, match=r"holds another comparison, with train\.batch=.*, now train\.batch=1"):
         tiny_compare("methods=fixmatch", "seeds=0", "train.batch=1")
     (tiny_compare.folder / "study.json").unlink()
-    with pytest.raises(UserError, match="holds something else than a comparison"):
+    with pytest.raises(UserError, match="holds files that are not of a comparison"):
         tiny_compare("methods=fixmatch", "seeds=0")
 
 
@@ -146,7 +146,7 @@ def test_rows_on_other_images_or_classes_are_refused_before_anything_starts(tiny
         ("val=3", "3 validation images of 5 classes"),
         ("classes=4", "2 validation images of 4 classes"),
     ):
-        with pytest.raises(UserError, match=f"cps:data.split={word} on {said}.*do not compare"):
+        with pytest.raises(UserError, match=f"cps:data.split={word} on {said}.*cannot be compared"):
             tiny_compare(f"methods=fixmatch,cps:data.split={word}", "seeds=0")
     with pytest.raises(UserError, match="a comparison needs validation images"):
         tiny_compare("methods=fixmatch", "data.split=val=0")
@@ -160,7 +160,7 @@ def test_data_that_changed_under_a_comparison_are_told_of(tiny_compare):
         metrics["data"]["val"] = 3
         file.write_text(json.dumps(metrics))
     with pytest.raises(
-        UserError, match=r"as it was trained is scored on 3 validation images .* put back what the data"
+        UserError, match=r"as it was trained is scored on 3 validation images .* restore the files of the data"
     ):
         tiny_compare("methods=fixmatch", "seeds=0,1")
 

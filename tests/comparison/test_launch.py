@@ -122,7 +122,7 @@ def test_a_run_that_is_running_already_is_waited_for(tiny_compare):
         figures = tiny_compare("methods=fixmatch", "seeds=0").figures
     assert [row["seeds"] for row in figures["rows"]] == [[0], [0]]
     assert figures["failed"] == []
-    assert f"fixmatch, seed 0: process {pid} on {socket.gethostname()} is at it; waiting" in tiny_compare.lines
+    assert f"fixmatch, seed 0: process {pid} on {socket.gethostname()} trains it; waiting" in tiny_compare.lines
     assert tiny_compare.ran == [("supervised", 0), ("fixmatch", 0), ("fixmatch", 0)]
 
 
@@ -175,7 +175,7 @@ def test_a_signal_ends_the_comparison_and_its_cells(tiny_compare, tmp_path, monk
         yield
 
     monkeypatch.setitem(launch.LAUNCHERS, "local", stop)
-    with pytest.raises(Interrupted, match="holds what is done, and the same command goes on"):
+    with pytest.raises(Interrupted, match="holds the finished runs, and the same command continues"):
         tiny_compare("methods=fixmatch", "seeds=0", f"tracking.uri={store}")
     assert ended == [True]
     client = MlflowClient(tracking_uri=store)

@@ -143,10 +143,10 @@ def test_the_ablation_takes_each_part_away_and_adds_each_alone():
     [
         (["methods=supervised"], "two methods or more"),
         (["methods="], "two methods or more"),
-        (["methods=fixmatch,fixmatch"], "'fixmatch' is there twice"),
-        (["methods=fixmatch:top_k"], "'top_k' of 'fixmatch:top_k' is no key=value"),
+        (["methods=fixmatch,fixmatch"], "'fixmatch' is given twice"),
+        (["methods=fixmatch:top_k"], "'top_k' of 'fixmatch:top_k' is not key=value"),
         (["methods=fixmatch", "seeds=0,a"], "whole numbers"),
-        (["methods=fixmatch", "seeds=0,0"], "there twice"),
+        (["methods=fixmatch", "seeds=0,0"], "given once"),
         (["methods=fixmatch", "method=cps"], "methods=A,B"),
         (["methods=fixmatch", "seed=3"], "seeds=0,1,2"),
         (["methods=fixmatch", "budget=money"], "budget must be one of"),

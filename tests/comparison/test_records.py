@@ -121,7 +121,9 @@ def test_a_report_without_one_of_its_files(shown, lost):
         with pytest.raises(UserError, match=r"is not there.*makes it anew"):
             write_report(ComparisonFolder(shown))
         return
-    with pytest.raises(UserError, match=r"pictures.json names '0.jpg', which is no picture beside it.*makes it anew"):
+    with pytest.raises(
+        UserError, match=r"pictures.json names '0.jpg', which is not a picture in its folder.*makes it anew"
+    ):
         write_report(ComparisonFolder(shown))
 
 
@@ -130,7 +132,7 @@ def test_a_report_shows_no_file_from_elsewhere(shown, tmp_path):
     index = json.loads((shown / "pictures/pictures.json").read_text())
     index["images"][0]["files"]["image"] = "../../secret.png"
     (shown / "pictures/pictures.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match="which is no picture beside it"):
+    with pytest.raises(UserError, match="which is not a picture in its folder"):
         write_report(ComparisonFolder(shown))
 
 
@@ -165,8 +167,8 @@ def test_damaged_records_of_runs_are_made_again(tiny_compare):
         tiny_compare.lines.clear()
         after = tiny_compare(*COMMAND).figures
         told = "\n".join(tiny_compare.lines)
-        assert "fixmatch, seed 0: metrics.json is damaged, and made again" in told
-        assert "fixmatch, seed 1: scores.npz is damaged, and made again" in told
+        assert "fixmatch, seed 0: metrics.json is damaged and will be made again" in told
+        assert "fixmatch, seed 1: scores.npz is damaged and will be made again" in told
         assert all(is_done(ComparedRunFolder(tiny_compare.folder / "runs" / run)) for run in DAMAGED.values())
         assert [row["last"] for row in after["rows"]] == [row["last"] for row in before["rows"]]
         assert after["failed"] == after["missing"] == []
@@ -179,7 +181,7 @@ def test_damaged_records_of_runs_are_made_again(tiny_compare):
 def test_a_damaged_study_is_refused(tiny_compare, text):
     copied(NEWEST_COMPARISON, tiny_compare.folder)
     (tiny_compare.folder / "study.json").write_text(text)
-    with pytest.raises(UserError, match=r"study\.json is damaged.*put it back from a copy, or choose another output="):
+    with pytest.raises(UserError, match=r"study\.json is damaged.*restore it from a copy, or choose another output="):
         tiny_compare(*COMMAND)
 
 

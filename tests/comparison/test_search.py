@@ -101,7 +101,7 @@ def test_a_list_file_names_the_folder_of_a_search_as_that_of_a_run():
 def test_choices():
     assert parse_choices("try.a", "1e-4..1e-2") == (1e-4, 1e-2)
     assert parse_choices("try.a", "[1,2],3") == ["[1,2]", "3"]
-    for text, said in (("1", "no choice"), ("2..1", "smaller"), ("a..b", "no range")):
+    for text, said in (("1", "no choice"), ("2..1", "smaller"), ("a..b", "not a range")):
         with pytest.raises(UserError, match=said):
             parse_choices("try.a", text)
 

@@ -63,4 +63,4 @@ def test_a_note_says_where_rows_start_from_other_weights():
     figures = kept_figures()
     assert not any(note.startswith("NOT") for note in table_notes(figures))
     notes = table_notes(replace(figures, first_weights_differ=("cps",)))
-    assert "NOT THE SAME START: other initial weights in cps." in notes
+    assert "NOT THE SAME START: different initial weights in cps." in notes

@@ -218,9 +218,9 @@ def test_validation_images_that_are_trained_on_are_told_of(tmp_path):
     (tmp_path / "unlabelled").mkdir()
     dataset = Folder(DataConfig(root=str(tmp_path)))
     dataset.check()
-    assert not any("trained on" in note for note in dataset.notes)
+    assert not any("also used for training" in note for note in dataset.notes)
     (tmp_path / "unlabelled/copy.png").write_bytes((tmp_path / "images/val/c.png").read_bytes())
     dataset = Folder(DataConfig(root=str(tmp_path)))
     dataset.check()
-    told = "1 validation images are trained on, too: images/val/c.png, as unlabelled/copy.png"
+    told = "1 validation images are also used for training: images/val/c.png, as unlabelled/copy.png"
     assert any(told in note for note in dataset.notes)

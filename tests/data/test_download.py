@@ -40,7 +40,7 @@ def test_a_broken_connection_is_made_again(server, tmp_path):
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     server.files["/a"] = BODY
     server.breaks["/a"] = [100_000, 1]
-    refusal(lambda: fetch(tmp_path / "a.bin", [f"{server.url}/a"], sha(BODY)), "broke off", "goes on", "a.bin")
+    refusal(lambda: fetch(tmp_path / "a.bin", [f"{server.url}/a"], sha(BODY)), "was lost", "continues", "a.bin")
     kept = (tmp_path / "a.bin.part").stat().st_size
     assert 0 < kept <= 100_000
     assert not (tmp_path / "a.bin").exists()
@@ -74,7 +74,9 @@ def test_the_next_mirror_is_asked(server, tmp_path):
 def test_what_every_mirror_did_is_said(server, tmp_path):
     server.files["/wrong"] = BODY[::-1]
     urls = [f"{server.url}/none", f"{server.url}/wrong", "http://127.0.0.1:9/closed"]
-    message = refusal(lambda: fetch(tmp_path / "a.bin", urls, sha(BODY)), *urls, "404", "another file", "by hand to")
+    message = refusal(
+        lambda: fetch(tmp_path / "a.bin", urls, sha(BODY)), *urls, "404", "another file", "copy the file to"
+    )
     assert "Traceback" not in message
     assert list(tmp_path.iterdir()) == []
 
@@ -86,7 +88,7 @@ def test_a_full_disk_keeps_what_has_come(server, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ResumingDownloader, "write", write)
-    refusal(lambda: fetch(tmp_path / "a.bin", [f"{server.url}/a"], sha(BODY)), "disk", "full", "goes on")
+    refusal(lambda: fetch(tmp_path / "a.bin", [f"{server.url}/a"], sha(BODY)), "disk", "full", "continues")
 
 
 def test_progress_is_told(server, tmp_path):

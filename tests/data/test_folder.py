@@ -79,7 +79,7 @@ def test_without_unlabelled_images_the_labelled_serve(tmp_path):
     write_pairs(tmp_path, 5)
     dataset = open_folder(tmp_path)
     assert sample_names(dataset.unlabelled) == sample_names(dataset.labelled)
-    assert "serve as unlabelled" in dataset.notes[3]
+    assert "used as unlabelled" in dataset.notes[3]
 
 
 # --- splits ---------------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_missing_parts(tmp_path):
 def test_mask_without_an_image(tmp_path):
     write_pairs(tmp_path, 3)
     write_masks(tmp_path, "masks/x.png", "masks/y_mask.png")
-    refusal(open_folder(tmp_path).check, "masks/x.png", "no image", "2 are like it", "_mask")
+    refusal(open_folder(tmp_path).check, "masks/x.png", "no image", "2 files have this fault", "_mask")
     (tmp_path / "images").rename(tmp_path / "old")
     write_images(tmp_path, "images/z.png")
     refusal(lambda: open_folder(tmp_path), "masks/00.png", "none of 5 masks")

@@ -162,7 +162,7 @@ def test_range_and_statistics_come_from_the_training_images(bands):
     pixels = np.stack([dataset.read_image(sample) for sample in dataset.labelled]) / 255
     np.testing.assert_allclose(config.model.mean, pixels.mean(axis=(0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(config.model.std, pixels.std(axis=(0, 1, 2)), atol=1e-5)
-    assert any("deep images" in note for note in dataset.notes)
+    assert any("images deeper than 8 bits" in note for note in dataset.notes)
 
 
 def test_given_range_and_statistics_stay(bands):

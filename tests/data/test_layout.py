@@ -71,7 +71,7 @@ def test_parts_above_the_two_folders(tmp_path):
         "unlabeled/b.png",
     ]
     assert dataset.notes[1].startswith("layout parts: train/images/ with train/masks/, valid/images/ with valid/masks/")
-    assert dataset.notes[-1] == "4 images of the test part are left alone"
+    assert dataset.notes[-1] == "4 images of the test part are not used"
 
 
 def test_one_folder_with_endings(tmp_path):
@@ -81,7 +81,7 @@ def test_one_folder_with_endings(tmp_path):
     assert sample_names(dataset.labelled) == [f"a/{index}.jpg" for index in range(4)]
     assert sample_names(dataset.val) == ["val/9.jpg"]
     assert sorted(sample_names(dataset.unlabelled)) == ["a/loose.jpg", "unlabelled/8.jpg"]
-    assert dataset.notes[1].startswith("layout suffix: masks beside their images, told by their ending")
+    assert dataset.notes[1].startswith("layout suffix: masks in the folder of their images, recognised by their ending")
 
 
 def test_two_layouts_at_once_ask_for_a_word(tmp_path):
@@ -148,7 +148,7 @@ def test_several_masks_an_image_of_many_values_are_no_classes(tmp_path, name):
 def test_one_mask_an_image_under_changing_names_is_no_class_file(tmp_path):
     write_photos(tmp_path, "images/a.jpg", "images/b.jpg")
     write_masks(tmp_path, "masks/a_car.png", "masks/b_road.png")
-    refusal(lambda: open_folder(tmp_path), "has no image", "none of 2 masks", "one that all masks have")
+    refusal(lambda: open_folder(tmp_path), "has no image", "none of 2 masks", "an ending that all masks share")
 
 
 def test_a_class_file_of_three_values_is_refused_when_it_is_read(tmp_path):
@@ -186,14 +186,14 @@ def test_parts_in_any_case_and_by_other_words(tmp_path, name):
         dataset = open_folder(root)
         assert [train in sample for sample in sample_names(dataset.labelled)] == [True] * 3, train
         assert [val in sample for sample in sample_names(dataset.val)] == [True] * 2, val
-        assert dataset.notes[-1] == "4 images of the test part are left alone", test
+        assert dataset.notes[-1] == "4 images of the test part are not used", test
 
 
 @pytest.mark.parametrize("folder", ["test_site_3", "ValBridge", "my-dev-kit", "Evaluation day 2", "crack_test"])
 def test_a_folder_that_mentions_a_part_is_asked_about(tmp_path, folder):
     write_pairs(tmp_path, 4)
     write_pairs(tmp_path, 2, f"{folder}/")
-    refusal(lambda: open_folder(tmp_path), folder, "it would be trained on", "data.parts=")
+    refusal(lambda: open_folder(tmp_path), folder, "it would be used for training", "data.parts=")
     assert len(open_folder(tmp_path, parts={folder.upper(): "val"}).val) == 2
     assert len(open_folder(tmp_path, parts={folder: "train"}).val) == 1
     assert len(open_folder(tmp_path, parts={folder: "test"}).labelled) == 3
@@ -249,7 +249,7 @@ def test_images_and_masks_may_have_an_ending_each(tmp_path, image_name, mask_nam
 
 def test_two_suffixes_that_nothing_tells_apart_are_asked_about(tmp_path):
     write_photos(tmp_path, *(f"{stem}{suffix}" for stem in "abc" for suffix in (".png", ".bmp")))
-    refusal(lambda: open_folder(tmp_path), "a.bmp", "a.png", "nothing in them tells", "masks/", "3 pairs")
+    refusal(lambda: open_folder(tmp_path), "a.bmp", "a.png", "their pixels do not show", "masks/", "3 such pairs")
 
 
 def test_a_mask_without_its_image_in_one_folder(tmp_path):
@@ -265,4 +265,7 @@ def test_files_that_were_seen_are_named_where_no_layout_fits(tmp_path):
 
 def test_a_wrong_layout_says_what_each_is_for(tmp_path):
     write_five_pairs(tmp_path)
-    refusal(lambda: open_folder(tmp_path, layout="beside"), "suffix (masks beside their images, a.jpg and a_mask.png)")
+    refusal(
+        lambda: open_folder(tmp_path, layout="beside"),
+        "suffix (masks in the folder of their images, as a.jpg and a_mask.png)",
+    )

@@ -228,7 +228,7 @@ def test_masks_of_another_size_and_the_same_aspect_are_resized_where_asked(tmp_p
 @pytest.mark.parametrize("size", [(96, 100), (128, 96), (192, 250)])
 def test_masks_of_another_aspect_are_never_resized(tmp_path, size):
     found = open_written(tmp_path, draw_squares(3), size, resize_masks=True)
-    refusal(found.check, f"its image {size[1]}x{size[0]}", "aspects differ")
+    refusal(found.check, f"its image {size[1]}x{size[0]}", "aspect ratios differ")
     assert {fault.kind for fault in audit(found, (64, 64), 2).faults if fault.level == "unusable"} == {"size"}
 
 

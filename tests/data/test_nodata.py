@@ -192,7 +192,7 @@ def depths(deep, kind=np.uint16):
 @pytest.mark.parametrize("deep", [{1}, set(range(1, 9))], ids=["one deep", "one not"])
 def test_depths_that_differ_are_refused_with_a_remedy_that_works(tmp_path, deep):
     root = folder(tmp_path, depths(deep), "png")
-    refused = refusal(dataset_of(root)[1].check, "data.low", "data.high", "stay as they are")
+    refused = refusal(dataset_of(root)[1].check, "data.low", "data.high", "not changed")
     assert ("1.png is a 16-bit" in refused) == (deep == {1})
     _, dataset = dataset_of(root, "data.low=0", "data.high=65535")
     dataset.check()
@@ -200,7 +200,7 @@ def test_depths_that_differ_are_refused_with_a_remedy_that_works(tmp_path, deep)
     assert {image.dtype.name for image in images.values()} == {"float32"}
     levels = [image[10:20, 5:25].mean() for image in images.values()]
     assert max(levels) - min(levels) < 10
-    assert any("have 8 bits a channel and stay as they are" in note for note in dataset.notes)
+    assert any("have 8 bits a channel and are not scaled" in note for note in dataset.notes)
 
 
 def test_floating_point_beside_8_bits_does_not_stretch_them(tmp_path):
@@ -216,7 +216,7 @@ def test_floating_point_beside_8_bits_does_not_stretch_them(tmp_path):
 
 def test_a_range_that_no_image_can_have_is_refused(tmp_path):
     root = folder(tmp_path, depths(set()), "png")
-    refusal(lambda: dataset_of(root, "data.low=0", "data.high=4095"), "data.high=[4095.0]", "8 bits", "leave out")
+    refusal(lambda: dataset_of(root, "data.low=0", "data.high=4095"), "data.high=[4095.0]", "8 bits", "remove")
     _, dataset = dataset_of(root, "data.low=20", "data.high=200")
     assert dataset.read_image(dataset.labelled[0]).max() > 250
 

@@ -243,7 +243,7 @@ def test_roboflow_export(tmp_path):
     dataset = open_folder(tmp_path)
     assert [sample.name for sample in dataset.labelled] == ["train/train.jpg", "train/train2.jpg"]
     assert [sample.name for sample in dataset.val] == ["valid/valid.jpg", "valid/valid2.jpg"]
-    assert dataset.notes[-1] == "2 images of the test part are left alone"
+    assert dataset.notes[-1] == "2 images of the test part are not used"
 
 
 def test_one_coco_file_that_is_named(tmp_path):

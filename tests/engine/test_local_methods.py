@@ -108,7 +108,7 @@ def test_a_recipe_of_a_package_lies_beside_its_module(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("gone.py", "no such file"), ("my-idea.py", "'my-idea' is no name for a method; call the file like my_idea.py")],
+    [("gone.py", "no such file"), ("my-idea.py", "'my-idea' cannot be a method's name; name the file like my_idea.py")],
 )
 def test_a_file_that_cannot_be_a_method(tmp_path, name, said):
     file_of(tmp_path, MINE, "my-idea.py")

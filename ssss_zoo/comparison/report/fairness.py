@@ -21,7 +21,7 @@ def protocol_differences(rows: Sequence[RowFigures]) -> list[str]:
         first_name, first = known[0]
         if protocol.digest != first.digest:
             keys = differing_leaves(first.settings, protocol.settings)
-            lines.append(f"{name} is scored otherwise than {first_name}: {', '.join(keys)}")
+            lines.append(f"{name} is scored in another way than {first_name}: {', '.join(keys)}")
     return lines
 
 

@@ -98,7 +98,7 @@ def headline(figures: ComparisonFigures) -> str:
         return f"{first}: on these data, with this budget, no method beats the labels alone."
     change = row.over_supervised
     if change is None:
-        return f"{first}; there is no supervised row to measure it by."
+        return f"{first}; there is no supervised row to compare it with."
     strength = "more than chance explains" if change.significant else "which may be chance"
     return f"{first}, {format_difference(change)} over the labels alone, {strength}."
 
@@ -239,5 +239,5 @@ def data_url(folder: ComparisonFolder, name: str) -> str:
     file = folder.pictures / name
     media_type = MEDIA_TYPES.get(file.suffix)
     if media_type is None or Path(name).name != name or not file.is_file():
-        raise UserError(f"{folder.picture_index} names '{brief(name)}', which is no picture beside it; {REMAKE}")
+        raise UserError(f"{folder.picture_index} names '{brief(name)}', which is not a picture in its folder; {REMAKE}")
     return f"data:{media_type};base64,{base64.b64encode(file.read_bytes()).decode()}"

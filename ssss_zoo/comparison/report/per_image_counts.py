@@ -107,17 +107,17 @@ def read_per_image_counts(
         with np.load(file, allow_pickle=False) as kept:
             found = PerImageCounts(kept["counts"], kept["border"], kept["bins"], kept["shown"])
     except Exception as error:  # a damaged archive fails in many ways
-        raise UserError(f"{file} is not there, or damaged: {type(error).__name__}") from None
+        raise UserError(f"{file} is missing or damaged: {type(error).__name__}") from None
     count, _, of = shape = found.counts.shape if found.counts.ndim == 3 else (0, 0, 0)
     shapes = (shape, found.border.shape, found.bins.shape, found.shown.ndim)
     numeric = all(array.dtype.kind in "iuf" for array in (found.counts, found.border, found.bins, found.shown))
     if not numeric or shapes != ((count, 3, of), (count, 2, of), (CONFIDENCE_BINS, 3), 1) or not count or not of:
         raise UserError(f"{file} is damaged: it holds arrays of other shapes or types")
     if (images or count, classes or of) != (count, of):
-        raise UserError(f"{file} is of another run: of {count} images and {of} classes")
+        raise UserError(f"{file} belongs to another run, with {count} images and {of} classes")
     missing = [index for index in found.shown.tolist() if not folder.predicted_ids(index).is_file()]
     if missing:
-        raise UserError(f"{folder.predicted_ids(missing[0])} is not there")
+        raise UserError(f"{folder.predicted_ids(missing[0])} is missing")
     return found
 
 

@@ -123,7 +123,7 @@ def read_pixels(file: Path) -> np.ndarray | None:
         with Image.open(file) as picture:
             return np.array(picture)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these for damaged files
-        log.warning(f"{file} is left out of the report's pictures ({brief(error)})")
+        log.warning(f"{file} is not shown in the report's pictures ({brief(error)})")
         return None
 
 

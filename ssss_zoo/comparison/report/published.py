@@ -104,7 +104,7 @@ def reasons_against(
     if entry.dataset != figures.dataset:
         reasons.append("another data set")
     elif not statistics.protocol.name:
-        reasons.append("lists, crop or scoring of no known protocol here")
+        reasons.append("lists, crop or scoring match no known protocol here")
     if encoder_family(entry.encoder) != encoder_family(settings["model.encoder"]):
         reasons.append(f"encoder {settings['model.encoder']} here")
     if settings["model.weights"] in ("none", "None"):
@@ -119,7 +119,7 @@ def reasons_against(
     if budget or figures.budget == "time":
         reasons.append(f"budget of our choice here ({' '.join(budget) or 'equal time'})")
     if entry.source == "page":
-        reasons.append("the published one was never checked against a paper")
+        reasons.append("the published figure was not checked against the paper")
     return reasons
 
 

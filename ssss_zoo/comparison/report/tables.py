@@ -155,7 +155,7 @@ def table_notes(figures: ComparisonFigures) -> list[str]:
     ]
     if len(figures.seeds) < SEEDS_FOR_SIGNIFICANCE:
         fewer = f"Fewer than {SEEDS_FOR_SIGNIFICANCE} seeds"
-        notes.append(f"{fewer}: the spread between runs is hardly known, so there are no stars.")
+        notes.append(f"{fewer}: the spread between runs is too uncertain for stars.")
     in_mean = figures.classes if figures.classes_in_mean is None else figures.classes_in_mean
     absent = [name for name in figures.classes if name not in in_mean]
     if absent:
@@ -176,7 +176,7 @@ def fairness_notes(figures: ComparisonFigures) -> list[str]:
     if figures.protocols_differ:
         notes.append(f"NOT COMPARABLE, protocols differ: {'; '.join(protocol_differences(figures.rows))}.")
     if figures.first_weights_differ:
-        notes.append(f"NOT THE SAME START: other initial weights in {', '.join(figures.first_weights_differ)}.")
+        notes.append(f"NOT THE SAME START: different initial weights in {', '.join(figures.first_weights_differ)}.")
     return notes
 
 

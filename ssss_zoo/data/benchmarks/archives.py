@@ -57,7 +57,7 @@ def unpack(
         for name, count, opened in iterate_members(archive):
             taken += count
             if taken > limit + SIZE_TOLERANCE:
-                raise refusal(archive, f"it unpacks to more than {format_bytes(limit)}, as announced: a bomb?")
+                raise refusal(archive, f"it unpacks to more than the announced {format_bytes(limit)}: an archive bomb?")
             target = member_target(name, keep, archive)
             if target is None:
                 continue
@@ -102,7 +102,7 @@ def member_target(name: str, keep: Mapping[str, str], archive: Path) -> str | No
     if not path.parts:
         raise refusal(archive, f"a file in it has no name (it is called '{name}')")
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0] or "\0" in name:
-        raise refusal(archive, f"{brief(name)} leads outside of the folder")
+        raise refusal(archive, f"{brief(name)} points outside the folder")
     name = name.removeprefix("./")
     prefix = next((prefix for prefix in keep if name.startswith(prefix)), None)
     return None if prefix is None else keep[prefix] + name.removeprefix(prefix)
@@ -116,11 +116,11 @@ def write_member(source: IO[bytes], target: Path, count: int, archive: Path) -> 
         with source, new.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
             if sink.tell() != count:
-                raise refusal(archive, f"{target.name} has {sink.tell():,} bytes and announced {count:,}")
+                raise refusal(archive, f"{target.name} has {sink.tell():,} bytes instead of the announced {count:,}")
         new.replace(target)
     finally:
         new.unlink(missing_ok=True)
 
 
 def refusal(archive: Path, why: str) -> UserError:
-    return UserError(f"{archive} is not unpacked: {why}; remove it and fetch it from its publisher")
+    return UserError(f"{archive} is not unpacked: {why}; remove it and download it again from its publisher")

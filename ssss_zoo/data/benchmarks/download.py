@@ -46,8 +46,8 @@ def fetch(file: Path, urls: Sequence[str], sha256: str | None, progress: Progres
             if not again:
                 break
     raise UserError(
-        f"cannot fetch {file.name}: {'; '.join(dict.fromkeys(failures))}. The same command goes on where it stopped; "
-        f"or bring the file by hand to {file}"
+        f"cannot fetch {file.name}: {'; '.join(dict.fromkeys(failures))}. The same command continues where it stopped; "
+        f"or copy the file to {file}"
     )
 
 
@@ -106,7 +106,7 @@ class ResumingDownloader:
             except requests.RequestException:
                 broken = True
         if broken or have < total:
-            raise ConnectionError(f"the connection broke off after {have:,} of {total:,} bytes")
+            raise ConnectionError(f"the connection was lost after {have:,} of {total:,} bytes")
 
 
 def network_error_text(error: Exception) -> str:
@@ -130,4 +130,6 @@ def check_disk_space(folder: Path, needed: int) -> None:
 
 
 def full_disk_error(file: Path) -> UserError:
-    return UserError(f"the disk of {file.parent} is full; what has come is kept, the same command goes on with it")
+    return UserError(
+        f"the disk of {file.parent} is full; the downloaded part is kept, and the same command continues with it"
+    )

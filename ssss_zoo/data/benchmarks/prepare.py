@@ -141,7 +141,7 @@ def describe_plan(benchmark: Benchmark, root: Path, plan: PreparationPlan) -> li
     lines = [f"{benchmark.name} into {root}", f"licence: {benchmark.licence}"]
     for archive in plan.to_unpack:
         where = f"from {archive.urls[0]}" if archive in plan.to_fetch else f"from {root / ARCHIVES}"
-        digest = f"SHA-256 {archive.sha256}" if archive.sha256 else "no digest known: believed as it comes"
+        digest = f"SHA-256 {archive.sha256}" if archive.sha256 else "no digest known: not verified"
         lines.append(f"{archive.name}, {format_bytes(archive.bytes)}, {where}, {digest}")
     if plan.lists:
         lines.append(f"{len(plan.lists)} split lists, from {plan.lists[0][1].urls[0].partition('{')[0]}")
@@ -248,6 +248,6 @@ def save_ids(ids: Any, target: Path) -> None:
         Image.fromarray(ids).save(new, "PNG")
         new.replace(target)
     except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}; the same command goes on") from None
+        raise UserError(f"cannot write {target}: {error.strerror or error}; the same command continues") from None
     finally:
         new.unlink(missing_ok=True)

@@ -31,8 +31,8 @@ MAX_CLASSES_FOUND = 64  # more values than this are smeared edges or a photograp
 REMAINING_PIXELS = 0.05  # of other classes as a share of those of 255, below which 255 is an object (our choice)
 UNREAD_MASK = np.zeros((0, 0), np.int64)
 SMEARED_EDGES_FOUND = (
-    "edges in the masks look smeared: from one class to another they often lead over a value between the two, as "
-    "resizing or rotating with interpolation makes them"
+    "edges in the masks look smeared: between two classes there is often a value in between, as after resizing or "
+    "rotating with interpolation"
 )
 REMAKE_MASKS = "make the masks again with nearest neighbour"
 CORRECT_MASKS = "correct the masks"
@@ -90,7 +90,7 @@ def classes_of_regions(
     wrong = next((key for key, is_given in given.items() if is_given), None)
     if wrong:
         what = f"{regions.description}; a class called void in classes.txt leaves pixels out"
-        raise UserError(f"data.{wrong} is of masks that hold ids, values or colours, and here {what}")
+        raise UserError(f"data.{wrong} applies to masks with ids, values or colours; here {what}")
     reading = Reading(exif=data.exif, max_pixels=data.max_pixels)
     found = detect_region_classes(regions, samples, lines, file, reading)
     names = tuple(line.name for line in found.lines)
@@ -161,7 +161,9 @@ def declared_colours(lines: Sequence[ClassLine], file: Path) -> list[int]:
     lines have."""
     bare = [line.name for line in lines if line.colour is None]
     if bare:
-        raise UserError(f"{file} gives no colour for class '{bare[0]}', and masks hold colours: 'name R G B' a line")
+        raise UserError(
+            f"{file} gives no colour for class '{bare[0]}', and masks hold colours: 'name R G B' in each line"
+        )
     values = [pack_colour(*(line.colour or (0, 0, 0))) for line in lines]
     if len(set(values)) < len(values):
         raise UserError(f"{file} gives one colour to two classes: masks of colours cannot tell them apart")
@@ -193,9 +195,7 @@ def classes_of_values(empty: MaskEncoding, root: Path, masks: Sequence[Path]) ->
     for ids, one for each id up to the largest."""
     kind = empty.kind
     if empty.nearest:
-        raise UserError(
-            f"data.snap=true takes the nearest {kind} that a class has: name them in {root / 'classes.txt'}"
-        )
+        raise UserError(f"data.snap=true maps to the nearest {kind} of a class: name them in {root / 'classes.txt'}")
     counts = count_mask_values(masks, empty.read_values, empty.as_levels)
     values = class_values(empty, counts)
     if kind == "ids":
@@ -300,7 +300,7 @@ def suggest_class_list(empty: MaskEncoding, counts: ValueCounts, remedy: str = R
     odd = set(counts.values[counts.is_line | counts.is_stray].tolist())
     kept = counts.values_except({*odd, *empty.ignored, VOID_VALUE})
     if not odd or not 2 <= len(kept) <= MAX_CLASSES_FOUND:
-        return f"{remedy}, or name every class in classes.txt, which takes them as they are"
+        return f"{remedy}, or name every class in classes.txt, which keeps them unchanged"
     objects = [value for value in kept if value != IGNORE] if empty.kind == "ids" else kept
     void = IGNORE if len(objects) > 1 and max(objects) < 2 * len(objects) else None
     names = ["void" if value == void else f"class_{at}" for at, value in enumerate(kept)]
@@ -310,8 +310,8 @@ def suggest_class_list(empty: MaskEncoding, counts: ValueCounts, remedy: str = R
     ]
     more = ", ..." if len(lines) > 2 * VALUES_SHOWN else ""
     class_list = (
-        f"write classes.txt of the lines {', '.join(lines[: 2 * VALUES_SHOWN])}{more} with names of your own, and give "
-        "data.snap=true, which takes the nearest of them"
+        f"write classes.txt with the lines {', '.join(lines[: 2 * VALUES_SHOWN])}{more} with your own names, and set "
+        "data.snap=true, which maps all other values to the nearest of them"
     )
     first = remedy == REMAKE_MASKS and len(objects) > 2
     ways = [remedy, class_list] if first else [class_list, remedy]

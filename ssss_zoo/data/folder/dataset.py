@@ -85,9 +85,9 @@ class Folder(FileDataset):
             count = sum(is_resized(self.encoding, sample, self.base_reading) for sample in masked)
             self.notes.append(f"{count} of {len(masked)} masks are resized to their images' size (nearest neighbour)")
         if selection.lists.unlabelled is selection.lists.labelled:
-            self.notes.append("no unlabelled image found: the labelled ones serve as unlabelled, too")
+            self.notes.append("no unlabelled image found: the labelled ones are used as unlabelled, too")
         if scanned.ignored:
-            self.notes.append(f"{len(scanned.ignored)} images of the test part are left alone")
+            self.notes.append(f"{len(scanned.ignored)} images of the test part are not used")
 
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:

@@ -21,7 +21,7 @@ LAYOUTS = {  # values of `data.layout`
     "auto": "whichever fits",
     "folders": "images/ and masks/",
     "parts": "train/images, train/masks, val/...",
-    "suffix": "masks beside their images, a.jpg and a_mask.png",
+    "suffix": "masks in the folder of their images, as a.jpg and a_mask.png",
 }
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "gt", "SegmentationClass")
@@ -57,7 +57,7 @@ class Layout:
 
     def describe(self, root: Path) -> str:
         if self.name == "suffix":
-            return "masks beside their images"
+            return "masks in the folder of their images"
         return ", ".join(
             " with ".join(dict.fromkeys(describe_place(path, root) for path in (pair.images, pair.masks)))
             for pair in self.folder_pairs

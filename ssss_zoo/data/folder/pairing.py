@@ -269,19 +269,19 @@ def find_masks_among_images(files: Sequence[Path]) -> SameFolderMasks:
     usual = match_usual_endings(files)
     if usual:
         unmatched = [path for path in files if path not in usual and strip_mask_ending(path.stem) != path.stem]
-        return SameFolderMasks(usual, "told by their ending", unmatched)
+        return SameFolderMasks(usual, "recognised by their ending", unmatched)
     pairs = pair_two_suffixes(files)
     if pairs:
         side = mask_side(pairs)
         if side is None:
             raise UserError(
-                f"{pairs[0][0]} and {pairs[0][1]} may be an image and its mask, and nothing in them tells which is "
-                f"which: put the masks into masks/, and the images into images/ ({len(pairs)} pairs are like it)"
+                f"{pairs[0][0]} and {pairs[0][1]} may be an image and its mask, but their pixels do not show which is "
+                f"which: put the masks into masks/, and the images into images/ ({len(pairs)} such pairs)"
             )
         image_of = {pair[side]: pair[1 - side] for pair in pairs}
         formats = {format_suffix(path) for path in image_of}
         unmatched = [path for path in files if format_suffix(path) in formats and path not in image_of]
-        return SameFolderMasks(image_of, f"told by their suffix {pairs[0][side].suffix}", unmatched)
+        return SameFolderMasks(image_of, f"recognised by their suffix {pairs[0][side].suffix}", unmatched)
     shared = match_shared_ending(files)
     if shared.image_of and mask_side([(image, mask) for mask, image in shared.image_of.items()]) == 1:
         return shared

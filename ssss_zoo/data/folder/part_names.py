@@ -103,6 +103,6 @@ class FolderParts:
             part = mentioned_part(name)
             if part and not self.part_of(name):
                 raise UserError(
-                    f"is {name}/ in {parent} the {part} part? it would be trained on: only names such as {part}/ are "
-                    f"taken for it. Rename it, or say what it is: data.parts={{{name}: {part}}}, or {{{name}: train}}"
+                    f"is {name}/ in {parent} the {part} part? it would be used for training, since only names such as "
+                    f"{part}/ mark that part. Rename it, or set data.parts={{{name}: {part}}}, or {{{name}: train}}"
                 )

@@ -189,6 +189,6 @@ def read_class_file(path: Path, reading: Reading) -> np.ndarray:
         few = ", ".join(map(str, values[:VALUES_SHOWN].tolist())) + (", ..." if len(values) > VALUES_SHOWN else "")
         raise UserError(
             f"{path} holds {len(values)} values ({few}); expected 0 and one other, since masks are one file for each "
-            "class here: write each class into a file of its own, edges not smeared"
+            "class here: write each class into a file of its own, without interpolated edges"
         )
     return pixels > 0

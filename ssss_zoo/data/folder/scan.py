@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 
 REASON_OF_FAULT = {  # why a file is left out, by the kind of its fault
     "no image": "mask without an image",
-    "same name": "file of a name that another has",
+    "same name": "file with the name of another",
     "two masks": "second mask of an image",
     "mask not read": "mask that cannot be read",
     "mask beside": "mask among the images",
@@ -173,7 +173,9 @@ def no_mask_fault(sample: Sample, masks: Path) -> Fault:
 
 
 def refused_status(fault: Fault) -> FileStatus:
-    return FileStatus(reason=REASON_OF_FAULT.get(fault.kind, "file that is refused"), remedy="see the faults")
+    return FileStatus(
+        reason=REASON_OF_FAULT.get(fault.kind, "file that is refused"), remedy="see the fault of this file"
+    )
 
 
 def refuse_files(messages: Mapping[Path, str], kind: str, root: Path) -> list[RefusedFile]:
@@ -331,12 +333,12 @@ def describe_unmatched_masks(
             messages[path] = f"mask {path} has no image that can be read: {other} is {kind}; {CONVERT_REMEDY}"
         elif similar:
             messages[path] = (
-                f"mask {path} has no image, but {similar} differs in capitals or part only: make them alike"
+                f"mask {path} has no image, but {similar} differs in capitals or part only: use one name for both"
             )
         else:
             messages[path] = (
-                f"mask {path} has no image: no {pair.images.joinpath(*filter(None, key))}.*; a mask is called like its "
-                f"image, perhaps with an ending such as {MASK_ENDINGS[0]}, or with one that all masks have"
+                f"mask {path} has no image: no {pair.images.joinpath(*filter(None, key))}.*; a mask has its image's "
+                f"name, alone, with an ending such as {MASK_ENDINGS[0]} or with an ending that all masks share"
             )
     return messages
 
@@ -399,7 +401,7 @@ def find_misplaced_masks(images: Sequence[Path], bare: set[Path]) -> dict[Path, 
     if not all(count_distinct_values(path) <= MAX_MASK_VALUES for path in sample_files(list(image_of))):
         return {}
     return {
-        path: f"{path} is called like the mask of {image}, and lies among images: move it to the masks, or remove it"
+        path: f"{path} is named like the mask of {image} but lies among the images: move it to the masks, or remove it"
         for path, image in image_of.items()
     }
 

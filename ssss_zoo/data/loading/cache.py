@@ -87,8 +87,8 @@ def check_memory(needed: int) -> None:
     free = free_memory()
     if free is not None and needed > MEMORY_SHARE * free:
         raise UserError(
-            f"data.cache=ram would take about {format_bytes(needed)} and {format_bytes(free)} are free: leave it out, "
-            "or take fewer or smaller images"
+            f"data.cache=ram would take about {format_bytes(needed)} and {format_bytes(free)} are free: remove the "
+            "key, or use fewer or smaller images"
         )
 
 

@@ -106,7 +106,7 @@ def estimate_reading(
     if not len(values):
         return ReadingEstimate(reading, notes=notes)
     if np.isnan(values).all(axis=1).any() and not reading.tags:
-        notes = (*notes, f"some pixels hold no number (NaN), or no data: {NODATA_EFFECT}")
+        notes = (*notes, f"some pixels are NaN or have no data: {NODATA_EFFECT}")
     found = find_nodata_values(values) if deep and not data.nodata else []
     nodata = found_and_tagged(found, headers)
     if found:
@@ -117,10 +117,10 @@ def estimate_reading(
         low, high = value_range(values)
         reading = replace(reading, low=tuple(low), high=tuple(high))
         ranges = ", ".join(f"{dark:g} to {bright:g}" for dark, bright in zip(low, high, strict=True))
-        notes = (*notes, f"deep images: {ranges} become dark to bright (data.low, data.high)")
+        notes = (*notes, f"images deeper than 8 bits: {ranges} are mapped to black to white (data.low, data.high)")
     elif deep and len(deep) < len(headers):
-        note = f"{len(headers) - len(deep)} of {count_images(len(headers))} have 8 bits a channel and stay as they are"
-        notes = (*notes, f"{note}; data.low and data.high are of the deeper ones")
+        note = f"{len(headers) - len(deep)} of {count_images(len(headers))} have 8 bits a channel and are not scaled"
+        notes = (*notes, f"{note}; data.low and data.high apply to the deeper ones")
     faults = tuple(warn_of_unused_range(values, reading))
     return ReadingEstimate(reading, tuple(f"{value!r}" for value in nodata), notes, faults)
 
@@ -137,10 +137,10 @@ def reading_with_known_nodata(reading: Reading, data: DataConfig, headers: Heade
     notes: tuple[str, ...] = ()
     if by_tag:
         values = ", ".join(f"{value:g}" for value in sorted(set(tagged))[:TAG_VALUES_NAMED])
-        note = f"{count_images(len(tagged))} say by a tag that pixels of {values} have no data"
-        notes = (*notes, f"{note}: {NODATA_EFFECT} (data.nodata=off takes them as any)")
+        note = f"{count_images(len(tagged))} declare {values} as no data, in a tag"
+        notes = (*notes, f"{note}: {NODATA_EFFECT} (data.nodata=off treats them as data)")
     if nodata:
-        notes = (*notes, f"pixels of {', '.join(data.nodata)} (data.nodata) have no data: {NODATA_EFFECT}")
+        notes = (*notes, f"pixels with the value {', '.join(data.nodata)} (data.nodata) have no data: {NODATA_EFFECT}")
     return replace(reading, nodata=nodata, tags=by_tag, gaps=bool(marked or by_tag or nodata)), notes
 
 
@@ -185,8 +185,8 @@ def describe_found_nodata(found: Sequence[tuple[float, float]]) -> str:
     """A note on values, each with its share of the pixels, that are taken for no data."""
     values = " and ".join(f"{value:g} ({100 * share:.2g} % of the pixels)" for value, share in found)
     return (
-        f"{values} lies far from all other values and is taken for no data: {NODATA_EFFECT} (data.nodata says which "
-        "values are, data.nodata=off that none is)"
+        f"{values} lies far from all other values and is treated as no data: {NODATA_EFFECT} (data.nodata=VALUE "
+        "chooses the value, data.nodata=off none)"
     )
 
 
@@ -197,8 +197,8 @@ def check_given_range(data: DataConfig, headers: Headers, deep: set[Path]) -> No
     """Raise UserError for a given range beyond 255 where no file has more than 8 bits a channel."""
     if data.low and headers and not deep and max(data.high) > 255:
         raise UserError(
-            f"data.high={data.high}, and every image has 8 bits a channel, 0 to 255: leave out data.low and data.high, "
-            "or give values within that"
+            f"data.high={data.high}, and every image has 8 bits a channel, 0 to 255: remove data.low and data.high, or "
+            "give values in that range"
         )
 
 
@@ -224,7 +224,7 @@ def warn_of_unused_range(values: np.ndarray, reading: Reading) -> list[Fault]:
     _, low, high = unused[0]
     message = (
         f"the range {low:g} to {high:g} is hardly used (channel {channels}): the pixels fill less than "
-        f"{100 * STEPS_USED_MIN:g} % of it; give data.low and data.high, or data.nodata for values that are no data"
+        f"{100 * STEPS_USED_MIN:g} % of it; give data.low and data.high, or data.nodata for values of missing data"
     )
     return [Fault(WARNING, "range", "images", message)]
 

@@ -17,11 +17,11 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.stopping import end_with_parent, unheard
 
 WORKER_KILLED = (
-    "a process that reads images for train.workers was killed, most likely by the system for its memory: fewer "
-    "train.workers (0 reads in the run itself) or data.cache=none needs less"
+    "a process that loads images (train.workers) was killed, most likely by the system because memory ran out: lower "
+    "train.workers (0 loads images in the process of the run) or set data.cache=none"
 )
 SHARED_MEMORY_ADVICE = (
-    "/dev/shm is full or small; give a container more of it, as docker run --shm-size, or take train.workers=0"
+    "/dev/shm is full or small; enlarge it, for a container with docker run --shm-size, or set train.workers=0"
 )
 SHARED_MEMORY_ERRORS = (  # parts of torch's messages
     "unable to allocate shared memory",
