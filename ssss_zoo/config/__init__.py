@@ -1,1 +1,1 @@
-"""What a person says: the schema of a run's configuration, its text read by types, and the files of `configs/`."""
+"""The configuration of a run: its schema, the parser of its text, and the files of `configs/`."""

@@ -1,4 +1,4 @@
-"""What happens when no method speaks: one student that labels for itself, one strong view, one stage."""
+"""The defaults of the hooks: one student that labels for itself, one strong view, one stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step whose loss is not finite: go back to before it, keep what repeats it, and say what it looked like."""
+"""A step whose loss is not finite: restores the state before it, saves a record that repeats it, and describes it."""
 
 from __future__ import annotations
 

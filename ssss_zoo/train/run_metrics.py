@@ -1,4 +1,4 @@
-"""What `metrics.json` says of a run."""
+"""Collects the metrics of a run for `metrics.json`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is known of a comparison's runs: scores, statistics, tables, charts, pictures, the report."""
+"""Reports the runs of a comparison: scores, statistics, tables, charts, pictures, the report."""
