@@ -226,10 +226,11 @@ class MethodContract:
                 key for part in module.modules() for key, value in vars(part).items() if isinstance(value, Tensor)
             ]
             assert not unsaved, f"{unsaved[0]} of module {name} is a plain tensor, and not saved: register a buffer"
-        known = {id(part) for module in made.run.modules.values() for part in module.modules()}
+        saved = {id(tensor) for module in made.run.modules.values() for tensor in tensors_of_module(module)}
         for key, value in vars(method).items():
             if isinstance(value, nn.Module):
-                assert id(value) in known, f"self.{key} is not among the modules that `setup` returned"
+                kept = all(id(tensor) in saved for tensor in tensors_of_module(value))
+                assert kept, f"self.{key} is not among the modules that `setup` returned"
             else:
                 assert key in plain, f"self.{key} appeared during the steps: keep it in a module that `setup` returns"
                 changed = by_value(value) != plain[key]
@@ -348,6 +349,11 @@ def batch_tensors(batch: RawBatch) -> list[Tensor]:
     weak = [stream for stream in (batch.unlabelled, batch.partner) if stream]
     hidden = [batch.hidden] if batch.hidden is not None else []
     return [batch.labelled.image, batch.labelled.mask, *hidden, *(one for s in weak for one in (s.image, s.valid))]
+
+
+def tensors_of_module(module: nn.Module) -> list[Tensor]:
+    """Its parameters and buffers, those of all its parts too."""
+    return [*module.parameters(), *module.buffers()]
 
 
 def by_value(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,9 @@ def test_downloaded_weights_bring_their_mean_and_std(package: Any, monkeypatch: 
     monkeypatch.setattr(adapter, "in_cache", lambda repository, file, revision: str(tmp_path / file))
     settings = ModelConfig(name="smp", encoder="mit_b0")
     assert adapter.statistics(package, settings) == ([0.2, 0.4, 0.6], [1.0, 1.0, 1.0])
-    settings.weights = "none"
+    settings = replace(settings, weights="none")
     assert adapter.statistics(package, settings)[0] == [0.485, 0.456, 0.406]
-    settings.encoder = "tu-test_resnet"
+    settings = replace(settings, encoder="tu-test_resnet")
     assert adapter.statistics(package, settings)[0] == [0.5, 0.5, 0.5]
 
 

@@ -148,7 +148,7 @@ def test_chance_decides_for_each_image_of_the_batch():
 
 def test_a_teacher_that_speaks_too_late_is_refused_in_one_line(tiny_run):
     made = tiny_run("method=augseg", "hooks.make_teacher=fixmatch")
-    with pytest.raises(UserError, match=r"choose one with its own, such as hooks\.make_teacher"):
+    with pytest.raises(UserError, match=r"choose hooks\.make_teacher=METHOD"):
         made.steps(1)
 
 
