@@ -12,6 +12,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from ssss_zoo.toolkit import cached_json, relabel
+from ssss_zoo.train.setup import make_info
 
 
 @pytest.fixture
@@ -52,7 +53,8 @@ def test_several_networks_predict_an_image_that_is_read_once(made, monkeypatch):
     reads = []
     read = made.run.dataset.read_image
     monkeypatch.setattr(made.run.dataset, "read_image", lambda sample: reads.append(sample) or read(sample))
-    info = made.run.make_info()
+    parts = made.run
+    info = make_info(parts.config, parts.dataset, parts.students, parts.needs, parts.folder, parts.device)
     for sample in info.unlabelled[:2]:
         for _ in range(3):
             info.predict(sample, made.student)

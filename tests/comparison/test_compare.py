@@ -120,7 +120,9 @@ def test_rows_of_another_protocol_are_named_loudly(tiny_compare):
     assert result.figures["protocols_differ"]
     said = (tiny_compare.folder / "compare.md").read_text()
     assert "NOT COMPARABLE" in said
-    assert "cps:evaluate.absent=zero is scored otherwise than supervised: evaluate.absent=zero, not exclude" in said
+    assert (
+        "cps:evaluate.absent=zero is scored in another way than supervised: evaluate.absent=zero, not exclude" in said
+    )
 
 
 def test_nothing_starts_where_a_row_cannot_run(tiny_compare):

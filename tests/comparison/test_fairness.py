@@ -27,7 +27,7 @@ def test_rows_with_another_protocol_are_listed_with_its_settings():
     assert differing_leaves(one, other) == ["crop=[513], not [321]", "evaluate.absent=exclude, not zero"]
     rows = [row_with_protocol(name, settings) for name, settings in (("a", one), ("b", other), ("c", one))]
     assert protocol_differences(rows) == [
-        "b is scored otherwise than a: crop=[513], not [321], evaluate.absent=exclude, not zero"
+        "b is scored in another way than a: crop=[513], not [321], evaluate.absent=exclude, not zero"
     ]
 
 

@@ -61,7 +61,7 @@ def test_slurms_own_queue_is_asked(tmp_path, monkeypatch, prints, code, there):
 
 
 def test_launchers_that_are_not_there(tiny_compare):
-    with pytest.raises(UserError, match="launcher=lokal is none; known: local, slurm, ray"):
+    with pytest.raises(UserError, match="unknown launcher=lokal; known: local, slurm, ray"):
         tiny_compare("methods=fixmatch", "seeds=0", "launcher=lokal")
     with pytest.raises(UserError, match="jobs takes a number"):
         tiny_compare("methods=fixmatch", "jobs=many")

@@ -118,7 +118,7 @@ def test_a_report_of_a_file_that_is_no_record(shown, file, text):
 def test_a_report_without_one_of_its_files(shown, lost):
     (shown / lost).unlink()
     if "pictures" not in lost:
-        with pytest.raises(UserError, match=r"is not there.*makes it anew"):
+        with pytest.raises(UserError, match=r"is missing.*makes it anew"):
             write_report(ComparisonFolder(shown))
         return
     with pytest.raises(

@@ -162,7 +162,9 @@ def test_check_notes_classes_without_a_labelled_pixel(tmp_path):
 
 def test_check_counts_values_that_are_no_class(tmp_path):
     dataset = Pairs(tmp_path, [[[0, 1]], [[0, 3], [3, 4]], [[3, 0]]])
-    refusal(dataset.check, "1_mask.png", "3 (2 pixels), 4 (1 pixels)", "0 to 2", "2 of 3 files", "name the missing")
+    refusal(
+        dataset.check, "1_mask.png", "3 (2 pixels), 4 (1 pixels)", "0 to 2", "2 of 3 checked files", "name the missing"
+    )
 
 
 def test_check_knows_ids_that_start_at_1_and_grey_levels(tmp_path):
@@ -181,7 +183,9 @@ def test_check_refuses_all_void_only_when_every_mask_is(tmp_path):
 
 
 def test_check_compares_sizes(tmp_path):
-    refusal(Pairs(tmp_path, [[[0, 1, 2]]], size=(2, 3)).check, "0_mask.png", "is 3x1", "image 3x2", "1 of 1 files")
+    refusal(
+        Pairs(tmp_path, [[[0, 1, 2]]], size=(2, 3)).check, "0_mask.png", "is 3x1", "image 3x2", "1 of 1 checked files"
+    )
 
 
 def test_check_finds_unreadable_files_in_every_part(tmp_path):

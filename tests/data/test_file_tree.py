@@ -92,7 +92,7 @@ def test_a_mask_among_images_is_a_fault(tmp_path, home):
     write_pairs(tmp_path, 3)
     write_photos(tmp_path, f"{home}/b.jpg")
     write_masks(tmp_path, f"{home}/b_Mask.png")
-    refusal(open_folder(tmp_path).check, f"{home}/b_Mask.png is called like the mask of", "move it to the masks")
+    refusal(open_folder(tmp_path).check, f"{home}/b_Mask.png is named like the mask of", "move it to the masks")
 
 
 def test_the_fault_of_a_mask_names_its_image_that_is_not_read(tmp_path):

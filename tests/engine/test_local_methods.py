@@ -55,7 +55,7 @@ def test_a_file_that_takes_an_installed_methods_place_is_told_of(tmp_path):
         assert replaces_installed(name, method) == expected
     assert not replaces_installed("fixmatch", load("methods", "fixmatch"))
     (tmp_path / "default.py").write_text(MINE)
-    with pytest.raises(UserError, match="'default' is no name for a method"):
+    with pytest.raises(UserError, match="'default' cannot be a method's name"):
         configured(f"method={tmp_path / 'default.py'}")
 
 
@@ -248,7 +248,7 @@ def test_python_that_a_file_names_is_run_only_where_the_person_says_so(text, wor
 def test_no_file_can_trust_itself(trap, tmp_path):
     own = tmp_path / "config.yaml"
     own.write_text(f"plugins: {{path: [{trap}], trust: true}}\n")
-    with pytest.raises(UserError, match=r"config\.yaml: plugins\.trust counts on the command line alone"):
+    with pytest.raises(UserError, match=r"config\.yaml: plugins\.trust is allowed on the command line only"):
         resolve([], own)
 
 

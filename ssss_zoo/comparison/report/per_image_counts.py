@@ -106,8 +106,10 @@ def read_per_image_counts(
     try:
         with np.load(file, allow_pickle=False) as kept:
             found = PerImageCounts(kept["counts"], kept["border"], kept["bins"], kept["shown"])
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing") from None
     except Exception as error:  # a damaged archive fails in many ways
-        raise UserError(f"{file} is missing or damaged: {type(error).__name__}") from None
+        raise UserError(f"{file} is damaged: {type(error).__name__}") from None
     count, _, of = shape = found.counts.shape if found.counts.ndim == 3 else (0, 0, 0)
     shapes = (shape, found.border.shape, found.bins.shape, found.shown.ndim)
     numeric = all(array.dtype.kind in "iuf" for array in (found.counts, found.border, found.bins, found.shown))
