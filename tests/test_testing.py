@@ -118,6 +118,22 @@ READS = (
         return label.confidence * sure
 """
 )
+DRAWS_LATE = (
+    BODY
+    + """
+    @hookimpl
+    def pixel_weight(self, label):
+        return label.confidence * torch.rand(label.confidence.shape)
+"""
+)
+FORGETS_A_MODULE = (
+    BODY
+    + """
+    @hookimpl
+    def setup(self, info):
+        self.head = nn.Conv2d(info.feature_dim, 2, 1)
+"""
+)
 TRAINS_ITS_TEACHER = (
     BODY
     + """
@@ -189,6 +205,16 @@ CLASS = "test_it_is_a_dataclass_that_names_its_paper_and_types_its_options"
             READS,
             "test_no_step_reads_what_a_gpu_would_have_to_finish_first",
             r"mine\.py, line \d+: `sure = .*values \(item",
+        ),
+        (
+            DRAWS_LATE,
+            "test_chance_on_the_cpu_is_drawn_before_the_device_work",
+            r"mine\.py, line \d+: `return .* draws by rand on the CPU",
+        ),
+        (
+            FORGETS_A_MODULE,
+            "test_its_state_lies_in_modules_that_a_checkpoint_holds",
+            "self.head is not among the modules that `setup` returned",
         ),
         (TRAINS_ITS_TEACHER, "test_its_teachers_learn_nothing_by_gradient", "a loss reaches the teacher's weights"),
     ],

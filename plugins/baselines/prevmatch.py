@@ -138,7 +138,7 @@ class PastModels(nn.Module):
     def draw(self, most: int) -> list[tuple[int, float]]:
         """1, 2, ... or `most` different copies, as likely each, or all there are; with weights from a flat Dirichlet
         distribution. A function of the step's seed alone, so that nothing depends on when it is drawn."""
-        chance = torch.Generator().manual_seed(torch.initial_seed())
+        chance = torch.Generator().manual_seed(torch.initial_seed() + 1)  # + 1: not the numbers of flips and boxes
         number = min(int(torch.randint(1, most + 1, (), generator=chance)), self.count)
         shares = -torch.rand(number, generator=chance).clamp(min=1e-12).log()
         copies = torch.randperm(self.count, generator=chance)[:number]

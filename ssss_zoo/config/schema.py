@@ -101,13 +101,13 @@ class ModelConfig:
     """Factors of the dilations in the blocks of a ResNet's last stage (CPS, U2PL, AugSeg: 2, 2, 4). Default: none."""
     freeze_norm: bool = False
     """Neither train the encoder's BatchNorm nor update its statistics (CutMix-Seg)."""
-    channels: int = 256
+    channels: Annotated[int, Range(1)] = 256
     """Channels of the decoder."""
-    low_level_channels: int = 48
+    low_level_channels: Annotated[int, Range(1)] = 48
     """Channels that the decoder takes of the encoder's early, finer map."""
     separable: bool = False
     """Use depthwise-separable 3x3 convolutions in the decoder, our choice for CPUs."""
-    rates: list[int] = field(default_factory=list)
+    rates: Annotated[list[int], Range(1)] = field(default_factory=list)
     """Dilations of the ASPP. Default: those of the literature for the output stride."""
     dropout: Annotated[float, Range(0, 0.95)] = 0.0
     """Dropout rate in the decoder."""

@@ -99,12 +99,15 @@ class HookCaller:
 
         @functools.wraps(function)  # pluggy reads the names of its parameters
         def wrapped(*values: Any) -> Any:
+            """As `function`."""
             arguments = self.arguments
-            with blame_the_network(hook, arguments), named_faults(plugin, hook):
+            before = versions(arguments) if self.checked else []
+            start = time.perf_counter()
+            with blame_the_network(hook, arguments):
+                with named_faults(plugin, hook):
+                    answer = function(*values)
                 if not self.checked:
-                    return function(*values)
-                start, before = time.perf_counter(), versions(arguments)
-                answer = function(*values)
+                    return answer
                 check_answer(plugin, hook, answer, arguments)
                 check_untouched(plugin, hook, before)
                 if self.trace:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssss_zoo.errors import UserError, check_range
+from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.encoders import make_encoder
 from ssss_zoo.toolkit.tensors import resize
@@ -37,7 +37,6 @@ class DeepLabV3Plus(Network):
 
     def __init__(self, settings: ModelConfig, num_classes: int) -> None:
         """Raises UserError for settings that do not fit the encoder or each other."""
-        check_head(settings)
         encoder, mean, std = make_encoder(settings)
         super().__init__(mean, std)
         self.encoder = encoder
@@ -118,12 +117,3 @@ def pick_low_level(name: str, reductions: list[int]) -> int:
     if not at_stride:
         raise UserError(f"model.encoder={name} has no map at stride {LOW_STRIDE} (it has {reductions}): choose another")
     return at_stride[-1]
-
-
-def check_head(settings: ModelConfig) -> None:
-    """Raise UserError for a head that cannot be built."""
-    check_range("model.channels", settings.channels, 1)
-    check_range("model.low_level_channels", settings.low_level_channels, 1)
-    check_range("model.dropout", settings.dropout, 0, 1)
-    for rate in settings.rates:
-        check_range("model.rates", rate, 1)

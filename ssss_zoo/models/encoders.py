@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ssss_zoo.errors import UserError, check_choice, check_range, expanded, nearest
+from ssss_zoo.errors import UserError, check_choice, expanded, nearest
 
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import ModelConfig
@@ -85,7 +85,6 @@ def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[floa
 
 def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], list[float]]:
     """Build an encoder by `make` and load the weights of `model.weights`. Returns it with their mean and std."""
-    check_range("model.in_channels", settings.in_channels, 1)
     if settings.weights == "imagenet" and settings.encoder.partition(".")[0] != OFFLINE:
         encoder = downloaded(settings, make)
     else:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssss_zoo.errors import UserError, check_choice, check_range, expanded, nearest
+from ssss_zoo.errors import UserError, check_choice, expanded, nearest
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.encoders import (
     check_hub,
@@ -88,7 +88,6 @@ def probe(network: SMP) -> int:
 def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[float], list[float]]:
     """smp's whole network with its encoder's weights, and the mean and std that they expect of images in [0, 1]."""
     smp = package()
-    check_range("model.in_channels", settings.in_channels, 1)
     refuse_multi_grid(settings)
     known = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values() if kind.__name__ != "DPT"}
     check_choice("model.architecture", settings.architecture, known)  # smp's DPT fails on patch 14; ours is model=dpt

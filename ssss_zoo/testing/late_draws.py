@@ -25,13 +25,22 @@ class LateDraws(TorchFunctionMode):
         super().__init__()
         self.found: list[str] = []
         self.begun = False
-        to_device = engine.to_device
+        self.engine = engine
+
+    def __enter__(self) -> LateDraws:
+        to_device = self.engine.to_device
 
         def begin(*given: Any) -> Any:
             self.begun = True
             return to_device(*given)
 
-        engine.to_device = begin  # type: ignore[assignment, method-assign]
+        self.engine.to_device = begin  # type: ignore[assignment, method-assign]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        del self.engine.to_device  # the class's own again
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}

@@ -4,7 +4,7 @@
 `__all__` is what stays while `API` does."""
 
 from ssss_zoo.config.fields import Range
-from ssss_zoo.errors import UserError, check_choice, check_range
+from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.augment import Strong, box_mask, channel_dropout, paste, random_boxes, random_flip
 from ssss_zoo.toolkit.contrast import (
     NO_CLASS,
@@ -138,8 +138,6 @@ __all__ = [
     "center_margin",
     "centred_boxes",
     "channel_dropout",
-    "check_choice",
-    "check_range",
     "class_means",
     "confident",
     "confident_ids",

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.data.base import ProgressCallback, ignore_progress
 from ssss_zoo.data.benchmarks.download import full_disk_error
 from ssss_zoo.errors import UserError
@@ -111,15 +112,10 @@ def member_target(name: str, keep: Mapping[str, str], archive: Path) -> str | No
 def write_member(source: IO[bytes], target: Path, count: int, archive: Path) -> None:
     """Write a member of `count` bytes, under another name until it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.new")
-    try:
-        with source, new.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
-            if sink.tell() != count:
-                raise refusal(archive, f"{target.name} has {sink.tell():,} bytes instead of the announced {count:,}")
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
+    with replacing_file(target, flush=False) as new, source, new.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
+        if sink.tell() != count:
+            raise refusal(archive, f"{target.name} has {sink.tell():,} bytes instead of the announced {count:,}")
 
 
 def refusal(archive: Path, why: str) -> UserError:

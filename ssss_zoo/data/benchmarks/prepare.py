@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.atomic_write import replacing_file, write_json, write_text
 from ssss_zoo.data.base import ProgressCallback
 from ssss_zoo.data.benchmarks.archives import unpack
 from ssss_zoo.data.benchmarks.download import check_disk_space, fetch
@@ -193,9 +194,7 @@ def fetch_list(root: Path, entry: PublishedList, source: ListSource) -> None:
         raise UserError(f"the split list {path} from {source.urls[0]} has {len(lines)} lines, expected {entry.lines}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.line:
-        new = target.with_name(f".{target.name}.new")
-        new.write_text("".join(f"{source.line(line)}\n" for line in lines), "utf-8")
-        new.replace(target)
+        write_text(target, "".join(f"{source.line(line)}\n" for line in lines))
     else:
         shutil.move(raw, target)
 
@@ -225,9 +224,7 @@ def read_prepared_state(root: Path) -> dict[str, str]:
 
 
 def write_prepared_state(root: Path, key: str, value: str) -> None:
-    new = root / f"{STATE_FILE}.new"
-    new.write_text(json.dumps(read_prepared_state(root) | {key: value}, indent=1))
-    new.replace(root / STATE_FILE)
+    write_json(root / STATE_FILE, read_prepared_state(root) | {key: value})
 
 
 # --- for converters -------------------------------------------------------------------------------------------------
@@ -243,11 +240,8 @@ def save_ids(ids: Any, target: Path) -> None:
     from PIL import Image
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f".{target.name}.new")
     try:
-        Image.fromarray(ids).save(new, "PNG")
-        new.replace(target)
+        with replacing_file(target, flush=False) as new:  # it can be made again, and there are thousands
+            Image.fromarray(ids).save(new, "PNG")
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}; the same command continues") from None
-    finally:
-        new.unlink(missing_ok=True)

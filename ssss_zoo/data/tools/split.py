@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssss_zoo.atomic_write import write_text
 from ssss_zoo.data.folder.selection import parse_share
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
@@ -79,6 +80,4 @@ def write_list(file: Path, root: Path, samples: Sequence[Sample]) -> None:
     pairs = [[os.path.relpath(path, root) for path in (s.image, s.mask) if path is not None] for s in samples]
     gap = "\t" if any(" " in path for pair in pairs for path in pair) else " "
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.new")
-    new.write_text("".join(f"{gap.join(pair)}\n" for pair in pairs), "utf-8")
-    new.replace(file)
+    write_text(file, "".join(f"{gap.join(pair)}\n" for pair in pairs))
