@@ -65,7 +65,8 @@ def ssss(capsys):
 
 def test_a_run_leaves_the_files_of_the_contract_and_nothing_else(made):
     assert sorted(path.name for path in made.folder.iterdir()) == [
-        "best", "config.yaml", "history.jsonl", "last", "metrics.json", "predictions.png", "pseudo_labels", "run.log",
+        "best", "card.md", "config.yaml", "history.jsonl", "last", "metrics.json", "predictions.png",
+        "pseudo_labels", "run.log",
     ]  # fmt: skip
     assert sorted(path.name for path in (made.folder / "last").iterdir()) == [
         "digests.json", "methods.safetensors", "state.pt", "student.safetensors", "teacher.safetensors",

@@ -29,6 +29,7 @@ from ssss_zoo.train.checkpointing import Checkpointer, TrainerState
 from ssss_zoo.train.console import RunConsole
 from ssss_zoo.train.device import check_one_process
 from ssss_zoo.train.dry_run import dry_run
+from ssss_zoo.train.model_card import write_model_card
 from ssss_zoo.train.outputs import open_outputs
 from ssss_zoo.train.resume import ResumePoint, find_resume_point
 from ssss_zoo.train.run_folder import RunFolder, output_folder
@@ -69,7 +70,7 @@ def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
             with RunConsole() as console:
                 parts = make_parts(config, methods, dataset, folder)
                 log_setup(parts, methods)
-                return carry_out(parts, resume, console, stop, on_eval)
+                return carry_out(parts, methods, resume, console, stop, on_eval)
 
 
 @contextmanager
@@ -82,7 +83,12 @@ def interrupted() -> Iterator[None]:
 
 
 def carry_out(
-    parts: RunParts, resume: ResumePoint | None, console: RunConsole, stop: Stop, on_eval: OnEval | None
+    parts: RunParts,
+    methods: Mapping[str, Any],
+    resume: ResumePoint | None,
+    console: RunConsole,
+    stop: Stop,
+    on_eval: OnEval | None,
 ) -> RunResult:
     """Train every stage that the methods plan, and finish the run.
 
@@ -102,6 +108,7 @@ def carry_out(
         last = train_stages(plan, first)
         draw_predictions(parts, last.stage)
         metrics = last.metrics("finished")
+        write_model_card(parts.folder, parts.config, parts.dataset, methods, metrics)
     except BaseException as error:
         stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
         outputs.tracker.finish("KILLED" if stopped else "FAILED", parts.folder.artifacts())

@@ -20,6 +20,7 @@ class RunFolder:
         self.history = path / "history.jsonl"  # one line for each logged step and each evaluation
         self.damaged_history = path / "history.jsonl.damaged"  # an earlier history with lines that cannot be read
         self.predictions = path / "predictions.png"
+        self.card = path / "card.md"  # the model card
         self.last = path / "last"  # the checkpoint to resume from
         self.best = path / "best"  # the checkpoint with the highest validation mIoU
         self.config = path / "config.yaml"
@@ -35,12 +36,12 @@ class RunFolder:
 
     def written(self) -> tuple[Path, ...]:
         """Every path that a run may leave in its folder."""
-        files = (self.metrics, self.history, self.predictions, self.last, self.best, self.config, self.log)
+        files = (self.metrics, self.history, self.predictions, self.card, self.last, self.best, self.config, self.log)
         return (*files, self.stages, self.pseudo_labels, self.not_finite, self.damaged_history)
 
     def artifacts(self) -> list[Path]:
         """The files that a tracker keeps of a run, as far as they are there."""
-        return [file for file in (self.config, self.metrics, self.predictions, self.log) if file.exists()]
+        return [file for file in (self.config, self.metrics, self.predictions, self.card, self.log) if file.exists()]
 
     def holds_run(self) -> bool:
         """Whether a run has begun here."""
