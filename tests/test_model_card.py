@@ -42,7 +42,7 @@ def test_limits_name_what_the_figures_cannot_tell(finished):
     val = {**metrics["val"], "iou": {"seen": 0.9, "poor": 0.1, "absent": None}, "miou": 0.5}
     few = {**metrics, "val": val, "data": {**metrics["data"], "val": 3}}
     text = " ".join(limits_of(few, config))
-    assert "only 3 validation images" in text
+    assert "from 3 validation images:" in text
     assert "classes absent:" in text
     assert "as the mean: poor." in text
     assert "ImageNet" in text

@@ -12,7 +12,7 @@ from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import Metrics
-from ssss_zoo.text import visible
+from ssss_zoo.text import count, visible
 from ssss_zoo.train.run_folder import RunFolder
 
 FEW_VALIDATION_IMAGES = 50  # below so many the card warns of chance in the figures (our choice)
@@ -65,7 +65,7 @@ def limits_of(metrics: Metrics, config: Config) -> list[str]:
     val, images = metrics["val"], metrics["data"]["val"]
     limits = ["These are the figures of one seed. Runs of the same settings with other seeds differ."]
     if images < FEW_VALIDATION_IMAGES:
-        limits.append(f"There are only {images} validation images, so that chance has a large part in the figures.")
+        limits.append(f"The figures come from {count(images, 'validation image')}: chance has a large part in them.")
     absent = [name for name, iou in val["iou"].items() if iou is None]
     if absent:
         limits.append(f"Nothing is known of the classes {', '.join(absent)}: no validation image shows them.")
