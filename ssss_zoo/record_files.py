@@ -149,12 +149,15 @@ class Digests(Numbered):
 
 class CheckpointRecord(Numbered):
     """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: what the
-    network's outputs stand for, in their order."""
+    network's outputs stand for, in their order; colours: of each, [R, G, B]. reading: how image files become arrays, by
+    the fields of `Reading`; without it by the configuration."""
 
     step: int
     global_step: int
     reported: str
     classes: NotRequired[list[str]]
+    colours: NotRequired[list[list[int]]]
+    reading: NotRequired[dict[str, Any]]
 
 
 class OptimizerState(TypedDict):

@@ -17,13 +17,13 @@ from ssss_zoo.testing.tiny import tiny_overrides
 
 PUBLIC = {
     "CompareResult", "Config", "Interrupted", "RunResult", "SearchResult", "UserError", "compare", "configure",
-    "evaluate", "inspect", "report", "run", "search",
+    "evaluate", "inspect", "load", "report", "run", "search",
 }  # fmt: skip
 
 PROGRAM = """
 from pathlib import Path
 from ssss_zoo import CompareResult, Config, SearchResult, RunResult, UserError
-from ssss_zoo import compare, configure, evaluate, inspect, report, run, search
+from ssss_zoo import compare, configure, evaluate, inspect, load, report, run, search
 
 def whole(notify: object) -> float:
     config: Config = configure(method="fixmatch", train={"steps": 3})
@@ -37,6 +37,7 @@ def whole(notify: object) -> float:
     except UserError as error:
         print(error, page, figures, found.command)
     inspect(run=result.folder).save("step.png")
+    load(result.folder).predict("photo.jpg").to_image().save("mask.png")
     value: float = result.metrics["val"]["miou"]
     return value
 """

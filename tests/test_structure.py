@@ -33,7 +33,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own folder
     "models data",
     "engine evaluation",
     "train",
-    "comparison testing",
+    "comparison testing deploy",
     "api",
     "commands",
     "__main__",

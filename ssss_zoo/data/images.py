@@ -349,13 +349,7 @@ def read_image(path: Path, reading: Reading) -> np.ndarray:
     pixels, missing = read_stored_values(path, reading)
     if bool(reading.low) != (pixels.dtype != np.uint8):
         check_bit_depth(read_header(path, reading.max_pixels).depth, reading, path)
-    if reading.low and (pixels.dtype != np.uint8 or not reading.mixed):
-        pixels = stretch_range(pixels, reading)
-    elif reading.low:
-        pixels = pixels.astype(np.float32)
-    if missing is not None:
-        pixels = np.where(missing[..., None], pixels.dtype.type(0), pixels)
-    return pixels
+    return scale_stored_values(pixels, missing, reading)
 
 
 def read_valid(path: Path, reading: Reading) -> np.ndarray | None:
@@ -437,6 +431,17 @@ def find_missing_data(
     if not eight:
         floats[gaps] = np.nan
     return (pixels if eight else floats), (missing if missing.any() else None)
+
+
+def scale_stored_values(pixels: np.ndarray, missing: np.ndarray | None, reading: Reading) -> np.ndarray:
+    """The values of `read_stored_values` as `read_image` returns them. missing: its second result."""
+    if reading.low and (pixels.dtype != np.uint8 or not reading.mixed):
+        pixels = stretch_range(pixels, reading)
+    elif reading.low:
+        pixels = pixels.astype(np.float32)
+    if missing is not None:
+        pixels = np.where(missing[..., None], pixels.dtype.type(0), pixels)
+    return pixels
 
 
 def stretch_range(pixels: np.ndarray, reading: Reading) -> np.ndarray:

@@ -40,15 +40,60 @@ class ValidationImages(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), torch.from_numpy(mask.copy())
 
 
-class Evaluator:
-    """Scores networks on a list of samples. settings: `evaluate` of the configuration; crop: the training crop, which
-    is the window where the settings name none."""
+class Predictor:
+    """Predicts images of any size, whole or in sliding windows. settings: `evaluate` of the configuration; crop: the
+    training crop, which is the window where the settings name none."""
+
+    def __init__(self, settings: EvaluateConfig, crop: tuple[int, int]) -> None:
+        self.settings = settings
+        self.window = square(settings.window) if settings.window else crop
+
+    @torch.inference_mode()
+    def logits(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Logits (B, C, H, W) in evaluation mode; in sliding mode means over windows, of logits or of probabilities."""
+        was_training = network.training
+        network.eval()
+        try:
+            if self.settings.mode == "sliding":
+                return self.slide_windows(network, image)
+            return predict_image(network, image, self.settings.fit)
+        finally:
+            network.train(was_training)
+
+    def probabilities(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Class probabilities (B, C, H, W), in evaluation mode."""
+        logits = self.logits(network, image)
+        are_probabilities = self.settings.mode == "sliding" and self.settings.sums == "softmax"
+        return logits if are_probabilities else logits.softmax(dim=1)
+
+    def slide_windows(self, network: nn.Module, image: Tensor) -> Tensor:
+        """The mean over all windows that see a pixel, of probabilities, or of logits (CPS, U2PL). An image smaller than
+        the window is one window."""
+        height, width = image.shape[-2:]
+        high, wide = min(self.window[0], height), min(self.window[1], width)
+        steps = square(self.settings.stride) if self.settings.stride else (None, None)
+        total = None
+        windows = torch.zeros(1, 1, height, width, device=image.device)  # that see each pixel
+        for top in window_starts(height, high, self.settings.overlap, steps[0], self.settings.edge):
+            for left in window_starts(width, wide, self.settings.overlap, steps[1], self.settings.edge):
+                window = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
+                scores = predict_image(network, image[window], self.settings.fit)
+                scores = scores.softmax(dim=1) if self.settings.sums == "softmax" else scores
+                total = image.new_zeros(*scores.shape[:2], height, width) if total is None else total
+                total[window] += scores
+                windows[window] += 1
+        assert total is not None
+        return total / windows
+
+
+class Evaluator(Predictor):
+    """Scores networks on a list of samples. See `Predictor` for `settings` and `crop`."""
 
     def __init__(
         self, dataset: Dataset, settings: EvaluateConfig, crop: tuple[int, int], device: torch.device, workers: int = 0
     ) -> None:
-        self.dataset, self.settings, self.device, self.workers = dataset, settings, device, workers
-        self.window = square(settings.window) if settings.window else crop
+        super().__init__(settings, crop)
+        self.dataset, self.device, self.workers = dataset, device, workers
 
     def __call__(
         self, networks: Mapping[str, nn.Module], samples: Sequence[Sample], on_image: OnImage | None = None
@@ -92,43 +137,6 @@ class Evaluator:
         canvas[..., into_rows, into_columns] = image[..., rows, columns]
         labels[..., into_rows, into_columns] = mask[..., rows, columns]
         return canvas, labels
-
-    @torch.inference_mode()
-    def logits(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Logits (1, C, H, W) in evaluation mode; in sliding mode means over windows, of logits or of probabilities."""
-        was_training = network.training
-        network.eval()
-        try:
-            if self.settings.mode == "sliding":
-                return self.slide_windows(network, image)
-            return predict_image(network, image, self.settings.fit)
-        finally:
-            network.train(was_training)
-
-    def probabilities(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Class probabilities (1, C, H, W), in evaluation mode."""
-        logits = self.logits(network, image)
-        are_probabilities = self.settings.mode == "sliding" and self.settings.sums == "softmax"
-        return logits if are_probabilities else logits.softmax(dim=1)
-
-    def slide_windows(self, network: nn.Module, image: Tensor) -> Tensor:
-        """The mean over all windows that see a pixel, of probabilities, or of logits (CPS, U2PL). An image smaller than
-        the window is one window."""
-        height, width = image.shape[-2:]
-        high, wide = min(self.window[0], height), min(self.window[1], width)
-        steps = square(self.settings.stride) if self.settings.stride else (None, None)
-        total = None
-        windows = torch.zeros(1, 1, height, width, device=image.device)  # that see each pixel
-        for top in window_starts(height, high, self.settings.overlap, steps[0], self.settings.edge):
-            for left in window_starts(width, wide, self.settings.overlap, steps[1], self.settings.edge):
-                window = (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
-                scores = predict_image(network, image[window], self.settings.fit)
-                scores = scores.softmax(dim=1) if self.settings.sums == "softmax" else scores
-                total = image.new_zeros(1, scores.shape[1], height, width) if total is None else total
-                total[window] += scores
-                windows[window] += 1
-        assert total is not None
-        return total / windows
 
 
 def centre_slices(side: int, window: int) -> tuple[slice, slice]:

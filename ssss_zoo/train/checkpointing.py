@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.images import Reading
 from ssss_zoo.record_files import FORMAT, PseudoLabelFigures, ResumeRecord
 from ssss_zoo.toolkit.types import StageResult
 from ssss_zoo.train import checkpoint
@@ -90,6 +92,20 @@ def copy_on_host(value: Any) -> Any:
     return [copy_on_host(item) for item in value] if isinstance(value, list) else value
 
 
+def dataset_record(dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint holds of the data set, so that its networks predict where the data are not there."""
+    record: dict[str, Any] = {
+        "classes": list(dataset.class_names),
+        "colours": [list(map(int, colour)) for colour in dataset.colours],
+    }
+    reading = getattr(dataset, "reading", None)  # a data set made in memory reads no files
+    if isinstance(reading, Reading):
+        record["reading"] = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in vars(reading).items()
+        }
+    return record
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpointer:
     """Saves and restores one stage of a run."""
@@ -101,7 +117,7 @@ class Checkpointer:
 
     def save(self, folder: Path, state: TrainerState) -> None:
         """Write a checkpoint to resume from. Raises UserError when the disk refuses."""
-        record = self.record(state) | {"classes": list(self.parts.dataset.class_names)}
+        record = {**self.record(state), **dataset_record(self.parts.dataset)}
         checkpoint.save_folder(folder, self.weights(), record | {"contents": self.parts.dataset.contents})
 
     def save_for_prediction(self, folder: Path, state: TrainerState) -> None:
@@ -109,7 +125,7 @@ class Checkpointer:
         weights = {name: network.state_dict() for name, network in self.stage.networks().items()}
         record: Mapping[str, Any] = self.record(state)
         kept = {key: record[key] for key in ("format", "step", "global_step", "reported")}
-        checkpoint.save_folder(folder, weights, kept | {"classes": list(self.parts.dataset.class_names)})
+        checkpoint.save_folder(folder, weights, kept | dataset_record(self.parts.dataset))
 
     def save_result(self, folder: Path, state: TrainerState) -> None:
         """Keep a finished stage, so that a resumed run need not train it again."""

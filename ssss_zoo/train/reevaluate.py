@@ -55,7 +55,7 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
     device = choose_device(config)
     config = with_device_defaults(config, device)
     networks = {
-        name: reordered(load_network(config, dataset, place, name), order).to(device)
+        name: reordered(load_network(config, len(dataset.class_names), place, name), order).to(device)
         for name in checkpoint.network_names(place)
     }
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
@@ -153,10 +153,10 @@ def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
         log.warning(f"these are not the data that the run was trained on: {brief(difference, DIFFERENCE_LENGTH_MAX)}")
 
 
-def load_network(config: Config, dataset: Dataset, place: Path, name: str) -> nn.Module:
+def load_network(config: Config, classes: int, place: Path, name: str) -> nn.Module:
     """A network of the run with the weights `<place>/<name>.safetensors`; no pretrained weights are looked for."""
     settings = replace(config.model, weights="none")
-    network: nn.Module = load("models", config.model.name)(settings, len(dataset.class_names))
+    network: nn.Module = load("models", config.model.name)(settings, classes)
     checkpoint.load_module_weights(place, name, network)
     return network.eval()
 

@@ -71,7 +71,7 @@ def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
     device = choose_device(config)
     config = with_device_defaults(config, device)
     state = checkpoint.load_typed(place, CheckpointRecord)
-    network = load_network(config, dataset, place, state["reported"]).to(device)
+    network = load_network(config, len(dataset.class_names), place, state["reported"]).to(device)
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
     classes = len(dataset.class_names)
     kept = {sample.name for sample in evenly_spaced(dataset.val, MAX_PREDICTIONS)}

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.checks import READER_THREADS
+from ssss_zoo.data.images import Reading
 from ssss_zoo.data.sampling import evenly
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import format_bytes
@@ -72,6 +73,11 @@ class InMemoryDataset(Dataset):
 
     def mask_files(self, sample: Sample) -> list[Any]:
         return self.source_dataset.mask_files(sample)
+
+    @property
+    def reading(self) -> Reading | None:
+        """How image files become arrays; None where the source reads no files."""
+        return getattr(self.source_dataset, "reading", None)
 
     @property
     def obeys_exif(self) -> bool:
