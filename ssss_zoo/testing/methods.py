@@ -269,8 +269,12 @@ class MethodContract:
         assert result.metrics["step"] == 6
         assert 0 <= result.metrics["val"]["miou"] <= 1
         folder = RunFolder(result.folder)
-        promised = {folder.metrics, folder.history, folder.last, folder.best, folder.config, folder.log}
-        assert set(result.folder.iterdir()) - {folder.stages, folder.pseudo_labels} == promised
+        records = {folder.metrics, folder.history, folder.config, folder.log, folder.card}
+        assert set(result.folder.iterdir()) - {folder.stages, folder.pseudo_labels} == {
+            *records,
+            folder.last,
+            folder.best,
+        }
 
     # --- mixing -----------------------------------------------------------------------------------------------------
 
