@@ -85,9 +85,7 @@ def check_ranges(schema: type, values: Any, prefix: str = "") -> None:
     """Raise UserError for a number outside the range that its field declares. values: an instance of the dataclass
     `schema`, or whatever has its attributes. prefix: of its keys in the message, as `options.fixmatch.`."""
     for name, declared in field_types(schema).items():
-        if dataclasses.is_dataclass(declared.kind):
-            check_ranges(typing.cast(type, declared.kind), getattr(values, name), f"{prefix}{name}.")
-        elif declared.bounds:
+        if declared.bounds:
             value = getattr(values, name)
             for number in value if declared.container else [value]:
                 if number is not None:

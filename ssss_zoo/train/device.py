@@ -7,6 +7,7 @@ import os
 import platform
 import resource
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -83,15 +84,22 @@ def keep_freed_memory() -> None:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What the figures depend on besides the configuration: versions, device, threads."""
-    packages = ("ssss-zoo", "torch", "timm", "kornia", "torchmetrics", "pluggy", "mlflow-skinny")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
-        "packages": {package: version(package) for package in packages},
+        "packages": package_versions(),
     }
+
+
+@cache
+def package_versions() -> dict[str, str]:
+    """The versions of the packages that compute the figures, by name. Kept, since a run writes them several times, and
+    reading them takes 25 ms."""
+    packages = ("ssss-zoo", "torch", "timm", "kornia", "torchmetrics", "pluggy", "mlflow-skinny")
+    return {package: version(package) for package in packages}
 
 
 def peak_memory(device: torch.device) -> int:
