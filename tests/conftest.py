@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def tiny_config(tiny_plugins, tmp_path):
 def tiny_run(tiny_config):
     """Overrides -> a `TinyRun`: everything made as `ssss run` makes it, no step done."""
     return lambda *more: make_tiny_run(tiny_config(*more))
+
+
+@pytest.fixture(scope="session")
+def fresh_store(tmp_path_factory) -> Path:
+    """A store of MLflow initialised once (it takes seconds) and copied by each test."""
+    from ssss_zoo.train.tracking import open_store
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    open_store(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def store(fresh_store, tmp_path) -> str:
+    """The address of a store of MLflow without runs."""
+    shutil.copy(fresh_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_processes_that_are_started_unheard_outlive_a_signal_to_the_group():
     child.wait()
 
 
-ENDLESS = ("method=fixmatch", "train.steps=100000", "train.eval_every=20", "train.checkpoint_every=20")
+ENDLESS = ("method=fixmatch", "train.steps=100000", "train.eval_every=5", "train.checkpoint_every=5")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_folder_that_another_process_works_in_is_refused_naming_it(trained, tm
         assert caught.value.pid == child.pid
     assert set(before) <= {path.name for path in folder.iterdir()}
     child.kill()
-    child.communicate()
+    child.wait()
     with owned(folder):  # the lock is gone with the process, whatever became of its loaders
         pass
 

@@ -6,7 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -20,20 +19,6 @@ TAGS = {"method": "fixmatch", "seed": "0"}
 
 
 # --- MLflow ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def fresh_store(tmp_path_factory) -> Path:
-    """A store initialised once (it takes seconds) and copied by each test."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    open_store(f"sqlite:///{file}")
-    return file
-
-
-@pytest.fixture
-def store(fresh_store, tmp_path) -> str:
-    shutil.copy(fresh_store, tmp_path / "mlflow.db")
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 def config(uri: str | None, *words: str) -> Config:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from ssss_zoo.comparison import launch
+from ssss_zoo.comparison import launch, study
+from ssss_zoo.comparison.report import html
 from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.comparison.study import run_study
 from ssss_zoo.testing.tiny import tiny_overrides as tiny_overrides
 
 
 @pytest.fixture
-def tiny_compare(tiny_plugins, tmp_path, monkeypatch):
+def no_charts(monkeypatch):
+    """Charts are not drawn, for they take long and read nothing that the rest of a report does not."""
+    monkeypatch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
+
+
+@pytest.fixture
+def tiny_compare(no_charts, tiny_compare_with_charts):
+    """`tiny_compare_with_charts` for tests that look at no chart."""
+    return tiny_compare_with_charts
+
+
+@pytest.fixture
+def tiny_compare_with_charts(tiny_plugins, tmp_path, monkeypatch):
     """Arguments -> the result of a comparison of tiny runs in this process. `ran`: row and seed of each run that was
     executed; `lines`: those that it printed; `folder`: where it lies."""
+    monkeypatch.setattr(study, "BUSY_POLL", 0.01)
     ran, lines = [], []
 
     def run_inline(runs, jobs):

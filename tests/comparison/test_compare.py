@@ -184,10 +184,9 @@ def test_half_precision_of_a_gpu_passes_the_look_at_the_rows(tmp_path):
     )
 
 
-def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, tmp_path):
+def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, store):
     from mlflow.tracking import MlflowClient
 
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     for seeds in ("seeds=0", "seeds=0,1"):  # the same parent when it goes on
         tiny_compare("methods=fixmatch", seeds, f"tracking.uri={store}")
     client = MlflowClient(tracking_uri=store)

@@ -69,7 +69,7 @@ def test_launchers_that_are_not_there(tiny_compare):
         launch.import_extra("no_such_package", "ray")
 
 
-def test_runs_are_processes_of_their_own(tmp_path, capfd, monkeypatch):
+def test_runs_are_processes_of_their_own(no_charts, tmp_path, capfd, monkeypatch):
     """The command line as a person has it; a cell that is killed is told of, and run again by the same command."""
     shadows(tmp_path / "here", monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -111,7 +111,7 @@ with owned(pathlib.Path({str(folder)!r})):
 
 def close_when_waited_for(process, said):
     while not any("waiting" in line for line in said):
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.stdin.close()
 
 
@@ -141,7 +141,7 @@ def long_run(tmp_path):
         process = start_process(overrides, tmp_path / "cell", {"OMP_NUM_THREADS": "1"}, console)
     history = tmp_path / "cell" / "history.jsonl"
     while process.poll() is None and not (history.is_file() and history.read_text()):
-        time.sleep(0.1)
+        time.sleep(0.01)
     return process
 
 
@@ -157,11 +157,10 @@ def test_a_run_whose_input_ends_saves_and_stops(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_ends_the_comparison_and_its_cells(tiny_compare, tmp_path, monkeypatch, number):
+def test_a_signal_ends_the_comparison_and_its_cells(tiny_compare, store, monkeypatch, number):
     """In this process; MLflow's run of the comparison ends as killed."""
     from mlflow.tracking import MlflowClient
 
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     ended = []
 
     def stop(runs, jobs):

@@ -30,11 +30,13 @@ def copied(source: Path, place: Path) -> Path:
 
 
 @pytest.mark.parametrize("source", KEPT_COMPARISONS, ids=lambda path: path.name)
-def test_a_comparison_of_every_version_is_reported_and_gone_on_with(source, tiny_compare):
+def test_a_comparison_of_every_version_is_reported_and_gone_on_with(source, tiny_compare_with_charts, monkeypatch):
     """Its runs were trained elsewhere, and are not trained again."""
+    tiny_compare = tiny_compare_with_charts
     folder = copied(source, tiny_compare.folder)
     before = figures_tree(read_figures(ComparisonFolder(folder)))
     assert write_report(ComparisonFolder(folder)).read_text().count("<svg") == 4
+    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
     figures = tiny_compare(*COMMAND).figures
     assert tiny_compare.ran == []
     for old, new in zip(before["rows"], figures["rows"], strict=True):
@@ -70,9 +72,8 @@ def changed(tree: Any, place: tuple[Any, ...], value: Any) -> Any:
 
 
 @pytest.fixture
-def shown(tmp_path, monkeypatch):
-    """A copy of a comparison; charts are not drawn, for they take long and read nothing that the rest does not."""
-    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
+def shown(tmp_path, no_charts):
+    """A copy of a comparison, whose report has no charts."""
     return copied(NEWEST_COMPARISON, tmp_path / "cmp")
 
 

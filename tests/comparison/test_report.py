@@ -27,11 +27,21 @@ from ssss_zoo.text import brief, visible
 from ssss_zoo.train.console import iou_table
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    return tmp_path_factory.mktemp("compared") / "cmp"
+
+
 @pytest.fixture
-def reported(tiny_compare):
-    """A comparison of three rows, one called so that a careless page would break."""
-    tiny_compare("methods=fixmatch,farcluss:top_k=1:model.mean=[0.5,0.5,0.5]", "seeds=0,1")
-    return tiny_compare.folder
+def reported(compared, tiny_compare_with_charts):
+    """A comparison of three rows, one called so that a careless page would break. It is run once and copied."""
+    folder = tiny_compare_with_charts.folder
+    if not compared.exists():
+        tiny_compare_with_charts("methods=fixmatch,farcluss:top_k=1:model.mean=[0.5,0.5,0.5]", "seeds=0,1")
+        shutil.copytree(folder, compared)
+    else:
+        shutil.copytree(compared, folder)
+    return folder
 
 
 def test_it_is_one_file_that_asks_for_nothing(reported):
