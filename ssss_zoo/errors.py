@@ -9,16 +9,13 @@ from pathlib import Path
 
 from ssss_zoo.text import LONGEST, brief
 
-LESS = (
+MEMORY_ADVICE = (
     "lower train.batch and raise train.accumulate, lower train.crop, or set train.precision=bf16; to evaluate large "
     "images, set evaluate.mode=sliding"
 )
-MEMORY = f"out of memory; {LESS}"
-
-CONTINUE = "a run with resume=true, a comparison with the same command"
-ROOM = f"free some space, then continue: {CONTINUE}"
-
-
+OUT_OF_MEMORY = f"out of memory; {MEMORY_ADVICE}"
+RESUME_ADVICE = "a run with resume=true, a comparison with the same command"
+DISK_FULL_ADVICE = f"free some space, then continue: {RESUME_ADVICE}"
 NOT_FINITE = "lower optim.lr or set train.precision=32; the last checkpoint, if one was saved, is in the run's folder"
 
 
@@ -47,20 +44,21 @@ class Interrupted(Exception):
     """The user pressed Ctrl-C, and the run saved its state. The command line exits with 130."""
 
 
-FULL = ("no space left", "quota exceeded", "file too large")  # torch and safetensors repeat the system's message
+# Phrases of the system's message, which torch and safetensors repeat.
+DISK_FULL_PHRASES = ("no space left", "quota exceeded", "file too large")
 
 
 def cannot_write(file: Path, error: BaseException, kept: str = "") -> UserError:
     """The error for a file that the system refuses to write, with a remedy for its reason. error: an OSError, or the
     error that a library raised for one; kept: the files that are complete all the same."""
     why = getattr(error, "strerror", None) or " ".join(str(error).split())
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(word in why.lower() for word in FULL)
-    if full:
-        remedy = ROOM
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(phrase in why.lower() for phrase in DISK_FULL_PHRASES):
+        remedy = DISK_FULL_ADVICE
     elif not file.parent.is_dir():
         remedy = f"the folder {file.parent} was removed or renamed in the meantime"
     else:
-        remedy = f"check its permissions, then continue: {CONTINUE}; nothing written before is lost"
+        remedy = f"check its permissions, then continue: {RESUME_ADVICE}; nothing written before is lost"
     return UserError(f"cannot write {file}: {why}; {f'{kept}: ' if kept else ''}{remedy}")
 
 

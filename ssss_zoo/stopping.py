@@ -14,15 +14,15 @@ from typing import Any
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")  # SLURM's --signal sends USR1, a CPU time limit XCPU
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-AGAIN = 1.0  # seconds; a second Ctrl-C counts only after them, since `timeout` sends each signal twice (our choice)
+SECOND_SIGNAL_DELAY = 1.0  # seconds until a second Ctrl-C counts, since `timeout` sends each signal twice (our choice)
 
 
 class Stop:
-    """Handles the signals that ask a run to stop, within `hearing`. asked: the name of the first signal, or "".
+    """Handles the signals that ask a run to stop, within `handlers_installed`. asked: the first signal's name, or "".
 
-    A signal raises KeyboardInterrupt. Within `patient` it is only recorded: the code there reads `asked` where the run
-    can be saved, and stops itself. Later signals are ignored, because process groups often receive two; but a second
-    Ctrl-C after AGAIN seconds always raises KeyboardInterrupt.
+    A signal raises KeyboardInterrupt. Within `signals_deferred` it is only recorded: the code there reads `asked` where
+    the run can be saved, and stops itself. Later signals are ignored, because process groups often receive two; but a
+    second Ctrl-C after SECOND_SIGNAL_DELAY seconds always raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Stop:
         self.waits = False
 
     @contextmanager
-    def hearing(self) -> Iterator[None]:
+    def handlers_installed(self) -> Iterator[None]:
         """Install the signal handlers for the block, and restore the earlier ones after it. Outside the main thread, as
         in some notebooks, it does nothing. A hangup that is ignored already (nohup) stays ignored."""
         try:
             before = {number: signal.getsignal(number) for number in SIGNALS}
             for number in SIGNALS:
                 if before[number] != signal.SIG_IGN or number != getattr(signal, "SIGHUP", None):
-                    signal.signal(number, self.hear)
+                    signal.signal(number, self.receive)
         except ValueError:  # not the main thread
             yield
             return
@@ -49,7 +49,7 @@ class Stop:
                 signal.signal(number, handler)
 
     @contextmanager
-    def patient(self) -> Iterator[None]:
+    def signals_deferred(self) -> Iterator[None]:
         """Within the block, a signal is recorded and interrupts nothing."""
         self.waits = True
         try:
@@ -57,13 +57,13 @@ class Stop:
         finally:
             self.waits = False
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
         first = not self.asked
         now = time.monotonic()
         if first:
             self.asked = signal.Signals(number).name
             self.since = now
-        impatient = number == signal.SIGINT and now - self.since > AGAIN
+        impatient = number == signal.SIGINT and now - self.since > SECOND_SIGNAL_DELAY
         if impatient or (first and not self.waits):
             raise KeyboardInterrupt(f"stopped by {self.asked}")
         if first:
@@ -78,7 +78,7 @@ def tell_terminal(line: str) -> None:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Processes started within the block ignore the signals that ask to stop, which go to the whole process group.
     Their parent ends them (see `end_with_parent`). Signals to this process arrive after the block."""
     if not hasattr(signal, "pthread_sigmask"):
@@ -92,7 +92,7 @@ def unheard() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process started within `unheard`: end on a SIGTERM from the parent process, and on no other signal."""
+    """In a process started within `signals_blocked`: end on a SIGTERM from the parent, and on no other signal."""
     if hasattr(signal, "sigwaitinfo"):
         threading.Thread(target=wait_for_parent, daemon=True).start()
 

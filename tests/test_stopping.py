@@ -17,7 +17,7 @@ from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.lock import Busy, owned
-from ssss_zoo.stopping import SIGNALS, Stop, unheard
+from ssss_zoo.stopping import SIGNALS, Stop, signals_blocked
 from ssss_zoo.testing.tiny import TinyData
 from ssss_zoo.train import checkpoint, checkpointing, outputs, run, trainer
 from ssss_zoo.train.checkpointing import Checkpointer
@@ -74,7 +74,7 @@ def test_a_signal_before_the_first_step_ends_at_once_and_leaves_nothing(trained,
 def test_a_hangup_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stop().hearing():
+        with Stop().handlers_installed():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -82,18 +82,18 @@ def test_a_hangup_that_is_ignored_stays_ignored():
 
 def test_the_same_signal_twice_at_once_is_one_and_a_later_one_stops_at_once():
     stop = Stop()
-    with stop.patient():
-        stop.hear(signal.SIGINT, None)
-        stop.hear(signal.SIGINT, None)  # `timeout` sends it to the process and to its group
-        stop.hear(signal.SIGTERM, None)
+    with stop.signals_deferred():
+        stop.receive(signal.SIGINT, None)
+        stop.receive(signal.SIGINT, None)  # `timeout` sends it to the process and to its group
+        stop.receive(signal.SIGTERM, None)
         stop.since -= 2
-        stop.hear(signal.SIGTERM, None)  # of a scheduler: what is being saved goes on
+        stop.receive(signal.SIGTERM, None)  # of a scheduler: what is being saved goes on
         with pytest.raises(KeyboardInterrupt, match="SIGINT"):
-            stop.hear(signal.SIGINT, None)
+            stop.receive(signal.SIGINT, None)
 
 
-def test_processes_that_are_started_unheard_outlive_a_signal_to_the_group():
-    with unheard():
+def test_processes_started_with_signals_blocked_outlive_a_signal_to_the_group():
+    with signals_blocked():
         child = subprocess.Popen(["sleep", "5"], start_new_session=True)
     os.killpg(child.pid, signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):

@@ -21,7 +21,7 @@ from ssss_zoo.commands.show import (
     show_result,
     show_search,
 )
-from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
+from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
 from ssss_zoo.text import visible
 
 os.environ.setdefault(
@@ -48,7 +48,7 @@ class CommandGroup(click.Group):
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            click.echo(f"ssss: {MEMORY}", err=True)
+            click.echo(f"ssss: {OUT_OF_MEMORY}", err=True)
             context.exit(2)
 
 

@@ -18,7 +18,7 @@ from ssss_zoo.comparison.plan import PlannedRun
 from ssss_zoo.comparison.run_files import read_state
 from ssss_zoo.comparison.run_one import request_stop, run_one, start_process
 from ssss_zoo.comparison.run_state import BUSY, EXIT_CODES, FAILED, STOPPED, STOPPED_BY_SIGNAL, RunState
-from ssss_zoo.errors import LESS, UserError
+from ssss_zoo.errors import MEMORY_ADVICE, UserError
 from ssss_zoo.lock import owner
 
 PROCESS_POLL = 0.3  # seconds between looks at the processes
@@ -125,7 +125,7 @@ def state_after(run: PlannedRun, code: int) -> RunState:
     state = read_state(run.folder)
     if state and code == EXIT_CODES[state.status]:
         return state
-    killed = f"killed by signal {-code}; if the system did it, memory ran out: {LESS}"
+    killed = f"killed by signal {-code}; if the system did it, memory ran out: {MEMORY_ADVICE}"
     reason = killed if code < 0 else f"it ended with {code}"
     return RunState(FAILED, f"{reason} (see {run.folder.console})")
 
@@ -232,7 +232,7 @@ def run_in(working_folder: str, overrides: list[str], folder: Path) -> RunState:
 def worker_died(error: BaseException) -> RunState:
     """The state of a run whose worker died before it could report one."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    reason = f"its worker died ({type(error).__name__}: {first[:200]}); if memory ran out: {LESS}"
+    reason = f"its worker died ({type(error).__name__}: {first[:200]}); if memory ran out: {MEMORY_ADVICE}"
     return RunState(FAILED, reason)
 
 

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import IO, Any
 
 from ssss_zoo.comparison.run_state import BUSY, DONE, EXIT_CODES, FAILED, STOPPED, RunState
-from ssss_zoo.errors import MEMORY, Interrupted, UserError, out_of_memory
+from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
 from ssss_zoo.lock import Busy, owned
 from ssss_zoo.stopping import Stop
 
@@ -61,9 +61,9 @@ def run_process(overrides: Sequence[str], folder: str) -> int:
     state = RunState(STOPPED)
     stop = Stop()
     try:
-        with stop.hearing():
+        with stop.handlers_installed():
             Thread(target=stop_at_end_of_input, daemon=True).start()
-            with stop.patient():
+            with stop.signals_deferred():
                 import_module("ssss_zoo.train.run")  # an exception in the midst of it leaves torch broken
             if not stop.asked:
                 state = run_one(overrides, Path(folder))
@@ -94,7 +94,7 @@ def run_one(overrides: Sequence[str], folder: Path) -> RunState:
         state = RunState(FAILED, str(error), arguments)
     except Exception as error:  # a bug here or in a plugin must not end the other runs
         traceback.print_exc()
-        reason = MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = OUT_OF_MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
         state = RunState(FAILED, reason, arguments)
     if folder.is_dir() or state.status == FAILED:
         from ssss_zoo.comparison.folders import ComparedRunFolder

@@ -97,7 +97,7 @@ def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> 
     notify(f"{left} of {trials} trials to do, in {folder}")
     objective = Objective(space, common, folder, notify)
     try:
-        with Stop().hearing():
+        with Stop().handlers_installed():
             study.optimize(objective, n_trials=left, catch=(UserError,))
     except (KeyboardInterrupt, Interrupted):
         raise Interrupted(f"stopped; the same command continues the search in {folder}") from None

@@ -123,7 +123,7 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
 def stoppable(folder: Path) -> Iterator[None]:
     """Within, signals that ask to stop end the comparison. Raises Interrupted after one."""
     try:
-        with Stop().hearing():
+        with Stop().handlers_installed():
             yield
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {folder} holds the finished runs, and the same command continues") from None

@@ -86,7 +86,7 @@ def make_transformer(settings: ModelConfig) -> tuple[Any, list[float], list[floa
 def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], list[float]]:
     """Build an encoder by `make` and load the weights of `model.weights`. Returns it with their mean and std."""
     if settings.weights == "imagenet" and settings.encoder.partition(".")[0] != OFFLINE:
-        encoder = downloaded(settings, make)
+        encoder = make_pretrained(settings, make)
     else:
         encoder = make(settings)
         if settings.weights == "imagenet":
@@ -143,20 +143,16 @@ def build_with_timm(settings: ModelConfig, **weights: Any) -> Any:
     shape: dict[str, Any] = {"in_chans": settings.in_channels, "output_stride": stride, "features_only": True}
     try:
         encoder: Any = timm.create_model(timm_name(settings), **shape, **weights)
-    except (
-        TypeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # raised by timm for an output stride that it lacks
+    except (TypeError, AssertionError, NotImplementedError) as error:  # timm lacks this output stride
         raise undilatable(settings) from error
     if encoder.feature_info.reduction()[-1] != stride:
         raise undilatable(settings)
     if settings.multi_grid:
-        spread(encoder, settings)
+        apply_multi_grid(encoder, settings)
     return encoder
 
 
-def spread(encoder: Any, settings: ModelConfig) -> None:
+def apply_multi_grid(encoder: Any, settings: ModelConfig) -> None:
     """Multiply the dilations in the last stage's blocks by `model.multi_grid`. With 2, 2, 4 they are 2, 4, 8 at output
     stride 16 (TorchSemiSeg, AugSeg) and 4, 8, 16 at 8 (U2PL): the first block still has the previous stage's.
 
@@ -215,7 +211,7 @@ def timm_name(settings: ModelConfig) -> str:
 # ---- weights from timm's hub
 
 
-def downloaded(settings: ModelConfig, make: Build) -> Any:
+def make_pretrained(settings: ModelConfig, make: Build) -> Any:
     """The encoder with timm's pretrained weights, from the hub's cache if it has them, else from the hub.
 
     Raises UserError when neither has them.
@@ -372,7 +368,7 @@ def load_weights(encoder: Any, state: dict[str, Tensor], settings: ModelConfig) 
     where = f"model.weights={settings.weights} does not fit model.encoder={settings.encoder}"
     if "mask_token" in state:
         state = from_dinov2(state, encoder, where)
-    state = {fitting(key, own): value for key, value in state.items()}
+    state = {extractor_key(key, own): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if key in own or not key.startswith(CLASSIFIER)}
     adapt_channels(encoder, state, own)
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
@@ -402,7 +398,7 @@ def from_dinov2(state: dict[str, Tensor], encoder: Any, where: str) -> dict[str,
     return found
 
 
-def fitting(key: str, own: dict[str, Tensor]) -> str:
+def extractor_key(key: str, own: dict[str, Tensor]) -> str:
     """The key in timm's feature extractor, which joins the first two parts of some: `stages.0.x` is `stages_0.x`."""
     joined = key.replace(".", "_", 1)
     return joined if key not in own and joined in own else key
@@ -413,7 +409,7 @@ def adapt_channels(encoder: Any, state: dict[str, Tensor], own: dict[str, Tensor
     from timm.models import adapt_input_conv
 
     for name in first_convolutions(encoder):
-        key = fitting(f"{name}.weight", own)
+        key = extractor_key(f"{name}.weight", own)
         if key in own and key in state and state[key].shape[1] == 3:
             state[key] = adapt_input_conv(own[key].shape[1], state[key])
 

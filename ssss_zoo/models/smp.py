@@ -100,7 +100,7 @@ def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[flo
     if "encoder_output_stride" in inspect.signature(kind.__init__).parameters:
         arguments["encoder_output_stride"] = settings.output_stride
     try:
-        whole = kind(settings.encoder, encoder_weights=weights_word(settings), **arguments)
+        whole = kind(settings.encoder, encoder_weights=smp_weights(settings), **arguments)
     except Exception as error:  # smp, timm and the hub's client each raise their own errors
         if pretrained:
             raise no_weights(settings, first_line(error)) from error
@@ -140,8 +140,8 @@ def timm_part(name: str) -> str:
     return name.removeprefix(TIMM)
 
 
-def weights_word(settings: ModelConfig) -> str | bool | None:
-    """`model.weights` as smp takes it: True for an encoder of timm's."""
+def smp_weights(settings: ModelConfig) -> str | bool | None:
+    """The `encoder_weights` argument of smp: True for a timm encoder with pretrained weights, None for no weights."""
     if settings.weights != "imagenet":
         return None
     return True if settings.encoder.startswith(TIMM) else "imagenet"

@@ -58,7 +58,7 @@ def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
     """
     check_one_process()
     stop = Stop()
-    with stop.hearing(), interrupted():
+    with stop.handlers_installed(), interrupted():
         methods = build_methods(config)  # a wrong name or option fails here, before a file is written
         dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
         check_budget(config)

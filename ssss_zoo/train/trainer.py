@@ -72,7 +72,7 @@ class Trainer:
         self.snapshot = self.checkpointer.take_snapshot(self.current_state())
         self.lap_began = time.perf_counter()
         try:
-            with self.stop.patient():  # within, a signal is only noted
+            with self.stop.signals_deferred():  # within, a signal is only noted
                 self.train()
         except BaseException as error:
             self.save_last_whole_step()

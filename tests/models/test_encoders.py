@@ -221,7 +221,7 @@ def test_a_classifiers_file_fits_without_its_classifier(tmp_path: Path, name: st
     encoder, _, _ = make_encoder(ModelConfig(encoder=name, weights=str(file), in_channels=4))
     first = encoder.pretrained_cfg["first_conv"]
     rgb = torch.load(file, weights_only=True)[f"{first}.weight"]
-    own = encoder.state_dict()[encoders.fitting(f"{first}.weight", encoder.state_dict())]
+    own = encoder.state_dict()[encoders.extractor_key(f"{first}.weight", encoder.state_dict())]
     assert_close(own, rgb[:, [0, 1, 2, 0]] * 3 / 4)
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
 from ssss_zoo.errors import UserError
-from ssss_zoo.stopping import end_with_parent, unheard
+from ssss_zoo.stopping import end_with_parent, signals_blocked
 
 WORKER_KILLED = (
     "a process that loads images (train.workers) was killed, most likely by the system because memory ran out: lower "
@@ -73,7 +73,7 @@ def load_batches(items: TorchDataset[Any], workers: int, **settings: Any) -> Ite
         generator=torch.Generator(),
         **settings,
     )
-    with unheard(), keep_child_handler():
+    with signals_blocked(), keep_child_handler():
         batches = iter(loader)
     return raise_errors(batches)
 
