@@ -18,6 +18,7 @@ from ssss_zoo.commands.show import (
     show_comparison,
     show_evaluation,
     show_listing,
+    show_predictions,
     show_result,
     show_search,
 )
@@ -253,6 +254,32 @@ def evaluate_command(overrides: tuple[str, ...], as_json: bool) -> None:
         print_json(figures)
     else:
         show_evaluation(figures)
+
+
+@main.command("predict")
+@takes_overrides
+def predict_command(overrides: tuple[str, ...]) -> None:
+    """Predict new images with a run's network, and write a mask for each; exits with 1 where some cannot be read.
+
+    \b
+    ssss predict run=runs/shapes/fixmatch/all/seed0 input=photos output=masks_of_photos
+    ssss predict run=DIR input='scans/**/*.tif' output=DIR2 save=overlays,polygons flip=true
+
+    \b
+    run=DIR input=PATH output=DIR    input: an image, a folder, a pattern, or a .txt file with a path a line
+    save=overlays,probabilities,uncertainty,polygons   more than masks/ and predictions.csv
+    weights=best|last network=student|teacher          default: those that the run reports
+    tile=512 overlap=0.25            predict in overlapping tiles of this side; large images always are
+    flip=true scales=[0.75,1,1.25]   average the predictions of mirrored and rescaled images
+    resume=true overwrite=true       continue a stopped command; replace files
+    """
+    from ssss_zoo.deploy.predict import predict_files
+    from ssss_zoo.train.console import RunConsole
+
+    with RunConsole():
+        result = predict_files(overrides)
+    show_predictions(result)
+    sys.exit(1 if result.unreadable else 0)
 
 
 @main.group("data")

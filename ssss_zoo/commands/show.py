@@ -15,6 +15,7 @@ from ssss_zoo.text import count, visible
 if TYPE_CHECKING:
     from ssss_zoo.comparison.search import SearchResult
     from ssss_zoo.comparison.study import CompareResult
+    from ssss_zoo.deploy.predict import PredictResult
 
 LOW_USED_SHARE = 0.005  # share of pixels used at the end of a run, below which a hint is printed (our choice)
 
@@ -75,6 +76,14 @@ def show_evaluation(figures: Mapping[str, Any]) -> None:
     """Print what `ssss evaluate` found: mIoU and the IoU of each class, a column for each network."""
     images = count(figures["images"], "image")
     show_ious(f"{figures['run']}, {figures['weights']} weights, on {figures['on']} ({images})", figures)
+
+
+def show_predictions(result: PredictResult) -> None:
+    """Print what `ssss predict` did."""
+    skipped = f", {count(result.skipped, 'image')} predicted before" if result.skipped else ""
+    unread = f", {count(len(result.unreadable), 'file')} not readable" if result.unreadable else ""
+    print_line(f"{count(result.predicted, 'image')} predicted by {result.source}{skipped}{unread}")
+    print_line(f"in {result.output}: masks, predictions.csv")
 
 
 def show_ious(title: str, figures: Mapping[str, Any]) -> None:

@@ -392,13 +392,19 @@ def read_channels(
         pixels = read_eight_bits(held, MODE_OF_CHANNELS[count], path)
         if held.format == "TIFF" and found.orientation in ORIENTATION_TURNS:  # Pillow has turned it: undo that
             pixels = ORIENTATION_TURNS[INVERSE_ORIENTATION.get(found.orientation, found.orientation)](pixels)
+    return select_channels(pixels, count, reading), outside
+
+
+def select_channels(pixels: np.ndarray, count: int, reading: Reading) -> np.ndarray:
+    """The channels of (H, W, channels) that `reading` asks for. count: how many of them to read, without its bands; a
+    single one is repeated."""
     if reading.bands:
-        return np.ascontiguousarray(pixels[..., [band - 1 for band in reading.bands]]), outside
+        return np.ascontiguousarray(pixels[..., [band - 1 for band in reading.bands]])
     if pixels.shape[2] > count:
         pixels = pixels[..., :count]
     if count == reading.channels:
-        return np.ascontiguousarray(pixels), outside
-    return np.repeat(pixels, reading.channels, axis=2), outside
+        return np.ascontiguousarray(pixels)
+    return np.repeat(pixels, reading.channels, axis=2)
 
 
 def read_eight_bits(image: Image.Image, mode: str, path: Path) -> np.ndarray:

@@ -194,7 +194,7 @@ def channels_of_array(array: np.ndarray, reading: Reading) -> np.ndarray:
 
 def image_batch(images: Sequence[np.ndarray]) -> Tensor:
     """Images (H, W, channels) of one size and type as (B, channels, H, W)."""
-    return torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
+    return torch.from_numpy(np.stack([np.ascontiguousarray(image.transpose(2, 0, 1)) for image in images]))
 
 
 def ids_of_classes(probs: Tensor, valid: np.ndarray | None) -> np.ndarray:

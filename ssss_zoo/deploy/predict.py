@@ -1,0 +1,401 @@
+"""`ssss predict`: a run's predictions of new images, as files."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ssss_zoo.atomic_write import replacing_file
+from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
+from ssss_zoo.deploy.prediction_files import (
+    CSV_NAME,
+    MASKS,
+    SAVE_SUFFIXES,
+    PaletteWriter,
+    PredictionRow,
+    count_classes,
+    output_path,
+    read_rows,
+    save_extra,
+    save_mask,
+    summarize_classes,
+    write_rows,
+)
+from ssss_zoo.deploy.tiff_windows import TiffWindows, UnreadableImage, open_tiff_windows
+from ssss_zoo.deploy.tiles import blend_tiles, choose_tile_side
+from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch, load_model
+from ssss_zoo.errors import UserError, cannot_write, check_choice, check_range, expanded, unknown
+from ssss_zoo.evaluation.evaluator import Predictor
+from ssss_zoo.text import count
+from ssss_zoo.toolkit.tensors import resize
+
+PREDICT_KEYS = (
+    *("run", "input", "output", "weights", "network", "device", "save"),
+    *("tile", "overlap", "flip", "scales", "overwrite", "resume"),
+)
+REQUIRED_KEYS = ("run", "input", "output")
+WHOLE_PIXELS_MAX = 4_000_000  # pixels of an image that is predicted in one piece (our choice)
+BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
+BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
+READERS, WRITERS = 2, 2  # threads
+READ_AHEAD = 16  # images that are read before their turn
+ROWS_WRITTEN_EVERY = 50  # images between two writings of predictions.csv
+log = logging.getLogger("ssss_zoo")
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """The keys of `ssss predict`. tile: its side in pixels; None for the default. scales: of test-time augmentation."""
+
+    run: str
+    input: str
+    output: Path
+    weights: str | None = None
+    network: str | None = None
+    device: str = "auto"
+    save: tuple[str, ...] = ()
+    tile: int | None = None
+    overlap: float = 0.25
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    overwrite: bool = False
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """What a command did. predicted, skipped: numbers of images. unreadable: the message of each such file."""
+
+    output: Path
+    source: str
+    predicted: int
+    skipped: int
+    unreadable: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image that was read. pixels: (H, W, channels). valid: (H, W) bool or None. error: why it was not read."""
+
+    source: SourceImage
+    pixels: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    error: str = ""
+    windowed: bool = False
+
+
+def predict_files(overrides: Iterable[str]) -> PredictResult:
+    """Predict the images that the overrides name, and write the results. Raises UserError before the first image for
+    what a person can fix; a file that cannot be read is named in the result."""
+    settings = parse_settings(overrides)
+    images = find_images(settings.input)
+    check_output(settings.input, settings.output)
+    model = load_model(settings.run, settings.weights, settings.network, settings.device)
+    log.info(f"{model.source}; {count(len(images), 'image')} of {settings.input}")
+    if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
+        log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")
+    rows = find_rows(settings, images, model)
+    todo = [image for image in images if image.file not in rows]
+    unreadable = run_predictions(model, settings, todo, rows)
+    return PredictResult(
+        output=settings.output,
+        source=model.source,
+        predicted=len(todo) - len(unreadable),
+        skipped=len(images) - len(todo),
+        unreadable=tuple(unreadable),
+    )
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def parse_settings(overrides: Iterable[str]) -> PredictSettings:
+    """The settings that `key=value` arguments make. Raises UserError for an unknown key or a wrong value."""
+    texts: dict[str, str] = {}
+    for override in overrides:
+        key, _, texts[key] = override.partition("=")
+        if key not in PREDICT_KEYS:
+            raise unknown("key", key, PREDICT_KEYS, override)
+    for key in REQUIRED_KEYS:
+        if not texts.get(key):
+            raise UserError(f"give {key}=: ssss predict run=DIR input=PATH output=DIR")
+    settings = PredictSettings(
+        run=texts["run"],
+        input=texts["input"],
+        output=expanded(texts["output"]),
+        weights=texts.get("weights"),
+        network=texts.get("network"),
+        device=texts.get("device", "auto"),
+        save=tuple(name for name in texts.get("save", "").strip("[]").replace(" ", "").split(",") if name),
+        tile=int(parse_number("tile", texts["tile"])) if "tile" in texts else None,
+        overlap=parse_number("overlap", texts.get("overlap", "0.25")),
+        flip=parse_switch("flip", texts),
+        scales=tuple(parse_number("scales", text) for text in texts.get("scales", "1").strip("[]").split(",")),
+        overwrite=parse_switch("overwrite", texts),
+        resume=parse_switch("resume", texts),
+    )
+    for name in settings.save:
+        check_choice("save", name, SAVE_SUFFIXES)
+    check_range("overlap", settings.overlap, 0, 0.9)
+    check_range("tile", settings.tile or 32, 32)
+    check_range("scales", min(settings.scales), 0.1, 4)
+    check_range("scales", max(settings.scales), 0.1, 4)
+    return settings
+
+
+def parse_number(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{key} must be a number; got '{text}'") from None
+
+
+def parse_switch(key: str, texts: dict[str, str]) -> bool:
+    value = yaml.safe_load(texts.get(key, "false"))
+    if not isinstance(value, bool):
+        raise UserError(f"{key} must be true or false; got '{texts[key]}'")
+    return value
+
+
+def find_rows(
+    settings: PredictSettings, images: Sequence[SourceImage], model: TrainedModel
+) -> dict[str, PredictionRow]:
+    """The rows of the images that an earlier command predicted, by file. Raises UserError where an output exists and
+    neither resume nor overwrite is given."""
+    file = settings.output / CSV_NAME
+    if settings.overwrite:
+        return {}
+    if settings.resume:
+        rows = read_rows(file, len(model.class_names))
+        wanted = ((image.file, output_path(settings.output, MASKS, image.name)) for image in images)
+        return {name: rows[name] for name, mask in wanted if name in rows and mask.exists()}
+    folders = (MASKS, *settings.save)
+    paths = [file, *(output_path(settings.output, folder, image.name) for folder in folders for image in images)]
+    existing = next((path for path in paths if path.exists()), None)
+    if existing:
+        raise UserError(f"{existing} exists: continue with resume=true, replace with overwrite=true, or change output=")
+    return {}
+
+
+# --- reading, predicting, writing -----------------------------------------------------------------------------------
+
+
+def run_predictions(
+    model: TrainedModel, settings: PredictSettings, images: Sequence[SourceImage], rows: dict[str, PredictionRow]
+) -> list[str]:
+    """Predict and write all images; returns the messages of those that could not be read. rows: of earlier images."""
+    finished = list(rows.values())
+    unreadable: list[str] = []
+    waiting: deque[Future[PredictionRow]] = deque()
+    try:
+        with ThreadPoolExecutor(WRITERS) as writers, show_images(len(images)) as advance:
+            for batch in batches(read_ahead(model, images)):
+                try:
+                    waiting.extend(predict_batch(model, settings, batch, writers))
+                except UnreadableImage as error:
+                    log.warning(str(error))
+                    unreadable.append(str(error))
+                advance(len(batch))
+                while len(waiting) > READ_AHEAD:
+                    finished.append(waiting.popleft().result())
+                    if len(finished) % ROWS_WRITTEN_EVERY == 0:
+                        write_rows(settings.output / CSV_NAME, finished, model.class_names)
+            finished.extend(future.result() for future in waiting)
+    finally:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        write_rows(settings.output / CSV_NAME, finished, model.class_names)
+    return unreadable
+
+
+@contextmanager
+def show_images(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on the terminal; yields a function that takes the number of further images done."""
+    columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("predict", total=total)
+        yield lambda number: bar.advance(task, number)
+
+
+def read_ahead(model: TrainedModel, images: Sequence[SourceImage]) -> Iterator[LoadedImage]:
+    """The images in order, read in threads a few before their turn."""
+    with ThreadPoolExecutor(READERS) as readers:
+        coming: deque[Future[LoadedImage]] = deque()
+        for image in images:
+            coming.append(readers.submit(read_source, model, image))
+            if len(coming) > READ_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
+    """Read an image; a large TIFF that is read by rows later is only opened."""
+    try:
+        with open_tiff_windows(source.path, model.reading) as windows:
+            if windows is not None:
+                return LoadedImage(source, windowed=True)
+        pixels, valid = model.read(source.path)
+        return LoadedImage(source, pixels, valid)
+    except UserError as error:
+        return LoadedImage(source, error=str(error))
+
+
+def batches(images: Iterable[LoadedImage]) -> Iterator[list[LoadedImage]]:
+    """The images in order, neighbours of one size and type together."""
+    batch: list[LoadedImage] = []
+    for image in images:
+        fits = batch and batch[0].pixels is not None and image.pixels is not None
+        if batch and not (fits and same_kind(batch, image.pixels)):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
+
+
+def same_kind(batch: Sequence[LoadedImage], pixels: np.ndarray | None) -> bool:
+    """Whether an image has the size and type of a batch that has room for it."""
+    first = batch[0].pixels
+    assert first is not None
+    assert pixels is not None
+    room = min(BATCH_IMAGES_MAX, BATCH_PIXELS // (first.shape[0] * first.shape[1]))
+    return len(batch) < room and (first.shape, first.dtype) == (pixels.shape, pixels.dtype)
+
+
+def predict_batch(
+    model: TrainedModel, settings: PredictSettings, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
+) -> list[Future[PredictionRow]]:
+    """Predict images of one size, and let the writers write them. Raises UnreadableImage."""
+    first = batch[0]
+    if first.error:
+        raise UnreadableImage(first.error)
+    if first.windowed:
+        row = predict_windows(model, settings, first.source)
+        return [writers.submit(lambda: row)]
+    probs = predict_pixels(model, settings, [image.pixels for image in batch if image.pixels is not None])
+    return [
+        writers.submit(partial(write_outputs, model, settings, image, likely))
+        for image, likely in zip(batch, probs, strict=True)
+    ]
+
+
+def predict_pixels(model: TrainedModel, settings: PredictSettings, images: Sequence[np.ndarray]) -> Sequence[Tensor]:
+    """Probabilities (C, H, W) of images (H, W, channels) of one size, in tiles where they are large."""
+    height, width = images[0].shape[:2]
+    if settings.tile is None and height * width <= WHOLE_PIXELS_MAX:
+        return list(augmented_probabilities(model, image_batch(images), settings))
+    side = settings.tile or choose_tile_side(width, len(model.class_names))
+    found = []
+    for image in images:
+        bands = predict_bands(model, settings, partial(rows_of_array, image), (height, width), side)
+        found.append(torch.cat([probs for _, probs in bands], dim=1))
+    return found
+
+
+def rows_of_array(pixels: np.ndarray, top: int, bottom: int) -> np.ndarray:
+    return pixels[top:bottom]
+
+
+def predict_bands(
+    model: TrainedModel,
+    settings: PredictSettings,
+    read: Callable[[int, int], np.ndarray],
+    size: tuple[int, int],
+    side: int,
+) -> Iterator[tuple[int, Tensor]]:
+    """Bands of a large image, see `blend_tiles`. A tile is predicted in one piece."""
+    whole = Predictor(replace(model.predictor.settings, mode="whole"), model.predictor.window)
+    in_one_piece = replace(model, predictor=whole)
+    return blend_tiles(
+        read,
+        size,
+        side,
+        settings.overlap,
+        lambda tile: augmented_probabilities(in_one_piece, image_batch([tile]), settings)[0],
+    )
+
+
+@torch.inference_mode()
+def augmented_probabilities(model: TrainedModel, images: Tensor, settings: PredictSettings) -> Tensor:
+    """Probabilities (B, C, H, W): the mean over all scales, mirrored and not where flip is set."""
+    height, width = images.shape[-2:]
+    if not settings.flip and settings.scales == (1.0,):
+        return model.probabilities(images)
+    images = images.to(model.device).float()
+    found = []
+    for scale in settings.scales:
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        scaled = images if scale == 1 else resize(images, size)
+        views = [model.probabilities(scaled)]
+        if settings.flip:
+            views.append(model.probabilities(scaled.flip(-1)).flip(-1))
+        found += [resize(view, (height, width)) for view in views]
+    return torch.stack(found).mean(dim=0)
+
+
+def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedImage, probs: Tensor) -> PredictionRow:
+    """Write the mask of an image and what else is saved; returns its row. probs: (C, H, W)."""
+    assert image.pixels is not None
+    source = image.source
+    classes = ids_of_classes(probs, image.valid)
+    confidence = probs.amax(dim=0).cpu().numpy()
+    for folder in settings.save:
+        file = output_path(settings.output, folder, source.name)
+        values = probs.cpu().numpy()
+        save_extra(file, folder, image.pixels, classes, values, model.class_names, model.colours, source.path)
+    save_mask(output_path(settings.output, MASKS, source.name), classes, model.colours)
+    counts = count_classes(classes, len(model.class_names))
+    total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())
+    return summarize_classes(source.file, classes.shape, counts, total)
+
+
+def predict_windows(model: TrainedModel, settings: PredictSettings, source: SourceImage) -> PredictionRow:
+    """Predict a large TIFF by rows of tiles, and write its mask as it comes. Raises UnreadableImage, and
+    UserError where the disk refuses."""
+    if settings.save:
+        log.warning(f"{source.path} is read in windows: its mask alone is written, without {', '.join(settings.save)}")
+    file = output_path(settings.output, MASKS, source.name)
+    counts = np.zeros(len(model.class_names), np.int64)
+    confidence = 0.0
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open_tiff_windows(source.path, model.reading) as windows,
+            replacing_file(file, flush=False) as new,
+            open(new, "wb", buffering=1 << 20) as handle,
+        ):
+            assert windows is not None
+            writer = PaletteWriter(handle, windows.size, model.colours)
+            for classes, highest in classify_windows(model, settings, windows):
+                counts += count_classes(classes, len(counts))
+                confidence += float(highest[classes < len(counts)].sum())
+                writer.write_rows(classes)
+            writer.close()
+            size = windows.size
+    except OSError as error:
+        raise cannot_write(file, error) from error
+    return summarize_classes(source.file, size, counts, confidence)
+
+
+def classify_windows(
+    model: TrainedModel, settings: PredictSettings, windows: TiffWindows
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Class ids and confidence, (rows, W) each, of a TIFF from top to bottom."""
+    side = settings.tile or choose_tile_side(windows.size[1], len(model.class_names))
+    bands = predict_bands(model, settings, lambda top, bottom: windows.read_rows(top, bottom)[0], windows.size, side)
+    for top, probs in bands:
+        missing = windows.read_rows(top, top + probs.shape[1])[1] if windows.reading.gaps else None
+        yield ids_of_classes(probs, None if missing is None else ~missing), probs.amax(dim=0).numpy()

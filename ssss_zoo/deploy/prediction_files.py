@@ -1,0 +1,197 @@
+"""The files that `ssss predict` writes for an image, and predictions.csv for all of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from ssss_zoo.atomic_write import replacing_file, write_text
+from ssss_zoo.data.classes import Colour
+from ssss_zoo.deploy.trained import palette_image
+from ssss_zoo.errors import UserError, cannot_write
+from ssss_zoo.evaluation.figures import photo
+from ssss_zoo.toolkit.types import IGNORE
+
+MASKS = "masks"
+SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", "polygons": ".json"}  # by folder
+OVERLAY_OPACITY = 0.5  # of the class colours over the image (our choice)
+CSV_NAME = "predictions.csv"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PALETTE_COLOUR_TYPE = 3  # of a PNG
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """A line of predictions.csv. file: the name of the image. shares: of the pixels with data, by class."""
+
+    file: str
+    width: int
+    height: int
+    shares: tuple[float, ...]
+    confidence: float
+
+
+def summarize_classes(file: str, size: tuple[int, int], counts: np.ndarray, confidence_sum: float) -> PredictionRow:
+    """The row of an image. size: (H, W). counts: pixels by class; confidence_sum: over these pixels."""
+    pixels = max(int(counts.sum()), 1)
+    shares = tuple(float(share) for share in counts / pixels)
+    return PredictionRow(file, size[1], size[0], shares, confidence_sum / pixels)
+
+
+def count_classes(classes: np.ndarray, number: int) -> np.ndarray:
+    """The number of pixels of each class in (H, W) ids; those without data are left out."""
+    return np.bincount(classes.reshape(-1), minlength=IGNORE + 1)[:number]
+
+
+# --- one image ------------------------------------------------------------------------------------------------------
+
+
+def output_path(output: Path, folder: str, name: str) -> Path:
+    """The file of an image in one of the folders of the output."""
+    return output / folder / f"{name}{SAVE_SUFFIXES.get(folder, '.png')}"
+
+
+def save_picture(file: Path, picture: Image.Image) -> None:
+    """Write a picture whole or not at all, in the format of the file's suffix. Raises UserError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(file, flush=False) as new:
+            picture.save(new, format="JPEG" if file.suffix == ".jpg" else "PNG")
+    except OSError as error:
+        raise cannot_write(file, error) from error
+
+
+def save_mask(file: Path, classes: np.ndarray, colours: Sequence[Colour]) -> None:
+    """Write (H, W) uint8 class ids as a PNG with a palette. Raises UserError."""
+    save_picture(file, palette_image(classes, colours))
+
+
+def save_extra(
+    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: np.ndarray,
+    names: Sequence[str], colours: Sequence[Colour], image_path: Path,
+) -> None:  # fmt: skip
+    """Write one of the further outputs of an image. folder: a key of SAVE_SUFFIXES. pixels: (H, W, channels) in
+    [0, 255]; classes: (H, W); probs: (C, H, W). Raises UserError."""
+    if folder == "overlays":
+        save_picture(file, draw_overlay(pixels, classes, colours))
+    elif folder == "uncertainty":
+        save_picture(file, Image.fromarray((255 * uncertainty(probs)).round().astype(np.uint8)))
+    elif folder == "polygons":
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(labelme_polygons(classes, names, image_path), indent=1) + "\n")
+    else:
+        save_probabilities(file, probs)
+
+
+def draw_overlay(pixels: np.ndarray, classes: np.ndarray, colours: Sequence[Colour]) -> Image.Image:
+    """The classes in their colours over the image, half transparent; pixels without data stay as they are."""
+    picture = Image.fromarray(photo(pixels))
+    coloured = Image.blend(picture, palette_image(classes, colours).convert("RGB"), OVERLAY_OPACITY)
+    coloured.paste(picture, mask=Image.fromarray(((classes == IGNORE) * 255).astype(np.uint8)))
+    return coloured
+
+
+def uncertainty(probs: np.ndarray) -> np.ndarray:
+    """(H, W) in [0, 1]: the entropy of probabilities (C, H, W), divided by its highest value, log C."""
+    entropy = -(probs * np.log(np.maximum(probs, 1e-12))).sum(axis=0)
+    return np.clip(entropy / np.log(max(len(probs), 2)), 0, 1)
+
+
+def save_probabilities(file: Path, probs: np.ndarray) -> None:
+    """Write (C, H, W) probabilities as float16 under the key `probabilities`. Raises UserError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(file, flush=False) as new, new.open("wb") as handle:
+            np.savez_compressed(handle, probabilities=probs.astype(np.float16))
+    except OSError as error:
+        raise cannot_write(file, error) from error
+
+
+def labelme_polygons(classes: np.ndarray, names: Sequence[str], image_path: Path) -> dict[str, Any]:
+    """(H, W) class ids as LabelMe JSON: the outer outline of each region, large regions first, so that a region in the
+    hole of another one is drawn over it."""
+    from contourpy import FillType, contour_generator
+
+    shapes: list[tuple[float, dict[str, Any]]] = []
+    for index in np.unique(classes[classes < len(names)]):
+        padded = np.pad((classes == index).astype(np.float32), 1)
+        filled: Any = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, np.inf)
+        for points, ends in zip(*filled, strict=True):
+            outer = points[: ends[1] - 1] - 0.5  # padding moved pixel centres by 1; LabelMe counts from pixel corners
+            shape = {"label": names[index], "points": outer.round(2).tolist(), "group_id": None}
+            shapes.append((float(np.ptp(outer, axis=0).prod()), shape | {"shape_type": "polygon", "flags": {}}))
+    ordered = [shape for _, shape in sorted(shapes, key=lambda item: -item[0])]
+    height, width = classes.shape
+    sizes = {"imageHeight": height, "imageWidth": width}
+    return {"version": "5.0.0", "flags": {}, "shapes": ordered, "imagePath": image_path.name, "imageData": None} | sizes
+
+
+# --- a mask that is written by rows ---------------------------------------------------------------------------------
+
+
+class PaletteWriter:
+    """Writes a PNG with a palette row by row, so that the mask need not fit into memory."""
+
+    def __init__(self, handle: BinaryIO, size: tuple[int, int], colours: Sequence[Colour]) -> None:
+        self.handle = handle
+        self.compressor = zlib.compressobj(6)
+        table = np.full((256, 3), 255, np.uint8)
+        table[: len(colours)] = colours
+        handle.write(PNG_SIGNATURE)
+        self.write_chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, PALETTE_COLOUR_TYPE, 0, 0, 0))
+        self.write_chunk(b"PLTE", table.tobytes())
+
+    def write_rows(self, classes: np.ndarray) -> None:
+        """Append rows of class ids, (rows, W) uint8."""
+        unfiltered = np.pad(classes, ((0, 0), (1, 0)))  # each row begins with the number of its filter, 0
+        body = self.compressor.compress(unfiltered.tobytes())
+        if body:
+            self.write_chunk(b"IDAT", body)
+
+    def close(self) -> None:
+        self.write_chunk(b"IDAT", self.compressor.flush())
+        self.write_chunk(b"IEND", b"")
+
+    def write_chunk(self, name: bytes, body: bytes) -> None:
+        self.handle.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
+
+
+# --- predictions.csv ------------------------------------------------------------------------------------------------
+
+
+def write_rows(file: Path, rows: Iterable[PredictionRow], names: Sequence[str]) -> None:
+    """Write predictions.csv, sorted by file. Raises UserError."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "width", "height", *(f"share {name}" for name in names), "mean confidence"])
+    for row in sorted(rows, key=lambda row: row.file):
+        shares = [f"{share:.6f}" for share in row.shares]
+        writer.writerow([row.file, row.width, row.height, *shares, f"{row.confidence:.6f}"])
+    write_text(file, text.getvalue())
+
+
+def read_rows(file: Path, classes: int) -> dict[str, PredictionRow]:
+    """The rows of predictions.csv by file; empty without one. Raises UserError for a file of another form."""
+    if not file.exists():
+        return {}
+    try:
+        with file.open(encoding="utf-8", newline="") as handle:
+            rows = [
+                PredictionRow(name, int(width), int(height), tuple(map(float, rest[:-1])), float(rest[-1]))
+                for name, width, height, *rest in list(csv.reader(handle))[1:]
+            ]
+    except (OSError, ValueError, IndexError):
+        raise UserError(f"{file} is damaged, or not ours: remove it, or give overwrite=true") from None
+    if any(len(row.shares) != classes for row in rows):
+        raise UserError(f"{file} is of a run with other classes: choose another output, or give overwrite=true")
+    return {row.file: row for row in rows}

@@ -1,0 +1,210 @@
+"""`ssss predict`: from files to masks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from helpers.images import save_image
+from helpers.trained_models import pointwise_model
+from ssss_zoo.commands.cli import main
+from ssss_zoo.data.images import Reading, read_image
+from ssss_zoo.deploy import predict, tiff_windows
+from ssss_zoo.deploy.image_sources import find_images
+from ssss_zoo.deploy.predict import PredictSettings, predict_files, predict_pixels
+from ssss_zoo.deploy.tiff_windows import open_tiff_windows
+from ssss_zoo.errors import UserError
+
+
+@pytest.fixture
+def pointwise(monkeypatch):
+    """`run=` of any name is the model of `pointwise_model`."""
+    monkeypatch.setattr(predict, "load_model", lambda *arguments: pointwise_model())
+
+
+@pytest.fixture
+def colours() -> np.ndarray:
+    """(20, 30, 3) random pixels."""
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def arguments(tmp_path: Path, *more: str) -> list[str]:
+    return ["run=any", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}", *more]
+
+
+def table(tmp_path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((tmp_path / "out/predictions.csv").open()))
+
+
+# --- tiles ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tile", [8, 13, 20, 64])
+def test_tiles_of_a_pointwise_network_blend_to_the_whole(colours, tile):
+    settings = PredictSettings("", "", Path())
+    model = pointwise_model()
+    whole = predict_pixels(model, settings, [colours])[0]
+    tiled = PredictSettings("", "", Path(), tile=tile, overlap=0.3)
+    torch.testing.assert_close(predict_pixels(model, tiled, [colours])[0], whole, atol=1e-6, rtol=0)
+
+
+def test_mirrored_and_rescaled_images_are_averaged(colours):
+    flat = np.broadcast_to(np.uint8([200, 10, 10]), (8, 8, 3)).copy()
+    model = pointwise_model()
+    both = PredictSettings("", "", Path(), flip=True, scales=(0.5, 1.0, 2.0))
+    plain = PredictSettings("", "", Path())
+    for image, scaled in ((flat, both), (colours, PredictSettings("", "", Path(), flip=True))):
+        expected = predict_pixels(model, plain, [image])[0]
+        torch.testing.assert_close(predict_pixels(model, scaled, [image])[0], expected, atol=1e-5, rtol=0)
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_masks_keep_names_and_folders(tmp_path, colours):
+    for name in ("a.png", "deep/er/b.bmp", "same.png", "same.bmp"):
+        save_image(tmp_path / "in" / name, colours)
+    result = predict_files(arguments(tmp_path))
+    masks = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
+    assert masks == ["masks/a.png", "masks/deep/er/b.png", "masks/same.bmp.png", "masks/same.png.png"]
+    assert result.predicted == 4
+    mask = Image.open(tmp_path / "out/masks/a.png")
+    assert mask.mode == "P"
+    np.testing.assert_array_equal(np.asarray(mask), colours.argmax(axis=2))
+    assert mask.getpalette()[:9] == [255, 0, 0, 0, 255, 0, 0, 0, 255]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["masks", "predictions.csv"]
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_shares_and_confidence_by_hand(tmp_path):
+    pixels = np.zeros((2, 2, 3), np.uint8)
+    pixels[0, :, 0] = 255
+    pixels[1, 0, 1] = 255
+    pixels[1, 1, 2] = 255
+    save_image(tmp_path / "in/a.png", pixels)
+    predict_files(arguments(tmp_path))
+    confidence = np.exp(4) / (np.exp(4) + 2)
+    assert table(tmp_path) == [
+        {"file": "a.png", "width": "2", "height": "2", "share red": "0.500000", "share green": "0.250000",
+         "share blue": "0.250000", "mean confidence": f"{confidence:.6f}"}
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_a_file_that_cannot_be_read_is_named_and_the_others_are_predicted(tmp_path, colours):
+    save_image(tmp_path / "in/a.png", colours)
+    save_image(tmp_path / "in/c.png", colours)
+    save_image(tmp_path / "in/four.png", np.dstack([colours[..., :1], colours[..., :1]]))
+    (tmp_path / "in/b.png").write_bytes(b"no image")
+    done = CliRunner().invoke(main, ["predict", *arguments(tmp_path)])
+    assert done.exit_code == 1
+    assert "b.png: not an image, or damaged" in done.stderr
+    assert "3 images predicted by pointwise, 1 file not readable" in done.stdout
+    assert [row["file"] for row in table(tmp_path)] == ["a.png", "c.png", "four.png"]
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_nothing_is_replaced_unless_asked_and_resume_goes_on(tmp_path, colours):
+    save_image(tmp_path / "in/a.png", colours)
+    save_image(tmp_path / "in/b.png", colours)
+    predict_files(arguments(tmp_path))
+    mask = tmp_path / "out/masks/a.png"
+    with pytest.raises(UserError, match="exists: continue with resume=true, replace with overwrite=true"):
+        predict_files(arguments(tmp_path))
+    before, rows = mask.stat().st_mtime_ns, table(tmp_path)
+    (tmp_path / "out/masks/b.png").unlink()
+    result = predict_files(arguments(tmp_path, "resume=true"))
+    assert (result.predicted, result.skipped) == (1, 1)
+    assert mask.stat().st_mtime_ns == before
+    assert table(tmp_path) == rows
+    assert predict_files(arguments(tmp_path, "overwrite=true")).predicted == 2
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_what_is_saved_is_what_was_asked_for(tmp_path, colours):
+    save_image(tmp_path / "in/a.png", np.kron(colours[:3, :4], np.ones((8, 8, 1), np.uint8)))
+    predict_files(arguments(tmp_path, "save=overlays,probabilities,uncertainty,polygons"))
+    out = tmp_path / "out"
+    probs = np.load(out / "probabilities/a.npz")["probabilities"]
+    assert probs.shape == (3, 24, 32)
+    np.testing.assert_allclose(probs.astype(np.float32).sum(axis=0), 1, atol=2e-3)
+    assert Image.open(out / "overlays/a.jpg").size == (32, 24)
+    assert Image.open(out / "uncertainty/a.png").mode == "L"
+    shapes = json.loads((out / "polygons/a.json").read_text())["shapes"]
+    assert {shape["label"] for shape in shapes} <= {"red", "green", "blue"}
+    assert all(len(shape["points"]) > 2 for shape in shapes)
+
+
+# --- large TIFFs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [{"tile": (16, 16)}, {"rowsperstrip": 7}, {"tile": (16, 32), "compression": "zlib"}])
+def test_a_tiff_in_windows_is_predicted_as_a_whole_one(tmp_path, monkeypatch, pointwise, layout):
+    pixels = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/a.tif", pixels, photometric="rgb", **layout)
+    monkeypatch.setattr(tiff_windows, "WINDOWED_PIXELS", 1)
+    predict_files(arguments(tmp_path, "tile=32"))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), pixels.argmax(axis=2))
+    assert float(table(tmp_path)[0]["share red"]) == pytest.approx((pixels.argmax(axis=2) == 0).mean(), abs=1e-6)
+
+
+def test_windows_are_read_as_the_whole_image_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiff_windows, "WINDOWED_PIXELS", 1)
+    values = np.random.default_rng(2).integers(0, 4000, (40, 30, 4)).astype(np.uint16)
+    values[3, 4] = 0
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="minisblack", planarconfig="contig", rowsperstrip=6)
+    reading = Reading(channels=3, bands=(1, 2, 4), low=(0.0,), high=(3000.0,), nodata=(0.0,), gaps=True)
+    with open_tiff_windows(path, reading) as windows:
+        rows, missing = windows.read_rows(2, 25)
+    np.testing.assert_array_equal(rows, read_image(path, reading)[2:25])
+    assert [tuple(place) for place in np.argwhere(missing)] == [(1, 4)]
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_mistakes_are_one_line(tmp_path, colours):
+    save_image(tmp_path / "in/a.png", colours)
+    (tmp_path / "empty").mkdir()
+    good = arguments(tmp_path)
+    cases = {
+        "unknown key 'overlpa' in overlpa=0.2; did you mean 'overlap'?": [*good, "overlpa=0.2"],
+        "give input=: ssss predict run=DIR input=PATH output=DIR": [good[0], good[2]],
+        f"input={tmp_path / 'empty'}: no images there": [*good, f"input={tmp_path / 'empty'}"],
+        f"input={tmp_path / 'none'}: no such file or folder": [*good, f"input={tmp_path / 'none'}"],
+        f"output={tmp_path / 'in/out'} lies inside input=": [*good, f"output={tmp_path / 'in/out'}"],
+        "save must be one of overlays, probabilities, uncertainty, polygons; got 'overlay'": [*good, "save=overlay"],
+        "tile must be a number; got 'big'": [*good, "tile=big"],
+        "flip must be true or false; got 'often'": [*good, "flip=often"],
+    }
+    for message, words in cases.items():
+        done = CliRunner().invoke(main, ["predict", *words])
+        assert done.exit_code == 2, message
+        assert done.stderr.startswith(f"ssss: {message}"), done.stderr
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_a_folder_of_masks_is_named(tmp_path, warnings):
+    save_image(tmp_path / "in/a.png", np.array([[0, 1], [2, 255]], np.uint8))
+    predict_files(arguments(tmp_path))
+    assert any("looks like a folder of masks" in line for line in warnings())
+
+
+def test_a_list_and_a_pattern_name_images(tmp_path, colours):
+    for name in ("a.png", "b/c.png"):
+        save_image(tmp_path / name, colours)
+    (tmp_path / "list.txt").write_text("b/c.png\n\na.png\n")
+    assert [image.name for image in find_images(str(tmp_path / "list.txt"))] == ["b/c", "a"]
+    assert [image.name for image in find_images(str(tmp_path / "**/*.png"))] == ["a", "b/c"]
