@@ -22,6 +22,7 @@ import ssss_zoo
 from ssss_zoo import api
 from ssss_zoo.commands.cli import command_line, main
 from ssss_zoo.comparison import launch
+from ssss_zoo.comparison.report import html
 from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
@@ -169,6 +170,8 @@ def test_a_command_of_the_documentation_works(command, tiny_plugins, tmp_path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     furnish(command, tmp_path)
+    if name == "compare":  # `ssss report DIR` draws them, too
+        monkeypatch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
     fewer = SMALL if name in TRAINS and "--config" not in words and "run=first" not in words else []
     fewer = [*fewer, "seeds=0"] if name == "compare" else fewer
     fewer = ["dataset=folder", "data.root=my_data"] if command == "ssss data check --json" else fewer
