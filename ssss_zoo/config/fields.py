@@ -82,8 +82,9 @@ def read_hint(hint: Any) -> FieldType:
 
 
 def check_ranges(schema: type, values: Any, prefix: str = "") -> None:
-    """Raise UserError for a number outside the range that its field declares. values: an instance of the dataclass
-    `schema`, or whatever has its attributes. prefix: of its keys in the message, as `options.fixmatch.`."""
+    """Raise UserError for a number outside the range that its field declares; sections are checked by themselves.
+    values: an instance of the dataclass `schema`, or whatever has its attributes. prefix: of its keys in the message,
+    as `options.fixmatch.`."""
     for name, declared in field_types(schema).items():
         if declared.bounds:
             value = getattr(values, name)
