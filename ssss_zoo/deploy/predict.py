@@ -301,7 +301,7 @@ def predict_pixels(model: TrainedModel, settings: PredictSettings, images: Seque
     found = []
     for image in images:
         bands = predict_bands(model, settings, partial(rows_of_array, image), (height, width), side)
-        found.append(torch.cat([probs for _, probs in bands], dim=1))
+        found.append(torch.cat([probs.clone() for _, probs in bands], dim=1))
     return found
 
 

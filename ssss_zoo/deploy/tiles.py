@@ -12,7 +12,7 @@ from ssss_zoo.evaluation.evaluator import window_starts
 
 TILE_SIDE = 1024  # pixels, where memory allows (our choice)
 TILE_SIDE_MIN = 256  # pixels (our choice)
-BAND_BYTES = 256 * 2**20  # of the probabilities of a row of tiles (our choice)
+BAND_BYTES = 192 * 2**20  # of the probabilities of a row of tiles (our choice)
 EDGE_WEIGHT = 1e-3  # of a tile's outermost pixel, above 0 so that a lone tile counts there
 PredictTile = Callable[[np.ndarray], Tensor]  # (H, W, channels) -> probabilities (C, H, W)
 ReadWindow = Callable[[int, int], np.ndarray]  # first and last row, exclusive -> (rows, W, channels)
@@ -38,7 +38,8 @@ def blend_tiles(
     """Bands of an image from top to bottom: the first row and the probabilities (C, rows, W), on the CPU.
 
     size: (H, W) of the image. side: of a tile, in pixels. overlap: the share of a tile that the next one covers again.
-    A pixel's probabilities are the weighted mean over the tiles that see it. One row of tiles is in memory at a time.
+    A pixel's probabilities are the weighted mean over the tiles that see it. One row of tiles is in memory at a time: a
+    band is overwritten when the next one is asked for.
     """
     height, width = size
     high, wide = min(side, height), min(side, width)
@@ -55,5 +56,8 @@ def blend_tiles(
             total[-1, :, left : left + wide] += weight
         following = tops[number + 1] if number + 1 < len(tops) else height
         done = min(following, top + high) - top
-        yield top, total[:-1, :done] / total[-1, :done]
-        total = torch.cat([total[:, done:], torch.zeros(len(total), done, width)], dim=1)
+        total[:-1, :done] /= total[-1, :done]
+        yield top, total[:-1, :done]
+        for layer in total:  # one at a time: a copy of all would double the memory
+            layer[: high - done] = layer[done:].clone()
+            layer[high - done :] = 0
