@@ -92,7 +92,7 @@ def hook_page(hook: str) -> str:
     """Signature, text, combination, users and smallest example of a hook."""
     function = getattr(hookspecs, hook)
     item = next(one for one in list_hooks() if one["name"] == hook)
-    users = ", ".join(f"[`{name}`](../methods/{name}.md)" for name in item["answered_by"]) or "nobody yet"
+    users = ", ".join(f"[`{name}`](../methods/{name}.md)" for name in item["answered_by"]) or "no method yet"
     signature = re.sub(r"(?:[a-z_]+\.)+(?=[A-Za-z])", "", str(inspect.signature(function))).replace("'", "")
     chosen = (
         ""

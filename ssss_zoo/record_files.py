@@ -1,7 +1,7 @@
-"""Files that runs and comparisons leave behind, read back by their types: what a file lacks or holds wrongly is a line.
+"""Reads the files of runs and comparisons and checks their types. A missing or wrong value is an error of one line.
 
-A record carries `format`, the number of the form it was written in; one without is from before there were numbers and
-counts as 0. Keys that this version does not know are kept, so that what a later one adds does no harm.
+A record holds `format`, the number of the format that it was written in. A record without it is older than these
+numbers and counts as 0. Unknown keys are kept, so that files of a later version with more keys can be read.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ JSON_KINDS = {
 
 
 class Newer(UserError):
-    """A record of a form that only a newer version reads."""
+    """A record in a format that only a newer version reads."""
 
 
-# --- what the files of a run hold -----------------------------------------------------------------------------------
+# --- records in the files of a run ----------------------------------------------------------------------------------
 
 
 class Numbered(TypedDict):
@@ -46,7 +46,7 @@ class Numbered(TypedDict):
 
 
 class Scores(TypedDict):
-    """Figures of one network, in [0, 1]; the IoU of a class that is nowhere is None."""
+    """Figures of one network, in [0, 1]; the IoU of an absent class is None."""
 
     miou: float
     iou: dict[str, float | None]
@@ -54,7 +54,7 @@ class Scores(TypedDict):
 
 
 class Val(Scores):
-    """Figures on the validation images: those of the network that stands for the run, and of each network beside."""
+    """Figures on the validation images, of the network that counts as the run's result and of each single network."""
 
     step: int
     network: str
@@ -73,7 +73,7 @@ class TimeRecord(TypedDict):
 
 
 class DataRecord(TypedDict):
-    """Numbers of images, and what stands for their contents."""
+    """Numbers of images, a fingerprint of their contents, and the statistics measured on them."""
 
     labelled: int
     unlabelled: int
@@ -116,7 +116,7 @@ class Metrics(Numbered):
 
 
 class PseudoLabelFigures(TypedDict):
-    """What the pseudo-labels of a step look like. used: the share of valid pixels with a weight. weight, confidence:
+    """Statistics of the pseudo-labels of a step. used: the share of valid pixels with a weight. weight, confidence:
     means over valid pixels. classes: the share of each class among used pixels. accuracy, class_accuracy: of used
     pixels, with diagnose=true; None for a class that is not predicted."""
 
@@ -148,9 +148,9 @@ class Digests(Numbered):
 
 
 class CheckpointRecord(Numbered):
-    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: what the
-    network's outputs stand for, in their order; colours: of each, [R, G, B]. reading: how image files become arrays, by
-    the fields of `Reading`; without it by the configuration."""
+    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: the
+    names of the network's output classes, in their order; colours: of each, [R, G, B]. reading: the fields of
+    `Reading`, with which image files are read; without it the configuration has them."""
 
     step: int
     global_step: int
@@ -168,8 +168,8 @@ class OptimizerState(TypedDict):
 
 
 class ResumeRecord(CheckpointRecord):
-    """state.pt of a checkpoint to go on from. config: text by key of the configuration, `a.b.c`. contents: what the
-    data held, see `data/fingerprint.py`."""
+    """state.pt of a checkpoint to resume from. config: the configuration, from `a.b.c` keys to text. contents: digests
+    of the data, see `data/fingerprint.py`."""
 
     stage: int
     optimizer: OptimizerState
@@ -192,8 +192,8 @@ class ResumeRecord(CheckpointRecord):
 
 
 def read_record(file: Path, schema: type[T], remedy: str) -> T:
-    """The record in a JSON file, as `schema` (a TypedDict) has it. remedy: what to do about a file that is not whole,
-    in words that end a sentence. Raises UserError: the file, what is wrong and where in it, and the remedy."""
+    """The record in a JSON file, as `schema` (a TypedDict) has it. remedy: what to do about a damaged file,
+    as the end of a sentence. Raises UserError with the file, the fault, its place in the file, and the remedy."""
     return check_record(parse(read_regular_text(file, remedy), file, remedy), schema, file, remedy)
 
 
@@ -207,8 +207,8 @@ def read_metrics(file: Path, remedy: str) -> Metrics:
 
 
 def read_regular_text(file: Path, remedy: str) -> str:
-    """The text of a regular file. Raises UserError where it cannot be read, or is none."""
-    if not file.is_file():  # a pipe would be waited for, a device read without end
+    """The text of a regular file. Raises UserError where it cannot be read or is not a regular file."""
+    if not file.is_file():  # reading a pipe would block, and reading a device might never end
         raise UserError(f"{file} is {'not a file' if file.exists() else 'not there'}; {remedy}")
     try:
         return file.read_text("utf-8")
@@ -219,7 +219,7 @@ def read_regular_text(file: Path, remedy: str) -> str:
 
 
 def parse(text: str, file: Path, remedy: str) -> Any:
-    """The value of a JSON text. NaN and infinity are refused, as nothing of ours writes them."""
+    """The value of a JSON text. NaN and infinity are refused, because this program writes neither."""
     if not text.strip():
         raise UserError(f"{file} is damaged: it is empty; {remedy}")
     try:
@@ -251,13 +251,13 @@ def check_record(value: object, schema: type[T], file: Path, remedy: str) -> T:
 
 
 def check_format(number: int, file: Path) -> None:
-    """Raises UserError for a file of a later form than this version knows."""
+    """Raise UserError for a file in a later format than this version reads."""
     if number > FORMAT:
         raise Newer(f"{file} was written by a newer ssss-zoo (format {number}, this one reads up to {FORMAT}): upgrade")
 
 
 def check_types(value: object, schema: type[T], file: Path, remedy: str, under: str = "") -> T:
-    """`value`, which has every key of `schema` with a value of its type. under: the key that it stands at."""
+    """Check that `value` has every key of `schema` with its type, and return it. under: the key of `value`."""
     from pydantic import ValidationError
 
     try:
@@ -268,14 +268,14 @@ def check_types(value: object, schema: type[T], file: Path, remedy: str, under: 
 
 
 def damaged_record(error: ValidationError, file: Path, remedy: str, under: str) -> UserError:
-    """The error for a record that pydantic refuses: the first complaint, and the number of others."""
+    """The error for a record that pydantic refuses: its first fault, and the number of others."""
     wrong = error.errors(include_url=False)
     more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
     return UserError(f"{file} is damaged, or of another version: {complaint_text(wrong[0], under)}{more}; {remedy}")
 
 
 def complaint_text(wrong: Mapping[str, Any], under: str) -> str:
-    """One complaint of pydantic in words: `'val.miou' should be a valid number, got 'high'`."""
+    """One fault that pydantic found, as text: `'val.miou' should be a valid number, got 'high'`."""
     place = ".".join(map(str, (under, *wrong["loc"]) if under else wrong["loc"]))
     if wrong["type"] == "missing":
         return f"'{brief(place)}' is missing"
@@ -289,7 +289,7 @@ def json_kind(value: object) -> str:
 
 @lru_cache
 def adapter(schema: Any) -> TypeAdapter[Any]:
-    """What checks values of a type; made once, for making it takes a while."""
+    """The pydantic adapter that checks values of a type, cached because it is slow to make."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(schema)
@@ -299,8 +299,8 @@ def adapter(schema: Any) -> TypeAdapter[Any]:
 
 
 def check_dataclass(tree: object, schema: type[T], file: Path, remedy: str, under: str = "") -> T:
-    """The JSON value `tree` as `schema`, a dataclass; its arrays become tuples, keys that it does not know are left
-    out. under: the key that the value stands at. Raises UserError as `check_types` does."""
+    """The JSON value `tree` as `schema`, a dataclass; its arrays become tuples, and unknown keys are left out.
+    under: the key of the value. Raises UserError as `check_types` does."""
     from pydantic import ValidationError
 
     try:
@@ -311,7 +311,7 @@ def check_dataclass(tree: object, schema: type[T], file: Path, remedy: str, unde
 
 
 def dataclass_tree(record: Any) -> dict[str, Any]:
-    """A record that is a dataclass as JSON has it, in the order of its fields."""
+    """The JSON value of a dataclass record, in the order of its fields."""
     fields = adapter(type(record)).dump_python(record, by_alias=True)  # type: ignore[arg-type]
-    tree: dict[str, Any] = json.loads(json.dumps(fields))  # pydantic's own JSON makes each whole number a float
+    tree: dict[str, Any] = json.loads(json.dumps(fields))  # pydantic's own JSON turns whole numbers into floats
     return tree

@@ -79,11 +79,11 @@ EARLY = [
     (["train.precision=fp16"], "train.precision=fp16 needs a GPU"),
     (["train.device=cuda:97"], "train.device=cuda:97 cannot be used: "),
     (["train.device=toaster"], "train.device=toaster cannot be used: "),
-    (["resume=true", "overwrite=true"], "give resume=true to go on or overwrite=true to start anew, not both"),
+    (["resume=true", "overwrite=true"], "give resume=true to continue or overwrite=true to start again, not both"),
     (["data.split=unlabelled=0"], "method=fixmatch learns from unlabelled images and tiny has none"),
     (["data.split=hidden=0", "diagnose=true"], "diagnose=true needs hidden labels for every unlabelled image"),
     (["data.split=labelled=0"], "the labelled stream has no image"),
-    (["data.snap=true"], "data.snap means nothing to dataset=tiny, which reads data.root, data.split"),
+    (["data.snap=true"], "dataset=tiny does not use data.snap; it uses data.root, data.split"),
 ]
 
 
@@ -221,7 +221,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_resumed_unasked(stopped, s
     before = contents(stopped)
     done = ssss()
     assert done.code == 2
-    assert done.line == "run holds an unfinished run; resume=true goes on, overwrite=true starts anew"
+    assert done.line == "run holds an unfinished run; continue it with resume=true, or start again with overwrite=true"
     assert contents(stopped) == before
 
 
@@ -404,7 +404,7 @@ def test_a_run_without_a_checkpoint_cannot_be_evaluated_yet(ssss, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text(as_yaml(resolve(tiny_overrides())))
     done = ssss("run=run", command="evaluate")
     assert done.code == 2
-    assert done.line == "run holds no last checkpoint; it has not come to one yet"
+    assert done.line == "run holds no last checkpoint; the run has not written one yet"
 
 
 def test_images_without_masks_cannot_be_scored(ssss):

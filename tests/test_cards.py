@@ -234,5 +234,5 @@ def test_a_card_is_shown_and_a_missing_one_is_one_line(capsys, monkeypatch):
     assert command_line(["card", "fixmach"]) == 2
     assert "did you mean 'fixmatch'" in capsys.readouterr().err
     monkeypatch.setattr(Path, "is_file", lambda path: False)
-    with pytest.raises(UserError, match="comes without a card"):
+    with pytest.raises(UserError, match="has no card"):
         read_card("fixmatch")

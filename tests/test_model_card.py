@@ -57,4 +57,4 @@ def test_a_disk_that_refuses_costs_the_card_and_no_run(finished, tiny_run, tmp_p
     file = tmp_path / "file"
     file.write_text("")
     write_model_card(RunFolder(file / "run"), config, tiny_run().run.dataset, {}, metrics)
-    assert any("card.md" in line and "the run itself is whole" in line for line in warnings())
+    assert any("card.md" in line and "the run itself is complete" in line for line in warnings())

@@ -287,7 +287,7 @@ def test_a_run_whose_checkpoint_is_gone_is_not_begun_anew(gone, ssss):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     code, lines = ssss(*READERS["resume"])
     assert code == 2
-    assert "run/last/state.pt is gone, and the run had come to step " in lines[-1]
+    assert "run/last/state.pt is missing, although the run had reached step " in lines[-1]
     assert ("weights=best" in lines[-1]) == ("best" not in gone)
     assert {path: path.read_bytes() for path in before} == before
     assert ssss("run", *SMALL, "overwrite=true")[0] == 0
@@ -362,7 +362,7 @@ def test_a_run_does_not_go_on_with_other_data_unasked(change, expected, begun, s
     assert code == 2
     assert lines[-1].startswith("ssss: run began with other data: ")
     assert expected in lines[-1]
-    assert "go on with data.changed=allow" in lines[-1]
+    assert "continue with data.changed=allow" in lines[-1]
     assert (begun / "history.jsonl").read_text() == history
 
 
@@ -403,14 +403,14 @@ def test_classes_of_another_folder_are_taken_by_their_names(begun, ssss, tmp_pat
     assert list(after["student"]["iou"]) == ["c", "a", "b"]
     assert after["student"]["miou"] == pytest.approx(before["student"]["miou"])
     assert after["student"]["iou"] == before["student"]["iou"]
-    assert "another order than those of the run: taken by their names" in caplog.text
+    assert "another order than the run does: classes are matched by name" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("classes", "expected"),
     [
-        ("a b c d", "knows 3 classes, the data have 4: d not in the run; name the classes"),
-        ("a b x", "knows 3 classes, the data have 3: c not in the data; x not in the run; name the classes"),
+        ("a b c d", "has 3 classes, the data have 4: d not in the run; name the classes"),
+        ("a b x", "has 3 classes, the data have 3: c not in the data; x not in the run; name the classes"),
     ],
 )
 def test_other_classes_are_refused_by_their_names(classes, expected, begun, ssss, tmp_path):

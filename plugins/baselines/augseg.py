@@ -1,5 +1,5 @@
-"""AugSeg (Zhao et al., CVPR 2023, arXiv 2212.04976): a mean teacher whose student sees intensity operations of random
-number and strength, and boxes of labelled pixels in images of which the teacher is unsure."""
+"""AugSeg (Zhao et al., CVPR 2023, arXiv 2212.04976): a mean teacher. The student's images get a random number of
+intensity operations of random strength, and boxes of labelled pixels where the teacher is unsure of an image."""
 
 from __future__ import annotations
 

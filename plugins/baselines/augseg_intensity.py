@@ -1,8 +1,9 @@
 """AugSeg's intensity policy (Zhao et al., CVPR 2023): a random number of operations, each of random strength.
 
-On the device, a group of images an operation at a time; what chance decides is drawn on the CPU, so nothing waits. The
-operations are PIL's on floats, nothing is rounded to 8 bits between them. They are a few lines here where kornia has
-none (autocontrast), cuts to 8 bits where we round (equalise, posterise), or wants 3 x 3 pixels (sharpness).
+Each operation runs on the device for its group of images. Random values are drawn on the CPU, so nothing waits for the
+device. The operations are PIL's on floats, without rounding to 8 bits between them. Some are written here because
+kornia lacks them (autocontrast), truncates to 8 bits instead of rounding (equalise, posterise), or needs 3 x 3 pixels
+(sharpness).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""CorrMatch (Sun et al., CVPR 2024, arXiv 2306.04300): correlations between all places of the deepest features spread
-logits to like places and grow regions of sure pixels; the confidence threshold follows the training."""
+"""CorrMatch (Sun et al., CVPR 2024, arXiv 2306.04300): correlations between all positions of the deepest features
+propagate logits to similar positions and grow regions of confident pixels. The confidence threshold adapts."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""CPS (Chen et al., CVPR 2021, arXiv 2106.01226): two networks with different first weights label for
-each other, with or without CutMix."""
+"""CPS (Chen et al., CVPR 2021, arXiv 2106.01226): two networks with different initial weights
+make pseudo-labels for each other, with or without CutMix."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""CutMix-Seg (French et al., BMVC 2020, arXiv 1906.01916): the student's probabilities on a mixed image follow an
-averaged teacher's on its two sources, mixed alike."""
+"""CutMix-Seg (French et al., BMVC 2020, arXiv 1906.01916): on a mixed image, the student learns the
+probabilities that an averaged teacher gives to its two source images, mixed in the same way."""
 
 from __future__ import annotations
 

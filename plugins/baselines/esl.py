@@ -1,5 +1,5 @@
 """ESL (Ma et al., ICCV 2023), in part a reconstruction: soft labels over the fewest classes that hold most of the
-teacher's probability, kept apart by contrast. The nearest prior art of FARCLUSS's fuzzy labels, and their control."""
+teacher's probability, and a contrastive loss. The prior work closest to FARCLUSS's fuzzy labels, and their control."""
 
 from __future__ import annotations
 

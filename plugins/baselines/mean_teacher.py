@@ -1,5 +1,5 @@
-"""Mean Teacher for segmentation (Tarvainen and Valpola, 2017), as TorchSemiSeg runs it: the student's probabilities
-follow an averaged teacher's on the very same images, labelled ones included."""
+"""Mean Teacher for segmentation (Tarvainen and Valpola, 2017), as TorchSemiSeg runs it: the student
+learns the probabilities of an averaged teacher on the same images, labelled ones included."""
 
 from __future__ import annotations
 

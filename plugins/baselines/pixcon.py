@@ -1,5 +1,5 @@
-"""PixCon (Tarubinga et al., 2026, arXiv 2607.03068): a contrastive term whose memory takes only labelled pixels that
-the student already classifies correctly. An addition: run it as `unimatch_v2+pixcon` or on another method."""
+"""PixCon (Tarubinga et al., 2026, arXiv 2607.03068): a contrastive term whose memory bank holds only labelled pixels
+that the student classifies correctly. An addition: run it as `unimatch_v2+pixcon` or on another method."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""PrevMatch (Shin et al., WACV 2026, arXiv 2405.20610): a random ensemble of earlier students labels as well. An
-addition: run it as `unimatch+prevmatch` or on another method with views."""
+"""PrevMatch (Shin et al., WACV 2026, arXiv 2405.20610): a random ensemble of earlier students also makes
+pseudo-labels. An addition: run it as `unimatch+prevmatch` or on another method with views."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""RankMatch (Mai et al., CVPR 2024): each pixel ranks a few agent pixels by likeness; the student's ranking on a strong
-view should be the weak view's. An addition: run it as `unimatch+rankmatch` or on another method with strong views."""
+"""RankMatch (Mai et al., CVPR 2024): each pixel ranks a few agent pixels by similarity. The student learns to
+rank them on a strong view as on the weak view. An addition: run it as `unimatch+rankmatch` or on another method with
+strong views."""
 
 from __future__ import annotations
 

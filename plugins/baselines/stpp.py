@@ -1,5 +1,5 @@
-"""ST++ (Yang et al., CVPR 2022, arXiv 2106.05095): train on labels; rank the unlabelled images by how stable their
-predictions were; label the stable half and train anew on both; label the rest with that and train once more."""
+"""ST++ (Yang et al., CVPR 2022, arXiv 2106.05095): train on the labelled images. Rank the unlabelled images by the
+stability of their predictions. Label the stable half and train again on both. Label the rest and train once more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervised only: the labelled images and nothing else, for the same number of steps as any other method."""
+"""Supervised baseline: trains on the labelled images only, for the same number of steps as any other method."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""U2PL (Wang et al., CVPR 2022, arXiv 2203.03884): pixels whose prediction is too uncertain to teach a class still show
-which classes they are not; per-class memories of them are the negatives of a contrastive loss."""
+"""U2PL (Wang et al., CVPR 2022, arXiv 2203.03884): pixels that are too uncertain for a pseudo-label still exclude
+unlikely classes. Memory banks hold them per class as negatives of a contrastive loss."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """FARCLUSS (Tarubinga et al., 2026, arXiv 2506.11142): fuzzy labels, entropy weights, class rebalancing, contrast.
 
-Of the paper its abstract, the project page and the repository's README could be read, not the equations. So every
-number carries a mark: [known] stated in public, [inferred] from public wording or numbers, [ours] chosen here. No
-[ours] value is the paper's. README.md of this folder holds the formulas and the reasons; `variants.py` the
-alternatives, which options choose.
+The paper's abstract, the project page and the repository's README are public, its equations are not. So every number
+carries a mark: [known] stated in public, [inferred] from public wording or numbers, [ours] chosen here. No [ours] value
+is the paper's. README.md of this folder holds the formulas and the reasons. `variants.py` holds the alternatives, which
+options select.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The alternatives to FARCLUSS's defaults: other readings of what its public sources leave open, chosen by options.
+"""Alternatives to FARCLUSS's defaults where its public sources leave a detail open. Options select them.
 
-`Farcluss` inherits the options, and calls this file where one asks for it. README.md holds the formulas.
+`Farcluss` inherits the options and calls a function of this file when one is selected. README.md holds the formulas.
 """
 
 from __future__ import annotations

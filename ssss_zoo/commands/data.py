@@ -1,4 +1,4 @@
-"""The commands of `ssss data`: open the data set that the overrides name, show progress, call the tool, print."""
+"""The commands of `ssss data`. Each opens the data set of the overrides, runs a tool on it and prints the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ssss_zoo.text import format_bytes
 from ssss_zoo.train.setup import open_dataset
 
 SHOWN_FINDINGS = 8  # of one kind on the screen; `--json` has all
-PREVIEW_KEYS = {"file": "preview.png", "count": "6"}  # with their defaults; overrides that are not configuration
+PREVIEW_KEYS = {"file": "preview.png", "count": "6"}  # overrides that are not configuration, with their defaults
 
 
 def open_with_notes(overrides: Iterable[str]) -> tuple[Config, Dataset]:
@@ -58,9 +58,9 @@ def check_data(overrides: Iterable[str]) -> AuditReport:
 
 
 def prepare_data(overrides: Iterable[str], *, agreed: bool) -> list[str]:
-    """Fetch the benchmark that the overrides name into its folder, once the person has agreed to licence and sizes.
+    """Fetch the benchmark that the overrides name into its folder, once the user has agreed to licence and sizes.
 
-    Returns lines on what the folder holds. Raises UserError for a data set without archives, for a person who does not
+    Returns lines on what the folder holds. Raises UserError for a data set without archives, for a user who does not
     agree, and as `prepare_benchmark` does.
     """
     config = resolve(overrides)
@@ -79,7 +79,9 @@ def prepare_data(overrides: Iterable[str], *, agreed: bool) -> list[str]:
         console = Console(stderr=True)
         for text in describe_plan(benchmark, root, plan):
             console.print(escape(text), soft_wrap=True, highlight=False)
-        if not agreed and not (sys.stdin.isatty() and click.confirm("Do you agree, and shall it begin?", err=True)):
+        if not agreed and not (
+            sys.stdin.isatty() and click.confirm("Do you agree, and should the download start?", err=True)
+        ):
             raise UserError("nothing was fetched; give --yes to agree to licence, sizes and sources")
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("")
@@ -95,15 +97,15 @@ def prepare_data(overrides: Iterable[str], *, agreed: bool) -> list[str]:
 
 
 def split_data(overrides: Iterable[str]) -> list[str]:
-    """Draw labelled lists of the sizes in `sizes=` from all images with a mask, and write them. Returns a line on each.
+    """Draw labelled lists of the sizes in `sizes=` from all images with a mask, and write them. Returns a line each.
 
-    Raises UserError for a data set that lies in no folder, for sizes that cannot be, and for lists that exist already.
+    Raises UserError for a data set without a folder, for impossible sizes, and for lists that exist already.
     """
     own, rest = split_overrides(overrides, "sizes")
     config, dataset = open_with_notes(["data.split=all", *rest])
     pool = list(dataset.labelled)
     if not all(isinstance(sample.image, Path) for sample in pool):
-        raise UserError(f"dataset={config.dataset} lies in no folder to write lists into")
+        raise UserError(f"dataset={config.dataset} has no folder to write lists into")
     root = find_root(config.data, config.dataset, "its images and masks")
     counts = list_sizes(own.get("sizes", ""), len(pool))
     cache = AuditCache(dataset)
@@ -123,13 +125,13 @@ def split_data(overrides: Iterable[str]) -> list[str]:
         lines.append(f"data.split={name}: {count} labelled, {len(pool) - count + len(unmasked)} unlabelled, {classes}")
     if written[-1].name == VAL_LIST:
         kept = f"{len(dataset.val)} validation images" if len(dataset.val) > 1 else "one validation image"
-        lines.append(f"{VAL_LIST} is new, too: it keeps the present {kept} for every list of this folder")
+        lines.append(f"{VAL_LIST} is also new: it keeps the present {kept} for every list of this folder")
     return [*lines, "written: " + ", ".join(str(file) for file in written)]
 
 
 def preview_data(overrides: Iterable[str]) -> Path:
     """Write the contact sheet of the data set that the overrides name; returns its file. Raises UserError as reading
-    does, for a file that cannot be written, and for a `count` that is no number of images."""
+    does, for a file that cannot be written, and for a `count` below 1 or not a number."""
     from ssss_zoo.commands.preview import draw_preview
 
     given, rest = split_overrides(overrides, *PREVIEW_KEYS)

@@ -1,4 +1,4 @@
-"""What `ssss list` shows. A broken plugin is listed with its fault, and hides nobody else."""
+"""The lists that `ssss list` prints. A broken plugin is listed with its error and does not hide the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ssss_zoo.toolkit import hookspecs
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
-    """One object a thing: `name`, `about` (with its source), `package`; methods also `hooks`, hooks `answered_by`."""
+    """One object per item: `name`, `about` (with its source), `package`; methods also have `hooks`, hooks
+    `answered_by`."""
     if kind == "protocols":
         return [{"name": name, "about": first_comment(path), "package": "ssss-zoo"} for name, path in protocols()]
     return list_hooks() if kind == "hooks" else [describe_plugin(kind, name) for name in sorted(installed(kind))]
@@ -48,23 +49,23 @@ def first_sentence(thing: Any) -> str:
 
 
 def read_card(name: str) -> str:
-    """The card of an installed method: the Markdown file of its module's name beside it. Raises UserError without."""
+    """The card of an installed method: the Markdown file beside its module. Raises UserError where there is none."""
     load("methods", name)
     package, _, module = installed("methods")[name].module.rpartition(".")
     file = files(package).joinpath(f"{module}.md") if package else None
     if file is None or not file.is_file():
-        raise UserError(f"method '{name}' of package {packages_of('methods', name)[0]} comes without a card")
+        raise UserError(f"method '{name}' of package {packages_of('methods', name)[0]} has no card")
     return file.read_text()
 
 
 def full_card(name: str) -> str:
-    """The card of an installed method, and below it the table of its options, made from the class."""
+    """The card of an installed method, followed by the table of its options, which is made from the class."""
     table = option_table(name, load("methods", name))
     return read_card(name) + (f"\n## Options\n{table}" if table else "")
 
 
 def option_table(name: str, method: type) -> str:
-    """The options of a method as a Markdown table: key, what it takes, default. Empty for a method without options."""
+    """The options of a method as a Markdown table: key, accepted values, default. Empty if there are none."""
     if not dataclasses.is_dataclass(method):
         return ""
     rows = []
@@ -78,7 +79,7 @@ def option_table(name: str, method: type) -> str:
 
 
 def list_hooks() -> list[dict[str, Any]]:
-    """Every hook with the installed methods that answer it."""
+    """Every hook with the installed methods that implement it."""
     methods = [describe_plugin("methods", name) for name in sorted(installed("methods"))]
     items = []
     for name in HOOKS:
@@ -87,7 +88,7 @@ def list_hooks() -> list[dict[str, Any]]:
         items.append(
             {
                 "name": name,
-                "about": f"{about}  [{' '.join(answered) or 'nobody yet'}]",
+                "about": f"{about}  [{' '.join(answered) or 'no method yet'}]",
                 "answered_by": answered,
                 "choosable": name in CHOOSABLE_HOOKS,
                 "package": "ssss-zoo",

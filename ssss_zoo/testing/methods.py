@@ -1,4 +1,4 @@
-"""The tests that every method must pass. Inherit `MethodContract` and name the method; pytest runs them."""
+"""Tests that every method must pass. Inherit from `MethodContract` and name the method; pytest runs the tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from ssss_zoo.train import checkpoint
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder
 
-LONG_RUN = "train.steps=30"  # of about 3 an epoch: what begins late has begun at the last steps
+LONG_RUN = "train.steps=30"  # about 3 steps per epoch: every warm-up is over at the last steps
 STOPPED_RUN = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
 
 SITUATIONS = {
@@ -65,13 +65,15 @@ SITUATIONS = {
 }
 
 MakeTinyRun = Callable[..., TinyRun]
-FIRST_TEST = "test_two_steps_move_every_weight_by_finite_losses"  # what a method whose first step fails is asked alone
-FIRST_STEPS: dict[tuple[str, str, str], bool] = {}  # whether it goes, by test class and method
+FIRST_TEST = (
+    "test_two_steps_move_every_weight_by_finite_losses"  # the only test that runs for a method whose first step fails
+)
+FIRST_STEPS: dict[tuple[str, str, str], bool] = {}  # whether the first step works, by test class and method
 
 
 class MethodContract:
     """method: the name of an installed method, or the path of a Python file that holds one. partners: the methods that
-    it is mixed with: by default one that labels for itself, one with soft labels of an average, one of two networks.
+    it is mixed with. The defaults: labels by the student itself, soft labels by an average, labels by two networks.
     """
 
     method: ClassVar[str] = ""
@@ -83,20 +85,20 @@ class MethodContract:
 
     @pytest.fixture
     def configured(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
-        """Overrides -> the configuration of a tiny run of the method, into a folder of the test."""
+        """A function from overrides to the configuration of a tiny run of the method, in a folder of the test."""
         monkeypatch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
         return lambda *more: resolve(tiny_overrides(f"method={name}", f"output={tmp_path / 'run'}", *more))
 
     @pytest.fixture
     def make(self, configured: Callable[..., Config]) -> MakeTinyRun:
-        """Overrides -> a tiny run of the method, of which no step is done."""
+        """A function from overrides to a tiny run of the method before its first step."""
         return lambda *more: make_tiny_run(configured(*more))
 
     @pytest.fixture(autouse=True)
     def _first_step_goes(
         self, request: pytest.FixtureRequest, name: str, configured: Callable[..., Config], tmp_path: Path
     ) -> None:
-        """A method whose first step fails fails one question, and skips the others instead of failing them alike."""
+        """A method whose first step fails should fail one test and skip the others, which would fail for it too."""
         key = (type(self).__module__, type(self).__qualname__, name)
         if key not in FIRST_STEPS:
             try:
@@ -110,7 +112,7 @@ class MethodContract:
     # --- the class --------------------------------------------------------------------------------------------------
 
     def test_it_is_a_dataclass_that_names_its_paper_and_types_its_options(self, configured: Any) -> None:
-        """`ssss list` and the configuration read this of a class."""
+        """`ssss list` and the configuration read these from the class."""
         _, method = method_under_test(configured())
         assert is_dataclass(method), "decorate the class with @dataclass(eq=False): its fields are the options"
         assert method.__eq__ is object.__eq__, "pluggy compares plugins: write @dataclass(eq=False)"
@@ -127,18 +129,18 @@ class MethodContract:
             assert not bare, f"{key} has no type, so it is no option: write `{key}: {type(value).__name__} = {value!r}`"
 
     def test_its_options_are_explained(self, configured: Any) -> None:
-        """Each in the class's docstring, or by a comment on its line or above."""
+        """Each option is explained in the class's docstring, or by a comment on its line or above it."""
         _, method = method_under_test(configured())
         text = inspect.getsource(method)
         explained = [option.name for option in fields(method) if re.search(rf"\b{option.name}\b", str(method.__doc__))]
         for option in fields(method):
             line = re.search(rf"(^ *#[^\n]*\n)?^ +{option.name} *:[^\n]*", text, re.MULTILINE)
-            comment = line is None or "#" in line[0]  # one that a base class has is explained there
+            comment = line is None or "#" in line[0]  # None: a base class declares and explains it
             assert comment or option.name in explained, f"say what option {option.name} is: `# ...` on its line"
 
     def test_what_it_marks_as_a_hook_is_one(self, configured: Any) -> None:
         _, method = method_under_test(configured())
-        assert implemented_hooks(method), f"no function is marked_hooks @hookimpl; hooks are: {', '.join(HOOKS)}"
+        assert implemented_hooks(method), f"no function is marked with @hookimpl; the hooks are: {', '.join(HOOKS)}"
         assert set(marked_hooks(method)) <= set(HOOKS), f"hooks are: {', '.join(HOOKS)}"
 
     def test_an_unknown_option_is_refused_by_its_name(self, configured: Any, make: MakeTinyRun) -> None:
@@ -167,7 +169,7 @@ class MethodContract:
             assert not still, f"no loss reaches {', '.join(still[:3])}"
 
     def test_its_last_steps_go_well_after_its_first_ones(self, make: MakeTinyRun) -> None:
-        """Terms that begin late meet an optimiser that has begun without them."""
+        """Loss terms that start late must work with an optimizer that started without them."""
         assert all_finite(early_and_late(make(LONG_RUN)))
 
     @pytest.mark.parametrize("situation", SITUATIONS)
@@ -176,7 +178,7 @@ class MethodContract:
         assert all_finite([*made.steps(1), *made.steps(1, first=29)]), f"with {situation}"
 
     def test_nothing_to_learn_from_gives_zero_and_not_nan(self, make: MakeTinyRun) -> None:
-        """All labelled pixels void, all unlabelled ones padding."""
+        """All labelled pixels are void, and all unlabelled ones are padding."""
         made, counts = make(LONG_RUN), []
         made.engine.on_pseudo_label = lambda label, weight, hidden: counts.append(bool(label.valid.any()))
         batch = next(made.feed)
@@ -216,7 +218,7 @@ class MethodContract:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def test_its_state_lies_in_modules_that_a_checkpoint_holds(self, configured: Any, make: MakeTinyRun) -> None:
-        """What a method remembers between steps, other than options, must come back with the run."""
+        """The state that a method keeps between steps, besides its options, must be restored with the run."""
         made = make(LONG_RUN)
         method = made.methods[method_under_test(configured())[0]]
         plain = {key: by_value(value) for key, value in vars(method).items() if not isinstance(value, nn.Module)}
@@ -239,7 +241,7 @@ class MethodContract:
     def test_a_stopped_and_resumed_run_equals_one_without_a_stop(
         self, configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """To the last bit, the method's own state included."""
+        """The weights are bit-identical, and so is the method's own state."""
         whole = run_training(configured(*STOPPED_RUN, f"output={tmp_path / 'whole'}")).folder
         original, done = Engine.step, [0]
 
@@ -295,7 +297,7 @@ class MethodContract:
                 assert losses is None or all_finite(losses), f"method={partner} hooks.{hook}={name}"
 
     def test_any_hook_may_be_left_to_the_default(self, configured: Any, make: MakeTinyRun) -> None:
-        """Each that the method or what it builds on answers, and one that nobody answers."""
+        """Tries each hook that the method or its base methods implement, and one that none of them implements."""
         answered = {hook for method in method_classes(configured()).values() for hook in implemented_hooks(method)}
         unanswered = [hook for hook in CHOOSABLE_HOOKS if hook not in answered]
         for hook in [*(hook for hook in CHOOSABLE_HOOKS if hook in answered), *unanswered[:1]]:
@@ -305,7 +307,7 @@ class MethodContract:
     # --- a GPU ------------------------------------------------------------------------------------------------------
 
     def test_no_step_reads_what_a_gpu_would_have_to_finish_first(self, make: MakeTinyRun) -> None:
-        """Asked on any machine, of the first steps and of the last."""
+        """Runs on any machine and checks the first steps and the last."""
         made = make(LONG_RUN, "diagnose=true")
         made.engine.hooks.checked, made.stage.stats.active = False, True
         for step in (0, 28):
@@ -315,7 +317,7 @@ class MethodContract:
             assert not reads.found, f"{reads.found[0]}: a GPU waits there; multiply by a mask, or keep it on the device"
 
     def test_chance_on_the_cpu_is_drawn_before_the_device_work(self, make: MakeTinyRun) -> None:
-        """What comes later draws on the device: then the device work of a step can be captured as a graph."""
+        """Later draws must be made on the device, so that the device work of a step can be captured as a graph."""
         made = make(LONG_RUN)
         for step in (0, 28):
             with LateDraws(made.engine) as draws:
@@ -338,7 +340,7 @@ class MethodContract:
 
 
 def method_under_test(config: Config) -> tuple[str, type]:
-    """The name and the class of the method that is asked about, the last of those that a run of it needs."""
+    """The name and the class of the method under test: the last of the methods that its run needs."""
     return list(method_classes(config).items())[-1]
 
 
@@ -356,7 +358,7 @@ def batch_tensors(batch: RawBatch) -> list[Tensor]:
 
 
 def tensors_of_module(module: nn.Module) -> list[Tensor]:
-    """Its parameters and buffers, those of all its parts too."""
+    """The parameters and buffers of the module and of all its submodules."""
     return [*module.parameters(), *module.buffers()]
 
 
@@ -374,18 +376,18 @@ def all_finite(losses: list[dict[str, float]]) -> bool:
 
 
 def early_and_late(made: TinyRun) -> list[dict[str, float]]:
-    """The losses of two first steps and of two last ones."""
+    """The losses of the first two steps and of the last two."""
     return [*made.steps(2), *made.steps(2, first=28)]
 
 
 def first_and_last(make: MakeTinyRun, *more: str) -> list[dict[str, float]] | None:
-    """The losses of the first step and the last one; None when the mix is refused, which takes one line that says what
-    to do."""
+    """The losses of the first step and the last one; None when the mix is refused by an error of one line with a
+    remedy."""
     try:
         made = make(*more)
         return [*made.steps(1), *made.steps(1, first=29)]
     except UserError as error:
-        if "hooks." not in str(error) or "\n" in str(error):  # a fault, or a refusal that says no way out
+        if "hooks." not in str(error) or "\n" in str(error):  # a fault, or a refusal without a remedy
             raise
         return None
 

@@ -1,7 +1,7 @@
-"""What a method is written with, in one import: `from ssss_zoo.toolkit import EMATeacher, PseudoLabel, hookimpl`.
+"""The public API for methods, in one import: `from ssss_zoo.toolkit import EMATeacher, PseudoLabel, hookimpl`.
 
-`types` are the records that hooks exchange, `hookspecs` the hooks themselves; the other modules are what methods share.
-`__all__` is what stays while `API` does."""
+`types` holds the records that hooks exchange, and `hookspecs` the hooks. The other modules hold functions and classes
+that methods share. The names in `__all__` keep their meaning as long as `API` has the same value."""
 
 from ssss_zoo.config.fields import Range
 from ssss_zoo.errors import UserError
@@ -89,7 +89,7 @@ from ssss_zoo.toolkit.types import (
     Views,
 )
 
-API = 1  # raised when a name of `__all__`, or what a hook is given, changes its meaning
+API = 1  # increased when a name of `__all__` or an argument of a hook changes its meaning
 __all__ = [
     "API",
     "IGNORE",

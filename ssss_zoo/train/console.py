@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar on a terminal, a line per log step elsewhere, the figures as a table."""
+"""Prints a run's progress: a bar on a terminal, a line per log step elsewhere, and the figures as a table."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class ConsoleHandler(logging.Handler):
 
 @dataclass(frozen=True)
 class LoggedStep:
-    """The figures of a log step. step, steps: of the stage. losses: means since the last log step. rate: of learning.
-    pseudo_labels: None in a step without any. seconds_left: until the stage ends."""
+    """The figures of a log step. step, steps: of the stage. losses: means since the last log step. rate: the
+    learning rate. pseudo_labels: None in a step without any. seconds_left: until the stage ends."""
 
     step: int
     steps: int
@@ -50,9 +50,9 @@ class LoggedStep:
 
 
 class RunConsole:
-    """The console of a run, and its `run.log`. Within it as a context manager, the log lines go there.
+    """The console of a run, and its `run.log`. As a context manager it receives the log lines of the block.
 
-    Lines wait in memory until `log_to` names the file, so that a run that cannot start leaves none.
+    Lines stay in memory until `log_to` names the file, so that a run that cannot start leaves no file.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class RunConsole:
             handler.close()
 
     def log_to(self, file: Path) -> None:
-        """Append all lines so far, and those to come, to a file."""
+        """Append all earlier and later log lines to a file."""
         to_file = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
         to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.removeHandler(self.waiting)
@@ -110,7 +110,7 @@ class RunConsole:
         parts = [f"{name} {value:.4f}" for name, value in logged.losses.items()]
         if logged.pseudo_labels:
             used = logged.pseudo_labels["used"]
-            weight = logged.pseudo_labels["weight"] / max(used, 1e-9)  # of those that are used
+            weight = logged.pseudo_labels["weight"] / max(used, 1e-9)  # mean over the used pixels
             parts.append(f"pixels used {share(used)}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
         parts += [f"{logged.steps_per_second:.2f} steps/s", f"{duration(logged.seconds_left)} left"]
         text = visible("  ".join(parts))
@@ -128,7 +128,7 @@ class RunConsole:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A duration as text: `1 h 05 min`, `3 min 20 s` or `8 s`; `?` for an infinite one."""
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(int(seconds + 0.5), 60)
@@ -137,7 +137,7 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float) -> str:
-    """A share in percent that says 0 and 100 only where it is just that."""
+    """A share as text in percent. Only exactly 0 and 1 become `0%` and `100%`."""
     if 0 < value < 0.01:
         return f"{value:.2%}" if value >= 0.0001 else "below 0.01%"
     return f"{value:.0%}" if value in (0, 1) or value < 0.995 else f"{min(value, 0.9999):.2%}"
@@ -148,12 +148,12 @@ def percent(value: float | None) -> str:
 
 
 def table_text(text: object) -> Text:
-    """Other people's words as a cell of a table: no markup of rich, and nothing that steers the terminal."""
+    """Text from users' files as a table cell, without rich's markup and without the terminal's control characters."""
     return Text(visible(str(text)))
 
 
 def iou_table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
-    """IoU per class and mIoU in percent, a column a network. Names of classes and files are shown as they are."""
+    """IoU per class and mIoU in percent, one column per network. Names of classes and files are shown unchanged."""
     table = Table(title=table_text(title), title_justify="left")
     table.add_column("IoU, %")
     for network in figures:
@@ -167,7 +167,7 @@ def iou_table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def mean_over(figures: Mapping[str, Any]) -> str:
-    """What the mean is called: with the number of classes that it is over, where that is not all."""
+    """The name of the mean IoU, with the number of classes in it where some are absent."""
     of = len(figures["iou"])
-    counted = figures.get("classes_in_mean", of)  # an earlier version did not count them
+    counted = figures.get("classes_in_mean", of)  # missing in files of earlier versions
     return "mIoU" if counted == of else f"mIoU over {counted} of {of} classes"

@@ -1,4 +1,4 @@
-"""The device that a run uses, its threads and memory, and what metrics.json says of the machine."""
+"""The device that a run uses, its threads and memory, and the description of the machine in metrics.json."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def choose_device(config: Config) -> torch.device:
     if device.type == "cpu":
         keep_freed_memory()
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = False  # it may choose other kernels the next time: other numbers of one seed
+        torch.backends.cudnn.benchmark = (
+            False  # it may choose other kernels in the next run, and so change the numbers of a seed
+        )
     return device
 
 
@@ -50,7 +52,7 @@ def with_device_defaults(config: Config, device: torch.device) -> Config:
     return replace(config, train=replace(given, threads=threads, workers=workers))
 
 
-PROCESS_COUNT_VARIABLES = {  # what a launcher sets to the number of processes that it starts, and its name
+PROCESS_COUNT_VARIABLES = {  # the variable in which each launcher puts its number of processes
     "WORLD_SIZE": "torchrun",
     "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
@@ -71,8 +73,8 @@ def check_one_process() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory instead of handing it back to the kernel after each step: an eighth less CPU time a
-    step as measured, at the same peak. Does nothing where there is no glibc."""
+    """Let glibc keep freed memory instead of returning it to the kernel after each step. This measured an eighth less
+    CPU time per step at the same peak. Does nothing where there is no glibc."""
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # parameters of mallopt(3)
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -83,7 +85,7 @@ def keep_freed_memory() -> None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What the figures depend on besides the configuration: versions, device, threads."""
+    """The versions, device and threads that the figures depend on besides the configuration."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
@@ -103,7 +105,7 @@ def package_versions() -> dict[str, str]:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that torch held on a GPU, or that this process had resident on a CPU, so far."""
+    """Peak memory so far in bytes: allocated by torch on a GPU, or resident for this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

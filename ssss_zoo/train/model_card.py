@@ -29,7 +29,7 @@ def write_model_card(
     try:
         write_text(folder.card, model_card(config, dataset, methods, metrics))
     except UserError as error:
-        log.warning(f"{error}; the run itself is whole")
+        log.warning(f"{error}; the run itself is complete")
 
 
 def model_card(config: Config, dataset: Dataset, methods: Mapping[str, Any], metrics: Metrics) -> str:

@@ -1,4 +1,4 @@
-"""Where a run reports to while it trains: console and run.log, history.jsonl, MLflow, the caller."""
+"""Reports a run's progress to console and run.log, history.jsonl, MLflow and the caller."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = logging.getLogger("ssss_zoo")
 
 @dataclass(frozen=True, eq=False)
 class RunOutputs:
-    """Where a run reports to. In all of them steps are counted from the beginning of the run, earlier stages included;
-    the console alone counts within the stage. on_eval: called with step and mIoU after each evaluation."""
+    """The outputs that a run reports to. They count steps from the beginning of the run, earlier stages included; only
+    the console counts within the stage. on_eval: called with step and mIoU after each evaluation."""
 
     console: RunConsole
     history: History
@@ -60,7 +60,7 @@ class RunOutputs:
         self.history.write({"step": val["step"], "stage": stage, "val": val})
 
     def evaluation_progress(self) -> Callable[[int, int], None]:
-        """A function to call after each image of an evaluation that begins now: it shows how far the evaluation is."""
+        """A function that shows an evaluation's progress. Call it after each image; the evaluation begins now."""
         began = logged = time.perf_counter()
 
         def after_image(done: int, images: int) -> None:
@@ -103,7 +103,7 @@ def open_outputs(
 
 
 def run_tags(parts: RunParts) -> dict[str, str]:
-    """What MLflow finds the run by."""
+    """The tags by which the run is found in MLflow."""
     config, protocol = parts.config, parts.protocol
     return {
         "method": config.method,

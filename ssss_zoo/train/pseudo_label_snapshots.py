@@ -44,7 +44,7 @@ class PseudoLabelSnapshots:
                 Image.fromarray(photo(self.dataset.read_image(self.sample))).save(folder / PHOTO)
             self.draw(progress).save(folder / f"{step}.png")
         except OSError as error:
-            log.warning(f"{folder}: the pseudo-label could not be drawn ({error.strerror}); the run itself is whole")
+            log.warning(f"{folder}: the pseudo-label could not be drawn ({error.strerror}); the run itself is complete")
 
     def draw(self, progress: Progress) -> Image.Image:
         """The picture of what the first student's teacher and the hooks say now."""

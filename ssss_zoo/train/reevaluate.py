@@ -1,4 +1,4 @@
-"""`ssss evaluate`: a run's weights on any list of its data set."""
+"""`ssss evaluate`: evaluates the weights of a run on any list of its data set."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ RUN_CONFIG_KEYS = (  # keys of every run's config.yaml, from its first line to i
     *("method", "dataset", "protocol", "plugins", "hooks", "options", "data", "model", "train", "optim", "loss"),
     *("augment", "evaluate", "tracking", "seed", "output", "resume", "overwrite", "diagnose", "trace"),
 )
-DIFFERENCE_LENGTH_MAX = 400  # characters of what differs between two data sets (our choice)
+DIFFERENCE_LENGTH_MAX = 400  # characters of the difference between two data sets (our choice)
 
 
 def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
-    """Figures of each network of a run: `student` and `teacher` beside `run`, `on`, `weights`, `images`, `step` and
-    `protocol`, the digest of how they were scored."""
+    """The figures of each network of a run (`student`, `teacher`), with `run`, `on`, `weights`, `images`, `step` and
+    `protocol`, the protocol of this evaluation."""
     own, rest = split_overrides(overrides, *EVALUATE_KEYS)
     asked = {"on": "val", "weights": "last"} | own
     if "run" not in asked:
@@ -50,7 +50,7 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
     state = checkpoint.load_typed(place, CheckpointRecord)
     dataset, config = open_dataset(load("datasets", config.dataset), config)
     order = class_order(classes_of(folder, state), dataset.class_names, folder)
-    tell_of_other_data(folder, dataset)
+    warn_of_other_data(folder, dataset)
     samples = choose_samples(dataset, asked["on"], config)
     device = choose_device(config)
     config = with_device_defaults(config, device)
@@ -71,7 +71,7 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def run_config(folder: Path, overrides: Sequence[str], methods: bool = False) -> Config:
-    """The run's own configuration with the overrides laid over it. methods: whether they are built, as in `resolve`.
+    """The run's configuration, changed by the overrides. methods: whether the methods are built, as in `resolve`.
     Raises UserError when the folder holds no run."""
     file = RunFolder(folder).config
     if not file.is_file():
@@ -84,30 +84,30 @@ def run_config(folder: Path, overrides: Sequence[str], methods: bool = False) ->
 
 
 def find_checkpoint(folder: Path, name: str) -> Path:
-    """The checkpoint `last` or `best` of a run. Raises UserError where there is none, or its state is gone."""
+    """The checkpoint `last` or `best` of a run. Raises UserError where there is none, or its state is missing."""
     place = checkpoint.find_folder(folder / name)
     if place is None and (folder / name).exists():
-        raise UserError(f"{folder / name / checkpoint.STATE} is gone; {checkpoint.CHECKPOINT_REMEDY}")
+        raise UserError(f"{folder / name / checkpoint.STATE} is missing; {checkpoint.CHECKPOINT_REMEDY}")
     if place is None:
-        raise UserError(f"{folder} holds no {name} checkpoint; it has not come to one yet")
+        raise UserError(f"{folder} holds no {name} checkpoint; the run has not written one yet")
     return place
 
 
-# --- the run's classes and data, and those of now -------------------------------------------------------------------
+# --- classes and data of the run, compared with the present ones ----------------------------------------------------
 
 
 def classes_of(folder: Path, state: CheckpointRecord) -> list[str]:
-    """What the outputs of a run's networks stand for. Raises UserError where nothing says so."""
+    """The class of each output of a run's networks. Raises UserError where no file of the run names them."""
     if "classes" in state:
         return state["classes"]
-    file, remedy = RunFolder(folder).metrics, "it says what the classes of the run are: bring a whole copy of it back"
-    settings = read_metrics(file, remedy)["protocol"]["settings"]  # of a checkpoint from before there were formats
+    file, remedy = RunFolder(folder).metrics, "it names the classes of the run: restore it from a copy"
+    settings = read_metrics(file, remedy)["protocol"]["settings"]  # a checkpoint older than the formats
     return check_types(settings.get("classes"), list[str], file, remedy, "protocol.settings.classes")
 
 
 def class_order(run: Sequence[str], data: Sequence[str], folder: Path) -> list[int] | None:
-    """Which output of a run stands for each class of the data, by name; None where all stand in their places. Raises
-    UserError where the names are others."""
+    """The index of the run's output for each class of the data, matched by name; None for the same order. Raises
+    UserError where the names differ."""
     if list(run) == list(data):
         return None
     if sorted(run) != sorted(data):
@@ -116,15 +116,15 @@ def class_order(run: Sequence[str], data: Sequence[str], folder: Path) -> list[i
         parts = [f"{brief(', '.join(names))} {what}" for names, what in
                  ((lacking, "not in the data"), (unknown, "not in the run")) if names]  # fmt: skip
         raise UserError(
-            f"run={folder} knows {len(run)} classes, the data have {len(data)}: {'; '.join(parts)}; name the "
+            f"run={folder} has {len(run)} classes, the data have {len(data)}: {'; '.join(parts)}; name the "
             "classes of the data (classes.txt) as the run does, each of them"
         )
-    log.warning("the classes of the data stand in another order than those of the run: taken by their names")
+    log.warning("the data list their classes in another order than the run does: classes are matched by name")
     return [run.index(name) for name in data]
 
 
 class Reordered(nn.Module):
-    """A network whose logits (B, C, H, W) come in another order of the classes."""
+    """A network with the class channels of its logits (B, C, H, W) in another order."""
 
     def __init__(self, network: nn.Module, order: Sequence[int]) -> None:
         super().__init__()
@@ -144,8 +144,8 @@ def reordered(network: nn.Module, order: Sequence[int] | None) -> nn.Module:
     return network if order is None else Reordered(network, order).eval()
 
 
-def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
-    """Warn in a line where the data are not what the run was trained on; what lay in its checkpoint says so."""
+def warn_of_other_data(folder: Path, dataset: Dataset) -> None:
+    """Warn where the data differ from those that the run was trained on, by the digests in its checkpoint."""
     place = checkpoint.find_folder(RunFolder(folder).last)
     old = checkpoint.load_typed(place, ResumeRecord).get("contents") if place else None
     difference = describe_differences(old, dataset.contents) if old is not None else ""
@@ -154,7 +154,7 @@ def tell_of_other_data(folder: Path, dataset: Dataset) -> None:
 
 
 def load_network(config: Config, classes: int, place: Path, name: str) -> nn.Module:
-    """A network of the run with the weights `<place>/<name>.safetensors`; no pretrained weights are looked for."""
+    """A network of the run with the weights `<place>/<name>.safetensors`; no pretrained weights are loaded."""
     settings = replace(config.model, weights="none")
     network: nn.Module = load("models", config.model.name)(settings, classes)
     checkpoint.load_module_weights(place, name, network)

@@ -1,4 +1,4 @@
-"""Whether a run may begin or go on in a folder: no earlier result is lost, and a resumed run is the same run."""
+"""Decides whether a run may start or resume in a folder, so that no earlier result is lost or mixed with another."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssss_zoo.train.run_folder import RunFolder
 
 log = logging.getLogger("ssss_zoo")
 
-# Keys that a resumed run may change: where things lie, how they are shown, what a step does not depend on.
+# Keys that a resumed run may change: locations, display, and settings that no training step depends on.
 MAY_DIFFER = {
     "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "tracking.parent",
     "data.root", "train.workers", "train.threads", "train.device", "train.log_every", "train.checkpoint_every",
@@ -27,12 +27,12 @@ MAY_DIFFER = {
     "data.changed", "evaluate.predictions", "format",
 }  # fmt: skip
 ESTIMATED_KEYS = ("data.low", "data.high", "model.mean", "model.std")  # measured on the images of the run
-METRICS_REMEDY = "remove it to go on from the checkpoint beside it (resume=true), or start anew with overwrite=true"
+METRICS_REMEDY = "remove it to continue from the checkpoint beside it (resume=true), or start again with overwrite=true"
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A checkpoint to go on from, and what its `state.pt` holds."""
+    """The folder of a checkpoint to resume from, and the record in its `state.pt`."""
 
     folder: Path
     record: ResumeRecord
@@ -45,7 +45,7 @@ def find_resume_point(folder: RunFolder, config: Config, dataset: Dataset) -> Re
     configuration.
     """
     if config.overwrite and config.resume:
-        raise UserError("give resume=true to go on or overwrite=true to start anew, not both")
+        raise UserError("give resume=true to continue or overwrite=true to start again, not both")
     if config.overwrite:
         return None
     metrics = read_metrics(folder.metrics, METRICS_REMEDY) if folder.metrics.exists() else None
@@ -53,7 +53,10 @@ def find_resume_point(folder: RunFolder, config: Config, dataset: Dataset) -> Re
         raise UserError(finished_message(folder))
     if not config.resume:
         if folder.holds_run():
-            raise UserError(f"{folder.path} holds an unfinished run; resume=true goes on, overwrite=true starts anew")
+            raise UserError(
+                f"{folder.path} holds an unfinished run; continue it with resume=true, or start again with "
+                "overwrite=true"
+            )
         return None
     last = checkpoint.find_folder(folder.last)
     if last is None:
@@ -66,17 +69,17 @@ def find_resume_point(folder: RunFolder, config: Config, dataset: Dataset) -> Re
 
 
 def finished_message(folder: RunFolder) -> str:
-    """What a person can do with a finished run, and why the run is not simply made longer."""
+    """The message for a finished run: how to use it, and why it cannot be made longer."""
     return (
         f"{folder.path} holds a finished run; look at it with `ssss evaluate run={folder.path}`. To train on from its "
-        f"weights, give another output= and model.weights={folder.last}/student.safetensors. The run itself is not "
-        "made longer: its learning rate has come to the end of its schedule, and with more train.steps each step would "
-        "have had another. overwrite=true starts it anew"
+        f"weights, give another output= and model.weights={folder.last}/student.safetensors. The run itself cannot be "
+        "made longer: its learning rate has reached the end of its schedule, and with more train.steps every step "
+        "would have had another rate. overwrite=true starts it again"
     )
 
 
 def check_nothing_is_lost(folder: RunFolder, metrics: Metrics | None) -> None:
-    """Raise UserError where a run had a checkpoint and it is gone: starting anew would erase the rest of that run.
+    """Raise UserError where the checkpoint of a run is missing: starting again would erase the rest of that run.
 
     A checkpoint is written before the first evaluation, and before metrics.json names a step.
     """
@@ -87,15 +90,15 @@ def check_nothing_is_lost(folder: RunFolder, metrics: Metrics | None) -> None:
         return
     step = max([line["step"] for line in lines] + [metrics["step"] if metrics else 0])
     best = checkpoint.find_folder(folder.best)
-    still = f" (`ssss evaluate run={folder.path} weights=best` reads what is left)" if best else ""
+    still = f" (`ssss evaluate run={folder.path} weights=best` still works)" if best else ""
     raise UserError(
-        f"{folder.last / checkpoint.STATE} is gone, and the run had come to step {step}: bring a whole copy of "
-        f"{folder.last} back, or start anew with overwrite=true{still}"
+        f"{folder.last / checkpoint.STATE} is missing, although the run had reached step {step}: restore "
+        f"{folder.last} from a copy, or start again with overwrite=true{still}"
     )
 
 
 def flat_config(config: Config) -> dict[str, str]:
-    """The configuration as text by `a.b.c` keys, without the keys that a resumed run may change."""
+    """The configuration as a flat mapping from `a.b.c` keys to text, without the keys that a resumed run may change."""
     return {key: str(value) for key, value in flatten_keys(as_tree(config)).items() if key not in MAY_DIFFER}
 
 
@@ -118,21 +121,19 @@ def without_estimates(settings: Mapping[str, str]) -> dict[str, str]:
 def check_same_data(old: ContentDigests | None, dataset: Dataset, changed: str, folder: RunFolder) -> None:
     """Raise UserError where the data differ from those that the run began with; `changed`="allow" only warns.
 
-    The classes must be the same in any case, because the network's outputs stand for them. old: None for a run of a
-    version that did not record its data.
+    The classes must be the same in any case, because the network's outputs stand for them. old: None for a run whose
+    version did not record its data.
     """
     difference = describe_differences(old, dataset.contents) if old is not None else ""
     if not difference or old is None:
         return
     same_classes = list(old["classes"].items()) == list(dataset.contents["classes"].items())
     if changed == "allow" and same_classes:
-        log.warning(
-            f"the data have changed since {folder.path} began: {difference}; best and history.jsonl are of both"
-        )
+        log.warning(f"the data have changed since {folder.path} began: {difference}; best and history.jsonl cover both")
         return
-    allow = "go on with data.changed=allow (best and history.jsonl are then of both), " if same_classes else ""
+    allow = "continue with data.changed=allow (best and history.jsonl then cover both), " if same_classes else ""
     raise UserError(
-        f"{folder.path} began with other data: {difference}; bring these back, {allow}or start anew with overwrite=true"
+        f"{folder.path} began with other data: {difference}; restore them, {allow}or start again with overwrite=true"
     )
 
 

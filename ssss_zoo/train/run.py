@@ -1,4 +1,4 @@
-"""A run from beginning to end: made, trained stage by stage, finished. Here alone its parts are put together."""
+"""Carries out a run: makes its parts, trains its stages, and writes its results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger("ssss_zoo")
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves: its folder, and its figures as in metrics.json."""
+    """The folder of a finished run, and its figures as in metrics.json."""
 
     folder: Path
     metrics: Metrics
@@ -53,8 +53,8 @@ class RunResult:
 def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
     """Train, evaluate, log and save one run.
 
-    on_eval: called with step and mIoU after each evaluation; what it raises ends the run. Raises UserError for what a
-    person can fix, Busy where another process works in the folder, Interrupted after a signal that asks to stop.
+    on_eval: called with step and mIoU after each evaluation; an exception from it ends the run. Raises UserError for a
+    mistake that the user can fix, Busy where another process uses the folder, Interrupted after a signal to stop.
     """
     check_one_process()
     stop = Stop()
@@ -93,7 +93,7 @@ def carry_out(
     """Train every stage that the methods plan, and finish the run.
 
     A failure before the first step, the dry run included, leaves the folder as it was. The status `finished` is written
-    last, so that whoever reads it finds everything.
+    last, so that a reader who finds it also finds every other file.
     """
     plan, stage = reach_stage(parts, resume.record["stage"] if resume else 0)
     state = TrainerState()
@@ -119,7 +119,7 @@ def carry_out(
 
 
 def reach_stage(parts: RunParts, index: int) -> tuple[StagePlan, StageParts]:
-    """The methods' plan, and the stage of that number (from 0). The networks of the stages before it are read back."""
+    """The methods' plan, and its stage number `index` (from 0). The networks of earlier stages are read from files."""
     plan = parts.hooks.call("plan_stages", info=parts.info)
     stage = make_stage(parts, check_stage(next(plan, None)), 0, 0)
     for earlier in range(index):
@@ -129,14 +129,14 @@ def reach_stage(parts: RunParts, index: int) -> tuple[StagePlan, StageParts]:
 
 
 def check_stage(planned: Any) -> Stage:
-    """What a plan yielded. Raises UserError where it is no stage."""
+    """The stage that a plan yielded. Raises UserError where it yielded anything else."""
     if not isinstance(planned, Stage):
         raise UserError(f"hook plan_stages must yield a Stage, and at least one; got {planned}")
     return planned
 
 
 def prepare_stage(parts: RunParts, stage: StageParts, state: TrainerState) -> tuple[BatchLoader, float]:
-    """The loader of a stage, and the seconds that an evaluation is expected to take by the dry run made here."""
+    """Open the loader of a stage and make its dry run. Returns the loader and the expected seconds of an evaluation."""
     loader = open_loader(parts, stage, state.step)
     return loader, dry_run(parts, stage, loader, state) if state.step < stage.steps else 0.0
 
@@ -146,7 +146,7 @@ def train_stages(plan: StagePlan, trainer: Trainer) -> Trainer:
     while True:
         result, began = trainer.fit(), time.perf_counter()
         try:
-            planned = check_stage(plan.send(result))  # a method may rank images or label them anew meanwhile
+            planned = check_stage(plan.send(result))  # here a method may rank images or label them again
         except StopIteration:
             return trainer
         parts, done, counted = trainer.parts, trainer.stage, trainer.current_state()
@@ -160,18 +160,18 @@ def train_stages(plan: StagePlan, trainer: Trainer) -> Trainer:
 
 
 def draw_predictions(parts: RunParts, stage: StageParts) -> None:
-    """Write predictions.png of a finished run: some validation images, what they show and what the network says."""
+    """Write predictions.png of a finished run: some validation images, their masks and the network's predictions."""
     images = parts.config.evaluate.predictions
     if images and len(parts.dataset.val):
         samples = evenly_spaced(parts.dataset.val, images)
         try:
             write_predictions(parts.folder.predictions, stage.result_network(), parts.evaluator, samples)
         except OSError as error:
-            log.warning(f"predictions.png could not be written ({error.strerror}); the run itself is whole")
+            log.warning(f"predictions.png could not be written ({error.strerror}); the run itself is complete")
 
 
 def log_setup(parts: RunParts, methods: Mapping[str, Any]) -> None:
-    """Say in a few lines what will be trained: data, protocol, network, methods and their hooks."""
+    """Log what will be trained in a few lines: data, protocol, network, methods and their hooks."""
     config, dataset = parts.config, parts.dataset
     log.info(
         f"{config.method} on {config.dataset}, split {config.data.split}: {len(dataset.labelled)} labelled, "
@@ -191,9 +191,9 @@ def log_setup(parts: RunParts, methods: Mapping[str, Any]) -> None:
         f"{parts.device.type}, {torch.get_num_threads()} threads, seed {config.seed}"
     )
     for name, method in methods.items():
-        note = "; your file's, in place of the installed one" if replaces_installed(name, type(method)) else ""
+        note = "; from your file, in place of the installed one" if replaces_installed(name, type(method)) else ""
         log.info(f"{name}: {getattr(method, 'paper', 'names no paper')}{note}")
-    if len(methods) > 1:  # a mix: say which method implements which hook
+    if len(methods) > 1:  # a mix: log which method implements which hook
         log.info(f"hooks: {'; '.join(hook_summary(parts.hooks.manager_hooks))}")
 
 

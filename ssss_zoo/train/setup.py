@@ -1,4 +1,4 @@
-"""Makes what a run consists of before its first step: data set, networks, the methods' modules, the streams to read."""
+"""Makes the parts of a run before its first step: data set, networks, the methods' modules, the streams to read."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from ssss_zoo.toolkit.types import IGNORE, Progress, RunInfo, Sample
 from ssss_zoo.train.device import choose_device, with_device_defaults
 from ssss_zoo.train.run_folder import RunFolder
 
-LATE_STEP = 10**9  # every warm-up is over at this step, whatever it counts in
+LATE_STEP = 10**9  # every warm-up is over at this step, in whatever unit it is given
 log = logging.getLogger("ssss_zoo")
 
 
 @dataclass(frozen=True, eq=False)
 class RunParts:
-    """What a run consists of. All of it outlives a stage.
+    """The parts of a run, which all its stages share.
 
     config: the run's configuration, with the values that were measured on its images and chosen for its machine.
     students, modules: the networks to train and the methods' own modules, on the device.
@@ -65,7 +65,7 @@ class RunParts:
 
 
 def make_parts(config: Config, methods: Mapping[str, Any], dataset: Dataset, folder: RunFolder) -> RunParts:
-    """The parts of a run, ready for its first step; nothing is written. Raises UserError for what a person can fix."""
+    """The parts of a run, ready for its first step; nothing is written. Raises UserError for a mistake of the user."""
     hooks = HookCaller(trace=log.info if config.trace else None)
     hooks.connect(make_manager(config, methods, hooks.wrap).hook)
     device = choose_device(config)
@@ -97,7 +97,7 @@ def make_parts(config: Config, methods: Mapping[str, Any], dataset: Dataset, fol
 
 
 def create_students(config: Config, hooks: HookCaller, dataset: Dataset, device: torch.device) -> list[Network]:
-    """The networks to train, with their first weights: the same ones at every call."""
+    """The networks to train, with their first weights, which are the same at every call."""
     network_class = load("models", config.model.name, f"model={config.model.name}")
     classes = len(dataset.class_names)
     seed_draws(config.seed, 0, 0)
@@ -107,7 +107,7 @@ def create_students(config: Config, hooks: HookCaller, dataset: Dataset, device:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """16 hexadecimal digits that two networks share where all their weights and buffers are the same."""
+    """A digest of a network's weights and buffers: 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())
@@ -116,7 +116,7 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def find_needs(config: Config, hooks: HookCaller, dataset: Dataset) -> StreamNeeds:
-    """Which streams the methods read: their views of the first and of the last step say so.
+    """The streams that the methods read, found from their views of the first and the last step.
 
     Raises UserError where the data set lacks what they read.
     """
@@ -168,7 +168,7 @@ def make_info(
     folder: RunFolder,
     device: torch.device,
 ) -> RunInfo:
-    """What a method may know of the run in its `setup`."""
+    """The facts about the run that a method receives in its `setup`."""
     epoch_steps = steps_per_epoch(config, needs, dataset.labelled, dataset.unlabelled)
     return RunInfo(
         class_names=tuple(dataset.class_names),
@@ -184,7 +184,7 @@ def make_info(
         labelled=dataset.labelled,
         unlabelled=dataset.unlabelled,
         read=dataset.read_image,
-        # Several networks may predict the same sample one after the other: its image is then decoded once.
+        # Several networks may predict the same sample one after the other: its image is decoded only once.
         predict=partial(predict_sample, lru_cache(maxsize=1)(dataset.read_image)),
         supervised=supervised_loss(config.loss),
         strong=Strong(config.augment),
@@ -230,7 +230,7 @@ def warn_of_unreturned_modules(
 
 def hold_out(dataset: Dataset, share: float) -> None:
     """Validate on a share of the labelled images, and train on the rest; which ones depends on their names alone.
-    Raises UserError where that leaves nothing of either."""
+    Raises UserError where either part would be empty."""
     labelled = list(dataset.labelled)
     number = round(share * len(labelled))
     if not 0 < number < len(labelled):
@@ -241,7 +241,7 @@ def hold_out(dataset: Dataset, share: float) -> None:
     dataset.labelled = [sample for sample in labelled if sample.name not in chosen]
     rest = [sample for sample in dataset.unlabelled if sample.name not in chosen]
     dataset.unlabelled = drop_copies(rest, dataset.val, dataset.labelled)
-    dataset.list_files = {}  # these lists are nobody's
+    dataset.list_files = {}  # no published file holds these lists
     number, copies = len(chosen), len(rest) - len(dataset.unlabelled)
     held = "labelled image is" if number == 1 else "labelled images are"
     notes = [f"{number} {held} held out and validated on, in place of val", *describe_dropped_copies(copies)]
@@ -249,7 +249,7 @@ def hold_out(dataset: Dataset, share: float) -> None:
 
 
 def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset, Config]:
-    """The run's data set, and the configuration with the settings that its images decide, see `with_statistics`.
+    """The run's data set, and the configuration with the settings measured on its images, see `with_statistics`.
 
     Raises UserError for a `data` key that the data set does not read, and as the data set does.
     """
@@ -258,7 +258,7 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset,
     for key, given in vars(config.data).items():
         if key not in dataset_class.config_keys and given != getattr(usual, key):
             known = ", ".join(f"data.{name}" for name in dataset_class.config_keys)
-            raise UserError(f"data.{key} means nothing to dataset={config.dataset}, which reads {known}")
+            raise UserError(f"dataset={config.dataset} does not use data.{key}; it uses {known}")
     dataset = dataset_class(config.data)
     dataset.channels = config.model.in_channels
     if config.data.hold_out:

@@ -31,7 +31,7 @@ class Intervals:
 
 @dataclass(frozen=True, eq=False)
 class StageParts:
-    """What a stage consists of.
+    """The parts of one stage of a run.
 
     index: its place among the stages, from 0. offset: the steps of the stages before it, because files and trackers
     count from the beginning of the run. snapshots: None for a method that reads no unlabelled images.
@@ -54,24 +54,24 @@ class StageParts:
         return Progress(step, self.steps, self.epoch_steps)
 
     def is_due(self, interval: int, steps_done: int) -> bool:
-        """Whether something that happens at an interval, and after the last step, happens now."""
+        """Whether an action with this interval is due now; every action is due after the last step."""
         return steps_done % interval == 0 or steps_done == self.steps
 
     def networks(self) -> dict[str, nn.Module]:
-        """The networks to evaluate: `student`, `teacher` where it has own weights; further pairs are numbered."""
+        """The networks to evaluate: `student`, `teacher` where it has its own weights; further pairs are numbered."""
         return self.engine.networks()
 
     def result_name(self) -> str:
-        """The network whose mIoU counts as the run's: the teacher where it has own weights and says so."""
+        """The network whose mIoU counts as the run's: the teacher where it has its own weights and `is_result`."""
         teacher = self.engine.teachers[0]
         return "teacher" if teacher.network is not None and teacher.is_result else "student"
 
     def result_network(self) -> nn.Module:
-        """See `result_name`."""
+        """The network of that name, see `result_name`."""
         return self.networks()[self.result_name()]
 
     def result(self, metrics: dict[str, object]) -> StageResult:
-        """What the next stage may know of this one. metrics: the validation figures after the last step."""
+        """The result of this stage for the next one. metrics: the validation figures after the last step."""
         students, teacher = tuple(self.engine.students), self.engine.teachers[0].network
         return StageResult(self.stage, metrics, students, teacher, self.labelled, self.unlabelled)
 
@@ -127,7 +127,7 @@ def make_engine(parts: RunParts, seed: int, stats: PseudoLabelStats) -> Engine:
 
 
 def choose_intervals(config: Config, steps: int, epoch_steps: int) -> Intervals:
-    """The intervals that the configuration names, else ten to a hundred log lines and one or five evaluations."""
+    """The intervals in the configuration; by default ten to a hundred log lines and one or five evaluations."""
     train = config.train
     log = train.log_every or max(1, min(10, steps // 10), steps // 100)
     evaluate = train.eval_every or (steps // 5 if steps >= SHORT_RUN_STEPS else steps)

@@ -1,4 +1,4 @@
-"""A run's figures in MLflow. A store that fails costs a warning, never the run."""
+"""Logs a run's figures to MLflow. A failure of the store is logged as a warning and does not stop the run."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ METRIC_NAME_LENGTH_MAX = 250  # characters of a name, by MLflow's rule
 class Tracker:
     """One MLflow run. Every call is allowed to fail: the first failure is logged as a warning and ends the tracking.
 
-    name: of a run that is new in the store; without one it is named by the configuration, which is stored with it.
+    name: of a run that is new in the store. Without it, the run is named after its configuration, which is stored too.
     """
 
     def __init__(self, config: Config, tags: Mapping[str, str], run_id: str | None, *, name: str | None = None) -> None:
         self.run_id = run_id
         self.name = name
         self.client: Any = None
-        self.stored: dict[str, int] = {}  # the last step that the store has of each figure
+        self.stored: dict[str, int] = {}  # the last step stored of each figure
         if config.tracking.uri == "off":
             return
         with self.forgiven("cannot start"):
@@ -45,12 +45,13 @@ class Tracker:
     def knows(self, run_id: str) -> bool:
         try:
             self.client.get_run(run_id)
-        except Exception:  # another store than the one the run began in
+        except Exception:  # the run began in another store
             return False
         return True
 
     def last_steps(self, run_id: str) -> dict[str, int]:
-        """Of a run that was killed, the store may know steps after the checkpoint; they are made again, to the bit."""
+        """The last stored step of each figure. After a killed run the store may hold steps later than the checkpoint,
+        which the resumed run repeats bit for bit."""
         names = self.client.get_run(run_id).data.metrics
         return {name: max(point.step for point in self.client.get_metric_history(run_id, name)) for name in names}
 
@@ -68,18 +69,18 @@ class Tracker:
         return str(run.info.run_id)
 
     def experiment(self, config: Config) -> str:
-        """The number of the run's experiment, made where there is none."""
+        """The number of the run's experiment, which is created where the store has none."""
         found = self.client.get_experiment_by_name(config.tracking.experiment)
         return str(found.experiment_id) if found else self.make_experiment(config.tracking.experiment)
 
     def make_experiment(self, name: str) -> str:
-        """A new experiment; a SQLite store's artefacts lie beside it, not in the working directory."""
+        """Create an experiment. The artefacts of a SQLite store lie beside its file, not in the working directory."""
         artefacts = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
         location = artefacts.as_uri() if self.uri.startswith("sqlite:///") else None
         return str(self.client.create_experiment(name, artifact_location=location))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
-        """All figures of a step in one call, each under its `store_name`, but for those that the store has already."""
+        """Log the figures of a step in one call, each under its `store_name`. Figures already stored are left out."""
         if self.client is None:
             return
         import time
@@ -94,7 +95,8 @@ class Tracker:
             self.client.log_batch(self.run_id, metrics=metrics)
 
     def finish(self, status: str, artifacts: list[Path], metrics: Mapping[str, Any] | None = None) -> None:
-        """status: FINISHED, FAILED or KILLED; metrics: what metrics.json is about to hold, in place of what it does."""
+        """End the run in the store. status: FINISHED, FAILED or KILLED; metrics: the final metrics.json, if it is not
+        written yet."""
         if self.client is None:
             return
         with self.forgiven("lost at the end"):
@@ -108,10 +110,10 @@ class Tracker:
     def forgiven(self, what: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever a store or a network does must not end the run
+        except Exception as error:  # no failure of the store or the network may end the run
             self.client = None
             log.warning(
-                "MLflow %s (%s: %s); the run goes on, its figures are in history.jsonl",
+                "MLflow %s (%s: %s); the run continues, its figures are in history.jsonl",
                 what,
                 type(error).__name__,
                 " ".join(str(error).split())[:200],
@@ -119,8 +121,8 @@ class Tracker:
 
 
 def store_name(name: str) -> str:
-    """`name` where MLflow takes it. Else `_` stands for what it does not take in a name: other characters, and parts
-    between slashes that are empty, `.` or `..`, and `..` in front; digits of a digest tell two such names apart."""
+    """`name` where MLflow accepts it. Otherwise `_` replaces the characters that MLflow refuses, the parts between
+    slashes that are empty, `.` or `..`, and a leading `..`; digits of a digest keep two such names distinct."""
     parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in UNFIT_SIGNS.sub("_", name).split("/")]
     fit = re.sub(r"^\.\.", "__", "/".join(parts))
     if fit == name and len(name) <= METRIC_NAME_LENGTH_MAX:
@@ -135,8 +137,8 @@ def default_uri() -> str:
 
 
 def open_store(uri: str) -> Any:
-    """A client of the store. A fresh SQLite file is initialised under a lock: two runs that start at once on one
-    leave it unusable."""
+    """A client of the store. A new SQLite file is initialised under a lock, because two runs that start on it at the
+    same time would leave it unusable."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -144,10 +146,10 @@ def open_store(uri: str) -> Any:
     from filelock import FileLock
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # importing it has set it to INFO
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import has set it to INFO
     if not uri.startswith("sqlite:///"):
         client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)  # fails here and now where nobody answers
+        client.search_experiments(max_results=1)  # fails here if the server does not answer
         return client
     file = Path(uri.removeprefix("sqlite:///"))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -69,7 +69,7 @@ def test_lists_are_written_nested_covering_and_readable(root, capsys):
     assert command_line([*words, "sizes=2,1/4,1/2"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "data.split=2: 2 labelled, 17 unlabelled, every class shown"
-    assert said[3] == "val.txt is new, too: it keeps the present 4 validation images for every list of this folder"
+    assert said[3] == "val.txt is also new: it keeps the present 4 validation images for every list of this folder"
     files = {
         root / "splits" / home / f"{part}.txt" for home in ("2", "1_4", "1_2") for part in ("labeled", "unlabeled")
     }
@@ -114,4 +114,4 @@ def test_a_list_against_the_val_list_that_was_written_is_told_where_that_came_fr
 
 def test_a_data_set_in_memory_has_no_folder(capsys):
     assert command_line(["data", "split", "dataset=shapes", "sizes=2"]) == 2
-    assert "lies in no folder" in capsys.readouterr().err
+    assert "has no folder" in capsys.readouterr().err
