@@ -149,6 +149,7 @@ STANDS = {
 }  # fmt: skip
 SMALL = [word for word in tiny_overrides("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
 NAMED = (
+    "ssss export",
     "ssss compare",
     "ssss card",
     "ssss data check",

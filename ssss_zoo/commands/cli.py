@@ -282,6 +282,31 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     sys.exit(1 if result.unreadable else 0)
 
 
+@main.command("export")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences and latencies as JSON.")
+@takes_overrides
+def export_command(overrides: tuple[str, ...], as_json: bool) -> None:
+    """Write a run's network as a model that runs elsewhere, and check it against the network on real images.
+
+    \b
+    ssss export run=DIR output=model.onnx                      for onnxruntime, with a runnable example beside it
+    ssss export run=DIR output=model.pt2 format=torch argmax=true     for torch alone; gives class ids
+    format=onnx|torch|safetensors    safetensors: a folder that ssss_zoo.deploy.export.from_pretrained reads
+    range=1 argmax=true half=true    images in [0, 1], not [0, 255]; class ids, not logits; float16
+    opset=20 weights=last|best network=student|teacher overwrite=true
+    images=PATH                      images of the check (default: validation images of the run's data)
+    max_difference=0.001 max_mismatch=0.0001   bounds of the check; above them nothing is written
+    """
+    from ssss_zoo.deploy.export import export_lines, export_run
+
+    result = export_run(overrides)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        for line in export_lines(result):
+            print_line(line)
+
+
 @main.group("data")
 def data_group() -> None:
     """Fetch benchmarks, audit a data set, draw labelled lists, look at images."""

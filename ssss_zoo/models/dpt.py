@@ -145,7 +145,7 @@ def token_maps(encoder: Any, image: Tensor, after: tuple[int, ...]) -> list[Tens
 def with_prefix(encoder: Any, patches: Tensor, place: Tensor) -> Tensor:
     """Put class and register tokens before the patches (B, h*w, D), and add the positions `place` (1, n, D)."""
     prefix = [
-        token.expand(len(patches), -1, -1) for token in (encoder.cls_token, encoder.reg_token) if token is not None
+        token.expand(patches.shape[0], -1, -1) for token in (encoder.cls_token, encoder.reg_token) if token is not None
     ]
     if (
         place.shape[1] == patches.shape[1]
