@@ -88,7 +88,7 @@ def export_run(overrides: Iterable[str]) -> ExportResult:
         targets[0].parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".export-") as temporary:
             folder = Path(temporary)
-            exported = WRITERS[config.format](config, model, folder / targets[0].name)
+            exported = FORMAT_WRITERS[config.format](config, model, folder / targets[0].name)
             check = check_export(exported, model, images, image_source, config.range)
             refuse_differences(config, check)
             write_descriptions(config, model, check, folder / targets[0].name, targets)
@@ -230,7 +230,7 @@ def without_gradients(module: nn.Module) -> ExportedModel:
     return predict
 
 
-WRITERS: Mapping[str, Callable[[ExportConfig, TrainedModel, Path], ExportedModel]] = {
+FORMAT_WRITERS: Mapping[str, Callable[[ExportConfig, TrainedModel, Path], ExportedModel]] = {
     "onnx": write_onnx,
     "torch": write_program,
     "safetensors": write_weights,

@@ -53,7 +53,7 @@ class Exportable(nn.Module):
         if self.fit == "resize":
             rows = torch.sym_max(1, (2 * height + multiple) // (2 * multiple))
             columns = torch.sym_max(1, (2 * width + multiple) // (2 * multiple))
-            return resize(image, (multiple * rows, multiple * columns))
+            return resize(image, (multiple * rows, multiple * columns))  # type: ignore[arg-type]  # sizes of a traced image
         below = multiple * ((height + multiple - 1) // multiple) - height
         right = multiple * ((width + multiple - 1) // multiple) - width
         return F.pad(image, (0, right, 0, below), mode="replicate")
