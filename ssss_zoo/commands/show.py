@@ -83,7 +83,7 @@ def show_predictions(result: PredictResult) -> None:
     skipped = f", {count(result.skipped, 'image')} predicted before" if result.skipped else ""
     unread = f", {count(len(result.unreadable), 'file')} not readable" if result.unreadable else ""
     print_line(f"{count(result.predicted, 'image')} predicted by {result.source}{skipped}{unread}")
-    print_line(f"in {result.output}: masks, predictions.csv")
+    print_line(f"in {result.output}: {', '.join(('masks', *result.saved))}, predictions.csv")
 
 
 def show_ious(title: str, figures: Mapping[str, Any]) -> None:

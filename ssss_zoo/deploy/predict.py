@@ -77,12 +77,14 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What a command did. predicted, skipped: numbers of images. unreadable: the message of each such file."""
+    """What a command did. predicted, skipped: numbers of images. saved: the folders beside `masks`. unreadable: the
+    message of each such file."""
 
     output: Path
     source: str
     predicted: int
     skipped: int
+    saved: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = field(default=())
 
 
@@ -115,6 +117,7 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
         source=model.source,
         predicted=len(todo) - len(unreadable),
         skipped=len(images) - len(todo),
+        saved=settings.save,
         unreadable=tuple(unreadable),
     )
 
