@@ -350,3 +350,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(ssss, monkeypatch):
     done = ssss("run", "method=supervised")
     assert done.code == 130
     assert done.err == "ssss: stopped at step 3 of 9; the same command with resume=true goes on\n"
+
+
+def test_a_run_near_the_root_of_the_disk_has_no_earlier_runs_beside_it():
+    assert compare_with_earlier_runs(Path("/run"), {}) == []

@@ -139,8 +139,11 @@ def compare_with_earlier_runs(folder: Path, metrics: Mapping[str, Any]) -> list[
     from ssss_zoo.record_files import read_metrics
     from ssss_zoo.train.run_folder import RunFolder
 
-    lines = []
-    methods = folder.resolve().parents[2]
+    lines: list[str] = []
+    above = folder.resolve().parents
+    if len(above) < 3:  # too near the root of the disk for a default folder
+        return lines
+    methods = above[2]
     for neighbour in sorted(methods.glob(f"*/{folder.parent.name}/{folder.name}")):
         file = RunFolder(neighbour).metrics
         if not file.exists():

@@ -300,7 +300,9 @@ def from_pretrained(folder: str | Path) -> TrainedModel:
         wanted = network.state_dict()
         same_types = {key: tensor.to(wanted[key].dtype) if key in wanted else tensor for key, tensor in tensors.items()}
         fill_module(network, same_types, str(place / WEIGHTS_FILE))
-        reading = {key: tuple(value) if isinstance(value, list) else value for key, value in known["reading"].items()}
+        reading: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in known["reading"].items()
+        }
         return TrainedModel(
             network=network.eval(),
             class_names=tuple(known["classes"]),

@@ -18,6 +18,7 @@ from ssss_zoo.deploy.trained import TrainedModel
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import predict_image
+from ssss_zoo.text import brief
 from ssss_zoo.train.reevaluate import run_config
 from ssss_zoo.train.setup import open_dataset
 
@@ -25,6 +26,7 @@ ExportedModel = Callable[[Tensor], Tensor]  # images (B, channels, H, W) in the 
 LARGEST_CHECKED_SIDE = 512  # pixels; larger images are cropped, so that a check takes seconds (our choice)
 CHECKED_SHARES = ((1.0, 1.0), (0.77, 0.61), (0.5, 0.83))  # of height and width: even and odd sizes (our choice)
 BATCH_SIZES = (1, 2)
+REASON_LENGTH_MAX = 200  # characters of why the data cannot be read (our choice)
 LATENCY_RUNS = 50
 LATENCY_SECONDS = 20.0  # after which fewer runs must do
 
@@ -115,7 +117,7 @@ def median_milliseconds(call: Callable[[], object]) -> tuple[float, int]:
 
 def find_check_images(model: TrainedModel, run: Path, images: str | None) -> tuple[list[np.ndarray], str]:
     """Two images (H, W, channels) in [0, 255], and where they come from: the files that `images` names, else
-    validation images of the run's data, else scenes of `shapes` where the data are not there. Raises UserError where
+    validation images of the run's data, else scenes of `shapes`, with the reason. Raises UserError where
     `images` names none that can be read."""
     if images is not None:
         return images_of_path(model, Path(images).expanduser()), images
@@ -125,13 +127,14 @@ def find_check_images(model: TrainedModel, run: Path, images: str | None) -> tup
         found = [dataset.read_image(sample) for sample in dataset.val[:2]]
         if found:
             return pair_of(found), f"validation images of {config.dataset}"
-    except (UserError, OSError):
-        pass
+        reason = "the run has no validation images"
+    except (UserError, OSError) as error:
+        reason = f"the run's data cannot be read: {brief(error, REASON_LENGTH_MAX)}"
     shapes = Shapes(DataConfig())
     drawn = [shapes.read_image(sample) for sample in shapes.val[:2]]
     channels = model.reading.channels
     spread = [np.resize(image.transpose(2, 0, 1), (channels, *image.shape[:2])).transpose(1, 2, 0) for image in drawn]
-    return spread, "scenes of shapes, because the run's data are not there (images=PATH names others)"
+    return spread, f"scenes of shapes (images=PATH names others), because {reason}"
 
 
 def images_of_path(model: TrainedModel, path: Path) -> list[np.ndarray]:
