@@ -232,7 +232,7 @@ def test_the_same_command_again_does_not_touch_a_finished_run(made, ssss, monkey
     done = ssss("run", "output=out", *WORDS)
     assert done.code == 2
     assert done.err.startswith("ssss: out holds a finished run; look at it with `ssss evaluate run=out`. To train on ")
-    assert done.err.endswith("overwrite=true starts it anew\n")
+    assert done.err.endswith("overwrite=true starts it again\n")
     assert {path: path.stat().st_mtime_ns for path in made.folder.rglob("*")} == before
 
 

@@ -144,7 +144,8 @@ def commands() -> list[str]:
 # what stands for something in a command, and what makes it small
 STANDS = {
     "METHOD": "farcluss", "method=...": "method=farcluss", "dataset=...": "dataset=shapes", "DIR": "compared",
-    ".../config.yaml": "first/config.yaml", "run=DIR": "run=first", "output=DIR": "output=again",
+    ".../config.yaml": "first/config.yaml", "run=DIR": "run=first",
+    "input=photos": "input=my_data/images", "output=DIR": "output=again",
     "after=20": "after=1", "after=60": "after=1", "trials=30": "trials=2", "seeds=0,1,2": "seeds=0",
 }  # fmt: skip
 SMALL = [word for word in tiny_overrides("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
@@ -257,6 +258,10 @@ def test_a_python_snippet_works(snippet, tiny_plugins, tmp_path, monkeypatch):
     place = types.ModuleType("snippet")
     place.__file__ = str(tmp_path / "snippet.py")
     monkeypatch.setitem(sys.modules, "snippet", place)  # dataclasses look their module up
+    if "load(" in snippet:
+        folder = "runs/folder/fixmatch/all/seed0"
+        assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, f"output={folder}"]) == 0
+        Image.new("RGB", (48, 40)).save("photo.jpg")
     exec(snippet, vars(place))
 
 

@@ -178,7 +178,7 @@ def test_a_store_that_cannot_be_had_is_one_warning_and_the_run_goes_on(uri, tmp_
     tracker.finish("FINISHED", [])
     (warning,) = warnings()
     assert warning.startswith("MLflow cannot start (")
-    assert warning.endswith("; the run goes on, its figures are in history.jsonl")
+    assert warning.endswith("; the run continues, its figures are in history.jsonl")
     assert "\n" not in warning
 
 
