@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -17,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ssss_zoo.atomic_write import write_json
+from ssss_zoo.atomic_write import replacing_folder, write_json
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.config.schema import EvaluateConfig, ModelConfig, square
-from ssss_zoo.data.images import Reading
 from ssss_zoo.deploy.export_check import ExportCheck, ExportedModel, check_export, find_check_images
 from ssss_zoo.deploy.exportable import Exportable
-from ssss_zoo.deploy.trained import TrainedModel, load_model
+from ssss_zoo.deploy.trained import TrainedModel, load_model, reading_from_record
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, cannot_write, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
@@ -126,9 +124,12 @@ def target_files(config: ExportConfig) -> list[Path]:
 
 
 def move_into_place(new: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    new.replace(target)
+    if new.is_dir():
+        with replacing_folder(target) as folder:
+            for file in new.iterdir():
+                file.replace(folder / file.name)
+    else:
+        new.replace(target)
 
 
 def refuse_differences(config: ExportConfig, check: ExportCheck) -> None:
@@ -300,14 +301,11 @@ def from_pretrained(folder: str | Path) -> TrainedModel:
         wanted = network.state_dict()
         same_types = {key: tensor.to(wanted[key].dtype) if key in wanted else tensor for key, tensor in tensors.items()}
         fill_module(network, same_types, str(place / WEIGHTS_FILE))
-        reading: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in known["reading"].items()
-        }
         return TrainedModel(
             network=network.eval(),
             class_names=tuple(known["classes"]),
             colours=tuple((red, green, blue) for red, green, blue in known["colours"]),
-            reading=Reading(**reading),
+            reading=reading_from_record(known["reading"]),
             predictor=Predictor(EvaluateConfig(**known["evaluate"]), square(known["crop"])),
             device=torch.device("cpu"),
             source=f"{place}, exported from {known['source']}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -54,12 +55,12 @@ def is_image_name(path: Path) -> bool:
 
 
 def read_path_list(file: Path) -> list[Path]:
-    """The paths in a text file, one a line; a relative one counts from the file's folder."""
+    """The absolute paths of a text file, one a line; a relative one counts from the file's folder."""
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {file}: {error}") from None
-    return [file.parent / expanded(line.strip()) for line in lines if line.strip()]
+    return [Path(os.path.abspath(file.parent / expanded(line.strip()))) for line in lines if line.strip()]
 
 
 def common_folder(files: Sequence[Path]) -> Path:

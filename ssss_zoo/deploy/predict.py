@@ -10,20 +10,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import yaml
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ssss_zoo.atomic_write import replacing_file
+from ssss_zoo.config.fields import Range
+from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
 from ssss_zoo.deploy.prediction_files import (
     CSV_NAME,
     MASKS,
-    SAVE_SUFFIXES,
     PaletteWriter,
     PredictionRow,
     count_classes,
@@ -37,15 +38,11 @@ from ssss_zoo.deploy.prediction_files import (
 from ssss_zoo.deploy.tiff_windows import TiffWindows, UnreadableImage, open_tiff_windows
 from ssss_zoo.deploy.tiles import blend_tiles, choose_tile_side
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch, load_model
-from ssss_zoo.errors import UserError, cannot_write, check_choice, check_range, expanded, unknown
+from ssss_zoo.errors import UserError, cannot_write, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.tensors import resize
 
-PREDICT_KEYS = (
-    *("run", "input", "output", "weights", "network", "device", "save"),
-    *("tile", "overlap", "flip", "scales", "overwrite", "resume"),
-)
 REQUIRED_KEYS = ("run", "input", "output")
 WHOLE_PIXELS_MAX = 4_000_000  # pixels of an image that is predicted in one piece (our choice)
 BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
@@ -58,21 +55,27 @@ log = logging.getLogger("ssss_zoo")
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """The keys of `ssss predict`. tile: its side in pixels; None for the default. scales: of test-time augmentation."""
+    """The arguments of `ssss predict`. tile: its side in pixels; None for the default. scales: of test-time
+    augmentation."""
 
-    run: str
-    input: str
-    output: Path
-    weights: str | None = None
-    network: str | None = None
+    run: str = ""
+    input: str = ""
+    output: str = ""
+    weights: Literal["", "last", "best"] = ""
+    network: str = ""
     device: str = "auto"
-    save: tuple[str, ...] = ()
-    tile: int | None = None
-    overlap: float = 0.25
+    save: list[Literal["overlays", "probabilities", "uncertainty", "polygons"]] = field(default_factory=list)
+    tile: Annotated[int | None, Range(32)] = None
+    overlap: Annotated[float, Range(0, 0.9)] = 0.25
     flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
+    scales: Annotated[list[float], Range(0.1, 4)] = field(default_factory=lambda: [1.0])
     overwrite: bool = False
     resume: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write into."""
+        return expanded(self.output)
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,8 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     what a person can fix; a file that cannot be read is named in the result."""
     settings = parse_settings(overrides)
     images = find_images(settings.input)
-    check_output(settings.input, settings.output)
-    model = load_model(settings.run, settings.weights, settings.network, settings.device)
+    check_output(settings.input, settings.folder)
+    model = load_model(settings.run, settings.weights or None, settings.network or None, settings.device)
     log.info(f"{model.source}; {count(len(images), 'image')} of {settings.input}")
     if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
         log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")
@@ -113,11 +116,11 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     todo = [image for image in images if image.file not in rows]
     unreadable = run_predictions(model, settings, todo, rows)
     return PredictResult(
-        output=settings.output,
+        output=settings.folder,
         source=model.source,
         predicted=len(todo) - len(unreadable),
         skipped=len(images) - len(todo),
-        saved=settings.save,
+        saved=tuple(settings.save),
         unreadable=tuple(unreadable),
     )
 
@@ -127,50 +130,11 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
 
 def parse_settings(overrides: Iterable[str]) -> PredictSettings:
     """The settings that `key=value` arguments make. Raises UserError for an unknown key or a wrong value."""
-    texts: dict[str, str] = {}
-    for override in overrides:
-        key, _, texts[key] = override.partition("=")
-        if key not in PREDICT_KEYS:
-            raise unknown("key", key, PREDICT_KEYS, override)
+    settings: PredictSettings = build_typed(PredictSettings, parse_overrides(overrides))
     for key in REQUIRED_KEYS:
-        if not texts.get(key):
+        if not getattr(settings, key):
             raise UserError(f"give {key}=: ssss predict run=DIR input=PATH output=DIR")
-    settings = PredictSettings(
-        run=texts["run"],
-        input=texts["input"],
-        output=expanded(texts["output"]),
-        weights=texts.get("weights"),
-        network=texts.get("network"),
-        device=texts.get("device", "auto"),
-        save=tuple(name for name in texts.get("save", "").strip("[]").replace(" ", "").split(",") if name),
-        tile=int(parse_number("tile", texts["tile"])) if "tile" in texts else None,
-        overlap=parse_number("overlap", texts.get("overlap", "0.25")),
-        flip=parse_switch("flip", texts),
-        scales=tuple(parse_number("scales", text) for text in texts.get("scales", "1").strip("[]").split(",")),
-        overwrite=parse_switch("overwrite", texts),
-        resume=parse_switch("resume", texts),
-    )
-    for name in settings.save:
-        check_choice("save", name, SAVE_SUFFIXES)
-    check_range("overlap", settings.overlap, 0, 0.9)
-    check_range("tile", settings.tile or 32, 32)
-    check_range("scales", min(settings.scales), 0.1, 4)
-    check_range("scales", max(settings.scales), 0.1, 4)
-    return settings
-
-
-def parse_number(key: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{key} must be a number; got '{text}'") from None
-
-
-def parse_switch(key: str, texts: dict[str, str]) -> bool:
-    value = yaml.safe_load(texts.get(key, "false"))
-    if not isinstance(value, bool):
-        raise UserError(f"{key} must be true or false; got '{texts[key]}'")
-    return value
+    return replace(settings, scales=settings.scales or [1.0])
 
 
 def find_rows(
@@ -178,15 +142,15 @@ def find_rows(
 ) -> dict[str, PredictionRow]:
     """The rows of the images that an earlier command predicted, by file. Raises UserError where an output exists and
     neither resume nor overwrite is given."""
-    file = settings.output / CSV_NAME
+    file = settings.folder / CSV_NAME
     if settings.overwrite:
         return {}
     if settings.resume:
         rows = read_rows(file, len(model.class_names))
-        wanted = ((image.file, output_path(settings.output, MASKS, image.name)) for image in images)
+        wanted = ((image.file, output_path(settings.folder, MASKS, image.name)) for image in images)
         return {name: rows[name] for name, mask in wanted if name in rows and mask.exists()}
     folders = (MASKS, *settings.save)
-    paths = [file, *(output_path(settings.output, folder, image.name) for folder in folders for image in images)]
+    paths = [file, *(output_path(settings.folder, folder, image.name) for folder in folders for image in images)]
     existing = next((path for path in paths if path.exists()), None)
     if existing:
         raise UserError(f"{existing} exists: continue with resume=true, replace with overwrite=true, or change output=")
@@ -215,11 +179,11 @@ def run_predictions(
                 while len(waiting) > READ_AHEAD:
                     finished.append(waiting.popleft().result())
                     if len(finished) % ROWS_WRITTEN_EVERY == 0:
-                        write_rows(settings.output / CSV_NAME, finished, model.class_names)
+                        write_rows(settings.folder / CSV_NAME, finished, model.class_names)
             finished.extend(future.result() for future in waiting)
     finally:
-        settings.output.mkdir(parents=True, exist_ok=True)
-        write_rows(settings.output / CSV_NAME, finished, model.class_names)
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        write_rows(settings.folder / CSV_NAME, finished, model.class_names)
     return unreadable
 
 
@@ -335,7 +299,7 @@ def predict_bands(
 def augmented_probabilities(model: TrainedModel, images: Tensor, settings: PredictSettings) -> Tensor:
     """Probabilities (B, C, H, W): the mean over all scales, mirrored and not where flip is set."""
     height, width = images.shape[-2:]
-    if not settings.flip and settings.scales == (1.0,):
+    if not settings.flip and settings.scales == [1.0]:
         return model.probabilities(images)
     images = images.to(model.device).float()
     found = []
@@ -355,11 +319,11 @@ def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedI
     source = image.source
     classes = ids_of_classes(probs, image.valid)
     confidence = probs.amax(dim=0).cpu().numpy()
+    values = probs.cpu().numpy()
     for folder in settings.save:
-        file = output_path(settings.output, folder, source.name)
-        values = probs.cpu().numpy()
+        file = output_path(settings.folder, folder, source.name)
         save_extra(file, folder, image.pixels, classes, values, model.class_names, model.colours, source.path)
-    save_mask(output_path(settings.output, MASKS, source.name), classes, model.colours)
+    save_mask(output_path(settings.folder, MASKS, source.name), classes, model.colours)
     counts = count_classes(classes, len(model.class_names))
     total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())
     return summarize_classes(source.file, classes.shape, counts, total)
@@ -370,7 +334,7 @@ def predict_windows(model: TrainedModel, settings: PredictSettings, source: Sour
     UserError where the disk refuses."""
     if settings.save:
         log.warning(f"{source.path} is read in windows: its mask alone is written, without {', '.join(settings.save)}")
-    file = output_path(settings.output, MASKS, source.name)
+    file = output_path(settings.folder, MASKS, source.name)
     counts = np.zeros(len(model.class_names), np.int64)
     confidence = 0.0
     try:

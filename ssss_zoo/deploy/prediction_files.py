@@ -17,7 +17,7 @@ from PIL import Image
 
 from ssss_zoo.atomic_write import replacing_file, write_text
 from ssss_zoo.data.classes import Colour
-from ssss_zoo.deploy.trained import palette_image
+from ssss_zoo.deploy.trained import palette_bytes, palette_image
 from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.evaluation.figures import photo
 from ssss_zoo.toolkit.types import IGNORE
@@ -140,16 +140,15 @@ def labelme_polygons(classes: np.ndarray, names: Sequence[str], image_path: Path
 
 
 class PaletteWriter:
-    """Writes a PNG with a palette row by row, so that the mask need not fit into memory."""
+    """Writes a PNG with a palette row by row, so that the mask need not fit into memory: Pillow and imagecodecs write
+    whole images alone."""
 
     def __init__(self, handle: BinaryIO, size: tuple[int, int], colours: Sequence[Colour]) -> None:
         self.handle = handle
         self.compressor = zlib.compressobj(6)
-        table = np.full((256, 3), 255, np.uint8)
-        table[: len(colours)] = colours
         handle.write(PNG_SIGNATURE)
         self.write_chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, PALETTE_COLOUR_TYPE, 0, 0, 0))
-        self.write_chunk(b"PLTE", table.tobytes())
+        self.write_chunk(b"PLTE", palette_bytes(colours))
 
     def write_rows(self, classes: np.ndarray) -> None:
         """Append rows of class ids, (rows, W) uint8."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -150,18 +150,21 @@ def colours_of(state: CheckpointRecord, classes: int) -> tuple[Colour, ...]:
 def reading_of(state: CheckpointRecord, config: Config) -> Reading:
     """How image files become arrays. For a checkpoint that does not say it, the settings of the run do."""
     if "reading" in state:
-        known = {field.name for field in fields(Reading)}
-        stored: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in state["reading"].items()
-            if key in known
-        }
-        return Reading(**stored)
+        return reading_from_record(state["reading"])
     data = config.data
     nodata = tuple(float(value) for value in data.nodata if value != "off")
     reading = Reading(bands=tuple(data.channels), low=tuple(data.low), high=tuple(data.high), mixed=bool(data.low))
     reading = replace(reading, nodata=nodata, gaps=bool(nodata), exif=data.exif, max_pixels=data.max_pixels)
     return replace(reading, channels=config.model.in_channels)
+
+
+def reading_from_record(record: Mapping[str, Any]) -> Reading:
+    """How image files become arrays, from its fields as JSON has them; fields of a later version are left out."""
+    known = {field.name for field in fields(Reading)}
+    stored: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in record.items() if key in known
+    }
+    return Reading(**stored)
 
 
 # --- arrays ---------------------------------------------------------------------------------------------------------
@@ -204,9 +207,14 @@ def ids_of_classes(probs: Tensor, valid: np.ndarray | None) -> np.ndarray:
 
 
 def palette_image(classes: np.ndarray, colours: Sequence[Colour]) -> Image.Image:
-    """(H, W) uint8 class ids as a palette image; ids without a class are white."""
+    """(H, W) uint8 class ids as a palette image, see `palette_bytes`."""
+    image = Image.fromarray(classes, "P")
+    image.putpalette(palette_bytes(colours))
+    return image
+
+
+def palette_bytes(colours: Sequence[Colour]) -> bytes:
+    """The 256 colours of a palette image, RGB after RGB; ids without a class are white."""
     table = np.full((256, 3), 255, np.uint8)
     table[: len(colours)] = colours
-    image = Image.fromarray(classes, "P")
-    image.putpalette(table.tobytes())
-    return image
+    return table.tobytes()

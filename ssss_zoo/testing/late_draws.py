@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -25,22 +26,22 @@ class LateDraws(TorchFunctionMode):
         super().__init__()
         self.found: list[str] = []
         self.begun = False
-        self.engine = engine
-
-    def __enter__(self) -> LateDraws:
-        to_device = self.engine.to_device
+        to_device = engine.to_device
 
         def begin(*given: Any) -> Any:
             self.begun = True
             return to_device(*given)
 
-        self.engine.to_device = begin  # type: ignore[assignment, method-assign]
+        self.patch = patch.object(engine, "to_device", begin)
+
+    def __enter__(self) -> LateDraws:
+        self.patch.start()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        del self.engine.to_device  # the class's own again
+        self.patch.stop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}

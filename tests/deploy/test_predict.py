@@ -20,6 +20,7 @@ from ssss_zoo.data.images import Reading, read_image
 from ssss_zoo.deploy import predict, tiff_windows
 from ssss_zoo.deploy.image_sources import find_images
 from ssss_zoo.deploy.predict import PredictSettings, predict_files, predict_pixels
+from ssss_zoo.deploy.prediction_files import draw_overlay
 from ssss_zoo.deploy.tiff_windows import open_tiff_windows
 from ssss_zoo.errors import UserError
 
@@ -49,19 +50,19 @@ def table(tmp_path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("tile", [8, 13, 20, 64])
 def test_tiles_of_a_pointwise_network_blend_to_the_whole(colours, tile):
-    settings = PredictSettings("", "", Path())
+    settings = PredictSettings()
     model = pointwise_model()
     whole = predict_pixels(model, settings, [colours])[0]
-    tiled = PredictSettings("", "", Path(), tile=tile, overlap=0.3)
+    tiled = PredictSettings(tile=tile, overlap=0.3)
     torch.testing.assert_close(predict_pixels(model, tiled, [colours])[0], whole, atol=1e-6, rtol=0)
 
 
 def test_mirrored_and_rescaled_images_are_averaged(colours):
     flat = np.broadcast_to(np.uint8([200, 10, 10]), (8, 8, 3)).copy()
     model = pointwise_model()
-    both = PredictSettings("", "", Path(), flip=True, scales=(0.5, 1.0, 2.0))
-    plain = PredictSettings("", "", Path())
-    for image, scaled in ((flat, both), (colours, PredictSettings("", "", Path(), flip=True))):
+    both = PredictSettings(flip=True, scales=[0.5, 1.0, 2.0])
+    plain = PredictSettings()
+    for image, scaled in ((flat, both), (colours, PredictSettings(flip=True))):
         expected = predict_pixels(model, plain, [image])[0]
         torch.testing.assert_close(predict_pixels(model, scaled, [image])[0], expected, atol=1e-5, rtol=0)
 
@@ -138,7 +139,9 @@ def test_what_is_saved_is_what_was_asked_for(tmp_path, colours):
     assert probs.shape == (3, 24, 32)
     np.testing.assert_allclose(probs.astype(np.float32).sum(axis=0), 1, atol=2e-3)
     assert Image.open(out / "overlays/a.jpg").size == (32, 24)
-    assert Image.open(out / "uncertainty/a.png").mode == "L"
+    likely = probs.astype(np.float64)
+    entropy = -(likely * np.log(np.maximum(likely, 1e-12))).sum(axis=0) / np.log(3)
+    np.testing.assert_allclose(np.asarray(Image.open(out / "uncertainty/a.png")), 255 * entropy, atol=1)
     shapes = json.loads((out / "polygons/a.json").read_text())["shapes"]
     assert {shape["label"] for shape in shapes} <= {"red", "green", "blue"}
     assert all(len(shape["points"]) > 2 for shape in shapes)
@@ -180,14 +183,15 @@ def test_mistakes_are_one_line(tmp_path, colours):
     (tmp_path / "empty").mkdir()
     good = arguments(tmp_path)
     cases = {
-        "unknown key 'overlpa' in overlpa=0.2; did you mean 'overlap'?": [*good, "overlpa=0.2"],
+        "unknown key 'overlpa'; did you mean 'overlap'?": [*good, "overlpa=0.2"],
+        "expected key=value, got 'photos'": [*good, "photos"],
         "give input=: ssss predict run=DIR input=PATH output=DIR": [good[0], good[2]],
         f"input={tmp_path / 'empty'}: no images there": [*good, f"input={tmp_path / 'empty'}"],
         f"input={tmp_path / 'none'}: no such file or folder": [*good, f"input={tmp_path / 'none'}"],
         f"output={tmp_path / 'in/out'} lies inside input=": [*good, f"output={tmp_path / 'in/out'}"],
         "save must be one of overlays, probabilities, uncertainty, polygons; got 'overlay'": [*good, "save=overlay"],
-        "tile must be a number; got 'big'": [*good, "tile=big"],
-        "flip must be true or false; got 'often'": [*good, "flip=often"],
+        "tile takes a whole number; got 'big'": [*good, "tile=big"],
+        "flip takes true or false; got 'often'": [*good, "flip=often"],
     }
     for message, words in cases.items():
         done = CliRunner().invoke(main, ["predict", *words])
@@ -208,3 +212,12 @@ def test_a_list_and_a_pattern_name_images(tmp_path, colours):
     (tmp_path / "list.txt").write_text("b/c.png\n\na.png\n")
     assert [image.name for image in find_images(str(tmp_path / "list.txt"))] == ["b/c", "a"]
     assert [image.name for image in find_images(str(tmp_path / "**/*.png"))] == ["a", "b/c"]
+    (tmp_path / "b/list.txt").write_text(f"../a.png\nc.png\n{tmp_path / 'a.png'}\n")
+    assert [image.name for image in find_images(str(tmp_path / "b/list.txt"))] == ["a", "b/c"]
+
+
+def test_an_overlay_mixes_colours_and_image_and_leaves_pixels_without_data(colours):
+    classes = np.where(np.arange(30) < 20, 1, 255).astype(np.uint8)[None].repeat(20, axis=0)
+    shown = np.asarray(draw_overlay(colours, classes, [(255, 0, 0), (0, 255, 0)])).astype(int)
+    np.testing.assert_allclose(shown[:, :20], (colours[:, :20] + np.array([0, 255, 0])) / 2, atol=1)
+    np.testing.assert_array_equal(shown[:, 20:], colours[:, 20:])

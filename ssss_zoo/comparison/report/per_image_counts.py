@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.comparison.folders import ComparedRunFolder
 from ssss_zoo.comparison.records import REMAKE
 from ssss_zoo.config.schema import Config, square
@@ -90,11 +91,9 @@ def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
 
 
 def save_counts(counts: PerImageCounts, file: Path) -> None:
-    """Write the arrays under another name first, so that `file` is always whole."""
-    new = file.with_name(f".{file.name}")
-    with new.open("wb") as sink:
+    """Write the arrays to `file`, whole or not at all."""
+    with replacing_file(file) as new, new.open("wb") as sink:
         np.savez_compressed(sink, counts=counts.counts, border=counts.border, bins=counts.bins, shown=counts.shown)
-    new.replace(file)
 
 
 def read_per_image_counts(
