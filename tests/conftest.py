@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import Interrupted
 from ssss_zoo.stopping import Stop
 from ssss_zoo.testing.tiny import ExtraEntryPoints, make_tiny_run, tiny_entry_points, tiny_overrides
+from ssss_zoo.train import run
 from ssss_zoo.train.checkpointing import TrainerState
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.trainer import Trainer
@@ -25,6 +27,20 @@ collect_ignore = ["fixtures"]  # one of them is a package with tests of its own:
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_flushing() -> Iterator[None]:
+    """No file is flushed to the disk: tests kill processes, never the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture
+def no_dry_run(monkeypatch):
+    """Runs begin with their first step."""
+    monkeypatch.setattr(run, "dry_run", lambda parts, stage, loader, state: 0.0)
 
 
 @pytest.fixture

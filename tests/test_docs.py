@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -26,9 +27,10 @@ from ssss_zoo.comparison.report import html
 from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
+from ssss_zoo.engine import registry
 from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, installed
 from ssss_zoo.testing import MethodContract
-from ssss_zoo.testing.tiny import make_method, tiny_overrides
+from ssss_zoo.testing.tiny import make_method, tiny_entry_points, tiny_overrides
 from ssss_zoo.train.resume import flat_config
 
 ROOT = Path(__file__).parents[1]
@@ -159,8 +161,25 @@ NAMED = (
 TRAINS = ("run", "inspect", "compare", "search")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with a finished run, `first`, and a finished comparison, `compared`."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
+        patch.setitem(shapes.SCENES_PER_PART, "val", 6)
+        patch.setitem(launch.LAUNCHERS, "local", inline)
+        patch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
+        patch.chdir(folder)
+        assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, "output=first"]) == 0
+        rows = ["methods=fixmatch", "seeds=0", "dataset=shapes", "output=compared"]
+        assert command_line(["compare", *rows, *SMALL]) == 0
+    return folder
+
+
+@pytest.mark.usefixtures("no_dry_run")
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_documentation_works(command, tiny_plugins, tmp_path, monkeypatch, capsys):
+def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, tmp_path, monkeypatch, capsys):
     """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, one seed, and few images."""
     monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     name, *words = [STANDS.get(word, word) for word in shlex.split(command)[1:]]
@@ -171,7 +190,7 @@ def test_a_command_of_the_documentation_works(command, tiny_plugins, tmp_path, m
         pytest.skip("carried out against a server of its own in tests/data/test_prepare.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
-    furnish(command, tmp_path)
+    furnish(command, tmp_path, finished)
     if name == "compare":  # `ssss report DIR` draws them, too
         monkeypatch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
     fewer = SMALL if name in TRAINS and "--config" not in words and "run=first" not in words else []
@@ -187,7 +206,7 @@ def inline(runs, jobs):
         yield run, run_one(run.overrides, run.folder.path)
 
 
-def furnish(command, folder):
+def furnish(command, folder, finished):
     """What the command finds where it is typed."""
     if "new" not in shlex.split(command) or "--from" in command:
         for file in ("margin.py", "my_idea.py"):
@@ -202,10 +221,9 @@ def furnish(command, folder):
         (folder / "CamVid/classes.txt").write_text("\n".join(camvid.CAMVID_CLASSES))
         benchmark(folder / "CamVid", "images/train/{}.png", "masks/train/{}.png", "splits/1_8", "splits/val.txt")
     if ".../config.yaml" in command or "run=DIR" in command:
-        assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, "output=first"]) == 0
+        shutil.copytree(finished / "first", folder / "first")
     if command == "ssss report DIR":
-        rows = ["methods=fixmatch", "seeds=0", "dataset=shapes", "output=compared"]
-        assert command_line(["compare", *rows, *SMALL]) == 0
+        shutil.copytree(finished / "compared", folder / "compared")
 
 
 def benchmark(root, images, masks, lists, val):
@@ -247,8 +265,9 @@ SNIPPETS = [
 ]
 
 
+@pytest.mark.usefixtures("no_dry_run")
 @pytest.mark.parametrize("snippet", SNIPPETS)
-def test_a_python_snippet_works(snippet, tiny_plugins, tmp_path, monkeypatch):
+def test_a_python_snippet_works(snippet, finished, tiny_plugins, tmp_path, monkeypatch):
     """As the commands: with two steps, one seed, a tiny network, few images."""
     monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     monkeypatch.chdir(tmp_path)
@@ -260,7 +279,7 @@ def test_a_python_snippet_works(snippet, tiny_plugins, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "snippet", place)  # dataclasses look their module up
     if "load(" in snippet:
         folder = "runs/folder/fixmatch/all/seed0"
-        assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, f"output={folder}"]) == 0
+        shutil.copytree(finished / "first", folder)
         Image.new("RGB", (48, 40)).save("photo.jpg")
     exec(snippet, vars(place))
 

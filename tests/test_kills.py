@@ -15,14 +15,14 @@ from ssss_zoo.train.run import run_training
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_numbers(trained, tmp_path):
-    words = ("method=farcluss", "train.steps=60", "train.checkpoint_every=4", "train.eval_every=30")
+    words = ("method=farcluss", "train.steps=24", "train.checkpoint_every=4", "train.eval_every=12")
     whole = trained("whole", *words)
     folder = tmp_path / "parts"
     child = start_run(folder, *words)
     wait_for(folder / "last", child)
     child.send_signal(signal.SIGKILL)
-    child.communicate()
-    assert 0 < checkpoint.load_state(checkpoint.find_folder(folder / "last"))["step"] < 60
+    child.wait(60)
+    assert 0 < checkpoint.load_state(checkpoint.find_folder(folder / "last"))["step"] < 24
     assert_same_run(whole, trained("parts", *words, "resume=true"))
     assert not (folder / "dry_run").exists()
 

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from ssss_zoo.comparison import launch, study
+from helpers.forks import ForkedProcess
+from ssss_zoo.comparison import equal_time, launch, study
 from ssss_zoo.comparison.report import html
-from ssss_zoo.comparison.run_one import run_one
+from ssss_zoo.comparison.run_one import run_one, run_process
 from ssss_zoo.comparison.study import run_study
 from ssss_zoo.testing.tiny import tiny_overrides as tiny_overrides
+
+
+def fork_run(overrides, folder, environment, console) -> ForkedProcess:
+    """What `start_process` starts, without the imports of a fresh process."""
+    return ForkedProcess(lambda: run_process(overrides, str(folder)), environment, console)
+
+
+@pytest.fixture
+def forked_runs(monkeypatch):
+    """Processes of runs are copies of this one."""
+    for module in (launch, equal_time):
+        monkeypatch.setattr(module, "start_process", fork_run)
 
 
 @pytest.fixture
@@ -24,7 +37,7 @@ def tiny_compare(no_charts, tiny_compare_with_charts):
 
 
 @pytest.fixture
-def tiny_compare_with_charts(tiny_plugins, tmp_path, monkeypatch):
+def tiny_compare_with_charts(tiny_plugins, no_dry_run, tmp_path, monkeypatch):
     """Arguments -> the result of a comparison of tiny runs in this process. `ran`: row and seed of each run that was
     executed; `lines`: those that it printed; `folder`: where it lies."""
     monkeypatch.setattr(study, "BUSY_POLL", 0.01)

@@ -21,14 +21,14 @@ def test_equal_time_gives_slow_rows_fewer_steps(tiny_compare, monkeypatch):
     assert figures["budget"] == "time"
 
 
-def test_a_row_is_timed_by_a_short_run(tmp_path, monkeypatch):
+def test_a_row_is_timed_by_a_short_run(forked_runs, tmp_path, monkeypatch):
     monkeypatch.setattr(equal_time, "TIMED_STEPS", 3)
     plan = plan_study(["methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"])
     assert 0.1 < equal_time.measure_rate(plan.rows[0], plan) < 1000
 
 
 @pytest.mark.slow
-def test_a_row_that_cannot_be_timed_is_named(tmp_path):
+def test_a_row_that_cannot_be_timed_is_named(forked_runs, tmp_path):
     plan = plan_study(["methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"])
     bad = replace(plan.rows[0], overrides=("method=supervised", "optim.lr=1000", "train.precision=fp16"))
     with pytest.raises(UserError, match="supervised cannot be timed"):

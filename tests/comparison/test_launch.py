@@ -16,7 +16,7 @@ import pytest
 from helpers.comparisons import SMALL
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.comparison import launch
-from ssss_zoo.comparison.run_one import request_stop, start_process
+from ssss_zoo.comparison.run_one import request_stop
 from ssss_zoo.comparison.study import run_study
 from ssss_zoo.errors import Interrupted, UserError
 
@@ -69,8 +69,8 @@ def test_launchers_that_are_not_there(tiny_compare):
         launch.import_extra("no_such_package", "ray")
 
 
-def test_runs_are_processes_of_their_own(no_charts, tmp_path, capfd, monkeypatch):
-    """The command line as a person has it; a cell that is killed is told of, and run again by the same command."""
+def test_runs_are_processes_of_their_own(no_charts, request, tmp_path, capfd, monkeypatch):
+    """The command line as a person has it; the same command runs again what was killed."""
     shadows(tmp_path / "here", monkeypatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = ["compare", "methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"]
@@ -80,6 +80,7 @@ def test_runs_are_processes_of_their_own(no_charts, tmp_path, capfd, monkeypatch
     out = capfd.readouterr()
     assert "killed by signal 9" in out.out
     monkeypatch.setattr(launch, "start_run", real)
+    request.getfixturevalue("forked_runs")  # the first command showed that fresh processes work
     assert command_line(command) == 0
     out = capfd.readouterr()
     assert "1 run to do, 1 done" in out.err
@@ -135,17 +136,17 @@ def test_a_comparison_waits_for_another_one_in_its_folder(tiny_compare):
 
 
 def long_run(tmp_path):
-    """A cell that would train for ever, once it has made its first steps."""
+    """A run that would train for ever, once it has made its first steps."""
     overrides = [*SMALL, "train.steps=100000", "train.log_every=1", "method=fixmatch", f"output={tmp_path / 'cell'}"]
     with (tmp_path / "console.log").open("wb") as console:
-        process = start_process(overrides, tmp_path / "cell", {"OMP_NUM_THREADS": "1"}, console)
+        process = launch.start_process(overrides, tmp_path / "cell", {"OMP_NUM_THREADS": "1"}, console)
     history = tmp_path / "cell" / "history.jsonl"
     while process.poll() is None and not (history.is_file() and history.read_text()):
         time.sleep(0.01)
     return process
 
 
-def test_a_run_whose_input_ends_saves_and_stops(tmp_path):
+def test_a_run_whose_input_ends_saves_and_stops(forked_runs, tmp_path):
     """Which is what happens when the comparison is told to stop, and when it is killed."""
     process = long_run(tmp_path)
     request_stop(process)

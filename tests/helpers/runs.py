@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,21 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers.forks import ForkedProcess
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.data.loading.loader import BatchLoader
 from ssss_zoo.engine.step import Engine
+from ssss_zoo.errors import Interrupted
+from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.run_folder import RunFolder
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-TRAIN_TINY = """
-import sys
-from ssss_zoo.testing import tiny
-tiny.install()
-from ssss_zoo.config.resolve import resolve
 from ssss_zoo.train.run import run_training
-run_training(resolve(tiny.tiny_overrides(*sys.argv[1:])))
-"""
-
+from ssss_zoo.train.run_folder import RunFolder
 
 # --- what two runs are compared by ----------------------------------------------------------------------------------
 
@@ -128,15 +120,24 @@ def on_call(patch: pytest.MonkeyPatch, owner: type, name: str, number: int, act:
 # --- runs in another process ----------------------------------------------------------------------------------------
 
 
-def start_run(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A tiny run in a process and a process group of its own."""
-    command = [sys.executable, "-c", TRAIN_TINY, f"output={folder}", *words]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT, start_new_session=True, text=True
-    )
+def start_run(folder: Path, *words: str) -> ForkedProcess:
+    """A tiny run in a process and a session of its own, which prints to `FOLDER.log`."""
+    overrides = tiny_overrides(f"output={folder}", *words)
+    with folder.with_suffix(".log").open("wb") as console:
+        return ForkedProcess(lambda: train_tiny(overrides), {}, console)
 
 
-def wait_for(file: Path, child: subprocess.Popen[str]) -> None:
+def train_tiny(overrides: list[str]) -> int:
+    """The exit code of a run, in a process that a test has forked."""
+    try:
+        run_training(resolve(overrides))
+    except Interrupted as error:
+        print(error)
+        return 130
+    return 0
+
+
+def wait_for(file: Path, child: ForkedProcess) -> None:
     """Wait until a file is there, or the process has ended."""
     while child.poll() is None and not file.exists():
         time.sleep(0.002)
