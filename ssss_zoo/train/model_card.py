@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssss_zoo.atomic_write import write_text
 from ssss_zoo.config.schema import Config, square
@@ -14,6 +15,9 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import Metrics
 from ssss_zoo.text import count, visible
 from ssss_zoo.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 FEW_VALIDATION_IMAGES = 50  # below so many the card warns of chance in the figures (our choice)
 UNKNOWN_LICENCE = "not known to this program: the owner of the images decides who may use a model trained on them"
@@ -34,25 +38,26 @@ def write_model_card(
 
 def model_card(config: Config, dataset: Dataset, methods: Mapping[str, Any], metrics: Metrics) -> str:
     """The text of card.md. methods: of the run, by name."""
+    benchmark = dataset.benchmark
+    return card_template().render(
+        title=f"{config.method} on {config.dataset}, split {config.data.split}, seed {config.seed}",
+        config=config,
+        metrics=metrics,
+        val=metrics["val"],
+        crop=square(config.train.crop),
+        methods=[f"{name}, {getattr(method, 'paper', 'which names no paper')}" for name, method in methods.items()],
+        source=dataset.source,
+        licence=benchmark.licence if benchmark else UNKNOWN_LICENCE,
+        limits=limits_of(metrics, config),
+    )
+
+
+@cache
+def card_template() -> Template:
     from jinja2 import Environment
 
-    template = files("ssss_zoo.train").joinpath("card.md.j2").read_text("utf-8")
-    benchmark = dataset.benchmark
-    return (
-        Environment(finalize=one_line, keep_trailing_newline=True)
-        .from_string(template)
-        .render(
-            title=f"{config.method} on {config.dataset}, split {config.data.split}, seed {config.seed}",
-            config=config,
-            metrics=metrics,
-            val=metrics["val"],
-            crop=square(config.train.crop),
-            methods=[f"{name}, {getattr(method, 'paper', 'which names no paper')}" for name, method in methods.items()],
-            source=dataset.source,
-            licence=benchmark.licence if benchmark else UNKNOWN_LICENCE,
-            limits=limits_of(metrics, config),
-        )
-    )
+    text = files("ssss_zoo.train").joinpath("card.md.j2").read_text("utf-8")
+    return Environment(finalize=one_line, keep_trailing_newline=True).from_string(text)
 
 
 def one_line(value: Any) -> Any:
