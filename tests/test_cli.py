@@ -192,7 +192,7 @@ def test_evaluate_gives_the_figures_of_the_run_again(made, ssss):
 
 
 def test_evaluate_on_another_list_prints_a_table(made, ssss):
-    done = ssss("evaluate", f"run={made.folder}", "on=labelled", "weights=best", "evaluate.mode=sliding")
+    done = ssss("evaluate", f"run={made.folder}", "on=labelled", "weights=best", "evaluate.mode=centre")
     assert done.code == 0, done.err
     assert "weights, on labelled (20 images)" in " ".join(done.out.split())
     for name in (*SHAPES_CLASSES, "mIoU", "student", "teacher"):

@@ -12,7 +12,9 @@ from ssss_zoo.engine import registry as plugins
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing import DatasetContract, MethodContract
 from ssss_zoo.testing.gpu_sync import HostReads
+from ssss_zoo.testing.methods import STOPPED_RUN
 from ssss_zoo.testing.tiny import TinyData, make_tiny_run, tiny_entry_points, tiny_overrides
+from ssss_zoo.train.run import run_training
 
 HEAD = """
 from dataclasses import dataclass, field
@@ -162,11 +164,12 @@ def ask(tmp_path, monkeypatch):
             "name": name,
             "configured": configured,
             "make": lambda *more: make_tiny_run(configured(*more)),
-            "tmp_path": tmp_path,
             "monkeypatch": monkeypatch,
         }
         function = getattr(MethodContract(), test)
         taken = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+        if "whole_run" in taken:
+            given["whole_run"] = run_training(configured(*STOPPED_RUN, f"output={tmp_path / 'whole'}"))
         function(**{key: given[key] for key in taken})
 
     return go

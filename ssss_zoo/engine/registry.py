@@ -229,6 +229,14 @@ class OneHook:
         setattr(self, hook, function)
 
 
+class HookManager(pluggy.PluginManager):
+    """Pluggy's manager for plugins of which only the hooks count."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Looks at hooks alone. Of all other attributes pluggy asks slowly what they are, for each run anew."""
+        return super().parse_hookimpl_opts(plugin, name) if name in HOOKS else None
+
+
 def make_manager(config: Config, methods: Mapping[str, Any], wrap: Wrap | None = None) -> pluggy.PluginManager:
     """The run's plugin manager. Each hook asks its methods from left to right, and the defaults last."""
     from ssss_zoo.engine import defaults
@@ -236,7 +244,7 @@ def make_manager(config: Config, methods: Mapping[str, Any], wrap: Wrap | None =
     with located_by_key(config.locations):
         named = providers(config)
         check_providers(named, methods)
-    manager = pluggy.PluginManager(PROJECT)
+    manager = HookManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     everybody = {"default": defaults.Defaults(), **methods}
     for hook in HOOKS:

@@ -39,11 +39,11 @@ from ssss_zoo.testing.late_draws import LateDraws
 from ssss_zoo.testing.tiny import TinyRun, make_tiny_run, tiny_entry_points, tiny_overrides
 from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.run import run_training
+from ssss_zoo.train.run import RunResult, run_training
 from ssss_zoo.train.run_folder import RunFolder
 
 LONG_RUN = "train.steps=30"  # about 3 steps per epoch: every warm-up is over at the last steps
-STOPPED_RUN = ("train.steps=12", "train.checkpoint_every=4", "train.eval_every=6")
+STOPPED_RUN = ("train.steps=9", "train.checkpoint_every=4", "train.eval_every=3")
 
 SITUATIONS = {
     "two classes": ["data.split=classes=2"],
@@ -68,7 +68,9 @@ MakeTinyRun = Callable[..., TinyRun]
 FIRST_TEST = (
     "test_two_steps_move_every_weight_by_finite_losses"  # the only test that runs for a method whose first step fails
 )
-FIRST_STEPS: dict[tuple[str, str, str], bool] = {}  # whether the first step works, by test class and method
+TestedMethod = tuple[str, str, str]  # the module and name of a test class, and the method that it tests
+FIRST_STEPS: dict[TestedMethod, bool] = {}  # whether the first step works
+WHOLE_RUNS: dict[TestedMethod, RunResult] = {}  # runs of STOPPED_RUN without a stop
 
 
 class MethodContract:
@@ -94,19 +96,32 @@ class MethodContract:
         """A function from overrides to a tiny run of the method before its first step."""
         return lambda *more: make_tiny_run(configured(*more))
 
+    @pytest.fixture
+    def tested(self, name: str) -> TestedMethod:
+        return (type(self).__module__, type(self).__qualname__, name)
+
+    @pytest.fixture
+    def whole_run(
+        self, tested: TestedMethod, configured: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory
+    ) -> RunResult:
+        """A finished run of STOPPED_RUN, which several tests look at."""
+        if tested not in WHOLE_RUNS:
+            output = f"output={tmp_path_factory.mktemp('whole') / 'run'}"
+            WHOLE_RUNS[tested] = run_training(configured(*STOPPED_RUN, output))
+        return WHOLE_RUNS[tested]
+
     @pytest.fixture(autouse=True)
     def _first_step_goes(
-        self, request: pytest.FixtureRequest, name: str, configured: Callable[..., Config], tmp_path: Path
+        self, request: pytest.FixtureRequest, tested: TestedMethod, configured: Callable[..., Config], tmp_path: Path
     ) -> None:
         """A method whose first step fails should fail one test and skip the others, which would fail for it too."""
-        key = (type(self).__module__, type(self).__qualname__, name)
-        if key not in FIRST_STEPS:
+        if tested not in FIRST_STEPS:
             try:
                 make_tiny_run(configured(f"output={tmp_path / 'first_step'}")).steps(1)
-                FIRST_STEPS[key] = True
+                FIRST_STEPS[tested] = True
             except Exception:
-                FIRST_STEPS[key] = False
-        if not FIRST_STEPS[key] and request.node.originalname != FIRST_TEST:
+                FIRST_STEPS[tested] = False
+        if not FIRST_STEPS[tested] and request.node.originalname != FIRST_TEST:
             pytest.skip(f"the first step fails: see {FIRST_TEST}")
 
     # --- the class --------------------------------------------------------------------------------------------------
@@ -239,16 +254,15 @@ class MethodContract:
                 assert not changed, f"self.{key} changed during the steps: keep it in a module of `setup`"
 
     def test_a_stopped_and_resumed_run_equals_one_without_a_stop(
-        self, configured: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, configured: Any, whole_run: RunResult, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The weights are bit-identical, and so is the method's own state."""
-        whole = run_training(configured(*STOPPED_RUN, f"output={tmp_path / 'whole'}")).folder
         original, done = Engine.step, [0]
 
         def step_and_stop(engine: Engine, batches: Any, progress: Progress) -> dict[str, Tensor]:
             losses = original(engine, batches, progress)
             done[0] += isinstance(batches, BatchLoader)  # the dry run's step is not counted
-            if done[0] == 7:
+            if done[0] == 5:
                 signal.raise_signal(signal.SIGINT)
             return losses
 
@@ -257,7 +271,7 @@ class MethodContract:
             with pytest.raises(Interrupted):
                 run_training(configured(*STOPPED_RUN))
         resumed = run_training(configured(*STOPPED_RUN, "resume=true")).folder
-        one, other = (saved_weights(folder) for folder in (whole, resumed))
+        one, other = (saved_weights(folder) for folder in (whole_run.folder, resumed))
         different = [key for key in one if not torch.equal(one[key], other[key])]
         assert not different, f"{', '.join(different[:3])} differ: something was not saved, or a draw was not torch's"
 
@@ -265,14 +279,13 @@ class MethodContract:
         first, second = early_and_late(make(LONG_RUN)), early_and_late(make(LONG_RUN))
         assert first == second, "two runs of one seed differ: draw from torch's generators, which each step seeds"
 
-    def test_a_run_writes_what_it_promises(self, configured: Any) -> None:
-        result = run_training(configured())
-        assert result.metrics["status"] == "finished"
-        assert result.metrics["step"] == 6
-        assert 0 <= result.metrics["val"]["miou"] <= 1
-        folder = RunFolder(result.folder)
+    def test_a_run_writes_what_it_promises(self, whole_run: RunResult) -> None:
+        assert whole_run.metrics["status"] == "finished"
+        assert whole_run.metrics["step"] == 9
+        assert 0 <= whole_run.metrics["val"]["miou"] <= 1
+        folder = RunFolder(whole_run.folder)
         records = {folder.metrics, folder.history, folder.config, folder.log, folder.card}
-        assert set(result.folder.iterdir()) - {folder.stages, folder.pseudo_labels} == {
+        assert set(whole_run.folder.iterdir()) - {folder.stages, folder.pseudo_labels} == {
             *records,
             folder.last,
             folder.best,
