@@ -67,8 +67,9 @@ def main() -> None:
 
 
 @main.command("compare")
+@click.option("--json", "as_json", is_flag=True, help="Print what compare.json holds.")
 @takes_overrides
-def compare_command(overrides: tuple[str, ...]) -> None:
+def compare_command(overrides: tuple[str, ...], as_json: bool) -> None:
     """Train several methods on the same data, budget, network and seeds, and put their figures into one table.
 
     \b
@@ -84,7 +85,10 @@ def compare_command(overrides: tuple[str, ...]) -> None:
     from ssss_zoo.comparison.study import run_study
 
     result = run_study(overrides, notify=lambda line: print_line(line, err=True))
-    show_comparison(result)
+    if as_json:
+        print_json(result.figures)
+    else:
+        show_comparison(result)
     sys.exit(2 if result.record.failed else 0)
 
 

@@ -53,10 +53,13 @@ def show_comparison(result: CompareResult) -> None:
     """Print the table of a comparison, its notes, and where its files are."""
     from rich.console import Console
 
-    from ssss_zoo.comparison.report.tables import screen_table, table_notes
+    from ssss_zoo.comparison.report.tables import screen_cost_table, screen_table, table_notes
 
     console = Console()
     console.print(screen_table(result.record))
+    costs = screen_cost_table(result.record)
+    if costs:
+        console.print(costs)
     for note in table_notes(result.record):
         console.print(visible(note), soft_wrap=True, markup=False, highlight=False)
     print_line(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")

@@ -15,6 +15,7 @@ class ComparedRunFolder(RunFolder):
         self.state = path / "cell.json"  # how the run ended
         self.console = path / "console.log"  # what its process printed
         self.counts = path / "scores.npz"  # pixel counts of each validation image
+        self.cost = path / "network_cost.json"  # size and speed of the network
 
     def predicted_ids(self, index: int) -> Path:
         """The prediction on a validation image, as grey values that are class ids."""

@@ -15,6 +15,7 @@ from pydantic import Field
 from ssss_zoo.atomic_write import write_json
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.errors import UserError
+from ssss_zoo.evaluation.network_cost import NetworkCost
 from ssss_zoo.record_files import FORMAT, check_dataclass, dataclass_tree, read_record
 from ssss_zoo.text import brief
 
@@ -91,7 +92,8 @@ class RowStatistics:
     """The figures of a row with finished runs. Shares are in [0, 1].
 
     last, best: mIoU of the last and of the best evaluation; best_of: from how many evaluations each seed's best was
-    chosen, None where a run does not say; rare: mIoU of the rare classes; folders: of the runs, within the comparison's
+    chosen, None where a run does not say; rare: mIoU of the rare classes; network_cost: one measurement for all rows
+    with the same network, None where an earlier version scored the runs; folders: of the runs, within the comparison's
     folder, by seed.
     """
 
@@ -112,6 +114,7 @@ class RowStatistics:
     steps_per_second: SeedStatistics
     wait_share: SeedStatistics
     peak_memory_bytes: SeedStatistics
+    network_cost: NetworkCost | None = None
     steps: int
     protocol: ScoringProtocol
     data: dict[str, Any] | None = None

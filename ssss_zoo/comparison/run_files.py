@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from ssss_zoo.atomic_write import write_json
 from ssss_zoo.comparison.folders import ComparedRunFolder
+from ssss_zoo.comparison.network_costs import read_network_cost
 from ssss_zoo.comparison.records import REMAKE, ScoringProtocol
 from ssss_zoo.comparison.report.per_image_counts import PerImageCounts, read_per_image_counts
 from ssss_zoo.comparison.run_state import DONE, FAILED, STOPPED, RunState
@@ -208,9 +209,12 @@ def finished_counts(folder: ComparedRunFolder, figures: RunFigures) -> PerImageC
 
 
 def is_done(folder: ComparedRunFolder) -> bool:
-    """Whether a run is trained and its validation images are counted."""
+    """Whether a run is trained and scored. A run that an earlier version scored has no cost of its network; one whose
+    cost is damaged is scored again."""
     figures = finished_figures(folder)
-    return figures is not None and finished_counts(folder, figures) is not None
+    if figures is None or finished_counts(folder, figures) is None:
+        return False
+    return not folder.cost.exists() or reads_whole(lambda: read_network_cost(folder))
 
 
 def damaged_files(folder: ComparedRunFolder) -> list[Path]:
@@ -219,6 +223,7 @@ def damaged_files(folder: ComparedRunFolder) -> list[Path]:
         folder.metrics: lambda: read_metrics(folder.metrics, REMAKE),
         folder.config: lambda: read_config(folder.config),
         folder.counts: lambda: read_per_image_counts(folder),
+        folder.cost: lambda: read_network_cost(folder),
     }
     return [file for file, read in readers.items() if file.exists() and not reads_whole(read)]
 

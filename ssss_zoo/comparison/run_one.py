@@ -110,6 +110,7 @@ def train_and_score(overrides: Sequence[str], folder: Path) -> None:
     from ssss_zoo.comparison.folders import ComparedRunFolder
     from ssss_zoo.comparison.report.per_image_counts import write_per_image_counts
     from ssss_zoo.comparison.run_files import finished_figures, is_done
+    from ssss_zoo.comparison.scored_run import open_scored_run, write_network_cost
     from ssss_zoo.config.resolve import resolve
     from ssss_zoo.train.run import run_training
 
@@ -118,4 +119,6 @@ def train_and_score(overrides: Sequence[str], folder: Path) -> None:
         run_training(config)
     with owned(folder):
         if not is_done(files):
-            write_per_image_counts(resolve(overrides, files.config), files)
+            run = open_scored_run(resolve(overrides, files.config), files)
+            write_network_cost(run, files)  # first: a run whose images are counted is done
+            write_per_image_counts(run, files)

@@ -219,7 +219,7 @@ def forget_failed_attempt(run: PlannedRun, notify: Notify) -> None:
     for file in damaged:
         notify(f"{run.row.name}, seed {run.seed}: {file.name} is damaged and will be made again")
     run.folder.state.unlink(missing_ok=True)
-    if set(damaged) - {run.folder.counts}:
+    if set(damaged) - {run.folder.counts, run.folder.cost}:
         with suppress(Busy), owned(run.folder.path):
             run.folder.metrics.unlink(missing_ok=True)
 

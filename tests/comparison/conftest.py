@@ -9,6 +9,7 @@ from ssss_zoo.comparison import equal_time, launch, study
 from ssss_zoo.comparison.report import html
 from ssss_zoo.comparison.run_one import run_one, run_process
 from ssss_zoo.comparison.study import run_study
+from ssss_zoo.evaluation import network_cost
 from ssss_zoo.testing.tiny import tiny_overrides as tiny_overrides
 
 
@@ -41,6 +42,8 @@ def tiny_compare_with_charts(tiny_plugins, no_dry_run, tmp_path, monkeypatch):
     """Arguments -> the result of a comparison of tiny runs in this process. `ran`: row and seed of each run that was
     executed; `lines`: those that it printed; `folder`: where it lies."""
     monkeypatch.setattr(study, "BUSY_POLL", 0.01)
+    monkeypatch.setattr(network_cost, "TOTAL_SECONDS", 0.0)  # one image at a time alone, and a few calls
+    monkeypatch.setattr(network_cost, "FIRST_BATCH_SECONDS", 0.005)
     ran, lines = [], []
 
     def run_inline(runs, jobs):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from helpers.comparisons import KEPT_COMPARISONS, NEWEST_COMPARISON
+from ssss_zoo.comparison import scored_run
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
 from ssss_zoo.comparison.records import figures_tree, read_figures
 from ssss_zoo.comparison.report import html as report
@@ -154,6 +155,22 @@ def another(file: Path) -> None:
 
 DAMAGED = {"metrics.json": "fixmatch/seed0", "scores.npz": "fixmatch/seed1", "config.yaml": "supervised/seed0",
            "cell.json": "supervised/seed1"}  # fmt: skip
+
+
+def test_runs_with_one_network_share_one_measurement(tiny_compare, monkeypatch):
+    """It is made again where its file is damaged, and is in the figures, from which a report can be made again."""
+    measured = []
+    real = scored_run.measure_network_cost
+    monkeypatch.setattr(scored_run, "measure_network_cost", lambda *a: measured.append(1) or real(*a))
+    rows = tiny_compare("methods=fixmatch", "seeds=0").figures["rows"]
+    assert len(measured) == 1
+    assert len({json.dumps(row["network_cost"]) for row in rows}) == 1
+    for file in tiny_compare.folder.glob("runs/*/*/network_cost.json"):
+        file.write_text(file.read_text().replace('"key": "', '"key": 3, "old": "'))
+    tiny_compare("methods=fixmatch", "seeds=0")
+    assert any("network_cost.json is damaged and will be made again" in line for line in tiny_compare.lines)
+    assert len(measured) == 2
+    assert read_figures(ComparisonFolder(tiny_compare.folder)).rows[0].statistics.network_cost.parameters > 0
 
 
 def test_damaged_records_of_runs_are_made_again(tiny_compare):

@@ -13,18 +13,10 @@ from torch import Tensor
 
 from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.comparison.folders import ComparedRunFolder
-from ssss_zoo.comparison.records import REMAKE
-from ssss_zoo.config.schema import Config, square
-from ssss_zoo.engine.registry import load
+from ssss_zoo.comparison.scored_run import ScoredRun
 from ssss_zoo.errors import UserError
-from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.figures import evenly_spaced
-from ssss_zoo.record_files import CheckpointRecord, read_metrics
 from ssss_zoo.toolkit.types import IGNORE
-from ssss_zoo.train import checkpoint
-from ssss_zoo.train.device import choose_device, with_device_defaults
-from ssss_zoo.train.reevaluate import load_network
-from ssss_zoo.train.setup import open_dataset
 
 CONFIDENCE_BINS = 15  # Guo et al., ICML 2017, section 5
 BORDER_SHARE = 0.02  # of the diagonal: how far from a contour is border (Cheng et al., CVPR 2021, section 4)
@@ -56,28 +48,13 @@ class PerImageCounts:
         return float(np.abs(confidence - right).sum() / max(pixels.sum(), 1))
 
 
-def write_per_image_counts(config: Config, folder: ComparedRunFolder) -> None:
-    """Count with the last weights of the run in `folder`, of the network that stands for it; the predictions are
-    written first. Raises UserError where the weights or the validation images are no longer the run's."""
-    place = checkpoint.find_folder(folder.last)
-    if place is None:
-        raise UserError(f"{folder.path} holds no checkpoint to score")
-    dataset, config = open_dataset(load("datasets", config.dataset), config)
-    images = read_metrics(folder.metrics, REMAKE)["data"]["val"]
-    if len(dataset.val) != images:
-        raise UserError(
-            f"{folder.path} was trained with {images} validation images, and there are {len(dataset.val)} now: put "
-            "back what was there, or choose another output="
-        )
-    device = choose_device(config)
-    config = with_device_defaults(config, device)
-    state = checkpoint.load_typed(place, CheckpointRecord)
-    network = load_network(config, len(dataset.class_names), place, state["reported"]).to(device)
-    evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
+def write_per_image_counts(run: ScoredRun, folder: ComparedRunFolder) -> None:
+    """Count with the network of a run in `folder`; the predictions are written first."""
+    dataset, network, evaluator = run.dataset, run.network, run.evaluator
     classes = len(dataset.class_names)
     kept = {sample.name for sample in evenly_spaced(dataset.val, MAX_PREDICTIONS)}
     counts, border, shown = [], [], []
-    bins = torch.zeros(CONFIDENCE_BINS, 3, dtype=torch.float64, device=device)
+    bins = torch.zeros(CONFIDENCE_BINS, 3, dtype=torch.float64, device=evaluator.device)
     for index, (image, mask) in enumerate(evaluator.pairs(dataset.val, network)):
         confidence, predicted = evaluator.probabilities(network, image)[0].max(dim=0)
         truth = mask[0]

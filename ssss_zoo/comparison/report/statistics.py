@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 import numpy as np
 
 from ssss_zoo.comparison.folders import ComparedRunFolder
+from ssss_zoo.comparison.network_costs import MeasuredCost, whole_network_cost
 from ssss_zoo.comparison.plan import BASELINE, StudyPlan, StudyRow
 from ssss_zoo.comparison.records import (
     ComparisonFigures,
@@ -37,6 +38,7 @@ from ssss_zoo.comparison.run_files import (
 )
 from ssss_zoo.comparison.run_state import FAILED
 from ssss_zoo.evaluation.metrics import ious_in_mean, mean_iou
+from ssss_zoo.evaluation.network_cost import NetworkCost
 from ssss_zoo.record_files import FORMAT
 
 HEADLINE = "mIoU of the last step, of the network that a method reports (its teacher where it has one)"
@@ -48,13 +50,14 @@ RARE_SHARE = 1 / 3  # of the classes, those with the fewest true pixels in val, 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that is trained and whose validation images are counted."""
+    """A run that is trained and whose validation images are counted. cost: None of a run of an earlier version."""
 
     seed: int
     folder: ComparedRunFolder
     figures: RunFigures
     counts: PerImageCounts
     history: RunHistory
+    cost: MeasuredCost | None = None
 
     def miou(self, ious: ClassIous, absent: str) -> float:
         """The mean of a network's IoUs, made here so that runs of earlier versions are averaged as all others are.
@@ -72,7 +75,8 @@ def read_finished_runs(plan: StudyPlan) -> dict[str, list[FinishedRun]]:
         figures = finished_figures(run.folder)
         counts = finished_counts(run.folder, figures) if figures else None
         if figures and counts:
-            found = FinishedRun(run.seed, run.folder, figures, counts, read_run_history(run.folder))
+            history, cost = read_run_history(run.folder), whole_network_cost(run.folder)
+            found = FinishedRun(run.seed, run.folder, figures, counts, history, cost)
             finished[run.row.name].append(found)
     return finished
 
@@ -82,7 +86,8 @@ def compute_figures(plan: StudyPlan, finished: FinishedRuns) -> ComparisonFigure
     first = next((runs[0] for runs in finished.values() if runs), None)
     scale = Scale.of_run(first) if first else Scale()
     best = best_row(finished, scale.absent)
-    rows = tuple(row_figures(row, finished, best, scale) for row in plan.rows)
+    costs = fastest_costs(finished)
+    rows = tuple(row_figures(row, finished, best, scale, costs) for row in plan.rows)
     statistics = {row.name: row.statistics for row in rows if row.statistics}
     return ComparisonFigures(
         format=FORMAT,
@@ -141,6 +146,14 @@ def best_row(finished: FinishedRuns, absent: str) -> str | None:
     return max(means, key=lambda name: means[name], default=None)
 
 
+def fastest_costs(finished: FinishedRuns) -> dict[str, NetworkCost]:
+    """By key, the cost of each network. Runs that ran at the same time may have measured one network twice: the fastest
+    measurement counts, since another process only slows one down."""
+    measured = [run.cost for runs in finished.values() for run in runs if run.cost]
+    ordered = sorted(measured, key=lambda one: one.cost.images_per_second)
+    return {one.key: one.cost for one in ordered}
+
+
 def first_weights(finished: FinishedRuns) -> dict[str, list[tuple[int, str]]]:
     """By row, the seed of each run and the digest of its initial weights."""
     return {name: [(run.seed, run.figures.first_weights) for run in runs] for name, runs in finished.items()}
@@ -165,14 +178,19 @@ def left_out_runs(plan: StudyPlan) -> list[str]:
 # --- one row --------------------------------------------------------------------------------------------------------
 
 
-def row_figures(row: StudyRow, finished: FinishedRuns, best: str | None, scale: Scale) -> RowFigures:
-    """The figures of a row; best: the row that each is compared with, beside the supervised one."""
+def row_figures(
+    row: StudyRow, finished: FinishedRuns, best: str | None, scale: Scale, costs: Mapping[str, NetworkCost]
+) -> RowFigures:
+    """The figures of a row; best: the row that each is compared with, beside the supervised one. costs: of networks, by
+    key."""
     runs = finished[row.name]
+    statistics = None
+    if runs and best:
+        key = next((run.cost.key for run in runs if run.cost), None)
+        statistics = row_statistics(runs, finished.get(BASELINE, []), finished[best], scale)
+        statistics = replace(statistics, network_cost=costs[key] if key else None)
     return RowFigures(
-        name=row.name,
-        overrides=row.overrides,
-        seeds=tuple(run.seed for run in runs),
-        statistics=row_statistics(runs, finished.get(BASELINE, []), finished[best], scale) if runs and best else None,
+        name=row.name, overrides=row.overrides, seeds=tuple(run.seed for run in runs), statistics=statistics
     )
 
 

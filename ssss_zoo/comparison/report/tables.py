@@ -26,6 +26,7 @@ from ssss_zoo.comparison.records import (
 from ssss_zoo.comparison.report.fairness import protocol_differences
 from ssss_zoo.comparison.report.statistics import SEEDS_FOR_SIGNIFICANCE
 from ssss_zoo.data.benchmarks.published_splits import UNKNOWN_LIST
+from ssss_zoo.evaluation.network_cost import NetworkCost
 from ssss_zoo.text import visible
 
 MARKDOWN_SYNTAX = re.compile(r"[\\`*<>\[\]|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+-]")  # `_` within a word is itself
@@ -78,6 +79,19 @@ TABLE_HEADINGS = (
     "train s",
     "steps/s",
     "MiB",
+    "images/s",
+    "images/s, best batch",
+    "M parameters",
+    "GFLOPs",
+)
+COST_KEYS = (  # of a network, in compare.csv
+    "image_height",
+    "image_width",
+    "parameters",
+    "flops",
+    "images_per_second",
+    "best_images_per_second",
+    "best_batch",
 )
 SCREEN_HEADINGS = ("method", "mIoU, last", "over supervised", "train s", "MiB")
 
@@ -126,6 +140,23 @@ def format_pseudo_labels(found: PseudoLabelStatistics | None) -> str:
     return ", ".join(parts)
 
 
+def format_speed(speed: float) -> str:
+    """`4.21`, `63.0`, `812`: three digits."""
+    return f"{speed:.{2 if speed < 10 else 1 if speed < 100 else 0}f}"
+
+
+def cost_cells(cost: NetworkCost | None) -> list[str]:
+    """The last four cells of a row: images a second one by one, and in the best batch; parameters; operations."""
+    if cost is None:
+        return ["-"] * 4
+    return [
+        format_speed(cost.images_per_second),
+        f"{format_speed(cost.best_images_per_second)} ({cost.best_batch})",
+        f"{cost.parameters / 1e6:.2f}",
+        f"{cost.flops / 1e9:.2f}",
+    ]
+
+
 def table_cells(row: RowFigures) -> list[str]:
     """The cells of a row under TABLE_HEADINGS."""
     found = row.statistics
@@ -139,6 +170,7 @@ def table_cells(row: RowFigures) -> list[str]:
         format_mean(found.train_seconds),
         format_mean(found.steps_per_second, digits=2),
         format_mean(found.peak_memory_bytes, 2**20),
+        *cost_cells(found.network_cost),
     ]
 
 
@@ -163,7 +195,24 @@ def table_notes(figures: ComparisonFigures) -> list[str]:
         notes.append(f"Means are over {kept} of {total} classes: no validation image shows {', '.join(absent)}.")
     if figures.rare_classes:
         notes.append(f"Rare classes: {', '.join(figures.rare_classes)}.")
-    return [*notes, *fairness_notes(figures), *missing_run_notes(figures)]
+    return [*notes, *cost_notes(figures), *fairness_notes(figures), *missing_run_notes(figures)]
+
+
+def cost_notes(figures: ComparisonFigures) -> list[str]:
+    """What the images a second and the operations are of; rows whose networks ran on other images or devices."""
+    rows_of: dict[str, list[str]] = {}
+    for name, row in figures.finished().items():
+        if row.network_cost:
+            setting = f"{row.network_cost.height}x{row.network_cost.width} on {row.network_cost.device}"
+            rows_of.setdefault(setting, []).append(name)
+    if not rows_of:
+        return []
+    settings = [f"{key} ({', '.join(names)})" if len(rows_of) > 1 else key for key, names in rows_of.items()]
+    return [
+        f"Speed: the reported network predicts images of {', '.join(settings)} in float32, one at a time and in the "
+        "fastest batch, whose size is in brackets; FLOPs are of one image, a multiply-add counted as two.",
+        *(["NOT COMPARABLE, speeds are of different images or devices."] if len(rows_of) > 1 else []),
+    ]
 
 
 def fairness_notes(figures: ComparisonFigures) -> list[str]:
@@ -239,7 +288,8 @@ def as_csv(figures: ComparisonFigures) -> str:
     difference_keys = [f"{column.key}_{part}" for column in DIFFERENCE_COLUMNS for part in ("mean", "low", "high")]
     cost_keys = ["train_seconds", "steps_per_second", "peak_memory_bytes"]
     class_keys = [f"iou_{visible(name)}" for name in figures.classes]
-    writer.writerow(["method", "seeds", *statistics_keys, *difference_keys, *cost_keys, *class_keys, "protocol_digest"])
+    keys = [*statistics_keys, *difference_keys, *cost_keys, *COST_KEYS, *class_keys]
+    writer.writerow(["method", "seeds", *keys, "protocol_digest"])
     for row in figures.ranked():
         cells = csv_cells(row.statistics, figures.classes) if row.statistics else []
         writer.writerow([escape_formula(row.name), len(row.seeds), *cells])
@@ -254,8 +304,24 @@ def csv_cells(row: RowStatistics, classes: Sequence[str]) -> list[object]:
         *(in_percent(part) for one in statistics for part in (one.mean, one.std)),
         *(in_percent(part) for one in differences for part in ((one.mean, one.low, one.high) if one else [None] * 3)),
         *(one.mean for one in (row.train_seconds, row.steps_per_second, row.peak_memory_bytes)),
+        *network_csv_cells(row.network_cost),
         *(in_percent(row.iou[name].mean) for name in classes),
         row.protocol.digest,
+    ]
+
+
+def network_csv_cells(cost: NetworkCost | None) -> list[object]:
+    """The cells under COST_KEYS, empty for a row without a measurement."""
+    if cost is None:
+        return [""] * len(COST_KEYS)
+    return [
+        cost.height,
+        cost.width,
+        cost.parameters,
+        cost.flops,
+        f"{cost.images_per_second:.4g}",
+        f"{cost.best_images_per_second:.4g}",
+        cost.best_batch,
     ]
 
 
@@ -294,4 +360,21 @@ def screen_table(figures: ComparisonFigures) -> Table:
     for row in figures.ranked():
         cells = dict(zip(TABLE_HEADINGS, table_cells(row), strict=True))
         table.add_row(*(Text(visible(cells[heading])) for heading in SCREEN_HEADINGS))
+    return table
+
+
+def screen_cost_table(figures: ComparisonFigures) -> Table | None:
+    """Size and speed for a terminal, a line for each network with the rows that have it; None where none was
+    measured."""
+    rows_of: dict[NetworkCost, list[str]] = {}
+    for name, row in figures.finished().items():
+        if row.network_cost:
+            rows_of.setdefault(row.network_cost, []).append(name)
+    if not rows_of:
+        return None
+    table = Table()
+    for heading in ("network of", "images/s", "best (batch)", "M parameters", "GFLOPs"):
+        table.add_column(heading, justify="left" if heading == "network of" else "right", overflow="fold")
+    for cost, names in rows_of.items():
+        table.add_row(Text("\n".join(map(visible, names))), *cost_cells(cost))
     return table
