@@ -17,10 +17,12 @@ from ssss_zoo.commands.show import (
     show_card,
     show_comparison,
     show_evaluation,
+    show_labels,
     show_listing,
     show_predictions,
     show_result,
     show_search,
+    show_taken_labels,
 )
 from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
 from ssss_zoo.text import visible
@@ -283,6 +285,45 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     with RunConsole():
         result = predict_files(overrides)
     show_predictions(result)
+    sys.exit(1 if result.unreadable else 0)
+
+
+@main.command("label")
+@takes_overrides
+def label_command(overrides: tuple[str, ...]) -> None:
+    """Choose the unlabelled images of a run that would help most if a person labelled them; take the labels back.
+
+    \b
+    ssss label run=DIR count=20 output=to_label          images, predicted masks to correct, contact sheet, label.csv
+    ssss label run=DIR take=to_label                     the corrected masks, as a new split to train with
+
+    \b
+    by=entropy|margin|confidence     the uncertainty of the network, the mean over the pixels (default entropy)
+    by=diversity by=random seed=0    without uncertainty; random images, to compare with
+    diversity=core-set|k-means++|none   how images unlike each other are chosen (default core-set)
+    candidates=100                   of how many uncertain images the core-set chooses (default half of them)
+    format=labelme|coco|masks        the masks to correct: polygons in JSON, or index masks
+    simplify=1                       pixels by which the corners of polygons may deviate, so that there are fewer
+    weights=best|last network=student|teacher tile=512   as in `ssss predict`
+    data.root=DIR                    where the data set of the run lies now
+    output=DIR hidden=true           with take=: the folder of the split (default FOLDER_split); the labels that the
+                                     data set itself has, for the images of FOLDER/label.csv
+    """
+    from ssss_zoo.config.parse import split_overrides
+    from ssss_zoo.train.console import RunConsole
+
+    if "take" in split_overrides(overrides, "take")[0]:
+        from ssss_zoo.deploy.take_labels import take_labels
+
+        with RunConsole():
+            taken = take_labels(overrides)
+        show_taken_labels(taken)
+        return
+    from ssss_zoo.deploy.label import label_images
+
+    with RunConsole():
+        result = label_images(overrides)
+    show_labels(result)
     sys.exit(1 if result.unreadable else 0)
 
 

@@ -22,10 +22,10 @@ from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import UNUSABLE, Dataset, Fault, ProgressCallback
 from ssss_zoo.data.benchmarks.prepare import ARCHIVES, describe_plan, plan_preparation, prepare_benchmark
 from ssss_zoo.data.checks import READER_THREADS
-from ssss_zoo.data.split_lists import find_root
+from ssss_zoo.data.split_lists import VAL_LIST, find_root
 from ssss_zoo.data.tools.audit import AuditReport, DatasetSummary, audit, samples_by_part
 from ssss_zoo.data.tools.audit_cache import AuditCache
-from ssss_zoo.data.tools.split import VAL_LIST, labelled_order, list_sizes, write_lists
+from ssss_zoo.data.tools.split import labelled_order, list_sizes, write_lists
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.text import format_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from ssss_zoo.text import count, visible
 if TYPE_CHECKING:
     from ssss_zoo.comparison.search import SearchResult
     from ssss_zoo.comparison.study import CompareResult
+    from ssss_zoo.deploy.label import LabelResult
     from ssss_zoo.deploy.predict import PredictResult
+    from ssss_zoo.deploy.take_labels import TakeResult
 
 LOW_USED_SHARE = 0.005  # share of pixels used at the end of a run, below which a hint is printed (our choice)
 
@@ -87,6 +90,34 @@ def show_predictions(result: PredictResult) -> None:
     unread = f", {count(len(result.unreadable), 'file')} not readable" if result.unreadable else ""
     print_line(f"{count(result.predicted, 'image')} predicted by {result.source}{skipped}{unread}")
     print_line(f"in {result.output}: {', '.join(('masks', *result.saved))}, predictions.csv")
+
+
+def show_labels(result: LabelResult) -> None:
+    """Print the images that `ssss label` chose, with their scores, and what to do next."""
+    settings = result.settings
+    print_line(f"{count(len(result.rows), 'image')} of {result.pool:,} unlabelled ones, by {result.source}:")
+    for row in result.rows:
+        distance = "" if row.distance is None else f"  distance {row.distance:.3f}"
+        print_line(f"{row.rank:>4}  {settings.uncertainty} {row.uncertainty:.3f}{distance}  {row.image}")
+    if result.unreadable:
+        print_line(f"{count(result.unreadable, 'file')} not readable")
+    print_line(f"in {result.output}: copies of the images with masks to correct, contact_sheet.png, label.csv")
+    images = shlex.quote(f"{result.output}/images")
+    tool = {
+        "labelme": f"labelme {images} --labels {shlex.quote(f'{result.output}/classes.txt')}",
+        "coco": f"import {result.output}/annotations.json into CVAT or Label Studio, correct it, and export COCO",
+        "masks": f"correct {result.output}/masks, for example in napari",
+    }[settings.format]
+    print_line(f"next: {tool}")
+    print_line(f"then: ssss label run={shlex.quote(settings.run)} take={shlex.quote(str(result.output))}")
+
+
+def show_taken_labels(result: TakeResult) -> None:
+    """Print the split that `ssss label take=` wrote, and the command that trains with it."""
+    masks = "masks of the data set" if result.hidden else "corrected masks"
+    print_line(f"took {result.taken} {masks}: {result.labelled} labelled, {result.unlabelled} unlabelled images")
+    print_line(f"in {result.output}: {', '.join(result.files)}")
+    print_line(f"next: {result.command}")
 
 
 def show_ious(title: str, figures: Mapping[str, Any]) -> None:

@@ -38,7 +38,7 @@ class DataConfig:
     root: str | None = None
     """Folder of the data set. Default: `$SSSS_DATA/<dataset>`."""
     split: str = "all"
-    """The labelled list: `1/8`, `92`, `all`, or the path of a list file."""
+    """The labelled list: `1/8`, `92`, `all`, or the path of a list file or of a folder with the lists of a split."""
     cache: Literal["none", "ram"] = "none"
     """`ram` keeps all decoded images and masks of the run in memory; `none` reads the files each time."""
     hold_out: Annotated[float, Range(0, 0.9)] = 0.0

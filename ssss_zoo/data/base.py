@@ -69,6 +69,7 @@ class Dataset(ABC):
     unlabelled: Sequence[Sample]
     val: Sequence[Sample]
     list_files: Mapping[str, Path] = MappingProxyType({})  # the split lists that are files, by part of the data set
+    val_held_out: bool = False  # whether the validation images are drawn from the labelled ones: no list holds them
     class_file: Path | None = None  # the file that lists the classes, where a person wrote one
     faults: Sequence[Fault] = ()  # found by the constructor
     file_roles: Mapping[str, str] = MappingProxyType({})  # for every file below the root: how it is used, or why not

@@ -2,6 +2,7 @@
 
 A list has one `<image path> <mask path>` per line, relative to the root. `splits/<name>/` holds `labeled.txt` and
 `unlabeled.txt` of the split `<name>` (the folder of `1/8` is `1_8`); `splits/` holds `val.txt` and perhaps `train.txt`.
+The folder of a split may lie anywhere; its path is the split then.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 LABELLED_LISTS = ("labeled.txt", "labelled.txt")
 UNLABELLED_LISTS = ("unlabeled.txt", "unlabelled.txt")
+VAL_LIST = "val.txt"
+INDEX_MASKS = "masks"  # the folder of a split for masks that lie outside of the data set
 TRAIN_LISTS = ("train.txt", "train_aug.txt", "trainaug.txt")
 LIST_SUFFIXES = (".txt", ".lst", *TABLE_SUFFIXES)
 UNTIDY_PATH = re.compile(r"(^|/)\.{0,2}(/|$)")  # an absolute path, or one with `.`, `..` or two slashes in a row
@@ -74,7 +77,7 @@ def find_split_folder(root: Path, name: str, origin: str) -> Path:
     """`splits/<name>` or `splits`, whichever holds `val.txt`. Raises UserError, naming the `origin` of the lists, when
     none does."""
     for folder in (root / "splits" / name, root / "splits"):
-        if (folder / "val.txt").is_file():
+        if (folder / VAL_LIST).is_file():
             return folder
     raise UserError(f"no {root / 'splits' / 'val.txt'}: put there the split lists of {origin}")
 
@@ -283,7 +286,7 @@ def read_split(root: Path, folder: Path, split: str, rename: Mapping[str, str] |
     def read(path: Path, *, need_masks: bool) -> list[Sample]:
         return read_list(path, root, need_masks=need_masks, rename=rename)
 
-    val_file = folder / "val.txt"
+    val_file = folder / VAL_LIST
     val = read(val_file, need_masks=True)
     train = choose_split(root, folder, split, read)
     files = {"val": val_file, **train.files}
@@ -295,17 +298,17 @@ def read_split(root: Path, folder: Path, split: str, rename: Mapping[str, str] |
 def choose_split(root: Path, folder: Path, split: str, read: ListReader) -> TrainLists:
     """Labelled and unlabelled samples of a split.
 
-    split: a folder's name (`1/8` or `1_8`, `366`); the path of a labelled list, from the working directory or the
-    root; or `all`, every image of the train list labelled. Without an unlabelled list every other image of the train
-    list is unlabelled, or, if none is left, the labelled images themselves; so they are with `all`. Raises UserError
-    for an unknown split.
+    split: a folder's name (`1/8` or `1_8`, `366`); the path of such a folder or of a labelled list, from the working
+    directory or the root; or `all`, every image of the train list labelled. Without an unlabelled list every other
+    image of the train list is unlabelled, or, if none is left, the labelled images themselves; so they are with `all`.
+    Raises UserError for an unknown split.
     """
     named = named_splits(folder)
     path = find_list(root, split)
-    name = split.replace("/", "_")
-    own_unlabelled = first_existing(folder / name, UNLABELLED_LISTS) if name in named else None
-    if name in named:
-        labelled_files = [named[name]]
+    labelled_list = find_folder_split(root, folder, split)
+    own_unlabelled = first_existing(labelled_list.parent, UNLABELLED_LISTS) if labelled_list else None
+    if labelled_list:
+        labelled_files = [labelled_list]
     elif path:
         labelled_files = [path]
     elif split == "all" and (named or first_existing(folder, TRAIN_LISTS)):
@@ -326,6 +329,16 @@ def named_splits(folder: Path) -> dict[str, Path]:
     homes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     lists = {home.name: first_existing(home, LABELLED_LISTS) for home in homes}
     return {name: path for name, path in lists.items() if path}
+
+
+def find_folder_split(root: Path, folder: Path, split: str) -> Path | None:
+    """The labelled list of a split that is a folder: one in `folder` by its name, or any by its path, from the working
+    directory or the root. None where `split` is no such folder."""
+    named = named_splits(folder).get(split.replace("/", "_"))
+    if named or split in ("", "all"):
+        return named
+    found = (first_existing(path, LABELLED_LISTS) for path in (expanded(split), root / split))
+    return next(filter(None, found), None)
 
 
 def find_list(root: Path, split: str) -> Path | None:

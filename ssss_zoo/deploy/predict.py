@@ -22,9 +22,11 @@ from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
+from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, PolygonFormat, join_coco_files, write_polygons
 from ssss_zoo.deploy.prediction_files import (
     CSV_NAME,
     MASKS,
+    POLYGONS,
     PaletteWriter,
     PredictionRow,
     count_classes,
@@ -55,8 +57,8 @@ log = logging.getLogger("ssss_zoo")
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """The arguments of `ssss predict`. tile: its side in pixels; None for the default. scales: of test-time
-    augmentation."""
+    """The arguments of `ssss predict`. polygons: the format of `save=polygons`. tile: its side in pixels; None for the
+    default. scales: of test-time augmentation."""
 
     run: str = ""
     input: str = ""
@@ -65,6 +67,7 @@ class PredictSettings:
     network: str = ""
     device: str = "auto"
     save: list[Literal["overlays", "probabilities", "uncertainty", "polygons"]] = field(default_factory=list)
+    polygons: PolygonFormat = "labelme"
     tile: Annotated[int | None, Range(32)] = None
     overlap: Annotated[float, Range(0, 0.9)] = 0.25
     flip: bool = False
@@ -80,8 +83,8 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class PredictResult:
-    """What a command did. predicted, skipped: numbers of images. saved: the folders beside `masks`. unreadable: the
-    message of each such file."""
+    """What a command did. predicted, skipped: numbers of images. saved: the folders and files beside `masks`.
+    unreadable: the message of each such file."""
 
     output: Path
     source: str
@@ -115,12 +118,15 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     rows = find_rows(settings, images, model)
     todo = [image for image in images if image.file not in rows]
     unreadable = run_predictions(model, settings, todo, rows)
+    if settings.polygons == COCO_FORMAT:
+        files = [output_path(settings.folder, POLYGONS, image.name) for image in images]
+        join_coco_files([file for file in files if file.exists()], settings.folder / COCO_FILE)
     return PredictResult(
         output=settings.folder,
         source=model.source,
         predicted=len(todo) - len(unreadable),
         skipped=len(images) - len(todo),
-        saved=tuple(settings.save),
+        saved=(*settings.save, *([COCO_FILE] if settings.polygons == COCO_FORMAT else [])),
         unreadable=tuple(unreadable),
     )
 
@@ -134,6 +140,8 @@ def parse_settings(overrides: Iterable[str]) -> PredictSettings:
     for key in REQUIRED_KEYS:
         if not getattr(settings, key):
             raise UserError(f"give {key}=: ssss predict run=DIR input=PATH output=DIR")
+    if settings.polygons == COCO_FORMAT and POLYGONS not in settings.save:
+        raise UserError("polygons=coco is the format of save=polygons: give both, or neither")
     return replace(settings, scales=settings.scales or [1.0])
 
 
@@ -150,7 +158,8 @@ def find_rows(
         wanted = ((image.file, output_path(settings.folder, MASKS, image.name)) for image in images)
         return {name: rows[name] for name, mask in wanted if name in rows and mask.exists()}
     folders = (MASKS, *settings.save)
-    paths = [file, *(output_path(settings.folder, folder, image.name) for folder in folders for image in images)]
+    tables = [file, settings.folder / COCO_FILE] if settings.polygons == COCO_FORMAT else [file]
+    paths = [*tables, *(output_path(settings.folder, folder, image.name) for folder in folders for image in images)]
     existing = next((path for path in paths if path.exists()), None)
     if existing:
         raise UserError(f"{existing} exists: continue with resume=true, replace with overwrite=true, or change output=")
@@ -168,8 +177,8 @@ def run_predictions(
     unreadable: list[str] = []
     waiting: deque[Future[PredictionRow]] = deque()
     try:
-        with ThreadPoolExecutor(WRITERS) as writers, show_images(len(images)) as advance:
-            for batch in batches(read_ahead(model, images)):
+        with ThreadPoolExecutor(WRITERS) as writers, show_images(len(images), "predict") as advance:
+            for batch in batches(read_ahead(images, partial(read_source, model))):
                 try:
                     waiting.extend(predict_batch(model, settings, batch, writers))
                 except UnreadableImage as error:
@@ -188,20 +197,21 @@ def run_predictions(
 
 
 @contextmanager
-def show_images(total: int) -> Iterator[Callable[[int], None]]:
+def show_images(total: int, title: str) -> Iterator[Callable[[int], None]]:
     """A progress bar on the terminal; yields a function that takes the number of further images done."""
     columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("predict", total=total)
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
         yield lambda number: bar.advance(task, number)
 
 
-def read_ahead(model: TrainedModel, images: Sequence[SourceImage]) -> Iterator[LoadedImage]:
+def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], LoadedImage]) -> Iterator[LoadedImage]:
     """The images in order, read in threads a few before their turn."""
     with ThreadPoolExecutor(READERS) as readers:
         coming: deque[Future[LoadedImage]] = deque()
         for image in images:
-            coming.append(readers.submit(read_source, model, image))
+            coming.append(readers.submit(read, image))
             if len(coming) > READ_AHEAD:
                 yield coming.popleft().result()
         while coming:
@@ -214,10 +224,18 @@ def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
         with open_tiff_windows(source.path, model.reading) as windows:
             if windows is not None:
                 return LoadedImage(source, windowed=True)
-        pixels, valid = model.read(source.path)
-        return LoadedImage(source, pixels, valid)
     except UserError as error:
         return LoadedImage(source, error=str(error))
+    return read_whole(model, source)
+
+
+def read_whole(model: TrainedModel, source: SourceImage) -> LoadedImage:
+    """Read an image of any size into memory."""
+    try:
+        pixels, valid = model.read(source.path)
+    except UserError as error:
+        return LoadedImage(source, error=str(error))
+    return LoadedImage(source, pixels, valid)
 
 
 def batches(images: Iterable[LoadedImage]) -> Iterator[list[LoadedImage]]:
@@ -322,7 +340,11 @@ def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedI
     values = probs.cpu().numpy()
     for folder in settings.save:
         file = output_path(settings.folder, folder, source.name)
-        save_extra(file, folder, image.pixels, classes, values, model.class_names, model.colours, source.path)
+        if folder == POLYGONS:
+            name = source.file if settings.polygons == COCO_FORMAT else source.path.name
+            write_polygons(file, settings.polygons, classes, model.class_names, name)
+        else:
+            save_extra(file, folder, image.pixels, classes, values, model.colours)
     save_mask(output_path(settings.folder, MASKS, source.name), classes, model.colours)
     counts = count_classes(classes, len(model.class_names))
     total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -22,8 +21,8 @@ from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.evaluation.figures import photo
 from ssss_zoo.toolkit.types import IGNORE
 
-MASKS = "masks"
-SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", "polygons": ".json"}  # by folder
+MASKS, POLYGONS = "masks", "polygons"  # folders of the output
+SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", POLYGONS: ".json"}  # by folder
 OVERLAY_OPACITY = 0.5  # of the class colours over the image (our choice)
 CSV_NAME = "predictions.csv"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -77,18 +76,14 @@ def save_mask(file: Path, classes: np.ndarray, colours: Sequence[Colour]) -> Non
 
 
 def save_extra(
-    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: np.ndarray,
-    names: Sequence[str], colours: Sequence[Colour], image_path: Path,
-) -> None:  # fmt: skip
-    """Write one of the further outputs of an image. folder: a key of SAVE_SUFFIXES. pixels: (H, W, channels) in
-    [0, 255]; classes: (H, W); probs: (C, H, W). Raises UserError."""
+    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: np.ndarray, colours: Sequence[Colour]
+) -> None:
+    """Write one of the further outputs of an image. folder: `overlays`, `probabilities` or `uncertainty`. pixels:
+    (H, W, channels) in [0, 255]; classes: (H, W); probs: (C, H, W). Raises UserError."""
     if folder == "overlays":
         save_picture(file, draw_overlay(pixels, classes, colours))
     elif folder == "uncertainty":
         save_picture(file, Image.fromarray((255 * uncertainty(probs)).round().astype(np.uint8)))
-    elif folder == "polygons":
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(labelme_polygons(classes, names, image_path), indent=1) + "\n")
     else:
         save_probabilities(file, probs)
 
@@ -115,25 +110,6 @@ def save_probabilities(file: Path, probs: np.ndarray) -> None:
             np.savez_compressed(handle, probabilities=probs.astype(np.float16))
     except OSError as error:
         raise cannot_write(file, error) from error
-
-
-def labelme_polygons(classes: np.ndarray, names: Sequence[str], image_path: Path) -> dict[str, Any]:
-    """(H, W) class ids as LabelMe JSON: the outer outline of each region, large regions first, so that a region in the
-    hole of another one is drawn over it."""
-    from contourpy import FillType, contour_generator
-
-    shapes: list[tuple[float, dict[str, Any]]] = []
-    for index in np.unique(classes[classes < len(names)]):
-        padded = np.pad((classes == index).astype(np.float32), 1)
-        filled: Any = contour_generator(z=padded, fill_type=FillType.OuterOffset).filled(0.5, np.inf)
-        for points, ends in zip(*filled, strict=True):
-            outer = points[: ends[1] - 1] - 0.5  # padding moved pixel centres by 1; LabelMe counts from pixel corners
-            shape = {"label": names[index], "points": outer.round(2).tolist(), "group_id": None}
-            shapes.append((float(np.ptp(outer, axis=0).prod()), shape | {"shape_type": "polygon", "flags": {}}))
-    ordered = [shape for _, shape in sorted(shapes, key=lambda item: -item[0])]
-    height, width = classes.shape
-    sizes = {"imageHeight": height, "imageWidth": width}
-    return {"version": "5.0.0", "flags": {}, "shapes": ordered, "imagePath": image_path.name, "imageData": None} | sizes
 
 
 # --- a mask that is written by rows ---------------------------------------------------------------------------------

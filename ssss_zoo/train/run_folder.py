@@ -75,5 +75,7 @@ def output_folder(config: Config) -> Path:
 
 
 def split_folder_name(split: str) -> str:
-    """`data.split` as the name of a folder: `1/8` becomes `1_8`, a list file `lists/mine.csv` becomes `mine`."""
-    return Path(split).stem if Path(split).suffix else split.replace("/", "_")
+    """`data.split` as the name of a folder: `1/8` becomes `1_8`, a list file `lists/mine.csv` and a folder of lists
+    `/home/me/mine` become `mine`."""
+    path = Path(split)
+    return path.stem if path.suffix or path.is_absolute() else split.replace("/", "_")

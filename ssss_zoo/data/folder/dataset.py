@@ -11,7 +11,7 @@ import numpy as np
 from ssss_zoo.data.base import WARNING, Fault
 from ssss_zoo.data.checks import same_aspect
 from ssss_zoo.data.classes import CLASS_LIST_NAMES
-from ssss_zoo.data.files import FileDataset, resize_mask
+from ssss_zoo.data.files import FileDataset, read_mask, resize_mask
 from ssss_zoo.data.folder.class_detection import detect_classes
 from ssss_zoo.data.folder.file_tree import (
     WARNED_REMEDIES,
@@ -46,8 +46,8 @@ class Folder(FileDataset):
     fixed fifth of the labelled images validates. `splits/` may hold lists as in `split_lists`.
 
     data.split: `all`; a share `1/4` or a number of the pairs (the same ones whenever asked, the smaller within the
-    larger; the rest is unlabelled); a split of `splits/`; or the path of a labelled list (also .csv). `notes` says how
-    the folder was read. Raises UserError for what cannot be used.
+    larger; the rest is unlabelled); a split of `splits/`; or the path of a labelled list (also .csv) or of a folder
+    with the lists of a split. `notes` says how the folder was read. Raises UserError for what cannot be used.
     """
 
     source: ClassVar[str] = "your own images in data.root: images/, masks/, unlabelled/, classes.txt"
@@ -64,12 +64,14 @@ class Folder(FileDataset):
         self.base_reading = Reading(bands=tuple(data.channels), exif=data.exif, max_pixels=data.max_pixels)
         self.use_lists(selection.lists)
         samples = {sample.image: sample for sample in (*self.labelled, *self.unlabelled, *self.val)}.values()
-        masked = [sample for sample in samples if sample.mask]
+        self.index_masks = folder_lists.index_masks
+        self.val_held_out = selection.val_held_out
+        masked = [sample for sample in samples if sample.mask and not self.has_index_mask(sample)]
         self.resize_masks = data.resize_masks
         classes = detect_classes(data, root, masked, scanned.regions)
         self.class_file = first_existing(root, CLASS_LIST_NAMES)
         self.class_names, self.colours, self.encoding = classes.names, classes.colours, classes.encoding
-        statuses = account_for_files(scanned, folder_lists, selection.lists, self.encoding.files)
+        statuses = account_for_files(scanned, folder_lists, selection.lists, self.mask_files)
         self.file_roles = {relative_name(path, root): str(status) for path, status in statuses.items()}
         self.faults = [*scanned.faults, *warn_of_left_out(statuses, folder_lists, root), *classes.faults]
         self.notes = [
@@ -92,13 +94,17 @@ class Folder(FileDataset):
     def read_mask(self, sample: Sample) -> np.ndarray:
         if sample.mask is None:
             raise UserError(f"{sample.name} has no mask")
-        mask = self.encoding.read(sample)
+        mask = read_mask(sample.mask) if self.has_index_mask(sample) else self.encoding.read(sample)
         if self.resize_masks:
             mask = resize_mask(mask, image_size(sample.image, self.reading))
         return self.void_missing_data(mask, sample)
 
     def mask_files(self, sample: Sample) -> list[Path]:
-        return self.encoding.files(sample)
+        return [sample.mask] if self.has_index_mask(sample) else self.encoding.files(sample)
+
+    def has_index_mask(self, sample: Sample) -> bool:
+        """Whether a mask belongs to a split that has masks of its own, and so holds class ids."""
+        return self.index_masks is not None and sample.mask is not None and sample.mask.is_relative_to(self.index_masks)
 
 
 def is_resized(encoding: MaskEncoding | RegionEncoding, sample: Sample, reading: Reading) -> bool:

@@ -14,13 +14,15 @@ from ssss_zoo.data.folder.list_rows import TABLE_SUFFIXES, ListRow, has_part_col
 from ssss_zoo.data.folder.part_names import LABELLED, TEST, TRAIN, UNLABELLED, VAL, part_of_name
 from ssss_zoo.data.folder.scan import ScanResult
 from ssss_zoo.data.split_lists import (
+    INDEX_MASKS,
     LIST_SUFFIXES,
     UNLABELLED_LISTS,
+    VAL_LIST,
     FileFinder,
     check_disjoint,
+    find_folder_split,
     find_list,
     first_existing,
-    named_splits,
     samples_of_rows,
     ways_to_split,
 )
@@ -43,10 +45,12 @@ class ListedPart:
 
 @dataclass(frozen=True, eq=False)
 class FolderLists:
-    """The lists of a folder. parts: those that are used, by part; unused: the others, and why."""
+    """The lists of a folder. parts: those that are used, by part; unused: the others, and why. index_masks: the folder
+    of masks that belongs to a split by its path; whatever the other masks hold, these hold class ids."""
 
     parts: dict[str, ListedPart]
     unused: dict[Path, str]
+    index_masks: Path | None = None
 
 
 class PairedFileFinder(FileFinder):
@@ -118,13 +122,16 @@ def find_folder_lists(scanned: ScanResult, split: str) -> FolderLists:
     """
     files = PairedFileFinder(scanned)
     path = find_list(scanned.root, split)
-    home = named_splits(scanned.root / "splits").get(split.replace("/", "_"))
+    labelled_list = find_folder_split(scanned.root, scanned.root / "splits", split)
     named: dict[str, ListedPart] = {}
     wanted = {TRAIN, LABELLED, UNLABELLED, VAL, TEST}
-    if home:
-        own_unlabelled = first_existing(home.parent, UNLABELLED_LISTS)
-        named = read_list_parts(home, files, LABELLED)
+    if labelled_list:
+        home = labelled_list.parent
+        own_unlabelled = first_existing(home, UNLABELLED_LISTS)
+        own_val = first_existing(home, [VAL_LIST])
+        named = read_list_parts(labelled_list, files, LABELLED)
         named |= read_list_parts(own_unlabelled, files, UNLABELLED) if own_unlabelled else {}
+        named |= read_list_parts(own_val, files, VAL) if own_val else {}
         wanted = {VAL, TEST}
     elif path:
         named = read_list_parts(path, files, LABELLED)
@@ -132,7 +139,8 @@ def find_folder_lists(scanned: ScanResult, split: str) -> FolderLists:
     others = read_other_lists(scanned.root, files, {part.path for part in named.values()}, wanted - set(named))
     parts = named | others.parts
     check_parts_disjoint(scanned, parts)
-    return FolderLists(parts, others.unused)
+    index_masks = Path(os.path.abspath(labelled_list.parent / INDEX_MASKS)) if labelled_list else None
+    return FolderLists(parts, others.unused, index_masks)
 
 
 def read_list_parts(path: Path, files: FileFinder, default: str) -> dict[str, ListedPart]:
@@ -230,7 +238,7 @@ def check_parts_disjoint(scanned: ScanResult, parts: Mapping[str, ListedPart]) -
         for held_out in (VAL, TEST):
             if held_out in parts:
                 path = parts[held_out].path
-                ours = path == root / "splits" / "val.txt"
+                ours = path == root / "splits" / VAL_LIST
                 origin = ", which `ssss data split` writes where there is none" if ours else ""
                 name = f"{relative_name(path, root)} ({held_out}){origin}"
                 check_disjoint(parts[train].samples, train_name, parts[held_out].samples, name)

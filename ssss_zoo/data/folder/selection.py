@@ -13,7 +13,7 @@ from ssss_zoo.data.folder.file_tree import relative_name
 from ssss_zoo.data.folder.folder_lists import ListedPart
 from ssss_zoo.data.folder.part_names import LABELLED, TEST, TRAIN, UNLABELLED, VAL
 from ssss_zoo.data.folder.scan import ScanResult
-from ssss_zoo.data.split_lists import SplitLists, describe_files_outside, exclude_samples, find_list, named_splits
+from ssss_zoo.data.split_lists import SplitLists, describe_files_outside, exclude_samples, find_folder_split, find_list
 from ssss_zoo.errors import UserError, unknown
 from ssss_zoo.toolkit.types import Sample
 
@@ -22,10 +22,12 @@ HELD_OUT_SHARE = 0.2  # of the labelled images, where there is no val part (our 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The lists of a run. val_origin: where the validation images come from, for the user."""
+    """The lists of a run. val_origin: where the validation images come from, for the user. val_held_out: whether they
+    were drawn from the images with masks."""
 
     lists: SplitLists
     val_origin: str
+    val_held_out: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ def select_samples(scanned: ScanResult, parts: Mapping[str, ListedPart], split: 
     every = exclude_samples(unique_samples(pool), [*labelled, *val, *not_trained])
     unlabelled = drop_copies(every, val, labelled) if hold_out else every
     notes = [*describe_lists(scanned.root, parts), *describe_dropped_copies(len(every) - len(unlabelled))]
-    return Selection(SplitLists(labelled, unlabelled or labelled, val, notes=notes), val_origin)
+    return Selection(SplitLists(labelled, unlabelled or labelled, val, notes=notes), val_origin, hold_out)
 
 
 def choose_labelled(pairs: Sequence[Sample], number: int, split: str) -> list[Sample]:
@@ -100,7 +102,7 @@ def unique_samples(samples: Sequence[Sample]) -> list[Sample]:
 
 def parse_split(root: Path, split: str) -> Callable[[int], int]:
     """How many of n images `data.split` labels; all where it names a list."""
-    is_list = split.replace("/", "_") in named_splits(root / "splits") or find_list(root, split) is not None
+    is_list = find_folder_split(root, root / "splits", split) or find_list(root, split)
     return parse_share("all" if is_list else split)
 
 
@@ -114,7 +116,12 @@ def parse_share(split: str) -> Callable[[int], int]:
         return lambda total: max((2 * total * above + below) // (2 * below), min(total, 1))
     if re.fullmatch(r"\d+", split):
         return lambda total: int(split)
-    raise unknown("split", split, ["all", "a share such as 1/4", "a number of images", "a list"], f"data.split={split}")
+    raise unknown(
+        "split",
+        split,
+        ["all", "a share such as 1/4", "a number of images", "a list or a folder of lists"],
+        f"data.split={split}",
+    )
 
 
 def hold_out_val(pairs: Sequence[Sample], keep: int) -> HeldOut:

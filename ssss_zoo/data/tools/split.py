@@ -10,10 +10,9 @@ import numpy as np
 
 from ssss_zoo.atomic_write import write_text
 from ssss_zoo.data.folder.selection import parse_share
+from ssss_zoo.data.split_lists import LABELLED_LISTS, UNLABELLED_LISTS, VAL_LIST
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
-
-VAL_LIST = "val.txt"  # of all lists below `splits/`
 
 
 def labelled_order(classes: Sequence[set[int]], seed: int) -> list[int]:
@@ -65,7 +64,7 @@ def write_lists(
         )
     written = []
     for size, count in sizes.items():
-        parts = {"labeled.txt": pool[:count], "unlabeled.txt": [*pool[count:], *unmasked]}
+        parts = {LABELLED_LISTS[0]: pool[:count], UNLABELLED_LISTS[0]: [*pool[count:], *unmasked]}
         for name, samples in parts.items():
             written.append(homes[size] / name)
             write_list(written[-1], root, samples)
@@ -76,8 +75,15 @@ def write_lists(
 
 
 def write_list(file: Path, root: Path, samples: Sequence[Sample]) -> None:
-    """Write a line `<image> <mask>` a sample, relative to `root`, with a TAB between them where a name has a space."""
-    pairs = [[os.path.relpath(path, root) for path in (s.image, s.mask) if path is not None] for s in samples]
+    """Write a line `<image> <mask>` a sample, relative to `root` or, where they lie outside of it, with their whole
+    paths; with a TAB between them where a name has a space."""
+    pairs = [[path_in_list(path, root) for path in (s.image, s.mask) if path is not None] for s in samples]
     gap = "\t" if any(" " in path for pair in pairs for path in pair) else " "
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, "".join(f"{gap.join(pair)}\n" for pair in pairs))
+
+
+def path_in_list(path: Path, root: Path) -> str:
+    absolute = os.path.abspath(path)
+    relative = os.path.relpath(absolute, os.path.abspath(root))
+    return absolute if relative.startswith(os.pardir) else relative
