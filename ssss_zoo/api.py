@@ -17,7 +17,7 @@ from ssss_zoo.comparison.study import CompareResult, run_study
 from ssss_zoo.config.parse import located_by_key
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
-from ssss_zoo.deploy.trained import load_model as load
+from ssss_zoo.deploy.exported_models import open_model as load
 from ssss_zoo.engine.registry import build_methods, make_manager, with_options
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.train.inspect_step import draw_inspection

@@ -336,7 +336,7 @@ def export_command(overrides: tuple[str, ...], as_json: bool) -> None:
     \b
     ssss export run=DIR output=model.onnx                      for onnxruntime, with a runnable example beside it
     ssss export run=DIR output=model.pt2 format=torch argmax=true     for torch alone; gives class ids
-    format=onnx|torch|safetensors    safetensors: a folder that ssss_zoo.deploy.export.from_pretrained reads
+    format=onnx|torch|safetensors    safetensors: a folder that ssss_zoo.load reads
     range=1 argmax=true half=true    images in [0, 1], not [0, 255]; class ids, not logits; float16
     opset=20 weights=last|best network=student|teacher overwrite=true
     images=PATH                      images of the check (default: validation images of the run's data)

@@ -19,23 +19,20 @@ from torch.export import Dim
 from ssss_zoo.atomic_write import replacing_folder, write_json
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
-from ssss_zoo.config.schema import EvaluateConfig, ModelConfig, square
+from ssss_zoo.config.schema import square
 from ssss_zoo.deploy.export_check import ExportCheck, ExportedModel, check_export, find_check_images
 from ssss_zoo.deploy.exportable import Exportable
-from ssss_zoo.deploy.trained import TrainedModel, load_model, reading_from_record
-from ssss_zoo.engine.registry import load
+from ssss_zoo.deploy.exported_models import CONFIG_FILE, EXPORT_FORMAT, WEIGHTS_FILE, from_pretrained
+from ssss_zoo.deploy.trained import TrainedModel, load_model
 from ssss_zoo.errors import UserError, cannot_write, expanded
-from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.text import brief, count
-from ssss_zoo.train.checkpoint import fill_module, separate
+from ssss_zoo.train.checkpoint import separate
 from ssss_zoo.train.reevaluate import run_config
 
-EXPORT_FORMAT = 1  # of the JSON beside the model, and of config.json
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ""}  # safetensors is a folder
 LOGIT_BOUND, HALF_LOGIT_BOUND = 1e-3, 0.25  # differences of logits; they reach 5e-7 in float32 on lite0 (our choice)
 MISMATCH_BOUND, HALF_MISMATCH_BOUND = 1e-4, 1e-2  # shares of pixels (our choice)
 TRACED_SHAPE = (2, 96, 160)  # batch, height, width of the image that the exporter sees: no two are equal
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -285,38 +282,6 @@ def write_descriptions(
             model=targets[0].name, range=config.range, argmax=config.argmax, channels=model.reading.channels
         )
         (folder / targets[2].name).write_text(text, "utf-8")
-
-
-def from_pretrained(folder: str | Path) -> TrainedModel:
-    """The model of a folder that `ssss export format=safetensors` wrote, in float32 on the CPU. Raises UserError where
-    the folder holds none, or one that is damaged."""
-    from safetensors.torch import load_file
-
-    place = expanded(folder)
-    try:
-        known = json.loads((place / CONFIG_FILE).read_text("utf-8"))
-        tensors = load_file(place / WEIGHTS_FILE)
-        settings = ModelConfig(**known["model"] | {"weights": "none"})
-        network: nn.Module = load("models", settings.name)(settings, len(known["classes"]))
-        wanted = network.state_dict()
-        same_types = {key: tensor.to(wanted[key].dtype) if key in wanted else tensor for key, tensor in tensors.items()}
-        fill_module(network, same_types, str(place / WEIGHTS_FILE))
-        return TrainedModel(
-            network=network.eval(),
-            class_names=tuple(known["classes"]),
-            colours=tuple((red, green, blue) for red, green, blue in known["colours"]),
-            reading=reading_from_record(known["reading"]),
-            predictor=Predictor(EvaluateConfig(**known["evaluate"]), square(known["crop"])),
-            device=torch.device("cpu"),
-            source=f"{place}, exported from {known['source']}",
-        )
-    except UserError:
-        raise
-    except Exception as error:  # a missing or damaged file fails in many ways
-        raise UserError(
-            f"{place} holds no whole exported model ({CONFIG_FILE}, {WEIGHTS_FILE}): {brief(error)}; "
-            "ssss export run=DIR output=FOLDER format=safetensors writes one"
-        ) from error
 
 
 def export_lines(result: ExportResult) -> list[str]:

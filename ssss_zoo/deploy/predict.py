@@ -21,6 +21,7 @@ from torch import Tensor
 from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
+from ssss_zoo.deploy.exported_models import open_model
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
 from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, PolygonFormat, join_coco_files, write_polygons
 from ssss_zoo.deploy.prediction_files import (
@@ -39,7 +40,7 @@ from ssss_zoo.deploy.prediction_files import (
 )
 from ssss_zoo.deploy.tiff_windows import TiffWindows, UnreadableImage, open_tiff_windows
 from ssss_zoo.deploy.tiles import blend_tiles, choose_tile_side
-from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch, load_model
+from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch
 from ssss_zoo.errors import UserError, cannot_write, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.text import count
@@ -111,7 +112,7 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     settings = parse_settings(overrides)
     images = find_images(settings.input)
     check_output(settings.input, settings.folder)
-    model = load_model(settings.run, settings.weights or None, settings.network or None, settings.device)
+    model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
     log.info(f"{model.source}; {count(len(images), 'image')} of {settings.input}")
     if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
         log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from helpers.images import save_image
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.config.schema import DataConfig, ModelConfig
 from ssss_zoo.deploy import export
-from ssss_zoo.deploy.export import export_run, from_pretrained
+from ssss_zoo.deploy.export import export_run
 from ssss_zoo.deploy.exportable import Exportable, SameConvolution
+from ssss_zoo.deploy.exported_models import from_pretrained, open_model
 from ssss_zoo.deploy.trained import load_model
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
@@ -46,6 +48,15 @@ def test_the_onnx_model_and_its_example_predict_as_the_run(trained, tmp_path, ca
     np.testing.assert_array_equal(np.asarray(mask), load_model(run).predict(pixels).classes)
     assert mask.getpalette()[:6] == [value for colour in TinyData(DataConfig()).colours[:2] for value in colour]
     assert done.stdout.count("%") == 5
+
+    model = open_model(file)
+    probs = load_model(run).predict(pixels).probabilities
+    np.testing.assert_allclose(model.predict(pixels).probabilities, probs, atol=1e-5)
+    output = tmp_path / "predicted"
+    assert command_line(["predict", f"run={file}", f"input={image}", f"output={output}", "save=uncertainty"]) == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(output / "masks/image.png")), np.asarray(mask))
+    with pytest.raises(UserError, match="choose within the folder of a run"):
+        open_model(file, weights="last")
 
 
 def test_the_program_of_torch_gives_class_ids_of_images_in_0_to_1(trained, tmp_path):
@@ -145,3 +156,36 @@ def test_deeplabv3plus_on_the_default_encoder_is_exported(tmp_path):
     for kind in export.EXPORT_SUFFIXES:
         result = export_run([f"run={tmp_path / 'run'}", f"output={tmp_path / kind}", f"format={kind}"])
         assert result.check.class_mismatch < 1e-4
+
+
+def test_an_onnx_file_of_another_kind_or_version_is_one_line(tmp_path):
+    """Files with the description of another version, of somebody else's model, damaged, and of class ids alone."""
+    from onnx import TensorProto, helper, save
+
+    def write(**description: str) -> Path:
+        value = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+        result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+        graph = helper.make_graph([helper.make_node("Identity", ["image"], ["logits"])], "g", [value], [result])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        for key, text in description.items():
+            model.metadata_props.add(key=key, value=text)
+        save(model, tmp_path / "model.onnx")
+        return tmp_path / "model.onnx"
+
+    good = {"format": "1", "output": "logits", "source": "a run", "classes": '["a", "b", "c"]', "reading": "{}"}
+    good |= {"colours": "[[0, 0, 0], [1, 1, 1], [2, 2, 2]]", "input": '{"range": [0, 255]}'}
+    assert open_model(write(**good)).class_names == ("a", "b", "c")
+    for description, reason in (
+        ({}, "was not written by `ssss export`"),
+        (good | {"format": "99"}, "has format 99; this version reads format 1"),
+        (good | {"classes": "[a"}, "description in .* is damaged"),
+        (good | {"input": "{}"}, "description in .* is damaged"),
+        (good | {"output": "classes"}, "exported with argmax=true"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            open_model(write(**description))
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="cannot be read as ONNX"):
+        open_model(tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="there is no such file"):
+        open_model(tmp_path / "none.onnx")

@@ -28,7 +28,7 @@ from ssss_zoo.errors import UserError
 @pytest.fixture
 def pointwise(monkeypatch):
     """`run=` of any name is the model of `pointwise_model`."""
-    monkeypatch.setattr(predict, "load_model", lambda *arguments: pointwise_model())
+    monkeypatch.setattr(predict, "open_model", lambda *arguments: pointwise_model())
 
 
 @pytest.fixture
