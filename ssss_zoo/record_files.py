@@ -46,11 +46,13 @@ class Numbered(TypedDict):
 
 
 class Scores(TypedDict):
-    """Figures of one network, in [0, 1]; the IoU of an absent class is None."""
+    """Figures of one network, in [0, 1]; the IoU of an absent class is None. calibration_error: expected calibration
+    error of the evaluation after the last step."""
 
     miou: float
     iou: dict[str, float | None]
     pixel_accuracy: NotRequired[float]
+    calibration_error: NotRequired[float]
 
 
 class Val(Scores):

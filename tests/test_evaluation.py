@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -137,6 +138,26 @@ def test_padding_that_counts_as_a_class_is_scored():
     network.mean.copy_(torch.tensor([0.1, 0.9, 0.1]).view(1, 3, 1, 1))
     wrong = evaluator(dataset, mode="centre", pad_label=0)({"student": network}, dataset.samples)["student"]
     assert wrong["pixel_accuracy"] == 0.5
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "sliding"}, {"mode": "sliding", "sums": "logits"}], ids=str)
+def test_calibration_is_that_of_the_probabilities(mode):
+    """Where windows overlap, `logits` gives probabilities or logits; void is left out."""
+    dataset, network = Arrays((6, 7)), Pixelwise()
+    dataset.masks[0][:2] = 255
+    one = evaluator(dataset, **mode)
+    (found,) = one({"student": network}, dataset.samples, calibration=True).values()
+    bins = torch.zeros(15, 3, dtype=torch.float64)
+    for picture, mask in one.pairs(dataset.samples, network):
+        confidence, predicted = one.probabilities(network, picture).max(dim=1)
+        for sure, right in zip(
+            confidence[mask != 255].tolist(), (predicted == mask)[mask != 255].tolist(), strict=True
+        ):
+            bins[math.ceil(15 * sure) - 1] += torch.tensor([1, sure, right])
+    gaps = (bins[:, 1] - bins[:, 2]).abs().sum() / bins[:, 0].sum()
+    assert found["calibration_error"] == pytest.approx(float(gaps), abs=1e-6)
+    assert bins[:, 0].sum() < sum(mask.size for mask in dataset.masks)
+    assert "calibration_error" not in one({"student": network}, dataset.samples)["student"]
 
 
 @settings(max_examples=100, deadline=None)

@@ -23,10 +23,24 @@ def test_its_head_is_yaml_with_the_figure_of_the_run(finished):
     text = folder.card.read_text("utf-8")
     head = yaml.safe_load(text.split("---")[1])
     (result,) = head["model-index"][0]["results"]
-    assert result["metrics"][0]["value"] == pytest.approx(metrics["val"]["miou"], abs=1e-4)
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    error = metrics["val"]["calibration_error"]
+    assert values["mean_iou"] == pytest.approx(metrics["val"]["miou"], abs=1e-4)
+    assert values["expected_calibration_error"] == pytest.approx(error, abs=1e-4)
+    assert f"the expected calibration error is {100 * error:.2f} %" in text
+    assert "of one run with seed 0" in text
     assert head["pipeline_tag"] == "image-segmentation"
     for name, iou in metrics["val"]["iou"].items():
         assert f"| {name} | {'not in the truth' if iou is None else format(100 * iou, '.2f')} |" in text
+
+
+def test_a_run_without_calibration_has_a_card(finished, tiny_run):
+    """A run of an earlier version that is continued after its last evaluation."""
+    _, config, metrics = finished
+    older = {key: value for key, value in metrics["val"].items() if key != "calibration_error"}
+    text = model_card(config, tiny_run().run.dataset, {}, {**metrics, "val": older})
+    assert "alibration" not in text
+    assert yaml.safe_load(text.split("---")[1])
 
 
 def test_a_name_of_a_class_adds_no_line_and_no_column(finished, tiny_run):

@@ -59,7 +59,7 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
         for name in checkpoint.network_names(place)
     }
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
-    figures = evaluator(networks, samples)
+    figures = evaluator(networks, samples, calibration=True)
     return {
         "run": str(folder),
         "on": asked["on"],

@@ -240,7 +240,8 @@ class Trainer:
             show(done, images)
             self.stop_if_asked()
 
-        figures = parts.evaluator(stage.networks(), parts.dataset.val, after_image)
+        is_last = state.step >= stage.steps  # calibration is for the card of the finished run, and costs time
+        figures = parts.evaluator(stage.networks(), parts.dataset.val, after_image, calibration=is_last)
         self.evaluation_seconds = time.perf_counter() - began
         result = figures[stage.result_name()]
         state.val = {"step": step, "network": stage.result_name(), **result, **figures}

@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 
 from ssss_zoo.comparison.records import SeedStatistics
 from ssss_zoo.comparison.report.per_image_counts import (
-    CONFIDENCE_BINS,
     PerImageCounts,
     border_of,
     count_border_hits,
-    count_confidence,
     count_hits,
 )
 from ssss_zoo.comparison.report.statistics import (
@@ -27,6 +25,7 @@ from ssss_zoo.comparison.report.statistics import (
     rare_classes,
 )
 from ssss_zoo.comparison.run_files import RunHistory
+from ssss_zoo.evaluation.calibration import CONFIDENCE_BINS, count_confidence
 from ssss_zoo.evaluation.metrics import confusion_matrix, score_summary
 
 

@@ -15,10 +15,10 @@ from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.comparison.folders import ComparedRunFolder
 from ssss_zoo.comparison.scored_run import ScoredRun
 from ssss_zoo.errors import UserError
+from ssss_zoo.evaluation.calibration import CONFIDENCE_BINS, count_confidence, expected_calibration_error
 from ssss_zoo.evaluation.figures import evenly_spaced
 from ssss_zoo.toolkit.types import IGNORE
 
-CONFIDENCE_BINS = 15  # Guo et al., ICML 2017, section 5
 BORDER_SHARE = 0.02  # of the diagonal: how far from a contour is border (Cheng et al., CVPR 2021, section 4)
 MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly_spaced spaced (our choice)
 
@@ -43,9 +43,8 @@ class PerImageCounts:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error in [0, 1]: the mean distance of confidence and accuracy, bin by bin."""
-        pixels, confidence, right = self.bins.T
-        return float(np.abs(confidence - right).sum() / max(pixels.sum(), 1))
+        """See `calibration.expected_calibration_error`."""
+        return expected_calibration_error(torch.from_numpy(self.bins))
 
 
 def write_per_image_counts(run: ScoredRun, folder: ComparedRunFolder) -> None:
@@ -138,12 +137,3 @@ def border_of(ids: Tensor, classes: int, width: int) -> Tensor:
     outside = F.pad(1 - inside, (width, width, width, width), value=1.0)[None]
     near = F.max_pool2d(F.max_pool2d(outside, (2 * width + 1, 1), 1), (1, 2 * width + 1), 1)[0]
     return (inside > 0) & (near > 0)
-
-
-def count_confidence(confidence: Tensor, predicted: Tensor, truth: Tensor) -> Tensor:
-    """(CONFIDENCE_BINS, 3) float64: pixels, summed confidence and right pixels by confidence; void is left out."""
-    known = truth != IGNORE
-    confidence, right = confidence[known].double(), (predicted == truth)[known].double()
-    bin_index = (confidence * CONFIDENCE_BINS).ceil().long().clamp(1, CONFIDENCE_BINS) - 1
-    columns = (torch.ones_like(confidence), confidence, right)
-    return torch.stack([torch.bincount(bin_index, column, CONFIDENCE_BINS) for column in columns], dim=1)
