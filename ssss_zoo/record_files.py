@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, NotRequired, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypeVar
 
 from typing_extensions import TypedDict
 
@@ -149,10 +149,20 @@ class Digests(Numbered):
     sha256: dict[str, str]
 
 
+class MaskValuesRecord(TypedDict):
+    """What training masks held for each class. kind: `ids`, `values` or `colours`, see `MaskEncoding`. values: of the
+    classes, by id; void: of pixels that count for nothing, None where no value did. Empty for ids."""
+
+    kind: Literal["ids", "values", "colours"]
+    values: list[int]
+    void: int | None
+
+
 class CheckpointRecord(Numbered):
-    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: the
-    names of the network's output classes, in their order; colours: of each, [R, G, B]. reading: the fields of
-    `Reading`, with which image files are read; without it the configuration has them."""
+    """state.pt of a checkpoint to predict with. global_step: with the steps of earlier stages. classes: names of the
+    network's output classes, in their order; colours: of each, [R, G, B]. reading: the fields of `Reading`, with which
+    image files are read; without it the configuration has them. mask_values: without it the masks were polygons, or it
+    is not known."""
 
     step: int
     global_step: int
@@ -160,6 +170,7 @@ class CheckpointRecord(Numbered):
     classes: NotRequired[list[str]]
     colours: NotRequired[list[list[int]]]
     reading: NotRequired[dict[str, Any]]
+    mask_values: NotRequired[MaskValuesRecord]
 
 
 class OptimizerState(TypedDict):

@@ -253,6 +253,7 @@ def describe_model(config: ExportConfig, model: TrainedModel) -> dict[str, Any]:
                   "range": [0, config.range]},
         "output": output_name(config),
         "reading": asdict(model.reading),
+        "mask_values": model.mask_values,
         "half": config.half,
         "source": model.source,
         "versions": packages,

@@ -123,6 +123,7 @@ def described_model(
         predictor=predictor,
         device=torch.device("cpu"),
         source=f"{path}, exported from {description['source']}",
+        mask_values=description.get("mask_values"),
     )
 
 

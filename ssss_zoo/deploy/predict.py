@@ -23,18 +23,18 @@ from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.deploy.exported_models import open_model
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
+from ssss_zoo.deploy.mask_format import MaskRowWriter, choose_mask_format
 from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, PolygonFormat, join_coco_files, write_polygons
 from ssss_zoo.deploy.prediction_files import (
     CSV_NAME,
     MASKS,
     POLYGONS,
-    PaletteWriter,
     PredictionRow,
     count_classes,
     output_path,
     read_rows,
     save_extra,
-    save_mask,
+    save_picture,
     summarize_classes,
     write_rows,
 )
@@ -69,6 +69,7 @@ class PredictSettings:
     device: str = "auto"
     save: list[Literal["overlays", "probabilities", "uncertainty", "polygons"]] = field(default_factory=list)
     polygons: PolygonFormat = "labelme"
+    encoding: Literal["ids", "training"] = "ids"
     tile: Annotated[int | None, Range(32)] = None
     overlap: Annotated[float, Range(0, 0.9)] = 0.25
     flip: bool = False
@@ -116,6 +117,7 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     log.info(f"{model.source}; {count(len(images), 'image')} of {settings.input}")
     if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
         log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")
+    choose_mask_format(settings.encoding, model)  # refuses before the first image
     rows = find_rows(settings, images, model)
     todo = [image for image in images if image.file not in rows]
     unreadable = run_predictions(model, settings, todo, rows)
@@ -346,7 +348,8 @@ def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedI
             write_polygons(file, settings.polygons, classes, model.class_names, name)
         else:
             save_extra(file, folder, image.pixels, classes, values, model.colours)
-    save_mask(output_path(settings.folder, MASKS, source.name), classes, model.colours)
+    mask = choose_mask_format(settings.encoding, model).image(classes)
+    save_picture(output_path(settings.folder, MASKS, source.name), mask)
     counts = count_classes(classes, len(model.class_names))
     total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())
     return summarize_classes(source.file, classes.shape, counts, total)
@@ -368,7 +371,7 @@ def predict_windows(model: TrainedModel, settings: PredictSettings, source: Sour
             open(new, "wb", buffering=1 << 20) as handle,
         ):
             assert windows is not None
-            writer = PaletteWriter(handle, windows.size, model.colours)
+            writer = MaskRowWriter(handle, windows.size, choose_mask_format(settings.encoding, model))
             for classes, highest in classify_windows(model, settings, windows):
                 counts += count_classes(classes, len(counts))
                 confidence += float(highest[classes < len(counts)].sum())

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from ssss_zoo.atomic_write import replacing_file, write_text
 from ssss_zoo.data.classes import Colour
-from ssss_zoo.deploy.trained import palette_bytes, palette_image
+from ssss_zoo.deploy.trained import palette_image
 from ssss_zoo.errors import UserError, cannot_write
 from ssss_zoo.evaluation.figures import photo
 from ssss_zoo.toolkit.types import IGNORE
@@ -25,8 +22,6 @@ MASKS, POLYGONS = "masks", "polygons"  # folders of the output
 SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", POLYGONS: ".json"}  # by folder
 OVERLAY_OPACITY = 0.5  # of the class colours over the image (our choice)
 CSV_NAME = "predictions.csv"
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PALETTE_COLOUR_TYPE = 3  # of a PNG
 
 
 @dataclass(frozen=True)
@@ -110,35 +105,6 @@ def save_probabilities(file: Path, probs: np.ndarray) -> None:
             np.savez_compressed(handle, probabilities=probs.astype(np.float16))
     except OSError as error:
         raise cannot_write(file, error) from error
-
-
-# --- a mask that is written by rows ---------------------------------------------------------------------------------
-
-
-class PaletteWriter:
-    """Writes a PNG with a palette row by row, so that the mask need not fit into memory: Pillow and imagecodecs write
-    whole images alone."""
-
-    def __init__(self, handle: BinaryIO, size: tuple[int, int], colours: Sequence[Colour]) -> None:
-        self.handle = handle
-        self.compressor = zlib.compressobj(6)
-        handle.write(PNG_SIGNATURE)
-        self.write_chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, PALETTE_COLOUR_TYPE, 0, 0, 0))
-        self.write_chunk(b"PLTE", palette_bytes(colours))
-
-    def write_rows(self, classes: np.ndarray) -> None:
-        """Append rows of class ids, (rows, W) uint8."""
-        unfiltered = np.pad(classes, ((0, 0), (1, 0)))  # each row begins with the number of its filter, 0
-        body = self.compressor.compress(unfiltered.tobytes())
-        if body:
-            self.write_chunk(b"IDAT", body)
-
-    def close(self) -> None:
-        self.write_chunk(b"IDAT", self.compressor.flush())
-        self.write_chunk(b"IEND", b"")
-
-    def write_chunk(self, name: bytes, body: bytes) -> None:
-        self.handle.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
 
 
 # --- predictions.csv ------------------------------------------------------------------------------------------------

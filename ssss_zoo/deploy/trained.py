@@ -25,7 +25,7 @@ from ssss_zoo.data.images import (
 )
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
-from ssss_zoo.record_files import CheckpointRecord
+from ssss_zoo.record_files import CheckpointRecord, MaskValuesRecord
 from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.device import choose_device
@@ -66,7 +66,7 @@ class TrainedModel:
 
     network: takes images (B, channels, H, W) in [0, 1] and normalises them itself, in evaluation mode. reading: how
     image files become arrays. predictor: predicts as the run was evaluated. source: the run, checkpoint and network in
-    one line, for people.
+    one line, for people. mask_values: what the training masks held, where it is known.
     """
 
     network: nn.Module
@@ -76,6 +76,7 @@ class TrainedModel:
     predictor: Predictor
     device: torch.device
     source: str
+    mask_values: MaskValuesRecord | None = None
 
     def predict(self, image: ImageInput) -> Prediction:
         """Predict one image.
@@ -136,6 +137,7 @@ def load_model(
         predictor=Predictor(config.evaluate, square(config.train.crop)),
         device=chosen,
         source=f"{weights} {network} of {folder}, step {state['global_step']}",
+        mask_values=state.get("mask_values"),
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.folder.mask_encoding import MaskEncoding
 from ssss_zoo.data.images import Reading
 from ssss_zoo.record_files import FORMAT, PseudoLabelFigures, ResumeRecord
 from ssss_zoo.toolkit.types import StageResult
@@ -103,6 +104,11 @@ def dataset_record(dataset: Dataset) -> dict[str, Any]:
         record["reading"] = {
             key: list(value) if isinstance(value, tuple) else value for key, value in vars(reading).items()
         }
+    encoding = getattr(dataset, "encoding", None)  # of a person's folder
+    if encoding is None:
+        record["mask_values"] = {"kind": "ids", "values": [], "void": None}
+    elif isinstance(encoding, MaskEncoding):
+        record["mask_values"] = encoding.record()
     return record
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from ssss_zoo.data.mask_values import (
     upright_size,
 )
 from ssss_zoo.errors import UserError
+from ssss_zoo.record_files import MaskValuesRecord
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
 UNDECLARED = 256  # in place of the class id: the value stands for nothing
@@ -140,6 +142,15 @@ class MaskEncoding:
         if self.kind == "colours":
             return f"'{hex_colour(value)}'" if quoted else hex_colour(value)
         return str(value)
+
+    def record(self) -> MaskValuesRecord:
+        """What masks hold for each class, by id: of several values of a class the first that is declared."""
+        if self.kind == "ids":
+            return {"kind": "ids", "values": [], "void": None}
+        value_of_id = {index: value for value, index in reversed(self.id_of_value.items())}
+        void = value_of_id.pop(IGNORE, None)
+        kind: Literal["values", "colours"] = "colours" if self.kind == "colours" else "values"
+        return {"kind": kind, "values": [value_of_id[index] for index in sorted(value_of_id)], "void": void}
 
     def describe(self, names: Sequence[str]) -> str:
         """What masks hold, in one line. names: of the classes, by id."""
