@@ -147,7 +147,7 @@ def commands() -> list[str]:
 STANDS = {
     "METHOD": "farcluss", "method=...": "method=farcluss", "dataset=...": "dataset=shapes", "DIR": "compared",
     ".../config.yaml": "first/config.yaml", "run=DIR": "run=first",
-    "input=photos": "input=my_data/images", "output=DIR": "output=again",
+    "input=photos": "input=my_data/images", "count=20": "count=2", "output=DIR": "output=again",
     "after=20": "after=1", "after=60": "after=1", "trials=30": "trials=2", "seeds=0,1,2": "seeds=0",
 }  # fmt: skip
 SMALL = [word for word in tiny_overrides("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
@@ -220,7 +220,12 @@ def furnish(command, folder, finished):
         (folder / "CamVid").mkdir()
         (folder / "CamVid/classes.txt").write_text("\n".join(camvid.CAMVID_CLASSES))
         benchmark(folder / "CamVid", "images/train/{}.png", "masks/train/{}.png", "splits/1_8", "splits/val.txt")
-    if ".../config.yaml" in command or "run=DIR" in command:
+    if command.startswith("ssss label"):
+        own_images = ["dataset=folder", "data.root=my_data", "data.split=1/2"]
+        assert command_line(["run", "method=fixmatch", *own_images, *SMALL, "output=first"]) == 0
+        if "take=to_label" in command:
+            assert command_line(["label", "run=first", "count=2", "output=to_label"]) == 0
+    elif ".../config.yaml" in command or "run=DIR" in command:
         shutil.copytree(finished / "first", folder / "first")
     if command == "ssss report DIR":
         shutil.copytree(finished / "compared", folder / "compared")

@@ -275,6 +275,7 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     run=DIR input=PATH output=DIR    input: an image, a folder, a pattern, or a .txt file with a path a line
     save=overlays,probabilities,uncertainty,polygons   more than masks/ and predictions.csv
     encoding=training                masks with the values or colours of the training masks, not class ids
+    polygons=labelme|coco            the format of save=polygons (default labelme)
     weights=best|last network=student|teacher          default: the best checkpoint, the reported network
     tile=512 overlap=0.25            predict in overlapping tiles of this side; large images always are
     flip=true scales=[0.75,1,1.25]   average the predictions of mirrored and rescaled images

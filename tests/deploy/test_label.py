@@ -120,7 +120,7 @@ def label_and_take(run: str, folder: str, capsys: pytest.CaptureFixture[str]) ->
     return capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
 
 
-@pytest.mark.usefixtures("tiny_plugins")
+@pytest.mark.usefixtures("tiny_plugins", "no_dry_run")
 def test_train_label_correct_take_train(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = labelled_folder(tmp_path / "data")

@@ -81,7 +81,7 @@ def test_simplified_outlines_have_fewer_corners_and_stay_near():
 
 
 def test_predict_writes_one_coco_file_for_all_images(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "load_model", lambda *arguments: pointwise_model())
+    monkeypatch.setattr(predict, "open_model", lambda *arguments: pointwise_model())
     pixels = np.kron(np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
     for name in ("a.png", "deep/b.png"):
         save_image(tmp_path / "in" / name, pixels)
