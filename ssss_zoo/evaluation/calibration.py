@@ -8,6 +8,7 @@ from torch import Tensor
 from ssss_zoo.toolkit.types import IGNORE
 
 CONFIDENCE_BINS = 15  # Guo et al., ICML 2017, section 5
+ERROR_DIGITS = 6  # of the error that are kept: the rest depends on how float32 rounded the confidences
 
 
 def count_confidence(confidence: Tensor, predicted: Tensor, truth: Tensor) -> Tensor:
@@ -26,4 +27,4 @@ def count_confidence(confidence: Tensor, predicted: Tensor, truth: Tensor) -> Te
 def expected_calibration_error(bins: Tensor) -> float:
     """In [0, 1]: the mean distance of confidence and accuracy, bin by bin. bins: as `count_confidence` counts."""
     pixels, confidence, right = bins.unbind(dim=1)
-    return float((confidence - right).abs().sum() / pixels.sum().clamp(min=1))
+    return round(float((confidence - right).abs().sum() / pixels.sum().clamp(min=1)), ERROR_DIGITS)
