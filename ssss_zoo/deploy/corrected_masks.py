@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from ssss_zoo.text import brief, count
 from ssss_zoo.toolkit.types import IGNORE, Sample
 
 LABELME_KEY = "shapes"  # of a LabelMe file: the list of its polygons
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before the name of an uploaded image
 FAULTS_SHOWN = 3  # of a kind, in a message
 
 
@@ -68,7 +70,9 @@ def find_corrected_files(folder: Path) -> list[CorrectedFile]:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    """The files below a folder, without hidden files and those in hidden folders."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def name_below(path: Path, folder: Path) -> str:
@@ -99,12 +103,8 @@ def match_images(files: Sequence[CorrectedFile], dataset: Dataset) -> list[tuple
     set, images that are labelled or that validate, and two masks of one image."""
     parts = samples_by_part(dataset)
     part_of_image = {sample.name: part for part, samples in parts.items() for sample in samples}
-    by_stem: dict[str, list[Sample]] = {}
-    for sample in (sample for samples in parts.values() for sample in samples):
-        name = sample.name.rpartition("/")[2]
-        for spelling in {name, os.path.splitext(name)[0]}:
-            by_stem.setdefault(spelling, []).append(sample)
-    found = [(file, nearest_image(file, by_stem.get(file.image.rpartition("/")[2], []))) for file in files]
+    by_name = images_by_name([sample for samples in parts.values() for sample in samples])
+    found = [(file, nearest_image(file, images_called(file.image, by_name))) for file in files]
     strangers = [str(file.path) if file.coco is None else file.image for file, sample in found if sample is None]
     if strangers:
         refuse(strangers, "no image of the data set is called so, and expected is a mask with the name of its image")
@@ -119,6 +119,22 @@ def match_images(files: Sequence[CorrectedFile], dataset: Dataset) -> list[tuple
     if twice:
         refuse(twice, "an image with two masks: remove one")
     return pairs
+
+
+def images_by_name(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The images of each name, with and without suffix, whatever folder they lie in."""
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        name = sample.name.rpartition("/")[2]
+        for spelling in {name, os.path.splitext(name)[0]}:
+            by_name.setdefault(spelling, []).append(sample)
+    return by_name
+
+
+def images_called(image: str, by_name: Mapping[str, list[Sample]]) -> list[Sample]:
+    """The images that are called as a mask says, perhaps with the prefix of an upload."""
+    name = image.rpartition("/")[2]
+    return by_name.get(name) or by_name.get(UPLOAD_PREFIX.sub("", name), [])
 
 
 def nearest_image(file: CorrectedFile, candidates: Sequence[Sample]) -> Sample | None:

@@ -115,12 +115,13 @@ def take_corrected(folder: Path, dataset: Dataset) -> NewSplit:
     files = find_corrected_files(folder)
     masks = CorrectedMasks(dataset, match_images(files, dataset))
     faults = check_corrected(masks)
-    for fault in faults:
-        log.warning(fault.message)
-    if faults:
+    texts = [fault.message if fault.name in fault.message else f"{fault.name}: {fault.message}" for fault in faults]
+    for text in texts:
+        log.warning(text)
+    if texts:
         raise UserError(
-            f"nothing was taken: {count(len(faults), 'fault')} in {count(len(files), 'mask')} of {folder}, such as: "
-            f"{faults[0].message}"
+            f"nothing was taken: {count(len(texts), 'fault')} in {count(len(files), 'mask')} of {folder}; correct or "
+            f"remove such masks: {texts[0]}"
         )
     warn_of_untouched(folder, [file.path for file in files])
     return NewSplit(list(masks.labelled), [], dict.fromkeys((sample.name for sample in masks.labelled), masks))

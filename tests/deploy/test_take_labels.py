@@ -142,6 +142,10 @@ def test_an_image_is_found_by_the_end_of_its_path(tmp_path, tiny_plugins):
     write_index_masks(tmp_path / "taken/b", {"same": 2})
     assert "unlabelled/b/same.png " in (take(run, tmp_path / "taken").output / "labeled.txt").read_text()
     write_index_masks(tmp_path / "unclear", {"same": 2})
+    uploaded = write_index_masks(tmp_path / "uploaded", {"0a1b2c3d-u2": 2})  # as Label Studio names it
+    (uploaded / ".cache").mkdir()
+    (uploaded / ".cache/notes.json").write_text("{}")
+    assert "unlabelled/u2.png " in (take(run, uploaded).output / "labeled.txt").read_text()
     with pytest.raises(UserError, match=r"same.png: unlabelled/a/same.png and unlabelled/b/same.png are called so"):
         take(run, tmp_path / "unclear")
 
@@ -174,7 +178,7 @@ def test_masks_that_cannot_be_taken_are_refused_in_one_line(run, tmp_path):
         strange: "u2.json is neither LabelMe's (no `shapes`) nor COCO's",
         coloured_mask: "u2.png is coloured: colour masks are not class ids",
         folder("values", {"u2": 7, "u1": 1}): "u2.png holds 7 (560 pixels); ids are 0 to 2, void is 255",
-        folder("void", {"u2": 255}): "u2.png is void everywhere",
+        folder("void", {"u2": 255}): "correct or remove such masks: unlabelled/u2.png: mask",
         folder("labelled", {labelled: 1}): f"nothing was taken: images/{labelled}.png: labelled already",
         folder("val", {val: 1}): f"nothing was taken: images/{val}.png: a validation image",
         folder("unknown", {"u7": 1, "u8": 1}): "u8.png: no image of the data set is called so",
