@@ -7,6 +7,8 @@ import pytest
 from helpers.errors import refusal
 from ssss_zoo.config.schema import DataConfig
 from ssss_zoo.data.split_lists import find_root, read_list, read_split
+from ssss_zoo.data.tools.split import write_list
+from ssss_zoo.toolkit.types import Sample
 
 
 @pytest.fixture
@@ -196,3 +198,29 @@ def test_a_pipe_in_a_list_is_no_file(root):
 def test_parts_in_columns_are_not_for_benchmarks(root):
     (root / "list.csv").write_text("image,mask,split\nimages/a.jpg,masks/a.png,train")
     refusal(lambda: read_list(root / "list.csv", root, need_masks=True), "column of parts", "dataset=folder")
+
+
+def test_a_split_may_lie_in_any_folder(root, tmp_path_factory, monkeypatch):
+    """Its lists name masks by their whole paths, where these do not lie in the data set."""
+    folder = write(root, train="abcde", val="f")
+    split = tmp_path_factory.mktemp("taken") / "mine"
+    (split / "masks").mkdir(parents=True)
+    (split / "masks/b.png").touch()
+    write_list(
+        split / "labeled.txt",
+        root,
+        [
+            Sample("", root / "images/a.jpg", root / "masks/a.png"),
+            Sample("", root / "images/b.jpg", split / "masks/b.png"),
+        ],
+    )
+    (split / "unlabeled.txt").write_text(f"{line('d')}\n{line('c')}")
+    assert (split / "labeled.txt").read_text() == f"{line('a')}\nimages/b.jpg {split}/masks/b.png\n"
+    monkeypatch.chdir(split.parent)
+    for name in (str(split), "mine"):
+        lists = read_split(root, folder, name)
+        assert (names(lists.labelled), names(lists.unlabelled)) == ("ab", "dc")
+        assert [sample.mask for sample in lists.labelled] == [root / "masks/a.png", split / "masks/b.png"]
+        assert lists.files["labelled"].name == "labeled.txt"
+    refusal(lambda: read_split(root, folder, str(split / "masks")), "unknown split")
+    refusal(lambda: read_split(root, folder, ""), "unknown split")
