@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
@@ -98,7 +98,7 @@ class LabelSettings:
     @property
     def uncertainty(self) -> Uncertainty:
         """The measure of uncertainty; without one, entropy is shown and decides nothing."""
-        return self.by if self.by in UNCERTAINTIES else "entropy"  # type: ignore[return-value]
+        return cast("Uncertainty", self.by) if self.by in UNCERTAINTIES else "entropy"
 
     @property
     def choice(self) -> Diversity:
@@ -108,7 +108,7 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class LabelResult:
-    """What the command did. rows: the chosen images, in the order of their choice. pool: the number of unlabelled
+    """The images that were chosen. rows: the images, in the order of their choice. pool: the number of unlabelled
     images. unreadable: how many of them could not be read."""
 
     output: Path
@@ -202,10 +202,10 @@ def open_run_data(folder: Path, overrides: Sequence[str]) -> tuple[Dataset, Conf
 
 
 def warn_of_unfinished(folder: Path) -> None:
-    """Warn where a run has not finished: its last checkpoint is used."""
+    """Warn where a run has not finished: a checkpoint of it is used."""
     file = RunFolder(folder).metrics
     if not file.is_file() or read_metrics(file, "restore it from a copy")["status"] != "finished":
-        log.warning(f"{folder} has not finished: its latest checkpoint is used; resume=true finishes the run")
+        log.warning(f"{folder} has not finished: what it has learnt so far is used; resume=true finishes the run")
 
 
 def with_classes_of(model: TrainedModel, dataset: Dataset, folder: Path) -> TrainedModel:

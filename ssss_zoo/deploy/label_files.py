@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -51,12 +52,15 @@ class LabelRow:
 
 
 def check_new_folder(output: Path, root: Path) -> None:
-    """Raise UserError for an output that holds files, since somebody may have corrected them, and for one in the data
-    set, whose images would be found there the next time."""
+    """Raise UserError for an output that holds files, since somebody may have corrected them; for one in the data set,
+    whose images would be found there the next time; and for one that cannot be made."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"output={output} is not an empty folder: give a new one; nothing that lies there is replaced")
     if output.resolve().is_relative_to(root.resolve()):
         raise UserError(f"output={output} lies inside the data set {root}: choose a folder outside of it")
+    above = next(folder for folder in output.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise UserError(f"output={output} cannot be made: {above} is no folder that you may write to")
 
 
 @contextmanager

@@ -59,8 +59,8 @@ class TakeSettings:
 
 @dataclass(frozen=True)
 class TakeResult:
-    """What the command did. taken, labelled, unlabelled: numbers of images. files: those of the output. command: trains
-    the run again with the split."""
+    """The split that was written. taken, labelled, unlabelled: numbers of images. files: those of the output. command:
+    trains the run again with the split."""
 
     output: Path
     taken: int

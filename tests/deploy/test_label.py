@@ -154,6 +154,10 @@ def test_mistakes_of_choosing_are_one_line_and_write_nothing(run, tmp_path):
         f"output={tmp_path / 'full'} is not an empty folder": [*good, f"output={tmp_path / 'full'}"],
         f"output={tmp_path / 'full/kept.txt'} is not an empty": [*good, f"output={tmp_path / 'full/kept.txt'}"],
         f"output={tmp_path / 'data/new'} lies inside the data set": [*good, f"output={tmp_path / 'data/new'}"],
+        f"output={tmp_path / 'full/kept.txt/x'} cannot be made: {tmp_path / 'full/kept.txt'} is no folder": [
+            *good,
+            f"output={tmp_path / 'full/kept.txt/x'}",
+        ],
         "by must be one of entropy, margin, confidence, diversity, random; got 'entrpy'": [*good, "by=entrpy"],
         "by=random draws images whatever they show": [*good, "by=random", "diversity=none"],
         "by=diversity with diversity=none leaves nothing to choose by": [*good, "by=diversity", "diversity=none"],
