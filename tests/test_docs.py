@@ -158,7 +158,7 @@ NAMED = (
     "ssss data check",
     "ssss data prepare",
 )  # in sentences, without the words that they need
-TRAINS = ("run", "inspect", "compare", "search")
+TRAINS = ("run", "plan", "inspect", "compare", "search")
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ LAYERS = (  # a module imports from lines above its own, or from its own folder
     "engine evaluation",
     "train",
     "comparison testing deploy",
+    "planning",
     "api",
     "commands",
     "__main__",
@@ -43,6 +44,7 @@ LONGEST_FUNCTION = 40  # lines
 LONGEST_STORY = 80
 STORIES = {
     "step.py: Engine.losses",
+    "make_plan.py: plan_training",
     "study.py: run_study",
     "trainer.py: Trainer.train",
 }  # functions that tell a whole procedure in order, with a comment a paragraph

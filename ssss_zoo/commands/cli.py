@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +24,13 @@ from ssss_zoo.commands.show import (
     show_result,
     show_search,
     show_taken_labels,
+    show_timed,
 )
 from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
 from ssss_zoo.text import visible
+
+if TYPE_CHECKING:
+    from ssss_zoo.planning.timed_training import TimedResult
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
@@ -138,13 +143,20 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
     data.root=DIR data.split=1/8     the folder of the data; the labelled list
     train.steps=1000 train.batch=4 train.crop=[160,208] optim.lr=0.01 seed=0
     output=DIR resume=true overwrite=true diagnose=true
+    time=30m                         choose what is not given for this time, as `ssss plan` shows, and train also the
+                                     labels alone, to tell whether the unlabelled images helped
     replay=FILE                      repeat a step whose loss was not finite (not_finite/ in the run's folder)
     `ssss config` prints every key with its value.
     """
+    began = time.perf_counter()
     from ssss_zoo.config.parse import located_by_key, split_overrides
     from ssss_zoo.config.resolve import resolve
 
-    own, rest = split_overrides([*overrides, *(["trace=true"] if trace else [])], "replay")
+    arguments = [*overrides, *(["trace=true"] if trace else [])]
+    if "time" in split_overrides(arguments, "time")[0]:
+        show_timed(run_timed(arguments, config_file, began))
+        return
+    own, rest = split_overrides(arguments, "replay")
     if "replay" in own:
         from ssss_zoo.train.replay import replay
 
@@ -157,6 +169,40 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
     with located_by_key(config.locations):
         result = run_training(config)
     show_result(result.folder, result.metrics)
+
+
+def run_timed(arguments: list[str], config_file: Path | None, began: float) -> TimedResult:
+    """`ssss run ... time=`. Raises UserError beside a file, which would settle all that a plan chooses."""
+    if config_file:
+        raise UserError("time= chooses the settings that --config FILE would give: leave one of them out")
+    from ssss_zoo.planning.timed_training import run_within_time
+
+    return run_within_time(arguments, began, notify=lambda line: print_line(line, err=True))
+
+
+@main.command("plan")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@takes_overrides
+def plan_command(overrides: tuple[str, ...], as_json: bool) -> None:
+    """Choose settings for a data set, this device and a time, each with its reason; nothing is trained.
+
+    \b
+    ssss plan dataset=folder data.root=DIR time=30m       then: ssss run dataset=folder data.root=DIR time=30m
+    time=30m                         the time for everything: 90s, 30m, 1h30m
+    method=NAME train.crop=256 ...   arguments of `ssss run`; what is given is kept
+    """
+    began = time.perf_counter()
+    from ssss_zoo.planning.make_plan import plan_training
+    from ssss_zoo.planning.plan_task import check_dataset_given
+    from ssss_zoo.planning.timed_training import plan_lines
+
+    check_dataset_given(overrides)
+    plan = plan_training(overrides, began)
+    if as_json:
+        print_json(plan.as_dict())
+    else:
+        for line in plan_lines(plan):
+            print_line(line)
 
 
 @main.command("config")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssss_zoo.deploy.label import LabelResult
     from ssss_zoo.deploy.predict import PredictResult
     from ssss_zoo.deploy.take_labels import TakeResult
+    from ssss_zoo.planning.timed_training import TimedResult
 
 LOW_USED_SHARE = 0.005  # share of pixels used at the end of a run, below which a hint is printed (our choice)
 
@@ -144,6 +145,13 @@ def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
         print_line(line)
     print_line(f"in {folder}: {', '.join(path.name for path in RunFolder(folder).written() if path.exists())}")
     print_line(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
+
+
+def show_timed(result: TimedResult) -> None:
+    """Print the end of `ssss run ... time=`: the better run's figures, and which run won."""
+    show_result(result.folder, result.metrics[result.winner])
+    for line in result.lines:
+        print_line(line)
 
 
 def hint_on_used_share(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""Settings for a data set, a device and a time: `ssss plan`, and `ssss run ... time=30m`."""
