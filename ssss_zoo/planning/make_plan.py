@@ -40,7 +40,7 @@ from ssss_zoo.train.setup import open_dataset
 
 PROBE_STEPS = 1000  # that a measured run is told to have; it makes a few of them
 PROBE_SHARE, PROBE_SECONDS_MOST = 0.015, 8.0  # of the time, and seconds, for each measurement (our choice)
-FASTER_BY = 1.1  # bf16 is chosen where a step is that much faster (our choice)
+BF16_FASTER_BY = 1.1  # bf16 is chosen where a step is that much faster (our choice)
 PLAN_FOLDER = "planned"  # in place of the method's name in the default folder
 
 
@@ -206,7 +206,7 @@ def measure_runs(
     precision = []
     if gpu and "train.precision" not in task.given:
         half = measure(main, size, "train.precision=bf16")
-        faster = half is not None and half.step * FASTER_BY < cost.step
+        faster = half is not None and half.step * BF16_FASTER_BY < cost.step
         precision = [precision_setting(cost, half, faster=faster)]
         cost = half if half and faster else cost
     costs = {main: replace(cost, evaluation=cheapest.evaluation)}
