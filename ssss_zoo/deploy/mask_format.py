@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from ssss_zoo.data.classes import Colour
-from ssss_zoo.deploy.trained import TrainedModel, palette_bytes, palette_image
+from ssss_zoo.deploy.trained import TrainedModel, palette_bytes
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import MaskValuesRecord
 from ssss_zoo.toolkit.types import IGNORE
@@ -32,10 +33,6 @@ class MaskFormat:
 
     colours: tuple[Colour, ...]
     table: np.ndarray | None = None
-
-    def image(self, classes: np.ndarray) -> Image.Image:
-        """(H, W) uint8 class ids as the picture to write."""
-        return palette_image(classes, self.colours) if self.table is None else Image.fromarray(self.table[classes])
 
 
 def choose_mask_format(encoding: str, model: TrainedModel) -> MaskFormat:
@@ -87,7 +84,16 @@ def split_colour(value: int) -> Colour:
     return value >> 16 & 255, value >> 8 & 255, value & 255
 
 
-# --- a mask that is written by rows ---------------------------------------------------------------------------------
+# --- PNG ------------------------------------------------------------------------------------------------------------
+
+
+def write_png(file: Path, size: tuple[int, int], bands: Iterable[np.ndarray], mask_format: MaskFormat) -> None:
+    """Write a mask as PNG. size: (H, W). bands: class ids, (rows, W) uint8 each, from top to bottom. Raises OSError."""
+    with open(file, "wb", buffering=1 << 20) as handle:
+        writer = MaskRowWriter(handle, size, mask_format)
+        for band in bands:
+            writer.write_rows(band)
+        writer.close()
 
 
 class MaskRowWriter:

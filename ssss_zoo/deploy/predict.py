@@ -22,19 +22,22 @@ from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.deploy.exported_models import open_model
+from ssss_zoo.deploy.geotiff import read_georeference, write_geotiff
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
-from ssss_zoo.deploy.mask_format import MaskRowWriter, choose_mask_format
+from ssss_zoo.deploy.mask_format import choose_mask_format, write_png
 from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, PolygonFormat, join_coco_files, write_polygons
 from ssss_zoo.deploy.prediction_files import (
     CSV_NAME,
-    MASKS,
+    GEOTIFF_SUFFIX,
+    PNG_SUFFIX,
     POLYGONS,
     PredictionRow,
     count_classes,
+    mask_path,
+    mask_paths,
     output_path,
     read_rows,
     save_extra,
-    save_picture,
     summarize_classes,
     write_rows,
 )
@@ -153,17 +156,19 @@ def find_rows(
 ) -> dict[str, PredictionRow]:
     """The rows of the images that an earlier command predicted, by file. Raises UserError where an output exists and
     neither resume nor overwrite is given."""
-    file = settings.folder / CSV_NAME
+    table = settings.folder / CSV_NAME
     if settings.overwrite:
         return {}
     if settings.resume:
-        rows = read_rows(file, len(model.class_names))
-        wanted = ((image.file, output_path(settings.folder, MASKS, image.name)) for image in images)
-        return {name: rows[name] for name, mask in wanted if name in rows and mask.exists()}
-    folders = (MASKS, *settings.save)
-    tables = [file, settings.folder / COCO_FILE] if settings.polygons == COCO_FORMAT else [file]
-    paths = [*tables, *(output_path(settings.folder, folder, image.name) for folder in folders for image in images)]
-    existing = next((path for path in paths if path.exists()), None)
+        rows = read_rows(table, len(model.class_names))
+        masked = [
+            image.file for image in images if any(mask.exists() for mask in mask_paths(settings.folder, image.name))
+        ]
+        return {name: rows[name] for name in masked if name in rows}
+    masks = [mask for image in images for mask in mask_paths(settings.folder, image.name)]
+    tables = [table, settings.folder / COCO_FILE] if settings.polygons == COCO_FORMAT else [table]
+    extras = [output_path(settings.folder, folder, image.name) for folder in settings.save for image in images]
+    existing = next((path for path in (*tables, *masks, *extras) if path.exists()), None)
     if existing:
         raise UserError(f"{existing} exists: continue with resume=true, replace with overwrite=true, or change output=")
     return {}
@@ -348,8 +353,7 @@ def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedI
             write_polygons(file, settings.polygons, classes, model.class_names, name)
         else:
             save_extra(file, folder, image.pixels, classes, values, model.colours)
-    mask = choose_mask_format(settings.encoding, model).image(classes)
-    save_picture(output_path(settings.folder, MASKS, source.name), mask)
+    write_mask(model, settings, source, classes.shape, [classes])
     counts = count_classes(classes, len(model.class_names))
     total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())
     return summarize_classes(source.file, classes.shape, counts, total)
@@ -360,35 +364,56 @@ def predict_windows(model: TrainedModel, settings: PredictSettings, source: Sour
     UserError where the disk refuses."""
     if settings.save:
         log.warning(f"{source.path} is read in windows: its mask alone is written, without {', '.join(settings.save)}")
-    file = output_path(settings.folder, MASKS, source.name)
     counts = np.zeros(len(model.class_names), np.int64)
     confidence = 0.0
+
+    def counted_bands(windows: TiffWindows) -> Iterator[np.ndarray]:
+        nonlocal counts, confidence
+        for classes, highest in classify_windows(model, settings, windows):
+            counts += count_classes(classes, len(counts))
+            confidence += float(highest[classes < len(counts)].sum())
+            yield classes
+
+    with open_tiff_windows(source.path, model.reading) as windows:
+        assert windows is not None
+        write_mask(model, settings, source, windows.size, counted_bands(windows))
+        return summarize_classes(source.file, windows.size, counts, confidence)
+
+
+def write_mask(
+    model: TrainedModel, settings: PredictSettings, source: SourceImage, size: tuple[int, int],
+    bands: Iterable[np.ndarray],
+) -> None:  # fmt: skip
+    """Write the mask of an image as PNG, or as GeoTIFF where the image has a georeference. size: (H, W). bands: class
+    ids, (rows, W) each, from top to bottom. Raises UserError where the disk refuses, and what `bands` raises."""
+    mask_format = choose_mask_format(settings.encoding, model)
+    georeference = read_georeference(source.path)
+    file = mask_path(settings.folder, source.name, GEOTIFF_SUFFIX if georeference else PNG_SUFFIX)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            open_tiff_windows(source.path, model.reading) as windows,
-            replacing_file(file, flush=False) as new,
-            open(new, "wb", buffering=1 << 20) as handle,
-        ):
-            assert windows is not None
-            writer = MaskRowWriter(handle, windows.size, choose_mask_format(settings.encoding, model))
-            for classes, highest in classify_windows(model, settings, windows):
-                counts += count_classes(classes, len(counts))
-                confidence += float(highest[classes < len(counts)].sum())
-                writer.write_rows(classes)
-            writer.close()
-            size = windows.size
+        with replacing_file(file, flush=False) as new:
+            if georeference:
+                write_geotiff(new, size, bands, mask_format, georeference)
+            else:
+                write_png(new, size, bands, mask_format)
     except OSError as error:
         raise cannot_write(file, error) from error
-    return summarize_classes(source.file, size, counts, confidence)
 
 
 def classify_windows(
     model: TrainedModel, settings: PredictSettings, windows: TiffWindows
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Class ids and confidence, (rows, W) each, of a TIFF from top to bottom."""
-    side = settings.tile or choose_tile_side(windows.size[1], len(model.class_names))
-    bands = predict_bands(model, settings, lambda top, bottom: windows.read_rows(top, bottom)[0], windows.size, side)
-    for top, probs in bands:
-        missing = windows.read_rows(top, top + probs.shape[1])[1] if windows.reading.gaps else None
-        yield ids_of_classes(probs, None if missing is None else ~missing), probs.amax(dim=0).numpy()
+    height, width = windows.size
+    without_data = np.zeros((height, -(-width // 8)), np.uint8)  # a bit a pixel, so that no row is decoded again
+
+    def read(top: int, bottom: int) -> np.ndarray:
+        pixels, missing = windows.read_rows(top, bottom)
+        if missing is not None:
+            without_data[top:bottom] = np.packbits(missing, axis=1)
+        return pixels
+
+    side = settings.tile or choose_tile_side(width, len(model.class_names))
+    for top, probs in predict_bands(model, settings, read, windows.size, side):
+        missing = np.unpackbits(without_data[top : top + probs.shape[1]], axis=1, count=width).astype(bool)
+        yield ids_of_classes(probs, ~missing), probs.amax(dim=0).numpy()

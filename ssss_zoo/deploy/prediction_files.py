@@ -19,6 +19,7 @@ from ssss_zoo.evaluation.figures import photo
 from ssss_zoo.toolkit.types import IGNORE
 
 MASKS, POLYGONS = "masks", "polygons"  # folders of the output
+PNG_SUFFIX, GEOTIFF_SUFFIX = ".png", ".tif"  # of a mask; a GeoTIFF where the image has a georeference
 SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", POLYGONS: ".json"}  # by folder
 OVERLAY_OPACITY = 0.5  # of the class colours over the image (our choice)
 CSV_NAME = "predictions.csv"
@@ -53,6 +54,15 @@ def count_classes(classes: np.ndarray, number: int) -> np.ndarray:
 def output_path(output: Path, folder: str, name: str) -> Path:
     """The file of an image in one of the folders of the output."""
     return output / folder / f"{name}{SAVE_SUFFIXES.get(folder, '.png')}"
+
+
+def mask_path(output: Path, name: str, suffix: str) -> Path:
+    return output / MASKS / f"{name}{suffix}"
+
+
+def mask_paths(output: Path, name: str) -> list[Path]:
+    """The files that the mask of an image may have."""
+    return [mask_path(output, name, suffix) for suffix in (PNG_SUFFIX, GEOTIFF_SUFFIX)]
 
 
 def save_picture(file: Path, picture: Image.Image) -> None:

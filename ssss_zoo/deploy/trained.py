@@ -19,8 +19,7 @@ from ssss_zoo.data.images import (
     Reading,
     find_missing_data,
     read_eight_bits,
-    read_image,
-    read_valid,
+    read_stored_values,
     scale_stored_values,
 )
 from ssss_zoo.errors import UserError, check_choice, expanded
@@ -93,10 +92,10 @@ class TrainedModel:
         """Pixels (H, W, channels) in [0, 255] as the network was trained on; and (H, W) bool, false where the image has
         no data, None where it has data everywhere. Raises as `predict`."""
         if isinstance(image, str | Path):
-            path = expanded(image)
-            return read_image(path, self.reading), read_valid(path, self.reading)
-        array = pillow_array(image, self.reading) if isinstance(image, Image.Image) else image
-        values, missing = find_missing_data(channels_of_array(array, self.reading), self.reading.nodata, None)
+            values, missing = read_stored_values(expanded(image), self.reading)
+        else:
+            array = pillow_array(image, self.reading) if isinstance(image, Image.Image) else image
+            values, missing = find_missing_data(channels_of_array(array, self.reading), self.reading.nodata, None)
         pixels = scale_stored_values(values, missing, self.reading)
         return pixels, None if missing is None or not self.reading.gaps else ~missing
 
@@ -128,12 +127,15 @@ def load_model(
     network = network or state["reported"]
     check_choice("network", network, checkpoint.network_names(place))
     class_names = tuple(classes_of(folder, state))
+    reading = reading_of(state, config)
+    if "off" not in config.data.nodata:
+        reading = replace(reading, tags=True, gaps=True)  # an image may name a value without data, as none did before
     chosen = choose_device(config)
     return TrainedModel(
         network=load_network(config, len(class_names), place, network).to(chosen),
         class_names=class_names,
         colours=colours_of(state, len(class_names)),
-        reading=reading_of(state, config),
+        reading=reading,
         predictor=Predictor(config.evaluate, square(config.train.crop)),
         device=chosen,
         source=f"{weights} {network} of {folder}, step {state['global_step']}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,8 @@ from PIL import Image
 from helpers.trained_models import pointwise_model
 from ssss_zoo.data.folder.mask_encoding import MaskEncoding
 from ssss_zoo.data.images import Reading
-from ssss_zoo.deploy.mask_format import MaskRowWriter, choose_mask_format
+from ssss_zoo.deploy.geotiff import write_geotiff
+from ssss_zoo.deploy.mask_format import choose_mask_format, write_png
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import Sample
 
@@ -29,30 +29,26 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-@pytest.mark.parametrize("by_rows", [False, True])
-def test_masks_are_read_back_as_the_classes_by_the_encoding_of_the_training_masks(name, by_rows, tmp_path):
+@pytest.mark.parametrize("geotiff", [False, True])
+def test_masks_are_read_back_as_the_classes_by_the_encoding_of_the_training_masks(name, geotiff, tmp_path):
     encoding = replace(ENCODINGS[name], reading=Reading())
     model = replace(pointwise_model(), mask_values=encoding.record())
     classes = np.random.default_rng(0).integers(0, 3, (6, 5), np.uint8)
     mask_format = choose_mask_format("training", model)
-    file = tmp_path / "mask.png"
-    if by_rows:
-        with file.open("wb") as handle:
-            writer = MaskRowWriter(handle, classes.shape, mask_format)
-            for top in (0, 4):
-                writer.write_rows(classes[top : top + 4])
-            writer.close()
+    file = tmp_path / ("mask.tif" if geotiff else "mask.png")
+    bands = [classes[:4], classes[4:]]
+    if geotiff:
+        write_geotiff(file, classes.shape, bands, mask_format, ())
     else:
-        mask_format.image(classes).save(file)
+        write_png(file, classes.shape, bands, mask_format)
     np.testing.assert_array_equal(encoding.read(Sample("mask", None, file)), classes)
 
 
 def test_void_has_the_value_that_it_had_or_one_that_no_class_has():
-    void = np.full((1, 1), 255, np.uint8)
     found = {}
     for name, encoding in ENCODINGS.items():
-        image = choose_mask_format("training", replace(pointwise_model(), mask_values=encoding.record())).image(void)
-        found[name] = np.asarray(image)[0, 0].tolist()
+        table = choose_mask_format("training", replace(pointwise_model(), mask_values=encoding.record())).table
+        found[name] = 255 if table is None else table[255].tolist()
     assert found == {
         "ids": 255,
         "values": 7,
@@ -64,11 +60,15 @@ def test_void_has_the_value_that_it_had_or_one_that_no_class_has():
     }
 
 
-def test_ids_have_a_palette_whatever_the_training_masks_held():
+def test_ids_have_a_palette_whatever_the_training_masks_held(tmp_path):
     model = replace(pointwise_model(), mask_values=ENCODINGS["values"].record())
-    image = choose_mask_format("ids", model).image(np.array([[0, 2]], np.uint8))
-    assert image.mode == "P"
-    assert image.getpalette()[:3] == [255, 0, 0]
+    for write, name in ((write_png, "mask.png"), (write_geotiff, "mask.tif")):
+        more = ((),) if write is write_geotiff else ()
+        write(tmp_path / name, (1, 2), [np.array([[0, 2]], np.uint8)], choose_mask_format("ids", model), *more)
+        image = Image.open(tmp_path / name)
+        assert image.mode == "P"
+        assert image.getpalette()[:9] == [255, 0, 0, 0, 255, 0, 0, 0, 255]
+        assert np.asarray(image).tolist() == [[0, 2]]
 
 
 def test_training_masks_that_are_not_known_or_fit_no_png_are_one_line():
@@ -80,10 +80,8 @@ def test_training_masks_that_are_not_known_or_fit_no_png_are_one_line():
             choose_mask_format("training", replace(pointwise_model(), mask_values=encoding.record()))
 
 
-def test_rows_of_16_bits_are_a_png_that_pillow_reads():
+def test_values_of_16_bits_are_a_png_that_pillow_reads(tmp_path):
     model = replace(pointwise_model(), mask_values=ENCODINGS["16 bits"].record())
-    handle = io.BytesIO()
-    writer = MaskRowWriter(handle, (1, 3), choose_mask_format("training", model))
-    writer.write_rows(np.array([[0, 1, 2]], np.uint8))
-    writer.close()
-    assert np.asarray(Image.open(handle)).tolist() == [[0, 1000, 60000]]
+    classes = np.array([[0, 1, 2]], np.uint8)
+    write_png(tmp_path / "mask.png", (1, 3), [classes], choose_mask_format("training", model))
+    assert np.asarray(Image.open(tmp_path / "mask.png")).tolist() == [[0, 1000, 60000]]

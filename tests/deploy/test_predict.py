@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,43 @@ def test_windows_are_read_as_the_whole_image_is(tmp_path, monkeypatch):
         rows, missing = windows.read_rows(2, 25)
     np.testing.assert_array_equal(rows, read_image(path, reading)[2:25])
     assert [tuple(place) for place in np.argwhere(missing)] == [(1, 4)]
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_a_georeference_and_pixels_without_data_are_kept(tmp_path, monkeypatch, windowed):
+    """The mask is a GeoTIFF with the tags of the image, void where the image has no data, and says so by GDAL's tag."""
+    model = replace(pointwise_model(), reading=Reading(tags=True, gaps=True))
+    monkeypatch.setattr(predict, "open_model", lambda *arguments: model)
+    if windowed:
+        monkeypatch.setattr(tiff_windows, "WINDOWED_PIXELS", 1)
+    pixels = np.random.default_rng(1).integers(1, 256, (150, 70, 3), np.uint8)
+    pixels[10:40, 5:] = 0
+    tags = [
+        (33550, 12, 3, (0.5, 0.5, 0.0), True),
+        (33922, 12, 6, (0.0, 0.0, 0.0, 500000.0, 5800000.0, 0.0), True),
+        (34735, 3, 8, (1, 1, 0, 1, 3072, 0, 1, 32633), True),
+    ]
+    (tmp_path / "in").mkdir()
+    options = {"photometric": "rgb", "rowsperstrip": 9, "metadata": None}
+    tifffile.imwrite(tmp_path / "in/a.tif", pixels, **options, extratags=[*tags, (42113, 2, 2, "0", True)])
+    predict_files(arguments(tmp_path, "tile=32"))
+    with tifffile.TiffFile(tmp_path / "out/masks/a.tif") as file:
+        page = file.pages.first
+        assert [(code, page.tags[code].value) for code, *_ in tags] == [(code, value) for code, _, _, value, _ in tags]
+        assert page.tags[42113].value == "255"
+        assert page.colormap[:, 0].tolist() == [65535, 0, 0]
+        mask = page.asarray()
+    expected = pixels.argmax(axis=2)
+    expected[10:40, 5:] = 255
+    np.testing.assert_array_equal(mask, expected)
+    assert float(table(tmp_path)[0]["share green"]) == pytest.approx(
+        (expected == 1).sum() / (expected < 255).sum(), abs=1e-6
+    )
+    (tmp_path / "out/predictions.csv").rename(tmp_path / "kept.csv")
+    with pytest.raises(UserError, match=r"a\.tif exists"):
+        predict_files(arguments(tmp_path, "tile=32"))
+    (tmp_path / "kept.csv").rename(tmp_path / "out/predictions.csv")
+    assert predict_files(arguments(tmp_path, "resume=true")).skipped == 1
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
