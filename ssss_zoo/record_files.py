@@ -182,7 +182,8 @@ class OptimizerState(TypedDict):
 
 class ResumeRecord(CheckpointRecord):
     """state.pt of a checkpoint to resume from. config: the configuration, from `a.b.c` keys to text. contents: digests
-    of the data, see `data/fingerprint.py`."""
+    of the data, see `data/fingerprint.py`. tracked_runs: the run's id in each logger; earlier versions wrote mlflow_run
+    alone."""
 
     stage: int
     optimizer: OptimizerState
@@ -192,13 +193,22 @@ class ResumeRecord(CheckpointRecord):
     seen: dict[str, Any]
     window: list[dict[str, float]]
     spent: dict[str, float]
-    mlflow_run: str | None
     config: dict[str, str]
     threads: int
+    tracked_runs: NotRequired[dict[str, str]]
+    mlflow_run: NotRequired[str | None]
     evaluations: NotRequired[int]
     evaluation_due: NotRequired[bool]
     skipped: NotRequired[list[int]]
     contents: NotRequired[dict[str, dict[str, str]]]
+
+
+def tracked_run_ids(record: ResumeRecord) -> dict[str, str]:
+    """The id of the run in each logger, by the logger's name."""
+    if "tracked_runs" in record:
+        return dict(record["tracked_runs"])
+    mlflow_run = record.get("mlflow_run")
+    return {"mlflow": mlflow_run} if mlflow_run else {}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def tiny_run(tiny_config):
 @pytest.fixture(scope="session")
 def fresh_store(tmp_path_factory) -> Path:
     """A store of MLflow initialised once (it takes seconds) and copied by each test."""
-    from ssss_zoo.train.tracking import open_store
+    from ssss_zoo.train.mlflow_logger import open_store
 
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     open_store(f"sqlite:///{file}")

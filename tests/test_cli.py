@@ -169,12 +169,13 @@ def test_the_trace_shows_each_hook_of_the_first_steps_with_who_answered(made):
 
 
 def test_mlflow_has_the_runs_last_figures(made):
-    from ssss_zoo.train.tracking import open_store
+    from ssss_zoo.train.mlflow_logger import open_store
 
     client = open_store(f"sqlite:///{made.place / 'runs' / 'mlflow.db'}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["val/teacher/miou"] == pytest.approx(made.metrics["val"]["teacher"]["miou"])
+    assert run.data.metrics["val/miou"] == pytest.approx(made.metrics["val"]["miou"])
     assert run.data.params["options.farcluss.top_k"] == "3"
     assert run.data.tags["data"] == made.metrics["data"]["fingerprint"]
 

@@ -1,4 +1,4 @@
-"""The run's log: lines that survive a kill, MLflow that may fail without harm, a store for runs that start at once."""
+"""MLflow as the logger of a run: what it keeps, how it fails without harm, a store for runs that start at once."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.resolve import resolve
-from ssss_zoo.config.schema import Config
-from ssss_zoo.train.tracking import Tracker, open_store, store_name
+from ssss_zoo.config.schema import Config, as_tree
+from ssss_zoo.train.logger import TrackedRun, TrackedTable
+from ssss_zoo.train.mlflow_logger import open_store, store_name
+from ssss_zoo.train.tracking import Tracker, start_tracker
 
 TAGS = {"method": "fixmatch", "seed": "0"}
 
@@ -25,59 +31,72 @@ def config(uri: str | None, *words: str) -> Config:
     return resolve(["method=fixmatch", *([f"tracking.uri={uri}"] if uri else []), *words])
 
 
+def track(settings: Config, run_id: str | None = None, tags: Mapping[str, str] = TAGS) -> Tracker:
+    """The tracker of a run with these settings; run_id: that MLflow gave it before."""
+    run = TrackedRun("a run", Path(), settings.tracking, flatten_keys(as_tree(settings)), tags)
+    return start_tracker(run, {"mlflow": run_id} if run_id else {})
+
+
+def run_id_of(tracker: Tracker) -> str:
+    return tracker.run_ids["mlflow"]
+
+
 def test_a_run_leaves_parameters_figures_tags_and_its_end(store, tmp_path, warnings):
     words = ["tracking.experiment=mine", "data.split=1/8", "train.batch=3"]
-    tracker = Tracker(config(store, *words), TAGS, None)
+    tracker = track(config(store, *words))
     tracker.log({"loss/total": 0.5, "lr": 0.1, "broken": float("nan")}, 3)
     tracker.log({"loss/total": 0.25}, 4)
     (tmp_path / "note.txt").write_text("hello")
     client = open_store(store)
-    assert client.get_run(tracker.run_id).info.status == "RUNNING"
+    assert client.get_run(run_id_of(tracker)).info.status == "RUNNING"
     tracker.finish("FINISHED", [])
-    run = client.get_run(tracker.run_id)
+    run = client.get_run(run_id_of(tracker))
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "fixmatch shapes 1/8 seed0"
+    assert run.info.run_name == "a run"
     assert client.get_experiment(run.info.experiment_id).name == "mine"
     assert run.data.params["train.batch"] == "3"
     assert run.data.params["options.fixmatch.threshold"] == "0.95"
     assert run.data.metrics == {"loss/total": 0.25, "lr": 0.1}
-    assert [(m.step, m.value) for m in client.get_metric_history(tracker.run_id, "loss/total")] == [(3, 0.5), (4, 0.25)]
+    assert [(m.step, m.value) for m in client.get_metric_history(run_id_of(tracker), "loss/total")] == [
+        (3, 0.5),
+        (4, 0.25),
+    ]
     assert run.data.tags["method"] == "fixmatch"
     assert warnings() == []
 
 
 def test_artifacts_are_kept_with_the_run(store, tmp_path, monkeypatch, warnings):
     monkeypatch.chdir(tmp_path)
-    tracker = Tracker(config(store), TAGS, None)
+    tracker = track(config(store))
     (tmp_path / "note.txt").write_text("hello")
     tracker.finish("KILLED", [tmp_path / "note.txt"])
     client = open_store(store)
-    assert [file.path for file in client.list_artifacts(tracker.run_id)] == ["note.txt"]
-    assert client.get_run(tracker.run_id).info.status == "KILLED"
+    assert [file.path for file in client.list_artifacts(run_id_of(tracker))] == ["note.txt"]
+    assert client.get_run(run_id_of(tracker)).info.status == "KILLED"
     assert warnings() == []
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_run(store, warnings):
-    first = Tracker(config(store), TAGS, None)
+    first = track(config(store))
     first.log({"loss": 1.0}, 1)
     first.finish("KILLED", [])
-    second = Tracker(config(store), TAGS, first.run_id)
+    second = track(config(store), run_id_of(first))
     second.log({"loss": 0.5}, 2)
     second.finish("FINISHED", [])
-    assert second.run_id == first.run_id
+    assert run_id_of(second) == run_id_of(first)
     client = open_store(store)
-    assert [m.step for m in client.get_metric_history(first.run_id, "loss")] == [1, 2]
-    assert client.get_run(first.run_id).info.status == "FINISHED"
-    number = client.get_run(first.run_id).info.experiment_id
+    assert [m.step for m in client.get_metric_history(run_id_of(first), "loss")] == [1, 2]
+    assert client.get_run(run_id_of(first)).info.status == "FINISHED"
+    number = client.get_run(run_id_of(first)).info.experiment_id
     assert len(client.search_runs([number])) == 1
     assert warnings() == []
 
 
 def test_a_run_resumed_against_another_store_begins_a_run_there(store, warnings):
-    tracker = Tracker(config(store), TAGS, "0123456789abcdef0123456789abcdef")
-    assert tracker.run_id != "0123456789abcdef0123456789abcdef"
+    tracker = track(config(store), "0123456789abcdef0123456789abcdef")
+    assert run_id_of(tracker) != "0123456789abcdef0123456789abcdef"
     tracker.log({"loss": 1.0}, 1)
-    assert open_store(store).get_run(tracker.run_id).data.metrics == {"loss": 1.0}
+    assert open_store(store).get_run(run_id_of(tracker)).data.metrics == {"loss": 1.0}
     assert warnings() == []
 
 
@@ -87,23 +106,23 @@ def test_a_configuration_of_more_than_a_hundred_keys_is_tracked(store, warnings)
     large = resolve(["method=farcluss+unimatch+fixmatch+supervised", f"tracking.uri={store}"])
     large = with_options(large, build_methods(large))
     large.options["more"] = {f"key{number}": number for number in range(120)}
-    tracker = Tracker(large, TAGS, None)
+    tracker = track(large)
     assert warnings() == []
-    params = open_store(store).get_run(tracker.run_id).data.params
+    params = open_store(store).get_run(run_id_of(tracker)).data.params
     assert params["options.more.key119"] == "119"
     assert params["options.farcluss.top_k"] == "3"
 
 
 def test_steps_that_the_store_has_already_are_not_stored_twice(store, warnings):
     """A killed run is resumed at its checkpoint, and makes the steps since again."""
-    first = Tracker(config(store), TAGS, None)
+    first = track(config(store))
     for step in (1, 2, 3):
         first.log({"loss": 1.0 / step, "val/iou/a&b": 0.5}, step)
-    second = Tracker(config(store), TAGS, first.run_id)
+    second = track(config(store), run_id_of(first))
     for step in (2, 3, 4):
         second.log({"loss": 1.0 / step, "val/iou/a&b": 0.5, "new": 2.0}, step)
     client = open_store(store)
-    rows = {name: [m.step for m in client.get_metric_history(first.run_id, name)]
+    rows = {name: [m.step for m in client.get_metric_history(run_id_of(first), name)]
             for name in ("loss", store_name("val/iou/a&b"), "new")}  # fmt: skip
     assert rows == {"loss": [1, 2, 3, 4], store_name("val/iou/a&b"): [1, 2, 3, 4], "new": [2, 3, 4]}
     assert warnings() == []
@@ -136,26 +155,26 @@ def test_any_names_are_taken_and_stay_apart(names):
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_class_may_be_called_anything(name, store, warnings):
-    tracker = Tracker(config(store), TAGS, None)
+    tracker = track(config(store))
     tracker.log({name: 0.5, "lr": 0.1}, 1)
     tracker.log({"lr": 0.2}, 2)
     assert warnings() == []
-    metrics = open_store(store).get_run(tracker.run_id).data.metrics
+    metrics = open_store(store).get_run(run_id_of(tracker)).data.metrics
     assert metrics["lr"] == 0.2
     assert len(metrics) == 2
 
 
 def test_long_values_and_odd_tags_are_taken(store, warnings):
-    Tracker(config(store, f"data.root={'x' * 2000}"), {"folder": "y" * 3000, "data": ""}, None)
+    track(config(store, f"data.root={'x' * 7000}"), tags={"folder": "y" * 3000, "data": ""})
     assert warnings() == []
 
 
 def test_off_tracks_nothing_and_makes_no_file(tmp_path, monkeypatch, warnings):
     monkeypatch.chdir(tmp_path)
-    tracker = Tracker(config("off"), TAGS, None)
+    tracker = track(config("off"))
     tracker.log({"loss": 1.0}, 1)
     tracker.finish("FINISHED", [])
-    assert tracker.run_id is None
+    assert tracker.run_ids == {}
     assert list(tmp_path.iterdir()) == []
     assert warnings() == []
 
@@ -164,15 +183,15 @@ def test_without_a_word_the_store_is_a_file_under_runs(fresh_store, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     shutil.copy(fresh_store, tmp_path / "runs" / "mlflow.db")
-    tracker = Tracker(config(None), TAGS, None)
-    assert open_store(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}").get_run(tracker.run_id)
+    tracker = track(config(None))
+    assert open_store(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}").get_run(run_id_of(tracker))
     assert warnings() == []
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://there", "sqlite:////proc/none/mlflow.db"])
 def test_a_store_that_cannot_be_had_is_one_warning_and_the_run_goes_on(uri, tmp_path, monkeypatch, warnings):
     monkeypatch.chdir(tmp_path)
-    tracker = Tracker(config(uri), TAGS, None)
+    tracker = track(config(uri))
     for step in range(3):
         tracker.log({"loss": 1.0}, step)
     tracker.finish("FINISHED", [])
@@ -183,7 +202,7 @@ def test_a_store_that_cannot_be_had_is_one_warning_and_the_run_goes_on(uri, tmp_
 
 
 def test_a_store_that_is_lost_on_the_way_is_one_warning(store, tmp_path, warnings):
-    tracker = Tracker(config(store), TAGS, None)
+    tracker = track(config(store))
     tracker.log({"loss": 1.0}, 1)
     with sqlite3.connect(tmp_path / "mlflow.db") as base:
         base.execute("drop table metrics")
@@ -199,12 +218,15 @@ def test_a_store_that_is_lost_on_the_way_is_one_warning(store, tmp_path, warning
 def test_a_fresh_store_is_made_once_by_runs_that_start_at_once(tmp_path):
     code = (
         "import sys\n"
+        "from pathlib import Path\n"
         "from ssss_zoo.config.resolve import resolve\n"
-        "from ssss_zoo.train.tracking import Tracker\n"
-        "tracker = Tracker(resolve([f'tracking.uri={sys.argv[1]}']), {'process': sys.argv[2]}, None)\n"
+        "from ssss_zoo.train.logger import TrackedRun\n"
+        "from ssss_zoo.train.tracking import start_tracker\n"
+        "settings = resolve([f'tracking.uri={sys.argv[1]}']).tracking\n"
+        "tracker = start_tracker(TrackedRun('run', Path(), settings, tags={'process': sys.argv[2]}), {})\n"
         "tracker.log({'loss': 1.0}, 1)\n"
         "tracker.finish('FINISHED', [])\n"
-        "print(tracker.run_id if tracker.client else 'lost')\n"
+        "print(tracker.run_ids['mlflow'] if tracker.loggers else 'lost')\n"
     )
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
     processes = [
@@ -219,4 +241,30 @@ def test_a_fresh_store_is_made_once_by_runs_that_start_at_once(tmp_path):
         assert client.get_run(out.strip()).info.status == "FINISHED"
 
 
-# --- small parts ----------------------------------------------------------------------------------------------------
+def test_the_load_of_the_machine_is_logged_where_asked_for(store, warnings, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
+    tracker = track(config(store, "tracking.system=true"))
+    client, end = open_store(store), time.monotonic() + 20
+    while not (names := set(client.get_run(run_id_of(tracker)).data.metrics)) and time.monotonic() < end:
+        time.sleep(0.02)
+    tracker.finish("FINISHED", [])
+    assert "system/cpu_utilization_percentage" in names
+    assert warnings() == []
+
+
+def test_later_means_of_a_comparison_replace_earlier_ones(store, warnings):
+    """A comparison that is continued with more seeds logs its means again, at no step."""
+    first = track(config(store))
+    first.log_summary({"miou/fixmatch": 0.5})
+    first.log_table("comparison", TrackedTable(("method", "seeds"), (("fixmatch", 1),)), 0)
+    first.finish("FINISHED", [])
+    second = track(config(store), run_id_of(first))
+    second.log_summary({"miou/fixmatch": 0.25})
+    second.log_table("comparison", TrackedTable(("method", "seeds"), (("fixmatch", 2),)), 0)
+    client = open_store(store)
+    run = client.get_run(run_id_of(first))
+    assert run.data.metrics == {"miou/fixmatch": 0.25}
+    assert run.info.status == "RUNNING"
+    (table,) = client.list_artifacts(run.info.run_id, "tables")
+    assert Path(client.download_artifacts(run.info.run_id, table.path)).read_text() == "method,seeds\nfixmatch,2\n"
+    assert warnings() == []

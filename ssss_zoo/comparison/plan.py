@@ -49,7 +49,8 @@ class StudyRow:
 class StudyPlan:
     """Rows times seeds. overrides: `key=value` arguments that all runs share. budget: `steps` trains every row for the
     same steps, `time` for as long as the first row takes for its steps. jobs: runs at a time. parent: the MLflow run
-    under which the runs are shown. cluster: resources that a launcher asks for, by name.
+    under which the runs are shown; group: of W&B in which they are. cluster: resources that a launcher asks for, by
+    name.
     """
 
     rows: tuple[StudyRow, ...]
@@ -60,6 +61,7 @@ class StudyPlan:
     launcher: str = "local"
     jobs: int | None = None
     parent: str | None = None
+    group: str | None = None
     cluster: tuple[tuple[str, str], ...] = ()
 
     def runs(self) -> list[PlannedRun]:
@@ -90,7 +92,9 @@ class PlannedRun:
     def overrides(self) -> list[str]:
         """The arguments of `ssss run` that make the very same run."""
         parent = [f"tracking.parent={self.plan.parent}"] if self.plan.parent else []
-        return [*self.plan.overrides, *self.row.overrides, f"seed={self.seed}", f"output={self.folder.path}", *parent]
+        group = [f"tracking.group={self.plan.group}"] if self.plan.group else []
+        own = [f"seed={self.seed}", f"output={self.folder.path}", *parent, *group]
+        return [*self.plan.overrides, *self.row.overrides, *own]
 
     def config(self) -> Config:
         return resolve(self.overrides)

@@ -14,6 +14,7 @@ from ssss_zoo.engine.registry import build_methods, load
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
 from ssss_zoo.train.setup import make_parts, open_dataset
+from ssss_zoo.train.tracking import check_loggers
 
 
 def check_rows_can_run(plan: StudyPlan) -> None:
@@ -47,6 +48,7 @@ def check_run(run: PlannedRun) -> Dataset:
     """Build all parts of a run on the CPU; returns its data set. Raises UserError where they do not fit together."""
     config = run.config()
     methods = build_methods(config)
+    check_loggers(config)
     check_budget(config)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     make_parts(on_cpu(config), methods, dataset, run.folder)

@@ -234,14 +234,22 @@ def read_statistics(row: Mapping[str, Any], figures: ComparisonFigures, file: Pa
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
     """study.json. common: what all rows share, text by key of the configuration; rows: overrides by the row's folder;
-    steps_per_second: of each row, where the budget is time; unknown: what another version keeps beside these."""
+    tracked_runs: the comparison's id in each logger, of which earlier versions wrote mlflow_run; steps_per_second:
+    of each row, where the budget is time; unknown: what another version keeps beside these."""
 
     common: dict[str, str]
     rows: dict[str, tuple[str, ...]]
+    tracked_runs: dict[str, str] | None = None
     mlflow_run: str | None = None
     steps_per_second: dict[str, float] | None = None
     format: int = FORMAT
     unknown: Annotated[dict[str, Any], Field(exclude=True)] = field(default_factory=dict)
+
+    def logger_run_ids(self) -> dict[str, str]:
+        """The id of the comparison in each logger, by the logger's name."""
+        if self.tracked_runs is not None:
+            return self.tracked_runs
+        return {"mlflow": self.mlflow_run} if self.mlflow_run else {}
 
 
 def read_study_record(folder: ComparisonFolder) -> StudyRecord | None:

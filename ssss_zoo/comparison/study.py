@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +34,9 @@ from ssss_zoo.lock import LOCK, Busy, owned, owner_words
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
 from ssss_zoo.train.device import check_one_process
+from ssss_zoo.train.logger import TrackedRun, TrackedTable
 from ssss_zoo.train.resume import flat_config
-from ssss_zoo.train.tracking import Tracker
+from ssss_zoo.train.tracking import Tracker, start_tracker
 
 BUSY_POLL = 1.0  # seconds between looks at a folder that another process works in (our choice)
 
@@ -73,12 +75,13 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
             record = replace(record, rows=record.rows | {row.folder_name: row.overrides for row in plan.rows})
             write_study_record(plan.folder, record)
 
-            # MLflow shows the runs below one parent, so each run must know it before it starts. A comparison that
+            # Loggers show the runs below one parent, so each run must know it before it starts. A comparison that
             # continues keeps its parent.
-            with parent_run(plan, record.mlflow_run) as parent:
-                if parent.run_id:
-                    plan = replace(plan, parent=parent.run_id)
-                    record = replace(record, mlflow_run=parent.run_id)
+            with parent_run(plan, record.logger_run_ids()) as parent:
+                if parent.run_ids:
+                    group = plan.folder.path.name if "wandb" in parent.run_ids else None
+                    plan = replace(plan, parent=parent.run_ids.get("mlflow"), group=group)
+                    record = replace(record, tracked_runs=parent.run_ids, mlflow_run=None)
                     write_study_record(plan.folder, record)
 
                 # An equal budget of time needs the speed of each row before its steps are known.
@@ -109,8 +112,9 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
                 write_pictures(plan, finished)
                 write_report(plan.folder)
 
-                # MLflow's parent gets the means, and the files that a person opens first.
-                parent.log({f"miou/{name}": row.last.mean or 0.0 for name, row in figures.finished().items()}, 0)
+                # The parent gets the means, the table, and the files that a person opens first.
+                parent.log_summary({f"miou/{name}": row.last.mean or 0.0 for name, row in figures.finished().items()})
+                parent.log_table("comparison", read_csv_table(plan.folder.csv), 0)
                 status = "FAILED" if figures.failed else "FINISHED"
                 parent.finish(status, [plan.folder.report, plan.folder.markdown, plan.folder.figures])
     return CompareResult(plan.folder.path, figures)
@@ -238,14 +242,14 @@ def outcome(run: PlannedRun, state: RunState) -> str:
     return f"mIoU {100 * figures.miou:.2f}" if figures else "its records are damaged"
 
 
-# --- MLflow ---------------------------------------------------------------------------------------------------------
+# --- the loggers ----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def parent_run(plan: StudyPlan, run_id: str | None) -> Iterator[Tracker]:
-    """MLflow's run under which those of the study are shown; run_id: of an earlier command, None for the first. It ends
-    as killed or failed where the comparison does; a comparison that comes to its end finishes it itself."""
-    parent = start_parent_run(plan, run_id)
+def parent_run(plan: StudyPlan, run_ids: Mapping[str, str]) -> Iterator[Tracker]:
+    """The run of each logger that stands for the comparison. run_ids: by logger, of an earlier command. It ends as
+    killed or failed where the comparison does; a comparison that comes to its end finishes it itself."""
+    parent = start_parent_run(plan, run_ids)
     try:
         yield parent
     except KeyboardInterrupt:
@@ -256,8 +260,22 @@ def parent_run(plan: StudyPlan, run_id: str | None) -> Iterator[Tracker]:
         raise
 
 
-def start_parent_run(plan: StudyPlan, run_id: str | None) -> Tracker:
+def start_parent_run(plan: StudyPlan, run_ids: Mapping[str, str]) -> Tracker:
     config = plan.first_config()
-    name = f"compare {config.dataset} {config.data.split}: {', '.join(row.name for row in plan.rows)}"
-    tags = {"comparison": str(plan.folder.path), "dataset": config.dataset}
-    return Tracker(config, tags, run_id, name=name[:250])
+    rows = ", ".join(row.name for row in plan.rows)
+    seeds = ", ".join(map(str, plan.seeds))
+    run = TrackedRun(
+        name=f"compare {config.dataset} {config.data.split}: {rows}",
+        folder=plan.folder.path,
+        settings=replace(config.tracking, group=plan.folder.path.name),
+        params={"methods": rows, "seeds": seeds, "budget": plan.budget, **common_settings(plan)},
+        tags={"comparison": str(plan.folder.path), "dataset": config.dataset, "split": config.data.split},
+    )
+    return start_tracker(run, run_ids)
+
+
+def read_csv_table(file: Path) -> TrackedTable:
+    """A file of comma-separated values, with a line of names first, as a table for the loggers."""
+    with file.open(newline="") as lines:
+        columns, *rows = csv.reader(lines)
+    return TrackedTable(tuple(columns), tuple(map(tuple, rows)))

@@ -266,14 +266,24 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """MLflow."""
+    """Where the figures of a run are logged, beside its own files."""
 
+    to: list[str] = field(default_factory=lambda: ["mlflow"])
+    """The loggers: `mlflow`, `tensorboard`, `wandb` (Weights & Biases), or those of other packages."""
     uri: str | None = None
-    """The store, or `off`. Default: a SQLite file under `runs/`."""
+    """The store of MLflow. Default: a SQLite file under `runs/`. `off` logs nothing anywhere, whatever `to` names."""
     experiment: str = "ssss-zoo"
-    """Name of the experiment."""
+    """Name of MLflow's experiment, and of W&B's project."""
     parent: str | None = None
-    """The run that this one is shown under; a comparison sets it."""
+    """The run of MLflow that this one is shown under; a comparison sets it."""
+    group: str | None = None
+    """The group of W&B that this run is shown in; a comparison sets it."""
+    online: bool = False
+    """Send figures to W&B's server as the run goes. Default: `wandb sync` sends them later."""
+    model: bool = False
+    """Log the best network to MLflow as a model that `mlflow.pyfunc.load_model` loads."""
+    system: bool = False
+    """Log the load of processors, memory, disk and network, to MLflow and W&B."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.folder.mask_encoding import MaskEncoding
 from ssss_zoo.data.images import Reading
-from ssss_zoo.record_files import FORMAT, PseudoLabelFigures, ResumeRecord
+from ssss_zoo.record_files import FORMAT, PseudoLabelFigures, ResumeRecord, tracked_run_ids
 from ssss_zoo.toolkit.types import StageResult
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.checkpoint import METHODS, fill_module
@@ -45,7 +45,7 @@ class TrainerState:
     pseudo_labels: PseudoLabelFigures | None = None  # of the last logged step
     unlogged_losses: list[dict[str, float]] = field(default_factory=list)  # of each step since the last logged one
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0, "wait": 0.0})
-    mlflow_run: str | None = None
+    tracked_runs: dict[str, str] = field(default_factory=dict)  # the id of the run in each logger
 
     @classmethod
     def from_record(cls, record: ResumeRecord) -> TrainerState:
@@ -60,7 +60,7 @@ class TrainerState:
             pseudo_labels=cast("PseudoLabelFigures | None", record["seen"] or None),
             unlogged_losses=list(record["window"]),
             seconds=dict(record["spent"]),
-            mlflow_run=record["mlflow_run"],
+            tracked_runs=tracked_run_ids(record),
         )
 
 
@@ -168,7 +168,7 @@ class Checkpointer:
             "seen": {**state.pseudo_labels} if state.pseudo_labels else {},
             "window": list(state.unlogged_losses),
             "spent": dict(state.seconds),
-            "mlflow_run": state.mlflow_run,
+            "tracked_runs": dict(state.tracked_runs),
             "config": flat_config(self.parts.config),
             "threads": torch.get_num_threads(),
         }

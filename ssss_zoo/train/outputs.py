@@ -1,21 +1,26 @@
-"""Reports a run's progress to console and run.log, history.jsonl, MLflow and the caller."""
+"""Reports a run's progress to console and run.log, history.jsonl, the loggers and the caller."""
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ssss_zoo.atomic_write import write_text
-from ssss_zoo.config.schema import as_yaml
-from ssss_zoo.record_files import FORMAT
+from ssss_zoo.config.parse import flatten_keys
+from ssss_zoo.config.schema import as_tree, as_yaml
+from ssss_zoo.record_files import FORMAT, Metrics, tracked_run_ids
 from ssss_zoo.train.console import LoggedStep, RunConsole, duration
 from ssss_zoo.train.history import History, open_history
+from ssss_zoo.train.logger import TrackedDataset, TrackedRun, TrackedTable
 from ssss_zoo.train.resume import ResumePoint
+from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import RunParts
-from ssss_zoo.train.tracking import Tracker
+from ssss_zoo.train.tracking import Tracker, start_tracker
 
 SLOW_EVALUATION = 10  # seconds: a longer evaluation says so, and how far it is (our choice)
 TRACKED_FIGURES = ("used", "weight", "confidence", "accuracy")  # of pseudo-labels; those of each class are left out
@@ -54,10 +59,25 @@ class RunOutputs:
         """Report an evaluation. figures: of each network. val: as in metrics.json. step: of the stage."""
         mious = {name: network["miou"] for name, network in figures.items()}
         log.info(f"step {step}: mIoU {', '.join(f'{name} {100 * miou:.2f}' for name, miou in mious.items())}")
-        tracked = {f"val/{name}/miou": miou for name, miou in mious.items()}
+        tracked = {"val/miou": val["miou"], **{f"val/{name}/miou": miou for name, miou in mious.items()}}
         tracked |= {f"val/iou/{name}": iou for name, iou in val["iou"].items() if iou is not None}
         self.tracker.log(tracked, val["step"])
         self.history.write({"step": val["step"], "stage": stage, "val": val})
+
+    def write_pseudo_label(self, folder: RunFolder, global_step: int) -> None:
+        """Hand the picture of a pseudo-label to the loggers."""
+        self.tracker.log_picture("pseudo_labels", folder.pseudo_labels / f"{global_step}.png", global_step)
+
+    def write_results(self, folder: RunFolder, metrics: Metrics, *, model: bool) -> None:
+        """Hand the results of a finished run to the loggers, and end it there. metrics: the final metrics.json, which
+        is not written yet. model: whether to log the best network."""
+        step = metrics["step"]
+        self.tracker.log_picture("predictions", folder.predictions, step)
+        if metrics["val"]:
+            self.tracker.log_table("per_class_iou", per_class_iou_table(metrics), step)
+        if model:
+            self.tracker.log_model(folder.path)
+        self.tracker.finish("FINISHED", folder.artifacts(), {"metrics.json": json.dumps(metrics, indent=1)})
 
     def evaluation_progress(self) -> Callable[[int, int], None]:
         """A function that shows an evaluation's progress. Call it after each image; the evaluation begins now."""
@@ -93,17 +113,49 @@ def open_outputs(
     text = as_yaml(replace(config, resume=False, overwrite=False))
     write_text(folder.config, f"format: {FORMAT}\n{text}")
     console.log_to(folder.log)
-    step, due, mlflow_run = 0, False, None
-    if resume:
-        step = resume.record["global_step"]
-        due = resume.record.get("evaluation_due", False)
-        mlflow_run = resume.record["mlflow_run"]
+    step = resume.record["global_step"] if resume else 0
+    due = resume.record.get("evaluation_due", False) if resume else False
     history = open_history(folder.history, folder.damaged_history, step, evaluation_due=due)
-    return RunOutputs(console, history, Tracker(config, run_tags(parts), mlflow_run), on_eval)
+    run_ids = tracked_run_ids(resume.record) if resume else {}
+    tracker = start_tracker(tracked_run(parts, first_step=step + 1 if resume else 0), run_ids)
+    return RunOutputs(console, history, tracker, on_eval)
+
+
+def tracked_run(parts: RunParts, first_step: int) -> TrackedRun:
+    """The run as its loggers show it. first_step: see `TrackedRun`."""
+    config = parts.config
+    return TrackedRun(
+        name=f"{config.method} {config.dataset} {config.data.split} seed{config.seed}",
+        folder=parts.folder.path,
+        settings=config.tracking,
+        params=flatten_keys(as_tree(config)),
+        tags=run_tags(parts),
+        datasets=tracked_datasets(parts),
+        first_step=first_step,
+    )
+
+
+def tracked_datasets(parts: RunParts) -> tuple[TrackedDataset, ...]:
+    """The images of each part of the data set that the run reads."""
+    config, dataset = parts.config, parts.dataset
+    source = str(Path(config.data.root).resolve()) if config.data.root else config.dataset
+    roles = {"labelled": "training", "unlabelled": "training", "val": "validation"}
+    images = {"labelled": len(dataset.labelled), "unlabelled": len(dataset.unlabelled), "val": len(dataset.val)}
+    return tuple(
+        TrackedDataset(f"{config.dataset} {config.data.split} {part}", role, dataset.fingerprint, source, images[part])
+        for part, role in roles.items()
+        if images[part]
+    )
+
+
+def per_class_iou_table(metrics: Metrics) -> TrackedTable:
+    """The IoU of each class in the last and in the best evaluation of a run."""
+    last, best = metrics["val"]["iou"], metrics["best"]["iou"]
+    return TrackedTable(("class", "last", "best"), tuple((name, iou, best.get(name)) for name, iou in last.items()))
 
 
 def run_tags(parts: RunParts) -> dict[str, str]:
-    """The tags by which the run is found in MLflow."""
+    """The tags by which the run is found in a logger."""
     config, protocol = parts.config, parts.protocol
     return {
         "method": config.method,

@@ -22,6 +22,7 @@ log = logging.getLogger("ssss_zoo")
 # Keys that a resumed run may change: locations, display, and settings that no training step depends on.
 MAY_DIFFER = {
     "output", "resume", "overwrite", "trace", "diagnose", "tracking.uri", "tracking.experiment", "tracking.parent",
+    "tracking.to", "tracking.group", "tracking.online", "tracking.model", "tracking.system",
     "data.root", "train.workers", "train.threads", "train.device", "train.log_every", "train.checkpoint_every",
     "train.checkpoint_minutes", "train.on_nan",
     "data.changed", "evaluate.predictions", "format",

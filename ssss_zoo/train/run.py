@@ -35,6 +35,7 @@ from ssss_zoo.train.resume import ResumePoint, find_resume_point
 from ssss_zoo.train.run_folder import RunFolder, output_folder
 from ssss_zoo.train.setup import RunParts, make_parts, open_dataset
 from ssss_zoo.train.stage import StageParts, make_stage, open_loader
+from ssss_zoo.train.tracking import check_loggers
 from ssss_zoo.train.trainer import Trainer
 
 OnEval = Callable[[int, float], None]
@@ -62,6 +63,7 @@ def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
         methods = build_methods(config)  # a wrong name or option fails here, before a file is written
         dataset_class = load("datasets", config.dataset, f"dataset={config.dataset}")
         check_budget(config)
+        check_loggers(config)
         folder = RunFolder(output_folder(config))
         with owned(folder.path):
             dataset, config = open_dataset(dataset_class, with_options(config, methods))
@@ -102,7 +104,7 @@ def carry_out(
         log.info(f"resuming at step {state.step} of {stage.steps}")
     loader, evaluation_seconds = prepare_stage(parts, stage, state)
     outputs = open_outputs(parts, resume, console, on_eval)
-    state.mlflow_run = outputs.tracker.run_id
+    state.tracked_runs = outputs.tracker.run_ids
     try:
         first = Trainer(parts, stage, state, loader, outputs, stop, evaluation_seconds)
         last = train_stages(plan, first)
@@ -113,7 +115,7 @@ def carry_out(
         stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
         outputs.tracker.finish("KILLED" if stopped else "FAILED", parts.folder.artifacts())
         raise
-    outputs.tracker.finish("FINISHED", parts.folder.artifacts(), metrics)
+    outputs.write_results(parts.folder, metrics, model=parts.config.tracking.model)
     write_json(parts.folder.metrics, metrics)
     return RunResult(parts.folder.path, metrics)
 
@@ -154,7 +156,7 @@ def train_stages(plan: StagePlan, trainer: Trainer) -> Trainer:
         trainer.stop_if_asked()
         stage = make_stage(parts, planned, done.index + 1, done.offset + done.steps)
         seconds = {**counted.seconds, "train": counted.seconds["train"] + time.perf_counter() - began}
-        state = TrainerState(seconds=seconds, mlflow_run=counted.mlflow_run)
+        state = TrainerState(seconds=seconds, tracked_runs=counted.tracked_runs)
         loader, evaluation_seconds = prepare_stage(parts, stage, state)
         trainer = Trainer(parts, stage, state, loader, trainer.outputs, trainer.stop, evaluation_seconds)
 

@@ -28,6 +28,8 @@ class RunFolder:
         self.stages = path / "stages"  # a folder for each finished stage, and files that a method keeps between stages
         self.pseudo_labels = path / "pseudo_labels"  # a picture of one image's pseudo-label for each evaluation
         self.not_finite = path / "not_finite"  # a folder for each step whose loss was not finite
+        self.tensorboard = path / "tensorboard"  # event files, where tracking.to names TensorBoard
+        self.wandb = path / "wandb"  # a folder for each process of the run, where tracking.to names W&B
         self.dry_run = path / "dry_run"  # a checkpoint that the dry run writes, reads and removes
 
     def stage(self, index: int) -> Path:
@@ -37,11 +39,12 @@ class RunFolder:
     def written(self) -> tuple[Path, ...]:
         """Every path that a run may leave in its folder."""
         files = (self.metrics, self.history, self.predictions, self.card, self.last, self.best, self.config, self.log)
-        return (*files, self.stages, self.pseudo_labels, self.not_finite, self.damaged_history)
+        folders = (self.stages, self.pseudo_labels, self.not_finite, self.tensorboard, self.wandb)
+        return (*files, *folders, self.damaged_history)
 
     def artifacts(self) -> list[Path]:
         """The files that a tracker keeps of a run, as far as they are there."""
-        return [file for file in (self.config, self.metrics, self.predictions, self.card, self.log) if file.exists()]
+        return [file for file in (self.config, self.metrics, self.card, self.log) if file.exists()]
 
     def holds_run(self) -> bool:
         """Whether a run has begun here."""

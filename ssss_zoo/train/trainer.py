@@ -251,6 +251,7 @@ class Trainer:
         if stage.snapshots:
             parts.hooks.checked = False
             stage.snapshots.write(parts.folder.pseudo_labels, step, progress)
+            self.outputs.write_pseudo_label(parts.folder, step)
         self.count_time("evaluate")
         state.evaluations += 1
         state.evaluation_due = False

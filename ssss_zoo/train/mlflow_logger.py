@@ -1,0 +1,176 @@
+"""Logs a run to MLflow."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssss_zoo.train.logger import Logger, TrackedDataset, TrackedRun, TrackedTable
+
+UNFIT_SIGNS = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
+METRIC_NAME_LENGTH_MAX = 250  # characters of a name, by MLflow's rule
+RUN_NAME_LENGTH_MAX = 250  # characters (our choice)
+PARAM_LENGTH_MAX = 6000  # characters of a value, by MLflow's rule
+DIGEST_LENGTH_MAX = 36  # characters of a data set's digest, by MLflow's rule
+
+
+class MLflowLogger(Logger):
+    """One run of MLflow. It is reached by a client, so that nothing changes in the MLflow that a notebook uses."""
+
+    title = "MLflow"
+    package = "mlflow"
+
+    def __init__(self, run: TrackedRun, run_id: str | None) -> None:
+        self.uri = run.settings.uri or default_uri()
+        self.client = open_store(self.uri)
+        self.stored: dict[str, int] = {}  # the last step stored of each figure
+        if run_id is not None and self.knows(run_id):
+            self.run_id = run_id
+            self.stored = self.last_steps(run_id)
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            self.run_id = self.start(run)
+        self.monitor = start_system_monitor(self.run_id, self.uri) if run.settings.system else None
+
+    def knows(self, run_id: str) -> bool:
+        """Whether the store has the run."""
+        try:
+            self.client.get_run(run_id)
+        except Exception:  # the run began in another store
+            return False
+        return True
+
+    def last_steps(self, run_id: str) -> dict[str, int]:
+        """The last stored step of each figure. After a killed run the store may hold steps later than the checkpoint,
+        which the resumed run repeats bit for bit."""
+        names = self.client.get_run(run_id).data.metrics
+        return {name: max(point.step for point in self.client.get_metric_history(run_id, name)) for name in names}
+
+    def start(self, run: TrackedRun) -> str:
+        """Create the run with its parameters, tags and data sets. Returns its id."""
+        from mlflow.entities import Param
+
+        under = {"mlflow.parentRunId": run.settings.parent} if run.settings.parent else {}
+        name = run.name[:RUN_NAME_LENGTH_MAX]
+        experiment = self.experiment(run.settings.experiment)
+        run_id = str(self.client.create_run(experiment, run_name=name, tags={**run.tags, **under}).info.run_id)
+        params = [Param(key, str(value)[:PARAM_LENGTH_MAX]) for key, value in run.params.items()]
+        self.client.log_batch(run_id, params=params)
+        self.client.log_inputs(run_id, datasets=[dataset_input(dataset) for dataset in run.datasets])
+        return run_id
+
+    def experiment(self, name: str) -> str:
+        """The number of an experiment, which is created where the store has none."""
+        found = self.client.get_experiment_by_name(name)
+        if found:
+            return str(found.experiment_id)
+        # The artefacts of a SQLite store lie beside its file, not in the working directory.
+        artefacts = Path(self.uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts"
+        location = artefacts.as_uri() if self.uri.startswith("sqlite:///") else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+    def log_metrics(self, figures: Mapping[str, float], step: int) -> None:
+        """Log figures in one call, each under its `store_name`. Figures that the store has already are left out."""
+        named = {store_name(name): value for name, value in figures.items()}
+        self.log_batch({name: value for name, value in named.items() if step > self.stored.get(name, -1)}, step)
+
+    def log_summary(self, figures: Mapping[str, float]) -> None:
+        """Log figures at step 0. Of several values of a step, MLflow shows the latest."""
+        self.log_batch({store_name(name): value for name, value in figures.items()}, 0)
+
+    def log_batch(self, figures: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for name, value in figures.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def log_picture(self, name: str, file: Path, step: int) -> None:
+        """Keep a picture as an artefact under `pictures`. One named as its file is the only one of its name."""
+        folder = "pictures" if file.stem == name else f"pictures/{name}"
+        self.client.log_artifact(self.run_id, str(file), folder)
+
+    def log_table(self, name: str, table: TrackedTable, step: int) -> None:
+        """Keep a table as CSV, which MLflow's page shows as a table."""
+        sink = io.StringIO()
+        csv.writer(sink, lineterminator="\n").writerows([table.columns, *table.rows])
+        self.client.log_text(self.run_id, sink.getvalue(), f"tables/{name}.csv")
+
+    def log_file(self, name: str, text: str) -> None:
+        self.client.log_text(self.run_id, text, name)
+
+    def finish(self, status: str) -> None:
+        if self.monitor:
+            self.monitor.finish()
+        self.client.set_terminated(self.run_id, status)
+
+
+def dataset_input(dataset: TrackedDataset) -> Any:
+    """A data set as MLflow lists it on the run's page. `mlflow.data.get_source` reads where it lies."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest[:DIGEST_LENGTH_MAX],
+        source_type="local",
+        source=json.dumps({"uri": dataset.source}),
+        profile=json.dumps({"images": dataset.images}),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", dataset.role)])
+
+
+def start_system_monitor(run_id: str, uri: str) -> Any:
+    """Start the thread of MLflow that logs the load of processors, memory, disk and network."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=uri)
+    monitor.start()
+    return monitor
+
+
+def store_name(name: str) -> str:
+    """`name` where MLflow accepts it. Otherwise `_` replaces the characters that MLflow refuses, the parts between
+    slashes that are empty, `.` or `..`, and a leading `..`; digits of a digest keep two such names distinct."""
+    parts = [part if part.strip(".") else "_" * max(1, len(part)) for part in UNFIT_SIGNS.sub("_", name).split("/")]
+    fit = re.sub(r"^\.\.", "__", "/".join(parts))
+    if fit == name and len(name) <= METRIC_NAME_LENGTH_MAX:
+        return name
+    mark = "_" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return fit[: METRIC_NAME_LENGTH_MAX - len(mark)] + mark
+
+
+def default_uri() -> str:
+    Path("runs").mkdir(exist_ok=True)
+    return f"sqlite:///{Path('runs', 'mlflow.db').resolve()}"
+
+
+def open_store(uri: str) -> Any:
+    """A client of the store. A new SQLite file is initialised under a lock, because two runs that start on it at the
+    same time would leave it unusable."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    from filelock import FileLock
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # the import has set it to INFO
+    if not uri.startswith("sqlite:///"):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)  # fails here if the server does not answer
+        return client
+    file = Path(uri.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        client = MlflowClient(tracking_uri=uri)  # makes the tables
+        client.search_experiments(max_results=1)
+    return client
