@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 import ssss_zoo
+from helpers.hub import serving_hub, use_hub
 from ssss_zoo import api
 from ssss_zoo.commands.cli import command_line, main
 from ssss_zoo.comparison import launch
@@ -153,6 +154,7 @@ STANDS = {
 SMALL = [word for word in tiny_overrides("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
 NAMED = (
     "ssss export",
+    "ssss predict",
     "ssss compare",
     "ssss card",
     "ssss data check",
@@ -177,9 +179,18 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def shared_run(finished, tiny_plugins, tmp_path, monkeypatch):
+    """A hub on 127.0.0.1 that has the finished run as me/street-scenes."""
+    with serving_hub() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "cache")
+        assert command_line(["push", f"run={finished / 'first'}", "repo=me/street-scenes"]) == 0
+        yield
+
+
 @pytest.mark.usefixtures("no_dry_run")
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, tmp_path, monkeypatch, capsys):
+def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, tmp_path, monkeypatch, capsys, request):
     """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, one seed, and few images."""
     monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
     name, *words = [STANDS.get(word, word) for word in shlex.split(command)[1:]]
@@ -191,6 +202,8 @@ def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     furnish(command, tmp_path, finished)
+    if "me/street-scenes" in command:
+        request.getfixturevalue("shared_run")
     if name == "compare":  # `ssss report DIR` draws them, too
         monkeypatch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
     fewer = SMALL if name in TRAINS and "--config" not in words and "run=first" not in words else []

@@ -27,7 +27,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = (  # a module imports from lines above its own, or from its own folder
     "text stopping",
     "errors",
-    "record_files lock atomic_write",
+    "record_files lock atomic_write hub",
     "config",
     "toolkit",
     "models data",

@@ -400,6 +400,23 @@ def export_command(overrides: tuple[str, ...], as_json: bool) -> None:
             print_line(line)
 
 
+@main.command("push")
+@takes_overrides
+def push_command(overrides: tuple[str, ...]) -> None:
+    """Upload a run to the Hugging Face hub: model card, configuration, classes and weights, never the data.
+
+    \b
+    ssss push run=DIR repo=OWNER/NAME          then anywhere: ssss predict run=hf://OWNER/NAME ...
+    private=false                    let everybody see it (default true: you and your organisation)
+    weights=best|last                the checkpoint (default: best)
+    The token comes from HF_TOKEN, or from `hf auth login`. Needs the extra `hub`.
+    """
+    from ssss_zoo.deploy.push import push_run
+
+    for line in push_run(overrides).lines():
+        print_line(line)
+
+
 @main.group("data")
 def data_group() -> None:
     """Fetch benchmarks, audit a data set, draw labelled lists, look at images."""

@@ -92,7 +92,8 @@ class ModelConfig:
     encoder: str = "tf_efficientnet_lite0"
     """Encoder, by its name in timm; for model=smp by its name there."""
     weights: str = "imagenet"
-    """`imagenet` (the pretrained weights that come with the encoder), `none`, or the path of a file."""
+    """`imagenet` (the pretrained weights that come with the encoder), `none`, the path of a file, or `hf://NAME`, the
+    encoder of a run on the hub."""
     in_channels: Annotated[int, Range(1, 4096)] = 3
     """Channels of the images. Default: 3, or the number of `data.channels`."""
     output_stride: int = 16

@@ -28,6 +28,7 @@ from ssss_zoo.errors import UserError, cannot_write, expanded
 from ssss_zoo.text import brief, count
 from ssss_zoo.train.checkpoint import separate
 from ssss_zoo.train.reevaluate import run_config
+from ssss_zoo.train.run_folder import find_run
 
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ""}  # safetensors is a folder
 LOGIT_BOUND, HALF_LOGIT_BOUND = 1e-3, 0.25  # differences of logits; they reach 5e-7 in float32 on lite0 (our choice)
@@ -78,7 +79,7 @@ def export_run(overrides: Iterable[str]) -> ExportResult:
     check_extra(config.format)
     model = load_model(config.run, config.weights or None, config.network or None, device="cpu")
     targets = target_files(config)
-    images, image_source = find_check_images(model, expanded(config.run), config.images)
+    images, image_source = find_check_images(model, find_run(config.run), config.images)
     try:
         targets[0].parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".export-") as temporary:
@@ -262,7 +263,7 @@ def describe_model(config: ExportConfig, model: TrainedModel) -> dict[str, Any]:
 
 def network_settings(config: ExportConfig) -> dict[str, Any]:
     """The settings of the run by which `from_pretrained` builds the network."""
-    run = run_config(expanded(config.run), [])
+    run = run_config(find_run(config.run), [])
     return {"model": asdict(run.model), "evaluate": asdict(run.evaluate), "crop": list(square(run.train.crop))}
 
 

@@ -16,6 +16,7 @@ from ssss_zoo.deploy.trained import TrainedModel, load_model, reading_from_recor
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
+from ssss_zoo.hub import is_hub_name
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Output
 from ssss_zoo.train.checkpoint import fill_module
@@ -32,11 +33,13 @@ def open_model(
     """The model of a run's folder, of an ONNX file or of a safetensors folder; `model.predict("photo.jpg")` predicts an
     image.
 
-    run: the folder of a run, or what `ssss export` wrote with format=onnx or format=safetensors. weights: `best` or
-    `last`; by default the best checkpoint, the last where there is no best one. network: `student` or `teacher`; by
-    default the one that the run's figures are of. device: as `train.device`; an exported model runs on the CPU. Raises
-    UserError where there is no run, no checkpoint, or no whole model.
+    run: the folder of a run, `hf://NAME` for one on the hub, or what `ssss export` wrote with format=onnx or
+    format=safetensors. weights: `best` or `last`; by default the best checkpoint, the last where there is no best one.
+    network: `student` or `teacher`; by default the one that the run's figures are of. device: as `train.device`; an
+    exported model runs on the CPU. Raises UserError where there is no run, no checkpoint, or no whole model.
     """
+    if is_hub_name(run):
+        return load_model(run, weights, network, device)
     path = expanded(run)
     exported = path.suffix.lower() == ONNX_SUFFIX or (path / WEIGHTS_FILE).is_file()
     if not exported:

@@ -24,11 +24,13 @@ from ssss_zoo.data.images import (
 )
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
+from ssss_zoo.hub import is_hub_name
 from ssss_zoo.record_files import CheckpointRecord, MaskValuesRecord
 from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.device import choose_device
 from ssss_zoo.train.reevaluate import classes_of, find_checkpoint, load_network, run_config
+from ssss_zoo.train.run_folder import find_run
 
 WEIGHT_NAMES = ("last", "best")  # the checkpoints of a run
 SOURCE_IN_MEMORY = Path("<array>")  # stands for an image that is no file, in messages
@@ -113,11 +115,11 @@ def load_model(
 ) -> TrainedModel:
     """The trained model in a run's folder; `model.predict("photo.jpg")` predicts an image.
 
-    weights: `best` or `last`; by default the best checkpoint, the last where there is no best one. network: `student`
-    or `teacher`; by default the one that the run's figures are of. device: as `train.device`. Raises UserError where
-    the folder holds no run, or no checkpoint.
+    run: the folder, or `hf://NAME` or `hf://NAME@revision` for a run on the hub. weights: `best` or `last`; by default
+    the best checkpoint, the last where there is no best one. network: `student` or `teacher`; by default the one that
+    the run's figures are of. device: as `train.device`. Raises UserError where there is no run, or no checkpoint.
     """
-    folder = expanded(run)
+    folder = find_run(run)
     config = run_config(folder, [f"train.device={device}", "train.precision=32"])
     if weights is None:
         weights = "last" if checkpoint.find_folder(folder / "best") is None else "best"
@@ -138,7 +140,7 @@ def load_model(
         reading=reading,
         predictor=Predictor(config.evaluate, square(config.train.crop)),
         device=chosen,
-        source=f"{weights} {network} of {folder}, step {state['global_step']}",
+        source=f"{weights} {network} of {run if is_hub_name(run) else folder}, step {state['global_step']}",
         mask_values=state.get("mask_values"),
     )
 

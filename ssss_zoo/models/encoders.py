@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.errors import UserError, check_choice, expanded, nearest
+from ssss_zoo.hub import HUB_CHECKPOINTS, download_run, hub_answers, hub_is_forbidden, is_hub_name
 
 if TYPE_CHECKING:
     from ssss_zoo.config.schema import ModelConfig
@@ -92,7 +89,7 @@ def with_weights(settings: ModelConfig, make: Build) -> tuple[Any, list[float], 
         if settings.weights == "imagenet":
             load_weights(encoder, lite0_weights(), settings)
         elif settings.weights != "none":
-            load_weights(encoder, read_weights(expanded(settings.weights)), settings)
+            load_weights(encoder, read_weights(weights_file(settings.weights)), settings)
     own = encoder.pretrained_cfg
     if settings.freeze_norm:
         freeze_norm(encoder, settings)
@@ -244,26 +241,10 @@ def in_cache(repository: str, file: str, revision: str | None = None) -> str | N
 
 def check_hub(settings: ModelConfig) -> None:
     """Raise UserError when the hub is forbidden or cannot be reached; its own client would retry for a minute first."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+    if hub_is_forbidden():
         raise no_weights(settings, "HF_HUB_OFFLINE is set and they are not in the cache")
     if not hub_answers():
         raise no_weights(settings, "the hub cannot be reached and they are not in the cache")
-
-
-def hub_answers(timeout: float = 5.0) -> bool:
-    """Whether the hub can be reached within `timeout` seconds. Any answer counts, even a refusal."""
-    from huggingface_hub import constants
-
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        urllib.request.urlopen(request, timeout=timeout).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:  # the hub's client may trust a certificate that Python rejects
-        return isinstance(error.reason, ssl.SSLError)
-    except OSError:
-        return False
-    return True
 
 
 def no_weights(settings: ModelConfig, why: str) -> UserError:
@@ -301,6 +282,23 @@ def lite0_key(key: str) -> str:
     stage, index = LITE0_BLOCKS[int(rest[0])]
     layer = (LITE0_FIRST if stage == 0 else LITE0_REST)[rest[1]]
     return ".".join(["blocks", str(stage), str(index), layer, *rest[2:]])
+
+
+def weights_file(weights: str) -> Path:
+    """The file that `model.weights` names: a path, or for `hf://NAME`, a run on the hub, the network that the run
+    reports. Raises UserError where the hub has no such run."""
+    if not is_hub_name(weights):
+        return expanded(weights)
+    folder = download_run(weights)
+    for checkpoint in HUB_CHECKPOINTS:
+        state = folder / checkpoint / "state.pt"
+        if state.is_file():
+            try:
+                reported = torch.load(state, map_location="cpu", weights_only=True)["reported"]
+                return folder / checkpoint / f"{Path(reported).name}.safetensors"
+            except Exception as error:  # a damaged or foreign file fails in many ways
+                raise UserError(f"model.weights={weights}: its state.pt is damaged or not of a run") from error
+    raise UserError(f"model.weights={weights} holds no weights ({' or '.join(HUB_CHECKPOINTS)}/)")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

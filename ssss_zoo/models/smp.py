@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssss_zoo.errors import UserError, check_choice, expanded, nearest
+from ssss_zoo.errors import UserError, check_choice, nearest
 from ssss_zoo.models.contract import Network
 from ssss_zoo.models.encoders import (
     check_hub,
@@ -27,6 +27,7 @@ from ssss_zoo.models.encoders import (
     read_weights,
     refuse_multi_grid,
     statistic,
+    weights_file,
 )
 from ssss_zoo.toolkit.tensors import resize
 from ssss_zoo.toolkit.types import Output
@@ -107,7 +108,7 @@ def make_network(settings: ModelConfig, num_classes: int) -> tuple[Any, list[flo
         parts = f"model.architecture={settings.architecture} with model.encoder={settings.encoder}"
         raise UserError(f"{parts} cannot be built: {first_line(error)}") from error
     if settings.weights not in ("imagenet", "none"):
-        load_weights(whole.encoder, read_weights(expanded(settings.weights)), settings)
+        load_weights(whole.encoder, read_weights(weights_file(settings.weights)), settings)
     if settings.freeze_norm:
         freeze_norm(whole.encoder, settings)
     mean, std = statistics(smp, settings)

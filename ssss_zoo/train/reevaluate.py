@@ -16,15 +16,16 @@ from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.fingerprint import describe_differences
 from ssss_zoo.engine.registry import load
-from ssss_zoo.errors import UserError, check_choice, expanded
+from ssss_zoo.errors import UserError, check_choice
 from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.evaluation.protocol import describe_protocol
+from ssss_zoo.hub import is_hub_name
 from ssss_zoo.record_files import CheckpointRecord, ResumeRecord, check_types, read_metrics
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit.types import Output, Sample
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.device import choose_device, with_device_defaults
-from ssss_zoo.train.run_folder import RunFolder
+from ssss_zoo.train.run_folder import RunFolder, find_run
 from ssss_zoo.train.setup import open_dataset
 
 log = logging.getLogger("ssss_zoo")
@@ -40,11 +41,11 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
     """The figures of each network of a run (`student`, `teacher`), with `run`, `on`, `weights`, `images`, `step` and
     `protocol`, the protocol of this evaluation."""
     own, rest = split_overrides(overrides, *EVALUATE_KEYS)
-    asked = {"on": "val", "weights": "last"} | own
-    if "run" not in asked:
+    if "run" not in own:
         raise UserError("give the run's folder: ssss evaluate run=DIR")
+    folder = find_run(own["run"])
+    asked = {"on": "val", "weights": default_weights(folder)} | own
     check_choice("weights", asked["weights"], ("last", "best"))
-    folder = expanded(asked["run"])
     config = run_config(folder, rest)
     place = find_checkpoint(folder, asked["weights"])
     state = checkpoint.load_typed(place, CheckpointRecord)
@@ -61,13 +62,19 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
     evaluator = Evaluator(dataset, config.evaluate, square(config.train.crop), device, config.train.workers or 0)
     figures = evaluator(networks, samples, calibration=True)
     return {
-        "run": str(folder),
+        "run": own["run"] if is_hub_name(own["run"]) else str(folder),
         "on": asked["on"],
         "weights": asked["weights"],
         "images": len(samples),
         "step": state["global_step"],
         "protocol": describe_protocol(config, dataset),
     } | figures
+
+
+def default_weights(folder: Path) -> str:
+    """The checkpoint of a run to evaluate: the last one, or the best one of a run on the hub that has no other."""
+    on_hub = checkpoint.find_folder(folder / "last") is None and checkpoint.find_folder(folder / "best") is not None
+    return "best" if on_hub else "last"
 
 
 def run_config(folder: Path, overrides: Sequence[str], methods: bool = False) -> Config:

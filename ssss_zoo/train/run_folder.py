@@ -8,6 +8,7 @@ from pathlib import Path
 from ssss_zoo.atomic_write import temporary_paths
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import expanded
+from ssss_zoo.hub import download_run, is_hub_name
 from ssss_zoo.train.checkpoint import find_folder
 
 
@@ -67,6 +68,12 @@ class RunFolder:
             if find_folder(checkpoint) == checkpoint:
                 for place in temporary_paths(checkpoint):
                     shutil.rmtree(place, ignore_errors=True)
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of the run that `run=` names: one of this machine, or `hf://NAME`, which is downloaded. Raises
+    UserError where the hub has no such run."""
+    return download_run(str(run)) if is_hub_name(run) else expanded(run)
 
 
 def output_folder(config: Config) -> Path:
