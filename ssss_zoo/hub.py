@@ -62,7 +62,7 @@ def parse_hub_name(text: str) -> HubName:
     except hub.errors.HFValidationError:
         expected = "give OWNER/NAME of letters, digits, '-', '_', '.'"
         raise UserError(f"'{brief(text)}' is not the name of a repository on the hub: {expected}") from None
-    if mark and not re.fullmatch(r"[\w./-]+", revision):
+    if mark and (not re.fullmatch(r"[\w./-]+", revision) or ".." in revision):
         raise UserError(f"'{brief(text)}' names no revision after the '@': give a branch, a tag or a commit")
     return HubName(repository, revision or None)
 

@@ -154,6 +154,7 @@ def test_a_mistake_before_an_upload_is_one_line_and_uploads_nothing(run, hub, ss
         ([whole, "repo=me/a b"], "'me/a b' is not the name of a repository on the hub: give OWNER/NAME"),
         ([whole, "repo=me/a@v1"], "repo=me/a@v1: a run is uploaded to the main branch; leave '@v1' out"),
         ([whole, "repo=me/a@"], "'me/a@' names no revision after the '@'"),
+        ([whole, "repo=me/a@../../x"], "'me/a@../../x' names no revision after the '@'"),
         (["run=hf://me/a", "repo=me/a"], "run=hf://me/a is on the hub already"),
         ([f"run={tmp_path}", "repo=me/a"], "holds no run (no config.yaml)"),
         ([f"run={unfinished}", "repo=me/a"], "has no model card (card.md), which a run writes as it ends"),
