@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from ssss_zoo.comparison.plan import flat_overrides
 from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.search import SearchResult, run_search
 from ssss_zoo.comparison.study import CompareResult, run_study
-from ssss_zoo.config.parse import located_by_key
+from ssss_zoo.config.parse import located_by_key, split_overrides
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.deploy.exported_models import open_model as load
 from ssss_zoo.engine.registry import build_methods, make_manager, with_options
 from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.planning.make_plan import plan_training
+from ssss_zoo.planning.plan_task import check_dataset_given
+from ssss_zoo.planning.records import TrainingPlan
+from ssss_zoo.planning.timed_training import run_within_time
 from ssss_zoo.train.inspect_step import draw_inspection
 from ssss_zoo.train.reevaluate import evaluate_run
 from ssss_zoo.train.run import RunResult, run_training
@@ -30,12 +35,14 @@ __all__ = [
     "Interrupted",
     "RunResult",
     "SearchResult",
+    "TrainingPlan",
     "UserError",
     "compare",
     "configure",
     "evaluate",
     "inspect",
     "load",
+    "plan",
     "report",
     "run",
     "search",
@@ -50,11 +57,26 @@ def run(
     **keys: Any,
 ) -> RunResult:
     """`ssss run`: train, evaluate, log and save; returns the folder and the content of metrics.json. on_eval: called
-    with step and mIoU in [0, 1] after each evaluation. Raises UserError for what a person can fix, Interrupted after
-    Ctrl-C."""
-    config = resolve(all_overrides(overrides, keys), Path(config_file) if config_file else None)
+    with step and mIoU in [0, 1] after each evaluation. With `time`, as in `run(dataset="shapes", time="5m")`, it plans
+    first, and returns the better of two runs. Raises UserError for what a person can fix, Interrupted after Ctrl-C."""
+    began = time.perf_counter()
+    arguments = all_overrides(overrides, keys)
+    if "time" in split_overrides(arguments, "time")[0]:
+        if config_file or on_eval:
+            raise UserError("time= plans runs of its own: leave config_file and on_eval out")
+        result = run_within_time(arguments, began)
+        return RunResult(result.folder, result.metrics[result.winner])
+    config = resolve(arguments, Path(config_file) if config_file else None)
     with located_by_key(config.locations):
         return run_training(config, on_eval)
+
+
+def plan(*overrides: str, **keys: Any) -> TrainingPlan:
+    """`ssss plan`: settings for a `dataset` and a `time`, each with a reason; nothing is trained. Raises UserError."""
+    began = time.perf_counter()
+    arguments = all_overrides(overrides, keys)
+    check_dataset_given(arguments)
+    return plan_training(arguments, began)
 
 
 def compare(*overrides: str, notify: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:

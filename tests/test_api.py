@@ -16,26 +16,27 @@ from ssss_zoo.api import all_overrides
 from ssss_zoo.testing.tiny import tiny_overrides
 
 PUBLIC = {
-    "CompareResult", "Config", "Interrupted", "RunResult", "SearchResult", "UserError", "compare", "configure",
-    "evaluate", "inspect", "load", "report", "run", "search",
+    "CompareResult", "Config", "Interrupted", "RunResult", "SearchResult", "TrainingPlan", "UserError", "compare",
+    "configure", "evaluate", "inspect", "load", "plan", "report", "run", "search",
 }  # fmt: skip
 
 PROGRAM = """
 from pathlib import Path
-from ssss_zoo import CompareResult, Config, SearchResult, RunResult, UserError
-from ssss_zoo import compare, configure, evaluate, inspect, load, report, run, search
+from ssss_zoo import CompareResult, Config, SearchResult, RunResult, TrainingPlan, UserError
+from ssss_zoo import compare, configure, evaluate, inspect, load, plan, report, run, search
 
 def whole(notify: object) -> float:
     config: Config = configure(method="fixmatch", train={"steps": 3})
     result: RunResult = run("train.steps=3", method=config.method, on_eval=lambda step, miou: print(step, miou))
     table: CompareResult = compare(methods=["fixmatch", "cps"], seeds=[0, 1], notify=print)
     found: SearchResult = search(dataset="shapes")
+    planned: TrainingPlan = plan(dataset="shapes", time="5m")
     page: Path = report(table.folder)
     figures: dict[str, object] = evaluate(run=result.folder)
     try:
         run(method="fixmach")
     except UserError as error:
-        print(error, page, figures, found.command)
+        print(error, page, figures, found.command, planned.runs)
     inspect(run=result.folder).save("step.png")
     load(result.folder).predict("photo.jpg").to_image().save("mask.png")
     value: float = result.metrics["val"]["miou"]

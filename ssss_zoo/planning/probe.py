@@ -19,7 +19,7 @@ from ssss_zoo.data.sampling import evenly
 from ssss_zoo.engine.registry import build_methods, with_options
 from ssss_zoo.errors import out_of_memory
 from ssss_zoo.evaluation.metrics import import_torchmetrics
-from ssss_zoo.toolkit.types import Progress, Stage
+from ssss_zoo.toolkit.types import Progress, Sample, Stage
 from ssss_zoo.train.device import peak_memory
 from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import LATE_STEP, RunParts, make_parts
@@ -46,7 +46,7 @@ class RunCost:
 @dataclass(frozen=True, eq=False)
 class Probe:
     """Measures runs on one data set. measured: a configuration with the statistics of its images. seconds: that the
-    steps of a measurement take at least."""
+    steps of a measurement take on a CPU at least."""
 
     dataset: Dataset
     measured: Config
@@ -91,7 +91,8 @@ class Probe:
         reading: list[float] = []
         computing: list[float] = []
         warm_up, least = (WARM_UP_STEPS_GPU, TIMED_STEPS_GPU) if gpu else (WARM_UP_STEPS, TIMED_STEPS)
-        while len(computing) < warm_up + least or sum(computing[warm_up:]) < self.seconds:
+        seconds = 0.0 if gpu else self.seconds  # a GPU's steps differ less
+        while len(computing) < warm_up + least or sum(computing[warm_up:]) < seconds:
             began = time.perf_counter()
             loader.upcoming(parts.config.train.accumulate)
             read = time.perf_counter()
@@ -118,11 +119,19 @@ def time_evaluation(parts: RunParts, stage: StageParts) -> float:
     import_torchmetrics()
     val = parts.dataset.val
     some = evenly(list(val), TIMED_IMAGES)
-    areas, total = sum(parts.dataset.areas(some)), sum(parts.dataset.areas(val))
-    parts.evaluator(stage.networks(), some[:1])  # the first pass is slower
-    began = time.perf_counter()
-    parts.evaluator(stage.networks(), some)
-    return (time.perf_counter() - began) * total / areas
+    areas = parts.dataset.areas(some)
+
+    def seconds(images: Sequence[Sample]) -> float:
+        began = time.perf_counter()
+        parts.evaluator(stage.networks(), images)
+        return time.perf_counter() - began
+
+    seconds(some)  # the first passes are slower
+    one, several = seconds(some[:1]), seconds(some)
+    if len(some) == 1:
+        return one
+    for_pixel = max(several - one, 0.0) / sum(areas[1:])  # without what every evaluation takes once
+    return max(0.0, one - for_pixel * areas[0]) + for_pixel * sum(parts.dataset.areas(val))
 
 
 @contextmanager

@@ -60,7 +60,7 @@ class TimedRun:
 class TrainingPlan:
     """Settings for a data set, a device and a time. arguments: what the person gave. facts: lines on data and device.
     notes: lines on what cannot be done, or will not fit. runs: to make one after the other, the labels alone first.
-    keeps_steps: whether the person gave the steps."""
+    keeps_steps: whether the person gave the steps. left_out: why a planned run was not made, in the end."""
 
     arguments: tuple[str, ...]
     seconds: float
@@ -70,6 +70,7 @@ class TrainingPlan:
     runs: tuple[TimedRun, ...]
     notes: tuple[str, ...]
     keeps_steps: bool
+    left_out: str = ""
     format: int = FORMAT
 
     def as_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ssss_zoo.config.parse import parse_overrides, split_overrides
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.errors import UserError
 from ssss_zoo.lock import owned
-from ssss_zoo.planning.allotment import RESERVE, STEPS_TO_GAIN
+from ssss_zoo.planning.allotment import RESERVE, STEPS_LEAST, STEPS_TO_GAIN
 from ssss_zoo.planning.make_plan import plan_folder, plan_training
 from ssss_zoo.planning.plan_task import PlanTask, read_task
 from ssss_zoo.planning.records import TimedRun, TrainingPlan
@@ -89,8 +89,12 @@ def train_runs(
             earlier = plan.runs[0]
             left = task.left - RESERVE * plan.seconds
             run = retimed(run, earlier, metrics[earlier.method], spent, left)
-            plan = replace(plan, runs=(earlier, run))
+            left_out = f"{run.method} was left out: {earlier.method} took longer than was measured, too long for both"
+            enough = run.steps >= min(STEPS_LEAST, plan.runs[1].steps)
+            plan = replace(plan, runs=(earlier, run)) if enough else replace(plan, runs=(earlier,), left_out=left_out)
             write_json(folder / PLAN_FILE, dataclass_tree(plan))
+            if not enough:
+                break
         started = time.perf_counter()
         metrics[run.method] = train_or_read(run, folder / run.method)
         spent = time.perf_counter() - started
@@ -196,8 +200,8 @@ def plan_lines(plan: TrainingPlan) -> list[str]:
 def outcome_lines(plan: TrainingPlan, metrics: dict[str, Metrics], winner: str, folder: Path) -> list[str]:
     """Which run won and by how much, and where the other one is."""
     if len(metrics) == 1:
-        method = plan.settings[0]
-        return [f"trained {winner} alone: {method.reason}"] if method.reason else []
+        reason = plan.left_out or plan.settings[0].reason
+        return [f"trained {winner} alone: {reason}"] if reason else []
     other = next(name for name in metrics if name != winner)
     scores = {name: 100 * last_miou(of_run) for name, of_run in metrics.items()}
     gain, steps = scores[winner] - scores[other], {run.method: run.steps for run in plan.runs}

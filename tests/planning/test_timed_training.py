@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
 from helpers.errors import refusal
+from ssss_zoo import api
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.errors import Interrupted
 from ssss_zoo.planning import timed_training
@@ -57,6 +59,7 @@ def test_both_runs_are_trained_and_the_better_one_moves_up(tiny_plugins, tmp_pat
     assert json.loads((tmp_path / "run" / loser / "metrics.json").read_text())["method"] == loser
     assert f"{result.winner} won by {100 * (scores[result.winner] - scores[loser]):.2f}" in result.lines[1]
     assert command_line(["evaluate", f"run={tmp_path / 'run'}"]) == 0
+    assert api.run(*WORDS, output=tmp_path / "again").metrics["val"]["miou"] == scores[result.winner]
     refusal(lambda: train(tmp_path / "run"), "holds a finished run", "overwrite=true")
     assert train(tmp_path / "run", "overwrite=true").metrics.keys() == scores.keys()
 
@@ -71,6 +74,15 @@ def test_the_second_run_gets_the_steps_that_the_first_leaves_time_for(tiny_plugi
     following = timed_training.retimed(second, first, metrics, spent, left)
     assert following.steps == 2  # twice as slow as it was measured
     assert f"train.steps={following.steps}" in following.overrides
+
+
+def test_a_second_run_without_time_is_left_out(tiny_plugins, tmp_path, monkeypatch):
+    plan = replace(make_plan("train.steps=30"), keeps_steps=False)
+    monkeypatch.setattr(timed_training, "plan_training", lambda overrides, began: plan)
+    result = run_within_time([*WORDS, f"output={tmp_path / 'run'}"], time.perf_counter() - 119)
+    assert result.metrics.keys() == {"supervised"}
+    assert "farcluss was left out" in result.lines[0]
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["status"] == "finished"
 
 
 def test_a_stopped_command_goes_on(tiny_plugins, tmp_path, stop):
