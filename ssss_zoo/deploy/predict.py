@@ -41,15 +41,32 @@ from ssss_zoo.deploy.prediction_files import (
     summarize_classes,
     write_rows,
 )
+from ssss_zoo.deploy.prediction_record import (
+    RECORD_NAME,
+    PredictionRecord,
+    check_prediction_record,
+    make_prediction_record,
+    write_prediction_record,
+)
 from ssss_zoo.deploy.tiff_windows import TiffWindows, UnreadableImage, open_tiff_windows
-from ssss_zoo.deploy.tiles import blend_tiles, choose_tile_side
+from ssss_zoo.deploy.tiles import (
+    TILE_SIDE,
+    TILE_SIDE_MIN,
+    Band,
+    ReadRows,
+    blend_tiles,
+    choose_tile_side,
+    memory_at_start,
+    pixels_that_fit,
+)
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch
-from ssss_zoo.errors import UserError, cannot_write, expanded
+from ssss_zoo.errors import UserError, cannot_write, expanded, out_of_memory
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.tensors import resize
 
 REQUIRED_KEYS = ("run", "input", "output")
+RESULT_KEYS = ("save", "polygons", "encoding", "tile", "overlap", "flip", "scales")  # they change the files of an image
 WHOLE_PIXELS_MAX = 4_000_000  # pixels of an image that is predicted in one piece (our choice)
 BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
 BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
@@ -121,7 +138,9 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
         log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")
     choose_mask_format(settings.encoding, model)  # refuses before the first image
-    rows = find_rows(settings, images, model)
+    record = make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
+    rows = find_rows(settings, images, model, record)
+    write_prediction_record(settings.folder, record)
     todo = [image for image in images if image.file not in rows]
     unreadable = run_predictions(model, settings, todo, rows)
     if settings.polygons == COCO_FORMAT:
@@ -152,23 +171,26 @@ def parse_settings(overrides: Iterable[str]) -> PredictSettings:
 
 
 def find_rows(
-    settings: PredictSettings, images: Sequence[SourceImage], model: TrainedModel
+    settings: PredictSettings, images: Sequence[SourceImage], model: TrainedModel, record: PredictionRecord
 ) -> dict[str, PredictionRow]:
     """The rows of the images that an earlier command predicted, by file. Raises UserError where an output exists and
-    neither resume nor overwrite is given."""
+    neither resume nor overwrite is given, and where the output to resume is of another model or other settings."""
     table = settings.folder / CSV_NAME
+    started = settings.folder / RECORD_NAME
     if settings.overwrite:
         return {}
     if settings.resume:
+        if table.exists() or started.exists():
+            check_prediction_record(settings.folder, record)
         rows = read_rows(table, len(model.class_names))
         masked = [
             image.file for image in images if any(mask.exists() for mask in mask_paths(settings.folder, image.name))
         ]
         return {name: rows[name] for name in masked if name in rows}
     masks = [mask for image in images for mask in mask_paths(settings.folder, image.name)]
-    tables = [table, settings.folder / COCO_FILE] if settings.polygons == COCO_FORMAT else [table]
+    tables = [table, started, *([settings.folder / COCO_FILE] if settings.polygons == COCO_FORMAT else [])]
     extras = [output_path(settings.folder, folder, image.name) for folder in settings.save for image in images]
-    existing = next((path for path in (*tables, *masks, *extras) if path.exists()), None)
+    existing = next((path for path in (*masks, *extras, *tables) if path.exists()), None)
     if existing:
         raise UserError(f"{existing} exists: continue with resume=true, replace with overwrite=true, or change output=")
     return {}
@@ -188,7 +210,8 @@ def run_predictions(
         with ThreadPoolExecutor(WRITERS) as writers, show_images(len(images), "predict") as advance:
             for batch in batches(read_ahead(images, partial(read_source, model))):
                 try:
-                    waiting.extend(predict_batch(model, settings, batch, writers))
+                    futures, settings = predict_in_memory(model, settings, batch, writers)
+                    waiting.extend(futures)
                 except UnreadableImage as error:
                     log.warning(str(error))
                     unreadable.append(str(error))
@@ -199,7 +222,6 @@ def run_predictions(
                         write_rows(settings.folder / CSV_NAME, finished, model.class_names)
             finished.extend(future.result() for future in waiting)
     finally:
-        settings.folder.mkdir(parents=True, exist_ok=True)
         write_rows(settings.folder / CSV_NAME, finished, model.class_names)
     return unreadable
 
@@ -285,30 +307,54 @@ def predict_batch(
     ]
 
 
+def predict_in_memory(
+    model: TrainedModel, settings: PredictSettings, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
+) -> tuple[list[Future[PredictionRow]], PredictSettings]:
+    """As `predict_batch`, in smaller tiles where the memory does not suffice; and the settings for the next images.
+    Raises UserError where it does not suffice for the smallest tiles."""
+    while True:
+        try:
+            return predict_batch(model, settings, batch, writers), settings
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            side = (settings.tile or 2 * TILE_SIDE) // 2
+            if side < TILE_SIDE_MIN:
+                raise UserError(
+                    f"out of memory at {batch[0].source.path}, even in tiles of {settings.tile} pixels: close other "
+                    "programs, or give device=cpu, a smaller tile=, or scales=1"
+                ) from error
+        log.warning(f"out of memory at {batch[0].source.path}: from here on in tiles of {side} pixels")
+        settings = replace(settings, tile=side)
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
 def predict_pixels(model: TrainedModel, settings: PredictSettings, images: Sequence[np.ndarray]) -> Sequence[Tensor]:
     """Probabilities (C, H, W) of images (H, W, channels) of one size, in tiles where they are large."""
     height, width = images[0].shape[:2]
-    if settings.tile is None and height * width <= WHOLE_PIXELS_MAX:
+    memory = memory_at_start(model.device)
+    if settings.tile is None and height * width <= min(WHOLE_PIXELS_MAX, pixels_that_fit(memory)):
         return list(augmented_probabilities(model, image_batch(images), settings))
-    side = settings.tile or choose_tile_side(width, len(model.class_names))
+    side = settings.tile or choose_tile_side(width, len(model.class_names), memory)
     found = []
     for image in images:
         bands = predict_bands(model, settings, partial(rows_of_array, image), (height, width), side)
-        found.append(torch.cat([probs.clone() for _, probs in bands], dim=1))
+        found.append(torch.cat([band.probs.clone() for band in bands], dim=1))
     return found
 
 
-def rows_of_array(pixels: np.ndarray, top: int, bottom: int) -> np.ndarray:
-    return pixels[top:bottom]
+def rows_of_array(pixels: np.ndarray, top: int, bottom: int) -> tuple[np.ndarray, None]:
+    return pixels[top:bottom], None
 
 
 def predict_bands(
     model: TrainedModel,
     settings: PredictSettings,
-    read: Callable[[int, int], np.ndarray],
+    read: ReadRows,
     size: tuple[int, int],
     side: int,
-) -> Iterator[tuple[int, Tensor]]:
+) -> Iterator[Band]:
     """Bands of a large image, see `blend_tiles`. A tile is predicted in one piece."""
     whole = Predictor(replace(model.predictor.settings, mode="whole"), model.predictor.window)
     in_one_piece = replace(model, predictor=whole)
@@ -317,6 +363,7 @@ def predict_bands(
         size,
         side,
         settings.overlap,
+        len(model.class_names),
         lambda tile: augmented_probabilities(in_one_piece, image_batch([tile]), settings)[0],
     )
 
@@ -404,16 +451,7 @@ def classify_windows(
     model: TrainedModel, settings: PredictSettings, windows: TiffWindows
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Class ids and confidence, (rows, W) each, of a TIFF from top to bottom."""
-    height, width = windows.size
-    without_data = np.zeros((height, -(-width // 8)), np.uint8)  # a bit a pixel, so that no row is decoded again
-
-    def read(top: int, bottom: int) -> np.ndarray:
-        pixels, missing = windows.read_rows(top, bottom)
-        if missing is not None:
-            without_data[top:bottom] = np.packbits(missing, axis=1)
-        return pixels
-
-    side = settings.tile or choose_tile_side(width, len(model.class_names))
-    for top, probs in predict_bands(model, settings, read, windows.size, side):
-        missing = np.unpackbits(without_data[top : top + probs.shape[1]], axis=1, count=width).astype(bool)
-        yield ids_of_classes(probs, ~missing), probs.amax(dim=0).numpy()
+    side = settings.tile or choose_tile_side(windows.size[1], len(model.class_names), memory_at_start(model.device))
+    for band in predict_bands(model, settings, windows.read_rows, windows.size, side):
+        valid = None if band.missing is None else ~band.missing
+        yield ids_of_classes(band.probs, valid), band.probs.amax(dim=0).numpy()

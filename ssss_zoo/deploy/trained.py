@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,13 +26,14 @@ from ssss_zoo.data.images import (
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.hub import is_hub_name
-from ssss_zoo.record_files import CheckpointRecord, MaskValuesRecord
+from ssss_zoo.record_files import CheckpointRecord, MaskValuesRecord, read_metrics
 from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train import checkpoint
 from ssss_zoo.train.device import choose_device
 from ssss_zoo.train.reevaluate import classes_of, find_checkpoint, load_network, run_config
-from ssss_zoo.train.run_folder import find_run
+from ssss_zoo.train.run_folder import RunFolder, find_run
 
+log = logging.getLogger("ssss_zoo")
 WEIGHT_NAMES = ("last", "best")  # the checkpoints of a run
 SOURCE_IN_MEMORY = Path("<array>")  # stands for an image that is no file, in messages
 ImageInput = str | Path | np.ndarray | Image.Image
@@ -126,6 +128,10 @@ def load_model(
     check_choice("weights", weights, WEIGHT_NAMES)
     place = find_checkpoint(folder, weights)
     state = checkpoint.load_typed(place, CheckpointRecord)
+    if not run_finished(folder):
+        log.warning(
+            f"the run in {folder} has not finished; its {weights} checkpoint so far is of step {state['global_step']}"
+        )
     network = network or state["reported"]
     check_choice("network", network, checkpoint.network_names(place))
     class_names = tuple(classes_of(folder, state))
@@ -143,6 +149,14 @@ def load_model(
         source=f"{weights} {network} of {run if is_hub_name(run) else folder}, step {state['global_step']}",
         mask_values=state.get("mask_values"),
     )
+
+
+def run_finished(folder: Path) -> bool:
+    """Whether metrics.json of a run says that it has finished; true where a damaged file does not tell."""
+    try:
+        return read_metrics(RunFolder(folder).metrics, "")["status"] == "finished"
+    except UserError:
+        return RunFolder(folder).metrics.exists()
 
 
 def colours_of(state: CheckpointRecord, classes: int) -> tuple[Colour, ...]:

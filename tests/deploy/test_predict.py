@@ -83,7 +83,11 @@ def test_masks_keep_names_and_folders(tmp_path, colours):
     assert mask.mode == "P"
     np.testing.assert_array_equal(np.asarray(mask), colours.argmax(axis=2))
     assert mask.getpalette()[:9] == [255, 0, 0, 0, 255, 0, 0, 0, 255]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["masks", "predictions.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "masks",
+        "predictions.csv",
+        "predictions.json",
+    ]
 
 
 @pytest.mark.usefixtures("pointwise")
@@ -209,7 +213,7 @@ def test_a_georeference_and_pixels_without_data_are_kept(tmp_path, monkeypatch, 
     with pytest.raises(UserError, match=r"a\.tif exists"):
         predict_files(arguments(tmp_path, "tile=32"))
     (tmp_path / "kept.csv").rename(tmp_path / "out/predictions.csv")
-    assert predict_files(arguments(tmp_path, "resume=true")).skipped == 1
+    assert predict_files(arguments(tmp_path, "tile=32", "resume=true")).skipped == 1
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------

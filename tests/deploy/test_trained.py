@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +71,18 @@ def test_a_checkpoint_of_an_earlier_version_gets_generated_colours(trained):
     state = checkpoint.load_state(folder / "last")
     save_folder(folder / "last", weights, {key: value for key, value in state.items() if key != "colours"})
     assert load(folder, "last", "student").colours == palette(5)
+
+
+def test_a_run_that_has_not_finished_predicts_and_says_so(trained, monkeypatch):
+    folder = trained("run", "method=supervised")
+    lines: list[str] = []
+    monkeypatch.setattr(logging.getLogger("ssss_zoo"), "warning", lines.append)
+    load(folder)
+    assert lines == []
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"status": "running"}))
+    step = load(folder).source.rpartition(" ")[2]
+    assert lines == [f"the run in {folder} has not finished; its best checkpoint so far is of step {step}"]
 
 
 def test_what_a_checkpoint_says_of_reading_comes_before_the_settings(tiny_config):
