@@ -32,6 +32,17 @@ loaded["a method"] = sorted(name for name in sys.modules if name.startswith("sss
 
 import ssss_zoo.models.deeplabv3plus
 loaded["the models"] = sorted(sys.modules)
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from ssss_zoo.train.logger import TrackedRun
+from ssss_zoo.train.tracking import check_loggers, start_tracker
+with TemporaryDirectory() as folder:
+    for name, override in (("no tracking", "tracking.uri=off"), ("tensorboard", "tracking.to=[tensorboard]")):
+        config = resolve(["tracking.to=[mlflow,tensorboard,wandb]", override])
+        check_loggers(config)
+        start_tracker(TrackedRun("a run", Path(folder), config.tracking), {}).finish("FINISHED", [])
+        loaded[name] = sorted({"mlflow", "wandb", "tensorboard", "tensorflow"} & set(sys.modules))
 print(json.dumps(loaded), file=sys.stderr)
 """
 
@@ -60,3 +71,8 @@ def test_only_the_method_that_is_selected_is_imported(process):
 def test_importing_the_models_does_not_import_timm(process):
     assert "torch" in process.loaded["the models"]
     assert "timm" not in process.loaded["the models"]
+
+
+def test_only_the_loggers_that_are_selected_are_imported(process):
+    assert process.loaded["no tracking"] == []
+    assert process.loaded["tensorboard"] == ["tensorboard"]  # and no tensorflow

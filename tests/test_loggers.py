@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from helpers.runs import signal_after_step
 from helpers.wandb_files import config_of, history_of, read_records
 from ssss_zoo.config.resolve import resolve
+from ssss_zoo.deploy.trained import load_model
 from ssss_zoo.engine import registry
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import tiny_entry_points, tiny_overrides
@@ -36,7 +38,7 @@ def logged(fresh_store, tmp_path_factory) -> SimpleNamespace:
     shutil.copy(fresh_store, place / "mlflow.db")
     store = f"sqlite:///{place / 'mlflow.db'}"
     given = [f"output={folder}", f"tracking.uri={store}", "tracking.to=[mlflow,tensorboard,wandb]", "tracking.group=g",
-             "train.on_nan=stop", "evaluate.predictions=1"]  # fmt: skip
+             "train.on_nan=stop", "evaluate.predictions=1", "tracking.model=true"]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
         with pytest.MonkeyPatch.context() as armed:
@@ -74,6 +76,22 @@ def test_mlflow_lists_the_data_sets_that_the_run_read(logged):
     assert validation.dataset.digest == logged.metrics["data"]["fingerprint"][:36]
     assert [(tag.key, tag.value) for tag in validation.tags] == [("mlflow.data.context", "validation")]
     assert mlflow.data.get_source(validation).to_dict() == {"uri": "tiny"}
+
+
+def test_mlflow_loads_the_network_anywhere_and_predicts_as_the_run(logged, tiny_plugins, tmp_path, monkeypatch):
+    import mlflow.pyfunc
+
+    client = open_store(logged.store)
+    (run,) = client.search_runs([client.get_experiment_by_name("ssss-zoo").experiment_id])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", logged.store)
+    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), np.uint8)
+    Image.fromarray(images[0]).save("photo.png")
+    expected = [load_model(logged.folder).predict(image).classes for image in images]
+    for given in (images, list(images), ["photo.png", images[1]], pd.DataFrame({"image": list(images)})):
+        np.testing.assert_array_equal(np.stack(model.predict(given)), np.stack(expected))
+    assert not list(Path(model.unwrap_python_model().model.source.split()[3]).parent.rglob("*.pkl"))
 
 
 def test_tensorboard_shows_both_processes_as_one_run(logged):
@@ -243,23 +261,3 @@ def test_loggers_of_an_earlier_version_are_read():
     assert TrainerState.from_record(record).tracked_runs == {"mlflow": "abc"}
     assert TrainerState.from_record({**record, "mlflow_run": None}).tracked_runs == {}
     assert TrainerState.from_record({**record, "tracked_runs": {"wandb": "x"}}).tracked_runs == {"wandb": "x"}
-
-
-def test_a_run_without_tracking_imports_no_logger_and_tensorboard_no_tensorflow(tmp_path):
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from ssss_zoo.config.resolve import resolve\n"
-        "from ssss_zoo.train.logger import TrackedRun\n"
-        "from ssss_zoo.train.tracking import check_loggers, start_tracker\n"
-        "def track(*given):\n"
-        "    config = resolve([*given])\n"
-        "    check_loggers(config)\n"
-        "    start_tracker(TrackedRun('run', Path(sys.argv[1]), config.tracking), {}).finish('FINISHED', [])\n"
-        "    return sorted({'mlflow', 'wandb', 'tensorboard', 'tensorflow'} & set(sys.modules))\n"
-        "print(track('tracking.uri=off', 'tracking.to=[mlflow,tensorboard,wandb]'))\n"
-        "print(track('tracking.to=[tensorboard]'))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.splitlines() == ["[]", "['tensorboard']"], done.stderr
-    assert Path(tmp_path / "tensorboard").is_dir()

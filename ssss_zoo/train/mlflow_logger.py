@@ -9,17 +9,22 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from ssss_zoo.train.checkpoint import find_folder
 from ssss_zoo.train.logger import Logger, TrackedDataset, TrackedRun, TrackedTable
+from ssss_zoo.train.run_folder import RunFolder
 
 UNFIT_SIGNS = re.compile(r"[^\w\-./ :]")  # in a metric's name, by MLflow's rule
 METRIC_NAME_LENGTH_MAX = 250  # characters of a name, by MLflow's rule
 RUN_NAME_LENGTH_MAX = 250  # characters (our choice)
 PARAM_LENGTH_MAX = 6000  # characters of a value, by MLflow's rule
+MODEL_NAME = "model"  # of the network that a run logs
 DIGEST_LENGTH_MAX = 36  # characters of a data set's digest, by MLflow's rule
 
 
@@ -108,10 +113,45 @@ class MLflowLogger(Logger):
     def log_file(self, name: str, text: str) -> None:
         self.client.log_text(self.run_id, text, name)
 
+    def log_model(self, run_folder: Path) -> None:
+        """Keep the best network as the logged model `model` of the run, `runs:/<run id>/model`."""
+        from mlflow.entities import LoggedModelOutput
+
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        model = self.client.create_logged_model(experiment, name=MODEL_NAME, source_run_id=self.run_id)
+        with TemporaryDirectory() as folder:
+            path = save_model(Path(folder), run_folder, model.model_id, self.run_id)
+            self.client.log_model_artifacts(model.model_id, str(path))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
     def finish(self, status: str) -> None:
         if self.monitor:
             self.monitor.finish()
         self.client.set_terminated(self.run_id, status)
+
+
+def save_model(folder: Path, run_folder: Path, model_id: str, run_id: str) -> Path:
+    """Write the network of a run as a model of MLflow into `folder`, and return its path there. The model holds the
+    checkpoint, the configuration and a short module of code; nothing is pickled."""
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    run = RunFolder(run_folder)
+    copy = RunFolder(folder / "run")
+    copy.path.mkdir()
+    shutil.copyfile(run.config, copy.config)
+    best = find_folder(run.best)
+    shutil.copytree(best or run.last, copy.best if best else copy.last)
+    path = folder / MODEL_NAME
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=str(Path(__file__).with_name("mlflow_model.py")),
+        artifacts={"run": str(copy.path)},
+        mlflow_model=Model(run_id=run_id, model_id=model_id),
+        pip_requirements=["ssss-zoo"],
+    )
+    return path
 
 
 def dataset_input(dataset: TrackedDataset) -> Any:
@@ -159,6 +199,7 @@ def open_store(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # of the copies that a model consists of
     logging.getLogger("alembic").setLevel(logging.ERROR)
     from filelock import FileLock
     from mlflow.tracking import MlflowClient

@@ -10,7 +10,7 @@ from typing import Any
 from ssss_zoo.train.logger import Logger, TrackedRun, TrackedTable
 
 WANDB_FOLDER = "wandb"
-START_SECONDS = 60.0  # that W&B may take to start (our choice)
+WANDB_START_SECONDS = 60.0  # that W&B may take to start (our choice)
 
 
 class WandbLogger(Logger):
@@ -88,5 +88,5 @@ def wandb_settings(wandb: Any, mode: str, *, system: bool, resumed: bool) -> Any
         x_save_requirements=False,
         x_disable_stats=not system,
         x_disable_machine_info=not system,
-        init_timeout=START_SECONDS,
+        init_timeout=WANDB_START_SECONDS,
     )
