@@ -9,7 +9,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 
-class SegmentationModel(PythonModel):  # type: ignore[misc]  # mlflow has no types
+class SegmentationModel(PythonModel):
     """Predicts the class of each pixel. `model` is what `ssss_zoo.load` returns, with the names of the classes."""
 
     def load_context(self, context: Any) -> None:
