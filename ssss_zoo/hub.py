@@ -200,7 +200,8 @@ def readable_errors(subject: str) -> Iterator[None]:
 def hub_error(error: Exception, subject: str) -> UserError:
     """The error of the hub's client in our words."""
     errors = import_hub().errors
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    answers = [getattr(one, "response", None) for one in (error, error.__cause__)]  # a missing copy has a cause
+    status = next((answer.status_code for answer in answers if answer is not None), None)
     kinds = {kind.__name__ for kind in type(error).__mro__}  # httpx has another name in other versions of the client
     if isinstance(error, errors.GatedRepoError):
         return UserError(f"{subject}: its owner grants access on its page; ask there, then {LOGIN_ADVICE}")
@@ -215,6 +216,8 @@ def hub_error(error: Exception, subject: str) -> UserError:
         return UserError(f"{subject}: the token has characters that no request can carry: {LOGIN_ADVICE}")
     if "Consistency check failed" in str(error) or "RemoteProtocolError" in kinds:
         return UserError(f"{subject}: the connection broke off and a file came cut short; the same command tries again")
+    if status is not None:
+        return UserError(f"{subject}: the hub answers with an error ({status}, {reason_of(error)}); try again later")
     if isinstance(error, errors.LocalEntryNotFoundError) or kinds & {"TransportError", "OfflineModeIsEnabled"}:
         return UserError(f"{subject}: {unreachable_hub()}, and no whole copy is in its cache; check the network")
     if isinstance(error, OSError) and error.errno is not None:

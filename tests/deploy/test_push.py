@@ -222,7 +222,7 @@ def test_a_mistake_before_a_download_is_one_line(run, hub, ssss, monkeypatch, tm
     hub.status = 500
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own tries
     done = ssss("evaluate", "run=hf://me/nothing")
-    assert (done.code, "hf://me/nothing: the hub" in done.line) == (2, True), done.err
+    assert (done.code, "hf://me/nothing: the hub answers with an error (500, " in done.line) == (2, True), done.err
     hub.status = None
     use_hub(monkeypatch, hub, tmp_path / "empty", None)
     with pytest.raises(
