@@ -27,6 +27,7 @@ from ssss_zoo.commands.show import (
     show_timed,
 )
 from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
+from ssss_zoo.stopping import Stop
 from ssss_zoo.text import visible
 
 if TYPE_CHECKING:
@@ -330,7 +331,7 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     from ssss_zoo.deploy.predict import predict_files
     from ssss_zoo.train.console import RunConsole
 
-    with RunConsole():
+    with RunConsole(), Stop().handlers_installed():
         result = predict_files(overrides)
     show_predictions(result)
     sys.exit(1 if result.unreadable else 0)
@@ -363,13 +364,13 @@ def label_command(overrides: tuple[str, ...]) -> None:
     if "take" in split_overrides(overrides, "take")[0]:
         from ssss_zoo.deploy.take_labels import take_labels
 
-        with RunConsole():
+        with RunConsole(), Stop().handlers_installed():
             taken = take_labels(overrides)
         show_taken_labels(taken)
         return
     from ssss_zoo.deploy.label import label_images
 
-    with RunConsole():
+    with RunConsole(), Stop().handlers_installed():
         result = label_images(overrides)
     show_labels(result)
     sys.exit(1 if result.unreadable else 0)
@@ -392,7 +393,8 @@ def export_command(overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from ssss_zoo.deploy.export import export_lines, export_run
 
-    result = export_run(overrides)
+    with Stop().handlers_installed():
+        result = export_run(overrides)
     if as_json:
         print_json(result.as_dict())
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +100,16 @@ def test_a_model_that_differs_or_cannot_be_made_leaves_nothing_behind(trained, t
     with pytest.raises(UserError, match=r"the network TinyNet of .* cannot be exported as torch: "):
         export_run([f"run={run}", f"output={folder / 'model'}", "format=torch"])
     assert list(folder.iterdir()) == []
+
+
+def test_a_signal_leaves_nothing_behind(trained, tmp_path, monkeypatch, capsys):
+    """As a scheduler ends a job."""
+    run = trained("run")
+    monkeypatch.setattr(export, "check_export", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
+    given = [f"run={run}", f"output={tmp_path / 'models/model'}", "format=safetensors"]
+    assert command_line(["export", *given]) == 130
+    assert capsys.readouterr().err.startswith("ssss: ")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_wrong_arguments_are_refused_in_one_line(trained, tmp_path, monkeypatch):
