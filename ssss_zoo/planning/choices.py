@@ -17,8 +17,10 @@ CROP_SHORTEST = 64  # pixels of a side (our choice)
 CROP_MULTIPLE = 16  # the network's stride
 BATCH_CPU = 4  # the batch of the measurements on CamVid
 BATCHES_GPU = (16, 8, 4)  # a GPU takes 16 small images in little more time than 8 (measured); our choice of numbers
-SCALE = (0.5, 1.0)  # smallest and largest scale, as in the measurements on CamVid
-SCALE_SMALL_IMAGES = 1.5  # largest scale where an image is smaller than SMALL_IMAGE (our choice: that of shapes)
+SCALE, SCALE_RANGE = 0.5, 2.0  # the smallest scale, and the largest by it, as in the measurements on CamVid
+SCALE_OF_SMALL_IMAGES = (
+    0.75  # the smallest scale where an image is smaller than SMALL_IMAGE (our choice: that of shapes)
+)
 SMALL_IMAGE = 256  # pixels of the long side (our choice)
 THINNEST_SCALED = 1.5  # pixels that the thinnest class keeps at the smallest scale (our choice)
 WHOLE_BYTES_PER_PIXEL = 600  # memory of one pass over an image (measured on this network: stride 2, 32 channels, float)
@@ -95,17 +97,15 @@ def round_side(side: float) -> int:
 
 
 def scale_setting(facts: DataFacts) -> PlannedSetting:
-    """The range of scales, by the size of images and by the thinnest class."""
-    low, high = SCALE
+    """The range of scales, by the size of images and by the thinnest class: from the smallest to twice of it."""
     small = max(facts.height, facts.width) < SMALL_IMAGE
-    if small:
-        high = SCALE_SMALL_IMAGES
+    low = SCALE_OF_SMALL_IMAGES if small else SCALE
     if facts.thickness:
         low = min(1.0, max(low, round(THINNEST_SCALED / facts.thickness, 2)))
-    size = "small images are enlarged, too" if small else "a crop then shows more of an image"
     thin = f"; {facts.thin_class} stays {low * facts.thickness:.1f} pixels thick" if facts.thickness else ""
-    measured = (low, high) == SCALE
-    return PlannedSetting("augment.scale", f"[{low:g},{high:g}]", size + thin, "measured" if measured else OUR_CHOICE)
+    why = "a crop then shows more of an image" if low == SCALE else "small images, or thin regions"
+    source = "measured" if low == SCALE else OUR_CHOICE
+    return PlannedSetting("augment.scale", f"[{low:g},{SCALE_RANGE * low:g}]", why + thin, source)
 
 
 def evaluation_setting(facts: DataFacts, memory: float) -> PlannedSetting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -53,24 +54,23 @@ def run_within_time(overrides: Iterable[str], began: float, notify: Notify = lam
     check_folder(folder, resume=config.resume, overwrite=config.overwrite)
 
     # A plan is made once: a stopped command goes on with the steps that it began with.
-    with Stop().handlers_installed(), interrupted():
+    with Stop().handlers_installed(), interrupted(), owned(folder):
         resumed = config.resume and file.exists()
         plan = read_plan(file) if resumed else plan_training(arguments, began)
         if resumed:
             check_same_arguments(plan, task.arguments, folder)
         for line in plan_lines(plan):
             notify(line)
-        with owned(folder):
-            if config.overwrite:
-                clear_folder(folder)
-            write_json(file, dataclass_tree(plan))
-            plan, metrics = train_runs(plan, folder, task, retime=not (resumed or plan.keeps_steps))
+        if config.overwrite:
+            clear_folder(folder)
+        write_json(file, dataclass_tree(plan))
+        plan, metrics = train_runs(plan, folder, task, retime=not (resumed or plan.keeps_steps))
 
-            # The better run's files move up, so that `ssss predict run=FOLDER` finds them.
-            winner = max(metrics, key=lambda method: last_miou(metrics[method]))
-            lines = outcome_lines(plan, metrics, winner, folder)
-            write_json(file, {**dataclass_tree(plan), "winner": winner, "outcome": lines})
-            move_up(folder, winner)
+        # The better run's files move up, so that `ssss predict run=FOLDER` finds them.
+        winner = max(metrics, key=lambda method: last_miou(metrics[method]))
+        lines = outcome_lines(plan, metrics, winner, folder)
+        write_json(file, {**dataclass_tree(plan), "winner": winner, "outcome": lines})
+        move_up(folder, winner)
     return TimedResult(folder, winner, metrics, tuple(lines))
 
 
@@ -148,6 +148,8 @@ def move_up(folder: Path, winner: str) -> None:
     for old, new in zip(source.written(), target.written(), strict=True):
         if old.exists():
             old.rename(new)
+    with suppress(OSError):  # not empty: a method keeps files of its own there
+        source.path.rmdir()
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------

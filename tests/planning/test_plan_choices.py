@@ -66,10 +66,10 @@ def test_crops_go_from_two_thirds_of_an_image_downwards():
 
 def test_scales_leave_the_thinnest_class_its_pixels():
     assert scale_setting(STREET).value == "[0.5,1]"
-    assert scale_setting(replace(STREET, thickness=2.0)).value == "[0.75,1]"
-    assert scale_setting(replace(STREET, thickness=1.0)).value == "[1,1]"
+    assert scale_setting(replace(STREET, thickness=2.0)).value == "[0.75,1.5]"
+    assert scale_setting(replace(STREET, thickness=1.0)).value == "[1,2]"
     assert scale_setting(replace(STREET, thickness=0.0, thin_class="")).value == "[0.5,1]"
-    assert scale_setting(replace(STREET, height=96, width=128)).value == "[0.5,1.5]"
+    assert scale_setting(replace(STREET, height=96, width=128)).value == "[0.75,1.5]"
 
 
 def test_an_image_too_large_for_the_memory_is_evaluated_in_windows():

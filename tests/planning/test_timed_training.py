@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,10 @@ from ssss_zoo import api
 from ssss_zoo.commands.cli import command_line
 from ssss_zoo.errors import Interrupted
 from ssss_zoo.planning import timed_training
-from ssss_zoo.planning.make_plan import plan_training
+from ssss_zoo.planning.choices import read_rules
+from ssss_zoo.planning.data_facts import DataFacts
+from ssss_zoo.planning.make_plan import choose_runs, plan_training
+from ssss_zoo.planning.plan_task import read_task
 from ssss_zoo.planning.records import GIVEN
 from ssss_zoo.planning.timed_training import run_within_time
 from ssss_zoo.testing.tiny import tiny_overrides
@@ -96,10 +100,20 @@ def test_a_stopped_command_goes_on(tiny_plugins, tmp_path, stop):
     assert all(metrics["step"] == 4 for metrics in result.metrics.values())
 
 
-def test_without_unlabelled_images_the_labels_alone_are_trained(tiny_plugins):
-    plan = make_plan("data.split=all", "dataset=shapes", "model=tiny")
-    assert [run.method for run in plan.runs] == ["supervised"]
-    assert "no unlabelled images" in plan.settings[0].reason
+def test_the_labels_alone_are_trained_where_nothing_else_can_be_judged():
+    facts = DataFacts(3, 3, 10, 20, 5, 40, 48, 1920, "", 0.0)
+    rules = read_rules()
+
+    def names(facts, *words):
+        data = SimpleNamespace(facts=facts)
+        return choose_runs(read_task(["dataset=tiny", "time=2m", *words], 0.0), rules, data).names
+
+    assert names(facts) == ["supervised", "farcluss"]
+    assert names(facts, "method=fixmatch") == ["supervised", "fixmatch"]
+    assert names(facts, "method=supervised") == ["supervised"]
+    assert names(replace(facts, unlabelled=0)) == ["supervised"]
+    assert names(replace(facts, val=0)) == ["supervised"]
+    assert names(replace(facts, val=0), "method=fixmatch") == ["fixmatch"]
 
 
 def test_a_wrong_command_is_refused_in_one_line(tiny_plugins, capsys, tmp_path):
