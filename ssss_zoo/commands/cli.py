@@ -319,7 +319,7 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     ssss predict run=DIR input='scans/**/*.tif' output=DIR2 save=overlays,polygons flip=true
 
     \b
-    run=DIR input=PATH output=DIR    input: an image, a folder, a pattern, or a .txt file with a path a line
+    run=DIR input=PATH output=DIR    input: image, folder, pattern, .txt file of paths, video
     save=overlays,probabilities,uncertainty,polygons   more than masks/ and predictions.csv
     encoding=training                masks with the values or colours of the training masks, not class ids
     polygons=labelme|coco            the format of save=polygons (default labelme)

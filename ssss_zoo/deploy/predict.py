@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,6 +60,14 @@ from ssss_zoo.deploy.tiles import (
     pixels_that_fit,
 )
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch
+from ssss_zoo.deploy.video import (
+    OVERLAY_VIDEO_SUFFIX,
+    Video,
+    is_video,
+    open_video,
+    read_frames,
+    write_overlay_video,
+)
 from ssss_zoo.errors import UserError, cannot_write, expanded, out_of_memory
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.text import count
@@ -131,6 +139,8 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     """Predict the images that the overrides name, and write the results. Raises UserError before the first image for
     what a person can fix; a file that cannot be read is named in the result."""
     settings = parse_settings(overrides)
+    if is_video(expanded(settings.input)):
+        return predict_video(settings, open_video(expanded(settings.input)))
     images = find_images(settings.input)
     check_output(settings.input, settings.folder)
     model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
@@ -142,7 +152,8 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
     rows = find_rows(settings, images, model, record)
     write_prediction_record(settings.folder, record)
     todo = [image for image in images if image.file not in rows]
-    unreadable = run_predictions(model, settings, todo, rows)
+    loaded = read_ahead(todo, partial(read_source, model))
+    unreadable = run_predictions(model, settings, loaded, len(todo), rows)
     if settings.polygons == COCO_FORMAT:
         files = [output_path(settings.folder, POLYGONS, image.name) for image in images]
         join_coco_files([file for file in files if file.exists()], settings.folder / COCO_FILE)
@@ -154,6 +165,49 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
         saved=(*settings.save, *([COCO_FILE] if settings.polygons == COCO_FORMAT else [])),
         unreadable=tuple(unreadable),
     )
+
+
+def predict_video(settings: PredictSettings, video: Video) -> PredictResult:
+    """As `predict_files`, for the frames of a video: files for each frame, and `save=overlays` makes a video."""
+    if POLYGONS in settings.save:
+        raise UserError("save=polygons is for images; of a video there are masks, overlays, uncertainty, probabilities")
+    if "overlays" in settings.save and settings.encoding != "ids":
+        raise UserError("save=overlays of a video is drawn from masks of class ids: leave encoding= out")
+    overlays = settings.folder / "overlays" / f"{video.path.stem}{OVERLAY_VIDEO_SUFFIX}"
+    if "overlays" in settings.save and overlays.exists() and not (settings.resume or settings.overwrite):
+        raise UserError(f"{overlays} exists: continue with resume=true, replace with overwrite=true, or change output=")
+    model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
+    log.info(f"{model.source}; {count(len(video.frames), 'frame')} of {video.path}")
+    choose_mask_format(settings.encoding, model)  # refuses before the first image
+    record = make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
+    by_frame = replace(settings, save=[folder for folder in settings.save if folder != "overlays"])
+    rows = find_rows(by_frame, video.frames, model, record)
+    write_prediction_record(settings.folder, record)
+    todo = len(video.frames) - len(rows)
+    unreadable = run_predictions(model, by_frame, load_frames(model, video, rows), todo, rows)
+    masks = [mask_path(settings.folder, frame.name, PNG_SUFFIX) for frame in video.frames]
+    predicted = {frame.name for frame, mask in zip(video.frames, masks, strict=True) if mask.exists()}
+    if "overlays" in settings.save and predicted:
+        write_overlay_video(overlays, video, masks, model.colours, predicted)
+    return PredictResult(
+        output=settings.folder,
+        source=model.source,
+        predicted=len(predicted) - len(rows),
+        skipped=len(rows),
+        saved=tuple(settings.save),
+        unreadable=tuple(unreadable),
+    )
+
+
+def load_frames(model: TrainedModel, video: Video, done: Collection[str]) -> Iterator[LoadedImage]:
+    """The frames of a video that are not done; a last image that tells of lost frames, if there are any."""
+    try:
+        for source, frame in read_frames(video):
+            if source.file not in done:
+                pixels, valid = model.read(frame.to_image())
+                yield LoadedImage(source, pixels, valid)
+    except UnreadableImage as error:
+        yield LoadedImage(SourceImage(video.path, video.path.name, video.path.name), error=str(error))
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -200,15 +254,17 @@ def find_rows(
 
 
 def run_predictions(
-    model: TrainedModel, settings: PredictSettings, images: Sequence[SourceImage], rows: dict[str, PredictionRow]
-) -> list[str]:
-    """Predict and write all images; returns the messages of those that could not be read. rows: of earlier images."""
+    model: TrainedModel, settings: PredictSettings, images: Iterable[LoadedImage], total: int,
+    rows: dict[str, PredictionRow],
+) -> list[str]:  # fmt: skip
+    """Predict and write all images; returns the messages of those that could not be read. total: the number of images.
+    rows: of earlier images."""
     finished = list(rows.values())
     unreadable: list[str] = []
     waiting: deque[Future[PredictionRow]] = deque()
     try:
-        with ThreadPoolExecutor(WRITERS) as writers, show_images(len(images), "predict") as advance:
-            for batch in batches(read_ahead(images, partial(read_source, model))):
+        with ThreadPoolExecutor(WRITERS) as writers, show_images(total, "predict") as advance:
+            for batch in batches(images):
                 try:
                     futures, settings = predict_in_memory(model, settings, batch, writers)
                     waiting.extend(futures)
