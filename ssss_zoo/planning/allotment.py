@@ -13,8 +13,8 @@ METHOD_SHARE = 1 / 3  # of the training where fewer steps fit, since the labels 
 METHOD_STEPS_LEAST = 150  # steps of a method that are worth a run (our choice: the shortest that were measured)
 STEPS_LEAST = 20  # of any run (our choice)
 RESERVE = 0.03  # of the time, for a machine that becomes slower (our choice)
-RUN_START_SECONDS = 5.0  # of a run besides its steps and evaluations: set-up, checkpoints (measured on two CPU cores)
-TRACKING_SECONDS = 8.0  # to open MLflow's store for the first time (measured)
+RUN_START_SECONDS = 5.0  # of a run besides its steps and evaluations: set-up, checkpoints (our choice, near two runs)
+TRACKING_SECONDS = 8.0  # to open MLflow's store for the first time (our choice, near 7 s measured once)
 RUN_START_STEPS = 2  # of the dry run
 EVALUATIONS_MOST, EVALUATION_SHARE = 5, 0.1  # in a run, and of the time of its training (our choice)
 

@@ -23,7 +23,7 @@ SCALE_OF_SMALL_IMAGES = (
 )
 SMALL_IMAGE = 256  # pixels of the long side (our choice)
 THINNEST_SCALED = 1.5  # pixels that the thinnest class keeps at the smallest scale (our choice)
-WHOLE_BYTES_PER_PIXEL = 600  # memory of one pass over an image (measured on this network: stride 2, 32 channels, float)
+WHOLE_BYTES_PER_PIXEL = 600  # memory of one pass over an image (our estimate for this network: stride 2, 32 channels)
 WHOLE_SHARE = 0.25  # of the memory that one image may take (our choice)
 HOLD_OUT = 0.2  # share of the labelled images that validate where there is no validation part (our choice)
 LEAST_TO_HOLD_OUT = 5  # labelled images, so that one can be spared (our choice)
@@ -140,7 +140,7 @@ def size_settings(size: CropSize, facts: DataFacts) -> list[PlannedSetting]:
     whole = (size.height, size.width) == (round_side(goal[0]), round_side(goal[1]))
     reason = f"{seen}; " + ("as large as is useful" if whole else "larger ones leave too few steps")
     return [
-        PlannedSetting("train.crop", f"[{size.height},{size.width}]", reason, MEASURED_HERE),
+        PlannedSetting("train.crop", f"[{size.height},{size.width}]", reason, OUR_CHOICE if whole else MEASURED_HERE),
         PlannedSetting("train.batch", str(size.batch), "images of each kind in a step", OUR_CHOICE),
     ]
 
