@@ -6,7 +6,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +25,7 @@ from ssss_zoo.deploy.exportable import Exportable
 from ssss_zoo.deploy.exported_models import CONFIG_FILE, EXPORT_FORMAT, WEIGHTS_FILE, from_pretrained
 from ssss_zoo.deploy.trained import TrainedModel, load_model
 from ssss_zoo.errors import UserError, cannot_write, expanded
+from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief, count
 from ssss_zoo.train.checkpoint import separate
 from ssss_zoo.train.reevaluate import run_config
@@ -82,10 +83,19 @@ def export_run(overrides: Iterable[str]) -> ExportResult:
     images, image_source = find_check_images(model, find_run(config.run), config.images)
     try:
         targets[0].parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".export-") as temporary:
+        with (
+            Stop().handlers_installed(),  # a SIGTERM removes the temporary folder, too
+            tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".export-") as temporary,
+        ):
             folder = Path(temporary)
             exported = FORMAT_WRITERS[config.format](config, model, folder / targets[0].name)
             check = check_export(exported, model, images, image_source, config.range)
+            if config.argmax:  # class ids have no difference: the same model is written with logits, and compared
+                (folder / "logits").mkdir()
+                twin_file = folder / "logits" / targets[0].name
+                twin = FORMAT_WRITERS[config.format](replace(config, argmax=False), model, twin_file)
+                of_logits = check_export(twin, model, images, image_source, config.range)
+                check = replace(check, max_difference=of_logits.max_difference)
             refuse_differences(config, check)
             write_descriptions(config, model, check, folder / targets[0].name, targets)
             for target in targets:
