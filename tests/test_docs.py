@@ -153,6 +153,7 @@ STANDS = {
 }  # fmt: skip
 SMALL = [word for word in tiny_overrides("train.steps=2") if not re.match("method=|dataset=|seed=|output=", word)]
 NAMED = (
+    "ssss demo",
     "ssss export",
     "ssss predict",
     "ssss compare",

@@ -337,6 +337,26 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     sys.exit(1 if result.unreadable else 0)
 
 
+@main.command("demo")
+@takes_overrides
+def demo_command(overrides: tuple[str, ...]) -> None:
+    """Serve a page on this machine that shows the mask, class shares and uncertainty of an image; Ctrl-C ends it.
+
+    \b
+    ssss demo run=DIR                              then open the address that it prints
+    ssss demo run=DIR run=DIR2                     two runs, with a slider between their overlays
+    port=7860 max_upload=20          the port (0: any free one); the largest upload in MB
+    host=0.0.0.0                     let everyone on the network use it (default 127.0.0.1: this machine alone)
+    weights=best|last network=student|teacher data.root=DIR     as in `ssss predict` and `ssss label`
+    """
+    from ssss_zoo.deploy.demo import make_server, open_demo
+    from ssss_zoo.train.console import RunConsole
+
+    with RunConsole(), Stop().handlers_installed(), make_server(open_demo(overrides)) as server:
+        print_line(f"{server.address}  (Ctrl-C ends it)")
+        server.serve_forever()
+
+
 @main.command("label")
 @takes_overrides
 def label_command(overrides: tuple[str, ...]) -> None:
