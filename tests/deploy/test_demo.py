@@ -8,9 +8,6 @@ import io
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -169,40 +166,30 @@ def test_a_run_without_its_data_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(trained, tmp_path):
+def test_the_page_in_a_browser(demo, tmp_path):
     """Chromium uploads an image; mask and shares appear, and no request leaves 127.0.0.1."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs `pip install selenium` and chromium-driver")
     driver = shutil.which("chromedriver")
     if driver is None:  # else Selenium looks for one on the network
         pytest.skip("needs chromium-driver")
-    run = trained("run")
-    command = [sys.executable, "-m", "ssss_zoo.commands.cli", "demo", f"run={run}", f"run={run}", "port=0"]
-    image = save_image(tmp_path / "photo.png", np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
     (tmp_path / "text.jpg").write_text("no image")
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            address = process.stdout.readline().split()[0]
-            options = webdriver.ChromeOptions()
-            for word in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
-                options.add_argument(word)
-            options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-            with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
-                browser.implicitly_wait(20)
-                browser.get(address)
-                browser.find_element("id", "file").send_keys(str(image))
-                assert browser.find_element("css selector", "img.mask").get_attribute("naturalWidth") == "64"
-                assert len(browser.find_elements("css selector", "td.share")) == 10
-                assert browser.find_element("id", "compare").is_displayed()
-                browser.save_screenshot(str(tmp_path / "page.png"))
-                browser.find_element("id", "file").send_keys(str(tmp_path / "text.jpg"))
-                assert "text.jpg" in browser.find_element("css selector", "#message.error").text
-                events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-            sent = [
-                event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"
-            ]
-            assert any("/predict" in url for url in sent)
-            assert [url for url in sent if not url.startswith((address, "data:"))] == []
-            process.send_signal(signal.SIGINT)
-            assert process.wait(10) in (0, 130)
-        finally:
-            process.kill()
+    options = webdriver.ChromeOptions()
+    for word in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    service = webdriver.ChromeService(driver)
+    with make_server(demo) as server, webdriver.Chrome(options=options, service=service) as browser:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        browser.implicitly_wait(20)
+        browser.get(server.address)
+        browser.find_element("id", "file").send_keys(str(demo.unlabelled[0]))
+        assert browser.find_element("css selector", "img.mask").get_attribute("naturalWidth") == "16"
+        assert len(browser.find_elements("css selector", "td.share")) == 6
+        assert browser.find_element("id", "compare").is_displayed()
+        browser.find_element("id", "file").send_keys(str(tmp_path / "text.jpg"))
+        assert "text.jpg" in browser.find_element("css selector", "#message.error").text
+        events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        server.shutdown()
+    sent = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    assert any("/predict" in url for url in sent)
+    assert [url for url in sent if not url.startswith((server.address, "data:"))] == []
