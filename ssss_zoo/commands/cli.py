@@ -413,8 +413,7 @@ def export_command(overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from ssss_zoo.deploy.export import export_lines, export_run
 
-    with Stop().handlers_installed():
-        result = export_run(overrides)
+    result = export_run(overrides)
     if as_json:
         print_json(result.as_dict())
     else:
