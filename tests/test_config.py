@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from helpers.configs import file_of, message, numeric_keys
@@ -365,6 +365,7 @@ def one_budget_only(words: list[str]) -> bool:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=st.lists(WORDS, max_size=6).filter(one_budget_only))
+@example(words=["data.root=\u3000"])  # space alone is no value
 def test_a_resolved_configuration_reads_back_to_itself(words, tmp_path):
     config = resolve(words)
     written = file_of(tmp_path, as_yaml(config))

@@ -241,7 +241,7 @@ def text_for_omegaconf(schema: type, tree: Mapping[str, Any], prefix: str) -> Tr
 def text_of_field(value: Any, declared: FieldType, key: str) -> Any:
     """The value of a field for OmegaConf: None where it is absent, one value for a list as a list, and text that it
     neither resolves nor reads more freely than we do. Raises UserError for a value of another shape."""
-    if declared.optional and (value is None or value in ABSENT):
+    if declared.optional and (value.strip() if isinstance(value, str) else value) in (None, *ABSENT):
         return None
     if declared.container is list:
         return [plain_text(part, declared.kind, key) for part in split_list(value)]

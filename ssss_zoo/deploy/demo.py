@@ -201,12 +201,17 @@ def picture_url(picture: Image.Image, kind: Literal["JPEG", "PNG"]) -> str:
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serves the page of a demo. Its threads are daemons, so that Ctrl-C ends it at once."""
+    """Serves the page of a demo. Its threads are daemons, so that Ctrl-C ends it whatever a browser holds open."""
 
     def __init__(self, demo: Demo) -> None:
         self.demo = demo
         self.one_at_a_time = threading.Lock()  # the network is not asked by two visitors at once
         super().__init__((demo.settings.host, demo.settings.port), DemoHandler)
+
+    def server_close(self) -> None:
+        """Close once the prediction at work is made, since Python cannot end while torch computes in another thread."""
+        super().server_close()
+        self.one_at_a_time.acquire()
 
     @property
     def address(self) -> str:

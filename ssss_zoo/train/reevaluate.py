@@ -73,7 +73,7 @@ def evaluate_run(overrides: Iterable[str]) -> dict[str, Any]:
 
 def default_weights(folder: Path) -> str:
     """The checkpoint of a run to evaluate: the last one, or the best one of a run on the hub that has no other."""
-    on_hub = checkpoint.find_folder(folder / "last") is None and checkpoint.find_folder(folder / "best") is not None
+    on_hub = not (folder / "last").exists() and checkpoint.find_folder(folder / "best") is not None
     return "best" if on_hub else "last"
 
 
