@@ -128,6 +128,20 @@ def test_other_paths_and_other_websites_are_refused(ask):
     assert ask("POST", "/predict", b"x", {"Origin": "https://evil.example"})[0] == 404
 
 
+def test_it_closes_once_the_prediction_at_work_is_made(demo):
+    """Python aborts where it ends while torch computes in another thread."""
+    server, made = make_server(demo), []
+
+    def end_prediction() -> None:
+        made.append("image")
+        server.one_at_a_time.release()
+
+    server.one_at_a_time.acquire()
+    threading.Timer(0.1, end_prediction).start()
+    server.server_close()
+    assert made == ["image"]
+
+
 def test_only_this_machine_is_served_unless_told_and_then_a_line_warns(demo, monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr(demo_module.log, "warning", lines.append)
