@@ -28,6 +28,7 @@ from ssss_zoo.comparison.report import html
 from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
+from ssss_zoo.deploy import demo
 from ssss_zoo.engine import registry
 from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, installed
 from ssss_zoo.testing import MethodContract
@@ -147,7 +148,7 @@ def commands() -> list[str]:
 # what stands for something in a command, and what makes it small
 STANDS = {
     "METHOD": "farcluss", "method=...": "method=farcluss", "dataset=...": "dataset=shapes", "DIR": "compared",
-    ".../config.yaml": "first/config.yaml", "run=DIR": "run=first",
+    ".../config.yaml": "first/config.yaml", "run=DIR": "run=first", "run=DIR2": "run=first",
     "input=photos": "input=my_data/images", "count=20": "count=2", "output=DIR": "output=again",
     "after=20": "after=1", "after=60": "after=1", "trials=30": "trials=2", "seeds=0,1,2": "seeds=0",
 }  # fmt: skip
@@ -203,6 +204,7 @@ def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(launch.LAUNCHERS, "local", inline)
     furnish(command, tmp_path, finished)
+    monkeypatch.setattr(demo.DemoServer, "serve_forever", lambda server: None)  # it would serve until Ctrl-C
     if "me/street-scenes" in command:
         request.getfixturevalue("shared_run")
     if name == "compare":  # `ssss report DIR` draws them, too
