@@ -162,6 +162,7 @@ def predict_with(model: TrainedModel, run: str, file: Path) -> dict[str, Any]:
     probs = predict_pixels(model, PredictSettings(), [pixels])[0]
     classes = ids_of_classes(probs, valid)
     values = probs.cpu().numpy()
+    with_data = classes < len(model.class_names)
     uncertain = Image.fromarray((255 * uncertainty(values)).round().astype(np.uint8))
     return {
         "run": run,
@@ -171,7 +172,7 @@ def predict_with(model: TrainedModel, run: str, file: Path) -> dict[str, Any]:
         "overlay": picture_url(draw_overlay(pixels, classes, model.colours), "JPEG"),
         "uncertainty": picture_url(uncertain, "PNG"),
         "classes": class_shares(model, classes),
-        "confidence": float(values.max(axis=0).mean()),
+        "confidence": float(values.max(axis=0)[with_data].sum() / max(int(with_data.sum()), 1)),
     }
 
 

@@ -89,13 +89,12 @@ def export_run(overrides: Iterable[str]) -> ExportResult:
         ):
             folder = Path(temporary)
             exported = FORMAT_WRITERS[config.format](config, model, folder / targets[0].name)
-            check = check_export(exported, model, images, image_source, config.range)
+            logits_of = exported
             if config.argmax:  # class ids have no difference: the same model is written with logits, and compared
                 (folder / "logits").mkdir()
                 twin_file = folder / "logits" / targets[0].name
-                twin = FORMAT_WRITERS[config.format](replace(config, argmax=False), model, twin_file)
-                of_logits = check_export(twin, model, images, image_source, config.range)
-                check = replace(check, max_difference=of_logits.max_difference)
+                logits_of = FORMAT_WRITERS[config.format](replace(config, argmax=False), model, twin_file)
+            check = check_export(exported, logits_of, model, images, image_source, config.range)
             refuse_differences(config, check)
             write_descriptions(config, model, check, folder / targets[0].name, targets)
             for target in targets:
@@ -145,12 +144,11 @@ def refuse_differences(config: ExportConfig, check: ExportCheck) -> None:
     logits, share = (HALF_LOGIT_BOUND, HALF_MISMATCH_BOUND) if config.half else (LOGIT_BOUND, MISMATCH_BOUND)
     logits = logits if config.max_difference is None else config.max_difference
     share = share if config.max_mismatch is None else config.max_mismatch
-    difference = 0.0 if check.max_difference is None else check.max_difference
-    if not (difference <= logits and check.class_mismatch <= share):
+    if not (check.max_difference <= logits and check.class_mismatch <= share):
         raise UserError(
-            f"the exported model differs from the network: logits by up to {difference:.3g} (bound {logits:g}), the "
-            f"class in {100 * check.class_mismatch:.3g} % of the pixels (bound {100 * share:g} %); nothing was "
-            "written. max_difference= and max_mismatch= set other bounds"
+            f"the exported model differs from the network: logits by up to {check.max_difference:.3g} (bound "
+            f"{logits:g}), the class in {100 * check.class_mismatch:.3g} % of the pixels (bound {100 * share:g} %); "
+            "nothing was written. max_difference= and max_mismatch= set other bounds"
         )
 
 
@@ -299,15 +297,13 @@ def write_descriptions(
 def export_lines(result: ExportResult) -> list[str]:
     """The result for people, a line each."""
     check = result.check
-    difference = (
-        "not known (the model gives class ids)" if check.max_difference is None else f"{check.max_difference:.3g}"
-    )
     opset = f", opset {result.opset}" if result.opset else ""
     return [
         f"exported {result.source}{opset}",
         f"checked on {check.images}, sizes {', '.join(check.sizes)}, "
         f"batches of {' and '.join(map(str, check.batches))}",
-        f"largest difference of logits {difference}, another class in {100 * check.class_mismatch:.3g} % of the pixels",
+        f"largest difference of logits {check.max_difference:.3g}, another class in "
+        f"{100 * check.class_mismatch:.3g} % of the pixels",
         f"latency {check.latency_ms:.1f} ms an image of {check.latency_size} on this CPU with "
         f"{count(torch.get_num_threads(), 'thread')} (median of {check.latency_runs}); the network in torch "
         f"{check.network_latency_ms:.1f} ms",

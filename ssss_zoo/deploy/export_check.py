@@ -35,15 +35,15 @@ LATENCY_SECONDS = 20.0  # after which fewer runs must do
 class ExportCheck:
     """How an exported model differs from its network.
 
-    max_difference: largest absolute difference of logits, None for a model that gives class ids. class_mismatch: share
-    of pixels of another class. latency_ms: median milliseconds of one image of the size `latency_size`, over
-    `latency_runs` runs; network_latency_ms: of the network in torch.
+    max_difference: largest absolute difference of logits. class_mismatch: share of pixels of another class. latency_ms:
+    median milliseconds of one image of the size `latency_size`, over `latency_runs` runs; network_latency_ms: of the
+    network in torch.
     """
 
     images: str
     sizes: list[str]
     batches: list[int]
-    max_difference: float | None
+    max_difference: float
     class_mismatch: float
     latency_ms: float
     network_latency_ms: float
@@ -52,23 +52,26 @@ class ExportCheck:
 
 
 def check_export(
-    exported: ExportedModel, model: TrainedModel, images: Sequence[np.ndarray], source: str, value_range: float
-) -> ExportCheck:
-    """Run both on the same images at three sizes and two batch sizes. images: (H, W, channels) in [0, 255], two or
-    more. source: where they come from, for people. value_range: what the exported model calls white."""
+    exported: ExportedModel, logits_of: ExportedModel, model: TrainedModel, images: Sequence[np.ndarray], source: str,
+    value_range: float,
+) -> ExportCheck:  # fmt: skip
+    """Run all on the same images at three sizes and two batch sizes. logits_of: the exported model, or its twin that
+    gives logits where it gives class ids. images: (H, W, channels) in [0, 255], two or more. source: where they come
+    from, for people. value_range: what the exported model calls white."""
     batches = [batch for size in checked_sizes(images) for batch in image_batches(images, size)]
-    pairs = [(network_logits(model, batch), exported(batch * (value_range / 255))) for batch in batches]
-    gives_logits = pairs[0][1].dim() == 4
-    differences = [float((ours - theirs).abs().max()) for ours, theirs in pairs] if gives_logits else []
-    mismatched = sum(int((ids_of_scores(ours) != ids_of_scores(theirs)).sum()) for ours, theirs in pairs)
-    pixels = sum(ids_of_scores(ours).numel() for ours, _ in pairs)
+    scaled = [batch * (value_range / 255) for batch in batches]
+    logits = [network_logits(model, batch) for batch in batches]
+    differences = [float((ours - logits_of(batch)).abs().max()) for ours, batch in zip(logits, scaled, strict=True)]
+    ids = [(ids_of_scores(ours), ids_of_scores(exported(batch))) for ours, batch in zip(logits, scaled, strict=True)]
+    mismatched = sum(int((ours != theirs).sum()) for ours, theirs in ids)
+    pixels = sum(ours.numel() for ours, _ in ids)
     first = batches[0]
-    latency, runs = median_milliseconds(lambda: exported(first * (value_range / 255)))
+    latency, runs = median_milliseconds(lambda: exported(scaled[0]))
     return ExportCheck(
         images=source,
         sizes=[f"{height}x{width}" for height, width in checked_sizes(images)],
         batches=list(BATCH_SIZES),
-        max_difference=float(np.max(differences)) if gives_logits else None,  # NaN where any difference is
+        max_difference=float(np.max(differences)),  # NaN where any difference is
         class_mismatch=mismatched / pixels,
         latency_ms=latency,
         network_latency_ms=median_milliseconds(lambda: network_logits(model, first))[0],

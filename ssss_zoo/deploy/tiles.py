@@ -18,7 +18,7 @@ TILE_SIDE = 1024  # pixels, where memory allows (our choice)
 TILE_SIDE_MIN = 256  # pixels (our choice)
 BAND_BYTES = 192 * 2**20  # of the probabilities of a row of tiles (our choice)
 NETWORK_MEMORY_SHARE = 0.5  # of the free memory, for the network (our choice)
-NETWORK_PIXEL_BYTES = 2048  # of an image in the network (our choice; about 900 measured with the default network)
+NETWORK_PIXEL_BYTES = 2048  # of an image in the network (our choice, about twice our estimate for the default network)
 EDGE_WEIGHT = 1e-3  # of a tile's outermost pixel, above 0 so that a lone tile counts there
 PredictTile = Callable[[np.ndarray], Tensor]  # (H, W, channels) -> probabilities (C, H, W)
 # First and last row, exclusive -> pixels (rows, W, channels); and (rows, W) bool, true without data, or None.

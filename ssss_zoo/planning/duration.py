@@ -9,9 +9,7 @@ from ssss_zoo.text import brief
 
 UNIT_SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
-SHORTEST_PLAN = (
-    30  # seconds: start-up, probe and two evaluations of few images take as long (measured on two CPU cores)
-)
+SHORTEST_PLAN = 30  # seconds: start-up, probe and two evaluations of few images take about as long (our choice)
 LONGEST_PLAN = 30 * UNIT_SECONDS["d"]  # our choice
 
 
