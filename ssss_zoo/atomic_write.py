@@ -24,7 +24,7 @@ def temporary_paths(path: Path) -> tuple[Path, Path]:
 
 def flush_to_disk(file: Path) -> None:
     """Wait until the file's content is on the disk, so that a power cut cannot lose it."""
-    with file.open("rb") as handle:
+    with file.open("r+b") as handle:  # Windows flushes no file that is open for reading alone
         os.fsync(handle.fileno())
 
 
@@ -72,7 +72,7 @@ def write_text(file: Path, text: str) -> None:
     """Replace a text file. Raises UserError when the system refuses."""
     try:
         with replacing_file(file) as new:
-            new.write_text(text, "utf-8")
+            new.write_text(text, "utf-8", newline="\n")  # the same bytes on every system
     except OSError as error:
         raise cannot_write(file, error) from error
 

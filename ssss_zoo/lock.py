@@ -13,6 +13,7 @@ from pathlib import Path
 from ssss_zoo.errors import UserError
 
 LOCK = ".lock"
+LOCKED_BYTES = 1  # filelock locks the first byte of the file
 log = logging.getLogger("ssss_zoo")
 
 
@@ -40,7 +41,7 @@ def owned(folder: Path) -> Iterator[None]:
     lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
     try:
         lock.acquire()
-        (folder / LOCK).write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
+        write_owner(folder / LOCK)
     except Timeout:
         raise Busy(folder, *owner(folder)) from None
     except PermissionError as error:
@@ -57,10 +58,20 @@ def owned(folder: Path) -> Iterator[None]:
         remove_empty(made)
 
 
+def write_owner(file: Path) -> None:
+    """Write host and process id behind the bytes that the lock covers: Windows lets nobody read or write those."""
+    with file.open("r+b", buffering=0) as opened:
+        opened.seek(LOCKED_BYTES)
+        opened.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        opened.truncate()
+
+
 def owner(folder: Path) -> tuple[str, int]:
     """Host and process id of the process that holds the lock; "" and 0 while its lock file is still empty."""
     try:
-        owner = json.loads((folder / LOCK).read_text())
+        with (folder / LOCK).open("rb", buffering=0) as file:
+            file.seek(LOCKED_BYTES)
+            owner = json.loads(file.read())
         return str(owner["host"]), int(owner["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -12,7 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")  # SLURM's --signal sends USR1, a CPU time limit XCPU
+# SLURM's --signal sends USR1, a CPU time limit XCPU, and Windows BREAK for Ctrl-Break. Each system has some of them.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU", "SIGBREAK")
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 SECOND_SIGNAL_DELAY = 1.0  # seconds until a second Ctrl-C counts, since `timeout` sends each signal twice (our choice)
 
@@ -75,6 +77,14 @@ def tell_terminal(line: str) -> None:
     with suppress(OSError, ValueError, AttributeError):
         if sys.__stderr__.isatty():  # type: ignore[union-attr]
             os.write(2, f"\n{line}\n".encode())
+
+
+def stop_this_process() -> None:
+    """Let this process receive SIGTERM, from any of its threads. On Windows `os.kill` would end it at once instead."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)  # unlike interrupt_main, it also interrupts a call that waits
 
 
 @contextmanager

@@ -25,7 +25,7 @@ EVERYTHING = [*CORE.values(), *METHODS]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LAYERS = (  # a module imports from lines above its own, or from its own folder
-    "text stopping",
+    "text stopping memory",
     "errors",
     "record_files lock atomic_write hub",
     "config",

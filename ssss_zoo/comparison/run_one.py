@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import traceback
@@ -18,7 +17,7 @@ from typing import IO, Any
 from ssss_zoo.comparison.run_state import BUSY, DONE, EXIT_CODES, FAILED, STOPPED, RunState
 from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
 from ssss_zoo.lock import Busy, owned
-from ssss_zoo.stopping import Stop
+from ssss_zoo.stopping import Stop, stop_this_process
 
 PROCESS_CODE = (
     "import json, sys; job = json.loads(sys.stdin.readline()); sys.path[:] = job['path']; "
@@ -39,6 +38,7 @@ def start_process(
         stdout=console,
         stderr=console,
         start_new_session=True,  # Ctrl-C reaches only this process, which then stops the other
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same for Windows
     )
     path = [os.path.abspath(entry) for entry in sys.path]
     job = {"overrides": list(overrides), "folder": str(folder), "path": path}
@@ -76,7 +76,7 @@ def stop_at_end_of_input() -> None:
     """Stop this process when the one that started it closes the input, or is gone."""
     while os.read(0, 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    stop_this_process()
 
 
 def run_one(overrides: Sequence[str], folder: Path) -> RunState:

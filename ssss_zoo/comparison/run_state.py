@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 DONE, FAILED, STOPPED, BUSY = "done", "failed", "stopped", "busy"
 EXIT_CODES = {DONE: 0, FAILED: 2, STOPPED: 130, BUSY: 75}  # of the process; 75 is sysexits.h's "try again later"
-STOPPED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT)  # exit codes of a process stopped while it began
+# Exit codes of a process that a signal stopped while it began; Windows has no SIGHUP.
+STOPPED_BY_SIGNAL = tuple(-getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
 
 
 @dataclass(frozen=True)

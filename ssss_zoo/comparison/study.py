@@ -276,6 +276,6 @@ def start_parent_run(plan: StudyPlan, run_ids: Mapping[str, str]) -> Tracker:
 
 def read_csv_table(file: Path) -> TrackedTable:
     """A file of comma-separated values, with a line of names first, as a table for the loggers."""
-    with file.open(newline="") as lines:
+    with file.open(encoding="utf-8", newline="") as lines:
         columns, *rows = csv.reader(lines)
     return TrackedTable(tuple(columns), tuple(map(tuple, rows)))

@@ -124,7 +124,7 @@ class FileFinder:
         folder, name = os.path.split(self.from_root(text) if UNTIDY_PATH.search(text) else text)
         names = self.file_names(folder)
         real = name if name in names else names.get(normalize_name(name), "")
-        return os.path.join(self.folder_on_disk(folder), real) if real else ""
+        return os.path.join(self.folder_on_disk(folder), real).replace(os.sep, "/") if real else ""
 
     def from_root(self, text: str) -> str:
         """A path without detours; relative to the root where it leads below it."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssss_zoo.data.loading.cache import free_memory
 from ssss_zoo.evaluation.evaluator import window_starts
+from ssss_zoo.memory import free_memory
 
 TILE_SIDE = 1024  # pixels, where memory allows (our choice)
 TILE_SIDE_MIN = 256  # pixels (our choice)

@@ -27,7 +27,7 @@ def protocols() -> list[tuple[str, Path]]:
 
 
 def first_comment(path: Path) -> str:
-    return path.read_text().splitlines()[0].removeprefix("# ")
+    return path.read_text("utf-8").splitlines()[0].removeprefix("# ")
 
 
 def describe_plugin(kind: str, name: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def read_card(name: str) -> str:
     file = files(package).joinpath(f"{module}.md") if package else None
     if file is None or not file.is_file():
         raise UserError(f"method '{name}' of package {packages_of('methods', name)[0]} has no card")
-    return file.read_text()
+    return file.read_text("utf-8")
 
 
 def full_card(name: str) -> str:

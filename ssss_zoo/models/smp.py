@@ -185,6 +185,6 @@ def statistics(smp: Any, settings: ModelConfig) -> tuple[list[float], list[float
     file = in_cache(source["repo_id"], "config.json", source["revision"])
     if file is None:
         raise no_weights(settings, "the file with their mean and std was not downloaded")
-    preprocessing = json.loads(Path(file).read_text())
+    preprocessing = json.loads(Path(file).read_text("utf-8"))
     largest = preprocessing.get("input_range", [0, 1])[-1]  # 255 where the encoder was trained on such images
     return [value / largest for value in preprocessing["mean"]], [value / largest for value in preprocessing["std"]]

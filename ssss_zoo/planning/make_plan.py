@@ -12,9 +12,9 @@ from ssss_zoo.comparison.plan import BASELINE
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.cache import free_memory
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import OUT_OF_MEMORY, UserError, expanded
+from ssss_zoo.memory import free_memory
 from ssss_zoo.planning.allotment import RESERVE, Allotment, AllottedRun, Budget, allot_time, fixed_seconds
 from ssss_zoo.planning.choices import (
     CropSize,

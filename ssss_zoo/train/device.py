@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import resource
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +14,7 @@ import torch
 
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError
+from ssss_zoo.memory import peak_resident_memory
 
 
 def choose_device(config: Config) -> torch.device:
@@ -108,4 +108,4 @@ def peak_memory(device: torch.device) -> int:
     """Peak memory so far in bytes: allocated by torch on a GPU, or resident for this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_resident_memory()

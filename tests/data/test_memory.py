@@ -73,10 +73,6 @@ def test_too_much_is_refused_before_it_is_read(counted, monkeypatch):
     assert len(counted.read) <= 3
 
 
-def test_free_memory_is_told():
-    assert memory.free_memory() > 10**8
-
-
 def test_a_run_from_memory_is_the_same_run(tiny_run):
     losses = []
     for word in ("none", "ram"):

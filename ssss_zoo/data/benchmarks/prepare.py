@@ -202,7 +202,8 @@ def fetch_list(root: Path, entry: PublishedList, source: ListSource) -> None:
 def convert_masks(benchmark: Benchmark, root: Path, progress: ProgressCallback) -> None:
     """Make the masks, in processes where there are more than FILES_WITHOUT_PROCESSES. Raises UserError."""
     ignore_interrupt = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops this process, which stops the others
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), signal.signal, ignore_interrupt) as pool:
+    processes = min(os.cpu_count() or 1, 61)  # Windows allows no more
+    with ProcessPoolExecutor(processes, get_context("spawn"), signal.signal, ignore_interrupt) as pool:
 
         def convert_all(title: str, function: Callable[[Any], None], items: Iterable[Any]) -> None:
             listed = list(items)

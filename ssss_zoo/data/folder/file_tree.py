@@ -101,9 +101,9 @@ def normalize_name(text: str) -> str:
 
 
 def relative_name(path: Path, root: Path) -> str:
-    """A file's path from `root` as text; the whole path where the file is not below `root`."""
+    """A file's path from `root` as text, with `/` on every system; the whole path where it is not below `root`."""
     text, start = str(path), f"{root}{os.sep}"
-    return text[len(start) :] if text.startswith(start) else text
+    return (text[len(start) :] if text.startswith(start) else text).replace(os.sep, "/")
 
 
 # --- the walk -------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class Layout:
 
 
 def describe_place(path: Path, root: Path) -> str:
-    return f"{path.relative_to(root)}{'/' if path.is_dir() else ''}"
+    return f"{path.relative_to(root).as_posix()}{'/' if path.is_dir() else ''}"
 
 
 # --- which layout ---------------------------------------------------------------------------------------------------

@@ -251,7 +251,8 @@ def pair_folders(pair: FolderPair, tree: FileTree, parts: FolderParts) -> ImageM
     mask_faults = masks.faults
     if pairs.unmatched:  # a folder may be named like a part and mean a class, such as VOC's train
         whole = {
-            PairKey("", normalize_name(str(path.relative_to(pair.masks).with_suffix("")))): path for path in mask_paths
+            PairKey("", normalize_name(path.relative_to(pair.masks).with_suffix("").as_posix())): path
+            for path in mask_paths
         }
         again = pair_masks(images.files, whole, tree.root) if whole.keys() != masks.files.keys() else pairs
         if not again.unmatched:

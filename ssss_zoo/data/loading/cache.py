@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from ssss_zoo.data.checks import READER_THREADS
 from ssss_zoo.data.images import Reading
 from ssss_zoo.data.sampling import evenly
 from ssss_zoo.errors import UserError
+from ssss_zoo.memory import free_memory
 from ssss_zoo.text import format_bytes
 from ssss_zoo.toolkit.types import Sample
 
@@ -26,7 +26,7 @@ CacheKey = tuple[str, bool]  # a sample's name, and whether its mask is meant
 class InMemoryDataset(Dataset):
     """The data set `source`, with every sample of `images` and the masks of `masked` read once, by the constructor.
 
-    Loader processes that are forked share the arrays; others (on no Linux system) get a copy each. Raises UserError
+    Loader processes share the arrays on Linux, and get a copy each on other systems. Raises UserError
     where the arrays would take more than most of the free memory, and as reading does.
     """
 
@@ -96,12 +96,3 @@ def check_memory(needed: int) -> None:
             f"data.cache=ram would take about {format_bytes(needed)} and {format_bytes(free)} are free: remove the "
             "key, or use fewer or smaller images"
         )
-
-
-def free_memory() -> int | None:
-    """The free bytes of memory, those included that only buffer files; None where the system does not tell."""
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None

@@ -20,7 +20,6 @@ from torch.utils.data import Sampler
 
 from ssss_zoo.config.schema import AugmentConfig
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.data.loading.cache import InMemoryDataset
 from ssss_zoo.data.loading.workers import load_batches
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE, Sample
@@ -276,5 +275,4 @@ def make_stream(
         sampler=Positions(start),
         pin_memory=pin,
         persistent_workers=workers > 0,
-        multiprocessing_context="fork" if workers and isinstance(crops.dataset, InMemoryDataset) else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ WORKER_KILLED = (
     "a process that loads images (train.workers) was killed, most likely by the system because memory ran out: lower "
     "train.workers (0 loads images in the process of the run) or set data.cache=none"
 )
+# Forked processes start at once and share the images in memory. Python 3.14 forks on no system unless it is asked to;
+# on macOS forking is unsafe, and Windows cannot. None: the system's own way, which copies the data set.
+START_METHOD = "fork" if sys.platform == "linux" else None
 SHARED_MEMORY_ADVICE = (
     "/dev/shm is full or small; enlarge it, for a container with docker run --shm-size, or set train.workers=0"
 )
@@ -71,6 +75,7 @@ def load_batches(items: TorchDataset[Any], workers: int, **settings: Any) -> Ite
         collate_fn=collate_or_error,
         worker_init_fn=set_up_worker,
         generator=torch.Generator(),
+        multiprocessing_context=START_METHOD if workers else None,
         **settings,
     )
     with signals_blocked(), keep_child_handler():

@@ -86,4 +86,4 @@ def write_list(file: Path, root: Path, samples: Sequence[Sample]) -> None:
 def path_in_list(path: Path, root: Path) -> str:
     absolute = os.path.abspath(path)
     relative = os.path.relpath(absolute, os.path.abspath(root))
-    return absolute if relative.startswith(os.pardir) else relative
+    return (absolute if relative.startswith(os.pardir) else relative).replace(os.sep, "/")
