@@ -438,6 +438,26 @@ def push_command(overrides: tuple[str, ...]) -> None:
         print_line(line)
 
 
+@main.command("check-install")
+@click.option("--json", "as_json", is_flag=True, help="Print the check as JSON.")
+@takes_overrides
+def check_install_command(overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check the installation: versions, devices, extras, and a run of two steps; exits with 2 where something is wrong.
+
+    \b
+    ssss check-install
+    ssss check-install train.device=cuda      the run on this device (default: a GPU where there is one)
+    """
+    from ssss_zoo.commands.check_install import check_install
+
+    result = check_install(overrides)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        for line in result.lines():
+            print_line(line)
+
+
 @main.group("data")
 def data_group() -> None:
     """Fetch benchmarks, audit a data set, draw labelled lists, look at images."""

@@ -58,7 +58,7 @@ def measure_rate(row: StudyRow, plan: StudyPlan) -> float:
         figures = finished_figures(folder)
         if process.returncode != 0 or figures is None or not figures.steps_per_second:
             state = read_state(folder)
-            reason = state.reason if state else log.read_text(errors="replace")[-300:]
+            reason = state.reason if state else log.read_text("utf-8", errors="replace")[-300:]
             raise UserError(f"{row.name} cannot be timed: {reason}")
         return figures.steps_per_second
 

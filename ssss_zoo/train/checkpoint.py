@@ -45,7 +45,7 @@ def save_folder(folder: Path, weights: Mapping[str, Mapping[str, Tensor]], state
                 save_file(separate(tensors), new / f"{name}.safetensors")
             torch.save({"format": FORMAT, **state}, new / STATE)
             digests = {file.name: sha256(file) for file in sorted(new.iterdir())}
-            (new / DIGESTS).write_text(json.dumps({"format": FORMAT, "sha256": digests}, indent=1) + "\n")
+            (new / DIGESTS).write_text(json.dumps({"format": FORMAT, "sha256": digests}, indent=1) + "\n", "utf-8")
     except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors wrap a full disk, each its way
         raise cannot_write(folder, error, "the checkpoint before it is still whole") from error
 

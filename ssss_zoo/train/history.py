@@ -24,7 +24,7 @@ class History:
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one line. Raises UserError when the disk refuses."""
         try:
-            with self.file.open("a") as handle:
+            with self.file.open("a", encoding="utf-8", newline="\n") as handle:
                 handle.write(json.dumps(dict(line), allow_nan=False) + "\n")
         except OSError as error:
             raise cannot_write(self.file, error) from error

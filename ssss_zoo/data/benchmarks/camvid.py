@@ -35,7 +35,7 @@ def convert_camvid(root: Path, convert_all: ConvertAll) -> None:
     convert_all(
         "masks", convert_void, without_target((path, root / "masks" / path.parent.name / path.name) for path in masks)
     )
-    (root / "classes.txt").write_text("".join(f"{line}\n" for line in CAMVID_CLASSES))
+    (root / "classes.txt").write_text("".join(f"{line}\n" for line in CAMVID_CLASSES), "utf-8")
     parts = {part: camvid_samples(root, part) for part in ("train", "val")}
     order = list(parts["train"])
     random.Random(0).shuffle(order)

@@ -47,7 +47,7 @@ def convert_coco(root: Path, convert_all: ConvertAll) -> None:
                 work.append((target, (image["height"], image["width"]), shapes, file.path))
         convert_all(f"masks of {part}", draw_coco_mask, work)
         names = ["background", *(file.class_names[category] for category in sorted(file.class_names))]
-    (root / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
 
 
 def draw_coco_mask(job: tuple[Path, tuple[int, int], list[tuple[int, Any]], Path]) -> None:

@@ -218,7 +218,7 @@ def convert_masks(benchmark: Benchmark, root: Path, progress: ProgressCallback) 
 def read_prepared_state(root: Path) -> dict[str, str]:
     """The finished steps: the digest of each unpacked archive by its name, and `converted`."""
     try:
-        state: dict[str, str] = json.loads((root / STATE_FILE).read_text())
+        state: dict[str, str] = json.loads((root / STATE_FILE).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return state

@@ -34,7 +34,7 @@ SBD_FOLDER = "sbd"  # in the working folder: SBD's MATLAB files
 
 def add_sbd(root: Path, convert_all: ConvertAll) -> None:
     """Add the masks of SBD for training images without a mask in the development kit (UniMatch's and CPS's folder)."""
-    wanted = [Path(line.split()[1]) for line in (root / "splits/train_aug.txt").read_text().splitlines()]
+    wanted = [Path(line.split()[1]) for line in (root / "splits/train_aug.txt").read_text("utf-8").splitlines()]
     pairs = [(root / WORK / SBD_FOLDER / f"{mask.stem}.mat", root / mask) for mask in wanted]
     convert_all("masks of SBD", convert_sbd, without_target(pairs))
 
