@@ -270,13 +270,13 @@ def inspect_command(overrides: tuple[str, ...]) -> None:
     method=NAME dataset=NAME ...     arguments of `ssss run`
     after=50                         train so many steps first (default 0)
     run=DIR                          or use the weights and the configuration of a run
-    images=4 file=inspect.png        how many images of the batch; the file to write
+    images=4 file=inspect.png        how many images of the batch; the file to write (overwrite=true replaces it)
     """
     from ssss_zoo.train.inspect_step import draw_inspection
 
     picture, file = draw_inspection(overrides)
     picture.save(file)
-    print_line(file)
+    print_line(f"{file}: are the pseudo-labels right where their weight is high, and is each view what you expect?")
 
 
 @main.command("card")
@@ -522,12 +522,13 @@ def data_preview_command(overrides: tuple[str, ...]) -> None:
 
     \b
     dataset=folder data.root=DIR     the data set
-    file=preview.png count=6         the file to write, how many images
+    file=preview.png count=6         the file to write (overwrite=true replaces it), how many images
     train.crop=321 augment.hue=0.1   any key that the views depend on
     """
     from ssss_zoo.commands.data import preview_data
 
-    print_line(preview_data(overrides))
+    file = preview_data(overrides)
+    print_line(f"{file}: do the edges of the masks follow the objects, and does each class have the right name?")
 
 
 def command_line(arguments: Iterable[str]) -> int:

@@ -28,11 +28,18 @@ from ssss_zoo.data.tools.audit_cache import AuditCache
 from ssss_zoo.data.tools.split import labelled_order, list_sizes, write_lists
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
+from ssss_zoo.evaluation.picture_files import PICTURE_KEYS, check_picture_keys, picture_file
 from ssss_zoo.text import format_bytes
 from ssss_zoo.train.setup import open_dataset
 
 SHOWN_FINDINGS = 8  # of one kind on the screen; `--json` has all
-PREVIEW_KEYS = {"file": "preview.png", "count": "6"}  # overrides that are not configuration, with their defaults
+PREVIEW_KEYS = {"count": "6", **PICTURE_KEYS}  # overrides that are not configuration, with their defaults
+PREVIEW_FILE = "preview.png"
+PREVIEW_REFUSES = (  # keys of `ssss run` that a preview does not depend on
+    *("output", "resume", "trace", "diagnose", "hooks.", "options.", "optim.", "loss.", "evaluate.", "tracking."),
+    *("train.steps", "train.epochs", "train.batch", "train.precision", "train.device", "train.devices"),
+    *("train.log_every", "train.eval_every", "train.checkpoint_every"),
+)
 
 
 def open_with_notes(overrides: Iterable[str]) -> tuple[Config, Dataset]:
@@ -138,10 +145,9 @@ def preview_data(overrides: Iterable[str]) -> Path:
     own = PREVIEW_KEYS | given
     if not own["count"].isdigit() or int(own["count"]) < 1:
         raise UserError(f"count must be a number of images, at least 1; got '{own['count']}'")
+    file = picture_file(PREVIEW_FILE, own["file"], own["overwrite"])
+    check_picture_keys("ssss data preview", rest, PREVIEW_REFUSES)
     config, dataset = open_with_notes(rest)
-    file = expanded(own["file"])
-    if file.suffix.lower() not in (".png", ".jpg") or not file.absolute().parent.is_dir():
-        raise UserError(f"file={file}: expected a .png or .jpg in a folder that exists")
     draw_preview(dataset, config, int(own["count"]), file)
     return file
 

@@ -12,23 +12,20 @@ from ssss_zoo.config.schema import Config, square
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.data.loading.crops import CropDataset, crop_rules
 from ssss_zoo.engine.seeding import seed_draws
-from ssss_zoo.evaluation.figures import (
-    MAX_PANEL_WIDTH,
-    class_bars,
+from ssss_zoo.evaluation.figures import evenly_spaced
+from ssss_zoo.evaluation.painting import (
     colour_classes,
-    evenly_spaced,
+    draw_overlay,
     photo,
-    resize_ids,
-    sheet,
-    stack_vertically,
+    picture_size,
+    resize_nearest,
+    resize_photo,
 )
+from ssss_zoo.evaluation.sheets import Panel, PanelRow, class_legend, draw_class_bars, draw_sheet, stack_vertically
 from ssss_zoo.models.encoders import statistic
 from ssss_zoo.models.smp import MEAN
 from ssss_zoo.toolkit.augment import Strong
 from ssss_zoo.toolkit.types import IGNORE
-
-PANEL_TITLES = ("mask over it", "mask", "weak view", "its mask", "strong view")
-MASK_OPACITY = 0.55  # of the mask over the image
 
 
 def draw_preview(dataset: Dataset, config: Config, count: int, file: Path) -> None:
@@ -40,39 +37,44 @@ def draw_preview(dataset: Dataset, config: Config, count: int, file: Path) -> No
     crops = CropDataset(dataset, samples, crop, scale, config.seed, "preview", masks=True, rules=rules)
     order = [crops.index(position) for position in range(len(samples))]
     seed_draws(config.seed, 0, 0)
-    rows, pixels = [], np.zeros(IGNORE + 1, np.int64)
+    rows = []
+    pixels = np.zeros(IGNORE + 1, np.int64)
     for position, index in enumerate(order):
-        image, mask = dataset.read_image(samples[index]), dataset.read_mask(samples[index])
+        image, mask = photo(dataset.read_image(samples[index])), dataset.read_mask(samples[index])
         item = crops[position]
         weak = item["image"]
         strong = (Strong(config.augment)(weak[None].float() / 255)[0] * 255).round().to(torch.uint8)
-        whole, part = fitted(photo(image)), fitted(photo(chw(weak)))
-        large, small = masked(mask, whole, dataset), masked(item["mask"].numpy(), part, dataset)
-        shown = [whole, Image.blend(whole, large, MASK_OPACITY), large, part, small, fitted(photo(chw(strong)))]
-        rows.append(list(zip((samples[index].name, *PANEL_TITLES), shown, strict=True)))
+        panels = [*mask_panels(image, mask, dataset), *crop_panels(weak, item["mask"], strong, dataset)]
+        rows.append(PanelRow(samples[index].name, panels))
         pixels += np.bincount(mask.ravel(), minlength=IGNORE + 1)
-    stack_vertically([sheet(rows, dataset), histogram(pixels, dataset)]).save(file)
+    sheet = draw_sheet(rows, class_legend(dataset, set(np.flatnonzero(pixels).tolist())))
+    stack_vertically([sheet, draw_class_shares(pixels, dataset, sheet.width)]).save(file)
 
 
-def chw(image: torch.Tensor) -> np.ndarray:
-    return image.permute(1, 2, 0).numpy()
+def mask_panels(image: np.ndarray, mask: np.ndarray, dataset: Dataset) -> list[Panel]:
+    """The image and its mask over it. image: (H, W, 3) uint8; mask: (H, W) class ids."""
+    size = picture_size(*image.shape[:2])
+    image, mask = resize_photo(image, size), resize_nearest(mask, size)
+    return [
+        Panel("image", Image.fromarray(image)),
+        Panel("mask over it", draw_overlay(image, mask, dataset.colours)),
+    ]
 
 
-def masked(mask: np.ndarray, picture: Image.Image, dataset: Dataset) -> Image.Image:
-    """A mask (H, W) in the colours of its classes, as large as the picture of its image."""
-    return Image.fromarray(colour_classes(resize_ids(mask, picture.size), dataset))
+def crop_panels(weak: torch.Tensor, mask: torch.Tensor, strong: torch.Tensor, dataset: Dataset) -> list[Panel]:
+    """The views of a crop and its mask. weak, strong: (channels, H, W) in [0, 255]; mask: (H, W) class ids."""
+    size = picture_size(*mask.shape)
+    views = [resize_photo(photo(view.permute(1, 2, 0).numpy()), size) for view in (weak, strong)]
+    classes = colour_classes(resize_nearest(mask.numpy(), size), dataset.colours)
+    titles = ("crop, weak view", "its mask", "strong view")
+    return [
+        Panel(title, Image.fromarray(pixels))
+        for title, pixels in zip(titles, (views[0], classes, views[1]), strict=True)
+    ]
 
 
-def fitted(picture: np.ndarray) -> Image.Image:
-    """The picture, at most half of MAX_PANEL_WIDTH wide. A small one is enlarged, to at most that width and height."""
-    height, width = picture.shape[:2]
-    widest = MAX_PANEL_WIDTH / 2
-    scale = widest / width if width >= widest else max(1.0, widest / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
-
-
-def histogram(pixels: np.ndarray, dataset: Dataset) -> Image.Image:
+def draw_class_shares(pixels: np.ndarray, dataset: Dataset, width: int) -> Image.Image:
     """The share of each class. pixels: (256,) by id."""
     shares = pixels[: len(dataset.class_names)] / max(pixels[:IGNORE].sum(), 1)
-    return class_bars("share of the pixels in the masks above", shares, dataset, lambda share: f"{100 * share:.2f} %")
+    title = "share of the pixels in these masks"
+    return draw_class_bars(title, shares, dataset, lambda share: f"{100 * share:.2f} %", width)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssss_zoo.data.class_colours import class_colours
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.folder.list_rows import read_text_lines
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
@@ -23,8 +25,6 @@ HEADING_WORDS = {
 }
 YAML_DEPTH = 4  # levels of nesting: classes, their list, one of them, its colour
 HIGHEST_VALUE = 2**32 - 1  # of a class; the lowest value is its negative
-
-Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[Colour, ...]]:
 
 def display_colours(lines: Sequence[ClassLine]) -> tuple[Colour, ...]:
     """A colour for each class: its own, else a generated one."""
-    return tuple(line.colour or other for line, other in zip(lines, palette(len(lines)), strict=True))
+    return tuple(line.colour or other for line, other in zip(lines, class_colours(len(lines)), strict=True))
 
 
 def read_class_list(path: Path) -> list[ClassLine]:
@@ -177,16 +177,3 @@ def parse_yaml_entry(path: Path, number: int, entry: Any) -> ClassLine:
 
 def is_whole_number(text: Any) -> bool:
     return isinstance(text, str) and re.fullmatch(r"-?\d{1,20}", text.strip()) is not None
-
-
-def palette(count: int) -> tuple[Colour, ...]:
-    """`count` distinct colours, black first, as in the PASCAL VOC development kit."""
-    return tuple(voc_colour(index) for index in range(count))
-
-
-def voc_colour(index: int) -> Colour:
-    """The bits of an id, lowest first, become the high bits of red, green and blue in turn."""
-    channels = [0, 0, 0]
-    for bit in range(8):
-        channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-    return (channels[0], channels[1], channels[2])

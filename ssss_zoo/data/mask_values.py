@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssss_zoo.data.classes import Colour
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.decoders import decode_eight_bits, decode_high_depth, raw_mode
 from ssss_zoo.data.images import (
     ORIENTATION_TURNS,

@@ -30,10 +30,10 @@ from ssss_zoo.config.parse import build_typed, parse_overrides, split_overrides
 from ssss_zoo.deploy.exported_models import open_model
 from ssss_zoo.deploy.label import open_run_data
 from ssss_zoo.deploy.predict import PredictSettings, predict_pixels
-from ssss_zoo.deploy.prediction_files import count_classes, draw_overlay, uncertainty
+from ssss_zoo.deploy.prediction_files import count_classes, uncertainty
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, palette_image
 from ssss_zoo.errors import UserError, out_of_memory
-from ssss_zoo.evaluation.figures import photo
+from ssss_zoo.evaluation.painting import draw_overlay, photo
 from ssss_zoo.train.run_folder import find_run
 
 RUNS_MAX = 2  # runs that one page compares

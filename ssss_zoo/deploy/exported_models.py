@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssss_zoo.config.schema import EvaluateConfig, ModelConfig, square
-from ssss_zoo.data.classes import Colour
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.deploy.trained import TrainedModel, load_model, reading_from_record
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded

@@ -62,7 +62,7 @@ from ssss_zoo.deploy.predict import (
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, load_model
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
-from ssss_zoo.evaluation.figures import Panel
+from ssss_zoo.evaluation.sheets import Panel
 from ssss_zoo.record_files import read_metrics
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Output, Sample

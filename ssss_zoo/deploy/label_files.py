@@ -20,9 +20,10 @@ from ssss_zoo.atomic_write import write_text
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.deploy.image_sources import SourceImage
 from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, join_coco_files, write_polygons
-from ssss_zoo.deploy.prediction_files import MASKS, draw_overlay, save_mask, save_picture
+from ssss_zoo.deploy.prediction_files import MASKS, save_mask, save_picture
 from ssss_zoo.errors import UserError, cannot_write
-from ssss_zoo.evaluation.figures import Panel, photo, sheet
+from ssss_zoo.evaluation.painting import draw_overlay, photo, picture_size, resize_nearest, resize_photo
+from ssss_zoo.evaluation.sheets import Panel, PanelRow, class_legend, draw_sheet
 
 LabelFormat = Literal["labelme", "coco", "masks"]
 
@@ -32,8 +33,7 @@ LABEL_CSV = "label.csv"
 LABEL_CLASSES = "classes.txt"  # a class a line, as LabelMe's --labels takes it
 CONTACT_SHEET = "contact_sheet.png"
 SHEET_IMAGES_MAX = 60  # images in the contact sheet (our choice)
-SHEET_COLUMNS = 3  # pairs of an image and its mask in a row (our choice)
-THUMBNAIL_WIDTH = 240  # pixels (our choice)
+SHEET_COLUMNS = 4  # of the contact sheet: two images, each with its mask beside it (our choice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,25 +135,20 @@ def read_chosen_names(file: Path) -> list[str]:
 
 
 def sheet_panels(pixels: np.ndarray, classes: np.ndarray, row: LabelRow, dataset: Dataset) -> list[Panel]:
-    """An image (H, W, channels) and its mask over it, small, with their headings for the contact sheet."""
-    pictures = (Image.fromarray(photo(pixels)), draw_overlay(pixels, classes, dataset.colours))
-    headings = (row.image, f"{row.rank}. uncertainty {row.uncertainty:.3f}")
-    return [(heading, thumbnail(picture)) for heading, picture in zip(headings, pictures, strict=True)]
-
-
-def thumbnail(picture: Image.Image) -> Image.Image:
-    height = max(1, round(picture.height * THUMBNAIL_WIDTH / picture.width))
-    return picture.resize((THUMBNAIL_WIDTH, height), Image.Resampling.BOX)
+    """An image (H, W, channels) and its mask over it, with their titles for the contact sheet."""
+    size = picture_size(*pixels.shape[:2])
+    image, mask = resize_photo(photo(pixels), size), resize_nearest(classes, size)
+    return [
+        Panel(f"{row.rank}. {row.image}", Image.fromarray(image)),
+        Panel(f"uncertainty {row.uncertainty:.3f}", draw_overlay(image, mask, dataset.colours)),
+    ]
 
 
 def write_contact_sheet(file: Path, panels: Sequence[Sequence[Panel]], dataset: Dataset) -> None:
     """Write the first images with their masks, in the order of their ranks, and a legend. Raises UserError."""
-    shown = panels[:SHEET_IMAGES_MAX]
-    rows = [
-        [panel for pair in shown[start : start + SHEET_COLUMNS] for panel in pair]
-        for start in range(0, len(shown), SHEET_COLUMNS)
-    ]
-    save_picture(file, sheet(rows, dataset))
+    shown = [panel for pair in panels[:SHEET_IMAGES_MAX] for panel in pair]
+    legend = class_legend(dataset, range(len(dataset.class_names)))
+    save_picture(file, draw_sheet([PanelRow("", shown)], legend, columns=SHEET_COLUMNS))
 
 
 def write_class_names(file: Path, dataset: Dataset) -> None:

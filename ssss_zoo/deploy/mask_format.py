@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ssss_zoo.data.classes import Colour
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.deploy.trained import TrainedModel, palette_bytes
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import MaskValuesRecord

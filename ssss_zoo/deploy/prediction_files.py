@@ -12,16 +12,15 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.atomic_write import replacing_file, write_text
-from ssss_zoo.data.classes import Colour
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.deploy.trained import palette_image
 from ssss_zoo.errors import UserError, cannot_write
-from ssss_zoo.evaluation.figures import photo
+from ssss_zoo.evaluation.painting import draw_overlay
 from ssss_zoo.toolkit.types import IGNORE
 
 MASKS, POLYGONS = "masks", "polygons"  # folders of the output
 PNG_SUFFIX, GEOTIFF_SUFFIX = ".png", ".tif"  # of a mask; a GeoTIFF where the image has a georeference
 SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", POLYGONS: ".json"}  # by folder
-OVERLAY_OPACITY = 0.5  # of the class colours over the image (our choice)
 CSV_NAME = "predictions.csv"
 
 
@@ -91,14 +90,6 @@ def save_extra(
         save_picture(file, Image.fromarray((255 * uncertainty(probs)).round().astype(np.uint8)))
     else:
         save_probabilities(file, probs)
-
-
-def draw_overlay(pixels: np.ndarray, classes: np.ndarray, colours: Sequence[Colour]) -> Image.Image:
-    """The classes in their colours over the image, half transparent; pixels without data stay as they are."""
-    picture = Image.fromarray(photo(pixels))
-    coloured = Image.blend(picture, palette_image(classes, colours).convert("RGB"), OVERLAY_OPACITY)
-    coloured.paste(picture, mask=Image.fromarray(((classes == IGNORE) * 255).astype(np.uint8)))
-    return coloured
 
 
 def uncertainty(probs: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from ssss_zoo.config.schema import Config, square
-from ssss_zoo.data.classes import Colour, palette
+from ssss_zoo.data.class_colours import class_colours
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.images import (
     MODE_OF_CHANNELS,
     Reading,
@@ -163,7 +164,7 @@ def colours_of(state: CheckpointRecord, classes: int) -> tuple[Colour, ...]:
     """The colours of the classes; generated ones for a checkpoint of an earlier version, which holds none."""
     stored = state.get("colours", [])
     if len(stored) != classes:
-        return palette(classes)
+        return class_colours(classes)
     return tuple((red, green, blue) for red, green, blue in stored)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ssss_zoo.atomic_write import replacing_file
-from ssss_zoo.data.classes import Colour
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.deploy.image_sources import SourceImage
-from ssss_zoo.deploy.prediction_files import draw_overlay
 from ssss_zoo.deploy.tiff_windows import UnreadableImage
 from ssss_zoo.errors import UserError, cannot_write
+from ssss_zoo.evaluation.painting import draw_overlay
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
 OVERLAY_VIDEO_SUFFIX = ".mp4"

@@ -39,7 +39,7 @@ def dry_run(parts: RunParts, stage: StageParts, loader: BatchLoader, state: Trai
         if len(parts.dataset.val):
             expected = try_evaluation(parts, stage)
             if stage.snapshots:
-                stage.snapshots.draw(stage.progress(stage.steps - 1))
+                stage.snapshots.draw(stage.steps, stage.progress(stage.steps - 1))
         checkpointer.restore(folder, checkpoint.load_typed(folder, ResumeRecord))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,5 @@
-"""`ssss inspect`: one step as a picture. What each view shows, what the pseudo-labels say, which pixels count and how
-much, who answered which hook: where a bug of a method is seen first."""
+"""`ssss inspect`: one step as a picture: views, pseudo-labels, pixel weights, and the method that answered each hook. A
+bug of a method is seen here first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from ssss_zoo.config.parse import split_overrides
@@ -21,14 +21,23 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import build_methods, hook_summary, load
 from ssss_zoo.engine.seeding import seed_draws
 from ssss_zoo.errors import UserError, expanded
-from ssss_zoo.evaluation.figures import (
-    PANEL_GAP,
-    TEXT_HEIGHT,
-    Panel,
-    class_bars,
+from ssss_zoo.evaluation.painting import (
     colour_classes,
+    colour_values,
+    draw_void,
     photo,
-    sheet,
+    picture_size,
+    resize_nearest,
+    resize_photo,
+)
+from ssss_zoo.evaluation.picture_files import PICTURE_KEYS, check_picture_keys, picture_file
+from ssss_zoo.evaluation.sheets import (
+    Panel,
+    PanelRow,
+    class_legend,
+    draw_class_bars,
+    draw_sheet,
+    draw_table,
     stack_vertically,
 )
 from ssss_zoo.record_files import ResumeRecord
@@ -41,9 +50,10 @@ from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import make_parts, open_dataset
 from ssss_zoo.train.stage import StageParts, make_stage, open_loader
 
-INSPECT_KEYS = {"run": "", "after": "0", "images": "4", "file": "inspect.png"}  # overrides that are not configuration
-PANEL_WIDTH_MIN = 160  # pixels that a panel is wide at least (our choice)
-FRAME_COLOUR = (255, 60, 60)  # around the boxes of a view
+INSPECT_KEYS = {"run": "", "after": "0", "images": "4", **PICTURE_KEYS}  # overrides that are not configuration
+INSPECT_FILE = "inspect.png"
+INSPECT_REFUSES = ("output", "resume", "trace")  # keys of `ssss run` that would mean nothing
+BOX_COLOUR = (255, 255, 255)  # of the line around the boxes of a view
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +76,8 @@ def draw_inspection(overrides: Iterable[str]) -> tuple[Image.Image, Path]:
     """
     given, rest = split_overrides(overrides, *INSPECT_KEYS)
     own = INSPECT_KEYS | given
-    file = expanded(own["file"])
-    if file.suffix not in (".png", ".jpg") or not file.resolve().parent.is_dir():
-        raise UserError(f"file={file} takes a .png or .jpg in a folder that is there")
+    check_picture_keys("ssss inspect", rest, INSPECT_REFUSES)
+    file = picture_file(INSPECT_FILE, own["file"], own["overwrite"])
     config = run_config(expanded(own["run"]), rest, methods=True) if own["run"] else resolve(rest)
     after, images = (whole_number(key, own[key], least) for key, least in (("after", 0), ("images", 1)))
     return inspect_step(config, own["run"] or None, after, images), file
@@ -99,8 +108,10 @@ def inspect_step(config: Config, run: str | None = None, after: int = 0, images:
         stage.engine.step(loader, stage.progress(number))
     names = loader.names(step + after)
     inspected = make_inspected_step(stage, next(loader), step + after)
-    rows = [panels_of(inspected, index, dataset, names) for index in range(min(images, config.train.batch))]
-    return stack_vertically([sheet(rows, dataset), draw_facts(inspected, stage, dataset)])
+    shown = range(min(images, config.train.batch))
+    rows = [row for index in shown for row in image_rows(inspected, index, dataset, names)]
+    sheet = draw_sheet(rows, class_legend(dataset, range(len(dataset.class_names))))
+    return stack_vertically([sheet, draw_facts(inspected, stage, dataset, sheet.width)])
 
 
 def make_inspected_step(stage: StageParts, raw: RawBatch, step: int) -> InspectedStep:
@@ -121,95 +132,101 @@ def make_inspected_step(stage: StageParts, raw: RawBatch, step: int) -> Inspecte
 # --- panels ---------------------------------------------------------------------------------------------------------
 
 
-def panels_of(
+def image_rows(
     inspected: InspectedStep, index: int, dataset: Dataset, names: Mapping[str, Sequence[str]]
-) -> list[Panel]:
-    """Titles and pictures of one image of the batch and of its first student. names: of the images, by stream."""
+) -> list[PanelRow]:
+    """Rows of one image of each stream of the batch, and of the first student's views. names: of the images, by
+    stream."""
     batch = inspected.batch
-    panels = [
-        (f"labelled: {names['labelled'][index]}", pixels(batch.labelled.image[index])),
-        ("its mask", colour_classes(class_ids(batch.labelled.mask[index]), dataset)),
-    ]
+    labelled = [photo_panel("as it is trained on", batch.labelled.image[index])]
+    labelled.append(classes_panel("its mask", batch.labelled.mask[index], dataset))
+    rows = [PanelRow(f"labelled: {names['labelled'][index]}", labelled)]
     if batch.unlabelled and inspected.weak:
         label, weight = inspected.weak[0]
-        panels += [
-            (f"weak view: {names['unlabelled'][index]}", pixels(batch.unlabelled.image[index])),
-            ("pseudo-label", colour_classes(class_ids(label.ids[index]), dataset)),
-            ("confidence, 0 to 1", grey_levels(label.confidence[index], 1.0)),
-            (weight_title("pixel weight", weight), grey_levels(weight[index], largest_weight(weight))),
+        weak = [
+            photo_panel("weak view", batch.unlabelled.image[index]),
+            classes_panel("pseudo-label", label.ids[index], dataset),
+            values_panel("confidence", label.confidence[index], 1.0),
+            values_panel("pixel weight", weight[index], largest_weight(weight)),
         ]
+        rows.append(PanelRow(f"unlabelled: {names['unlabelled'][index]}", weak))
     view_count = len({view_output.view.name for view_output, _ in inspected.views})
     for view_output, _ in inspected.views[:view_count]:  # the views of further students follow them
-        name, weight = view_output.view.name, view_output.weight * view_output.label.valid
-        panels += [
-            (f"{name}: what it shows", with_box_frame(pixels(view_output.image[index]), view_output.box, index)),
-            (f"{name}: its target", colour_classes(class_ids(view_output.label.ids[index]), dataset)),
-            (weight_title(f"{name}: weight", weight), grey_levels(weight[index], largest_weight(weight))),
+        weight, valid = view_output.weight * view_output.label.valid, view_output.label.valid[index]
+        box = view_output.box[index] if view_output.box is not None else None
+        seen = [
+            photo_panel("image" if box is None else "image, boxes framed", view_output.image[index], box),
+            classes_panel("its target", view_output.label.ids[index], dataset),
+            values_panel("its weight", weight[index], largest_weight(weight), valid),
         ]
-    return [(title, enlarged(panel)) for title, panel in panels]
+        rows.append(PanelRow(f"view {view_output.view.name}", seen))
+    return rows
 
 
-def pixels(image: Tensor) -> np.ndarray:
-    """(channels, H, W) in [0, 1] as (H, W, 3) uint8."""
-    return photo((image.detach().float().clamp(0, 1) * 255).permute(1, 2, 0).cpu().numpy())
+def photo_panel(title: str, image: Tensor, box: Tensor | None = None) -> Panel:
+    """image: (channels, H, W) in [0, 1]; box: (H, W) bool, what lies inside a box."""
+    channels = (image.detach().float().clamp(0, 1) * 255).permute(1, 2, 0).cpu().numpy()
+    size = picture_size(*channels.shape[:2])
+    picture = resize_photo(photo(channels), size)
+    if box is not None:
+        picture = with_box_frame(picture, resize_nearest(box.cpu().numpy(), size))
+    return Panel(title, Image.fromarray(picture))
 
 
-def class_ids(mask: Tensor) -> np.ndarray:
-    return mask.to("cpu", torch.uint8).numpy()
+def classes_panel(title: str, mask: Tensor, dataset: Dataset) -> Panel:
+    """mask: (H, W) class ids."""
+    ids = resize_nearest(mask.to("cpu", torch.uint8).numpy(), picture_size(*mask.shape))
+    return Panel(title, Image.fromarray(colour_classes(ids, dataset.colours)))
 
 
-def grey_levels(values: Tensor, top: float) -> np.ndarray:
-    """(H, W) from 0, black, to `top`, white."""
-    return photo((values.detach().float().clamp(0, top) * (255 / top)).cpu().numpy()[..., None])
+def values_panel(title: str, values: Tensor, top: float, valid: Tensor | None = None) -> Panel:
+    """values: (H, W) from 0 to `top`; valid: (H, W) bool, false where they are without meaning."""
+    size = picture_size(*values.shape)
+    picture = colour_values(resize_nearest(values.detach().float().cpu().numpy(), size), top)
+    if valid is not None:
+        picture = draw_void(picture, ~resize_nearest(valid.cpu().numpy(), size))
+    return Panel(title, Image.fromarray(picture), top)
 
 
 def largest_weight(weight: Tensor) -> float:
-    """What white stands for: the largest weight, or 1 where all are 0."""
+    """The top of the scale: the largest weight, or 1 where all are 0."""
     return weight.max().item() or 1.0
 
 
-def weight_title(head: str, weight: Tensor) -> str:
-    return f"{head}, 0 to {largest_weight(weight):.3g}"
-
-
-def with_box_frame(image: np.ndarray, box: Tensor | None, index: int) -> np.ndarray:
-    """The image with a line around what was laid over it."""
-    if box is not None:
-        inside = box[index][None, None].float()
-        rim = (inside > 0) & (F.max_pool2d(1 - inside, 3, 1, 1) > 0)
-        image = image.copy()
-        image[rim[0, 0].cpu().numpy()] = FRAME_COLOUR
-    return image
-
-
-def enlarged(panel: np.ndarray) -> Image.Image:
-    times = max(1, -(-PANEL_WIDTH_MIN // panel.shape[1]))
-    return Image.fromarray(panel.repeat(times, axis=0).repeat(times, axis=1))
+def with_box_frame(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The image (H, W, 3) with a line two pixels wide along the edge of what is inside (H, W)."""
+    outside = 1 - torch.from_numpy(inside).float()[None, None]
+    rim = inside & (F.max_pool2d(outside, 5, 1, 2)[0, 0] > 0).numpy()
+    framed = image.copy()
+    framed[rim] = BOX_COLOUR
+    return framed
 
 
 # --- facts ----------------------------------------------------------------------------------------------------------
 
 
-def draw_facts(inspected: InspectedStep, stage: StageParts, dataset: Dataset) -> Image.Image:
-    """Losses, hooks and shares of pixels as lines of text; below them the class weights of each view that has any."""
+def draw_facts(inspected: InspectedStep, stage: StageParts, dataset: Dataset, width: int) -> Image.Image:
+    """Losses, hooks and shares of pixels as a table; below it the class weights of each view that has any."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in inspected.losses.items())
-    lines = [f"step {inspected.step + 1} of {stage.steps}, losses: {losses}"]
-    lines += hook_summary(stage.engine.hooks.manager_hooks)
-    lines += [share_used("weak views", *inspected.weak[0])] if inspected.weak else []
-    lines += [share_used(f"view {view.view.name}", view.label, view.weight) for view, _ in inspected.views]
-    text = Image.new("RGB", (900, TEXT_HEIGHT * len(lines) + 2 * PANEL_GAP), "white")
-    for number, line in enumerate(lines):
-        ImageDraw.Draw(text).text((PANEL_GAP, PANEL_GAP + number * TEXT_HEIGHT), line, fill="black")
+    rows = [("step", f"{inspected.step + 1} of {stage.steps}"), ("losses", losses)]
+    rows += [("weak views", share_used(*inspected.weak[0]))] if inspected.weak else []
+    rows += [(f"view {view.view.name}", share_used(view.label, view.weight)) for view, _ in inspected.views]
+    hooks_by_answer: dict[str, list[str]] = {}
+    for line in hook_summary(stage.engine.hooks.manager_hooks):
+        hook, _, methods = line.partition(" ")
+        hooks_by_answer.setdefault(methods, []).append(hook)
+    rows += [(f"hooks of {methods}", ", ".join(hooks)) for methods, hooks in hooks_by_answer.items()]
     class_weights = {view.view.name: values.tolist() for view, values in inspected.views if not torch.all(values == 1)}
     charts = [
-        class_bars(f"class weights of view {name}", values, dataset, "{:.3g}".format)
+        draw_class_bars(f"class weights of view {name}", values, dataset, "{:.3g}".format, width)
         for name, values in class_weights.items()
     ]
-    return stack_vertically([text, *charts])
+    return stack_vertically([draw_table(rows, width), *charts])
 
 
-def share_used(name: str, label: PseudoLabel, weight: Tensor) -> str:
-    """A line on how many pixels count in a view, and how much."""
+def share_used(label: PseudoLabel, weight: Tensor) -> str:
+    """How many pixels count in a view, and how much."""
     valid = label.valid.sum().clamp(min=1)
-    used, mean = ((value * label.valid).sum() / valid for value in ((weight > 0).float(), weight))
-    return f"{name}: {100 * used.item():.1f} % of the pixels count (padding left out), mean weight {mean.item():.3g}"
+    used = ((weight > 0).float() * label.valid).sum() / valid
+    mean = (weight * label.valid).sum() / valid
+    return f"{100 * used.item():.1f} % of the pixels count (padding left out), mean weight {mean.item():.3g}"

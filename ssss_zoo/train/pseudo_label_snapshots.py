@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.device_batch import floats
 from ssss_zoo.engine.step import Engine, PseudoTarget
-from ssss_zoo.evaluation.figures import colour_classes, photo
+from ssss_zoo.evaluation.painting import (
+    colour_classes,
+    colour_values,
+    photo,
+    picture_size,
+    resize_nearest,
+    resize_photo,
+)
+from ssss_zoo.evaluation.sheets import Panel, PanelRow, class_legend, draw_sheet
 from ssss_zoo.toolkit.types import Progress, Sample, Unlabelled
 
 PHOTO = "image.jpg"
@@ -27,7 +35,7 @@ log = logging.getLogger("ssss_zoo")
 class PseudoLabelSnapshots:
     """Draws the pseudo-label of one whole unlabelled image, outside the steps: no state changes by it.
 
-    A picture shows the label in the classes' colours and, right of it, the pixel weights, black for 0, white for 1.
+    A picture shows the image, the label in the colours of the classes, the weights of its pixels, and a legend.
     """
 
     def __init__(self, dataset: Dataset, sample: Sample, engine: Engine, modules: Mapping[str, nn.Module]) -> None:
@@ -42,17 +50,26 @@ class PseudoLabelSnapshots:
             folder.mkdir(exist_ok=True)
             if not (folder / PHOTO).is_file():
                 Image.fromarray(photo(self.dataset.read_image(self.sample))).save(folder / PHOTO)
-            self.draw(progress).save(folder / f"{step}.png")
+            self.draw(step, progress).save(folder / f"{step}.png")
         except OSError as error:
             log.warning(f"{folder}: the pseudo-label could not be drawn ({error.strerror}); the run itself is complete")
 
-    def draw(self, progress: Progress) -> Image.Image:
-        """The picture of what the first student's teacher and the hooks say now."""
+    def draw(self, step: int, progress: Progress) -> Image.Image:
+        """The picture of the label that the first student's teacher and the hooks give now, after `step` steps."""
         target, (height, width) = self.label(progress)
         inside = (0, slice(height), slice(width))
-        label = colour_classes(target.label.ids[inside].cpu().numpy(), self.dataset)
-        weight = (target.weight[inside].clamp(0, 1) * 255).to(torch.uint8).cpu().numpy()
-        return Image.fromarray(np.concatenate([label, photo(weight[..., None])], axis=1))
+        size = picture_size(height, width)
+        image = resize_photo(photo(self.dataset.read_image(self.sample)), size)
+        ids = resize_nearest(target.label.ids[inside].to("cpu", torch.uint8).numpy(), size)
+        weight = resize_nearest(target.weight[inside].float().cpu().numpy(), size)
+        label = colour_classes(ids, self.dataset.colours)
+        panels = [
+            Panel("unlabelled image", Image.fromarray(image)),
+            Panel("pseudo-label", Image.fromarray(label)),
+            Panel("weight of its pixels", Image.fromarray(colour_values(weight, 1.0)), 1.0),
+        ]
+        legend = class_legend(self.dataset, set(np.unique(ids).tolist()))
+        return draw_sheet([PanelRow(f"step {step}: {self.sample.name}", panels)], legend)
 
     def label(self, progress: Progress) -> tuple[PseudoTarget, tuple[int, int]]:
         """The pseudo-label of the image, and height and width without the padding. The image goes in with its mirror

@@ -170,12 +170,21 @@ def test_charts_show_names_as_they_are():
 
 
 def test_the_legend_shows_void_as_it_was_drawn():
-    """In two colours, and in one grey where an earlier version drew the pictures."""
+    """Stripes now; squares of two colours, or one grey, where an earlier version drew the pictures."""
     no_labels = PseudoLabelPictures(image=None, rows={})
-    old = PictureIndex(colours=((1, 2, 3),), images=(), pseudo_labels=no_labels)
-    new = replace(old, void=((0, 51, 255), (153, 255, 255)))
-    (name, colour), wrong, (void, squares) = report.class_legend(["road"], new)
-    assert (name, colour, wrong[0], void) == ("road", "rgb(1, 2, 3)", "wrong", "void")
-    assert "rgb(0, 51, 255)" in squares
-    assert "rgb(153, 255, 255)" in squares
-    assert report.class_legend(["road"], old)[-1][1].count("rgb(150, 150, 150)") == 2
+    grey = PictureIndex(colours=((1, 2, 3),), images=(), pseudo_labels=no_labels)
+    squares = replace(grey, void=((0, 51, 255), (153, 255, 255)))
+    new = replace(squares, wrong=((255, 0, 200),))
+    items = [report.legend_items(["road"], index) for index in (grey, squares, new)]
+    assert [[item.name for item in of_index][:2] for of_index in items] == [["road", "wrong"]] * 3
+    assert all(of_index[0].background == "rgb(1, 2, 3)" for of_index in items)
+    assert items[0][-1].background.count("rgb(150, 150, 150)") == 2
+    assert items[0][1].background == items[1][1].background == "rgb(213, 94, 0)"
+    assert items[2][1].background == "rgb(255, 0, 200)"
+    assert "conic" in items[1][-1].background
+    assert (
+        items[2][-1].background
+        == "repeating-linear-gradient(135deg, rgb(0, 51, 255) 0 3px, rgb(153, 255, 255) 3px 6px)"
+    )
+    striped = report.legend_items(["road"], replace(new, wrong=((255, 0, 200), (255, 255, 255))))
+    assert striped[1].background.startswith("repeating-linear-gradient(45deg")

@@ -3,7 +3,8 @@
 import pytest
 
 from helpers.errors import refusal
-from ssss_zoo.data.classes import palette, read_class_list, read_classes
+from ssss_zoo.data.class_colours import class_colours
+from ssss_zoo.data.classes import read_class_list, read_classes
 
 
 def test_class_list_with_and_without_colours(tmp_path):
@@ -11,7 +12,7 @@ def test_class_list_with_and_without_colours(tmp_path):
     path.write_text("sky 128 128 128\ntraffic light\n\nroad, 1, 2, 3\n")
     names, colours = read_classes(path)
     assert names == ("sky", "traffic light", "road")
-    assert colours == ((128, 128, 128), palette(2)[1], (1, 2, 3))
+    assert colours == ((128, 128, 128), class_colours(2)[1], (1, 2, 3))
 
 
 @pytest.mark.parametrize(
@@ -28,10 +29,6 @@ def test_wrong_class_list_is_named(tmp_path, text, words):
     path = tmp_path / "classes.txt"
     path.write_text(text)
     refusal(lambda: read_classes(path), str(path), *words)
-
-
-def test_palette_is_distinct():
-    assert len(set(palette(255))) == 255
 
 
 @pytest.mark.parametrize(

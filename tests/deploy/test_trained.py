@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.images import save_image
 from ssss_zoo import load
 from ssss_zoo.config.schema import DataConfig
-from ssss_zoo.data.classes import palette
+from ssss_zoo.data.class_colours import class_colours
 from ssss_zoo.data.images import Reading
 from ssss_zoo.deploy.trained import reading_of
 from ssss_zoo.errors import UserError
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_an_earlier_version_gets_generated_colours(trained):
     weights = {"student": load(folder, "last", "student").network.state_dict()}
     state = checkpoint.load_state(folder / "last")
     save_folder(folder / "last", weights, {key: value for key, value in state.items() if key != "colours"})
-    assert load(folder, "last", "student").colours == palette(5)
+    assert load(folder, "last", "student").colours == class_colours(5)
 
 
 def test_a_run_that_has_not_finished_predicts_and_says_so(trained, monkeypatch):

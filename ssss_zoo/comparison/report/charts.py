@@ -1,5 +1,9 @@
-"""The charts of a report, as SVG text: learning curves, classes, cost. Colours are those of Okabe and Ito (2008), which
-people with colour blindness can tell apart; markers and dashes differ as well."""
+"""The charts of a report, as SVG text: differences, learning curves, classes, cost.
+
+Colours are those of Okabe and Ito (2008), which people with colour blindness can tell apart; markers and dashes differ
+as well. A chart is as narrow as it can be, with its legend below, so that it can be read on a phone. Its text has the
+colour of the page, light or dark.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,11 @@ from warnings import catch_warnings, filterwarnings
 from ssss_zoo.comparison.records import RowStatistics
 from ssss_zoo.text import brief
 
-ROW_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999933")
+ROW_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A7A7A", "#999933")
 ROW_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ROW_DASHES = ("-", "--", "-.", ":")
-MAX_CHART_WIDTH = 16  # inches
+CHART_WIDTH = 5.2  # inches: 10-point text is 10 pixels high where a phone shows it 390 pixels wide
+INK_COLOUR = "#010203"  # of text and axes, which `as_svg` replaces by the colour of the page's text
 MAX_NAME_LENGTH = 40  # characters (our choice)
 
 
@@ -29,18 +34,22 @@ def row_style(index: int) -> dict[str, Any]:
     }
 
 
-def make_figure(width: float, height: float, count: int = 1) -> tuple[Any, list[Any]]:
-    """An empty figure, its size in inches, and its axes, `count` of them side by side; text stays text."""
+def make_figure(height: float, count: int = 1) -> tuple[Any, list[Any]]:
+    """An empty figure, its height in inches, and its axes, `count` of them one below the other; text stays text."""
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.fonttype"] = "none"
     matplotlib.rcParams["svg.hashsalt"] = "ssss-zoo"  # the same figure gives the same file
     matplotlib.rcParams["text.parse_math"] = False  # a `$` in a name is a `$`
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = [figure.add_subplot(1, count, number + 1) for number in range(count)]
+    figure = Figure(figsize=(CHART_WIDTH, height), layout="constrained")
+    axes = [figure.add_subplot(count, 1, number + 1) for number in range(count)]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(INK_COLOUR)
+        one.tick_params(colors=INK_COLOUR)
+        one.xaxis.label.set_color(INK_COLOUR)
+        one.yaxis.label.set_color(INK_COLOUR)
     return figure, axes
 
 
@@ -51,9 +60,12 @@ def chart_name(name: str) -> str:
 
 
 def add_legend(figure: Any, axes: Any) -> None:
-    """Name the rows of the axes right of them, where the legend hides nothing."""
+    """Name the rows of the axes below them, where the legend hides nothing and makes no chart wider."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize="small")
+    columns = 1 if any(len(name) > MAX_NAME_LENGTH // 2 for name in names) else 3
+    figure.legend(
+        handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize="small", labelcolor=INK_COLOUR
+    )
 
 
 def as_svg(figure: Any, title: str) -> str:
@@ -62,16 +74,38 @@ def as_svg(figure: Any, title: str) -> str:
     with catch_warnings():
         filterwarnings("ignore", "Glyph")  # the browser's font has the letters that matplotlib's lacks
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
-    text = sink.getvalue()
+    text = sink.getvalue().replace(INK_COLOUR, "currentColor")
     return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+def row_heights(count: int) -> float:
+    """Inches of a chart with a line for each of `count` things."""
+    return 0.8 + 0.28 * count
+
+
+def plot_differences(rows: Mapping[str, RowStatistics]) -> str:
+    """A point and an interval for the difference of each row to the supervised one, in points of mIoU."""
+    shown = [(index, name, row.over_supervised) for index, (name, row) in enumerate(rows.items())]
+    compared = [(index, name, change) for index, name, change in shown if change]
+    figure, (axes,) = make_figure(row_heights(len(compared)))
+    axes.axvline(0, color=INK_COLOUR, linewidth=0.8)
+    for place, (index, _, change) in enumerate(compared):
+        mean, low, high = (100 * value for value in (change.mean, change.low, change.high))
+        style = row_style(index) | {"linestyle": "none"}
+        axes.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], markersize=7, capsize=3, **style)
+    names = [f"{chart_name(name)}{' *' if change.significant else ''}" for _, name, change in compared]
+    axes.set_yticks([-place for place in range(len(compared))], names)
+    axes.set_ylim(-len(compared) + 0.4, 0.6)
+    axes.set_xlabel("mIoU over supervised, points")
+    return as_svg(figure, "Differences in mIoU to supervised, with their intervals")
 
 
 def plot_learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) -> str:
     """mIoU against steps, mean and standard deviation over seeds. curves: by row, for each seed mIoU in [0, 1] by
     step."""
-    figure, (axes,) = make_figure(9, 4)
+    figure, (axes,) = make_figure(3.6)
     for index, (name, seeds) in enumerate(curves.items()):
-        steps = sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else []
+        steps = common_steps(seeds)
         if not steps:
             continue
         values = [[100 * seed[step] for seed in seeds] for step in steps]
@@ -87,33 +121,39 @@ def plot_learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) ->
     return as_svg(figure, "Learning curves: mIoU against steps")
 
 
+def common_steps(seeds: Sequence[Mapping[int, float]]) -> list[int]:
+    """The steps at which every seed of a row was evaluated."""
+    return sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else []
+
+
 def plot_class_bars(rows: Mapping[str, RowStatistics], classes: Sequence[str]) -> str:
-    """IoU of each class and row, in the order of `classes`, the most frequent one first."""
-    figure, (axes,) = make_figure(min(MAX_CHART_WIDTH, max(9, 0.28 * len(classes) * max(len(rows), 2))), 4)
-    width = 0.8 / max(len(rows), 1)
+    """IoU of each class and row, in the order of `classes`, the most frequent one on top."""
+    figure, (axes,) = make_figure(1.2 + len(classes) * max(0.3, 0.12 * len(rows)))
+    thickness = 0.8 / max(len(rows), 1)
     for index, (name, row) in enumerate(rows.items()):
         ious = [row.iou[of_class] for of_class in classes]
-        places = [at - 0.4 + width * (index + 0.5) for at in range(len(classes))]
-        heights = [100 * (iou.mean or 0) for iou in ious]
+        places = [at - 0.4 + thickness * (index + 0.5) for at in range(len(classes))]
         deviations = [100 * (iou.std or 0) for iou in ious]
-        axes.bar(
+        axes.barh(
             places,
-            heights,
-            width,
-            yerr=deviations if any(deviations) else None,
+            [100 * (iou.mean or 0) for iou in ious],
+            thickness,
+            xerr=deviations if any(deviations) else None,
             label=chart_name(name),
             color=row_style(index)["color"],
-            error_kw={"linewidth": 0.8, "alpha": 0.6},
+            error_kw={"linewidth": 0.8, "alpha": 0.6, "ecolor": INK_COLOUR},
         )
-    axes.set_xticks(range(len(classes)), list(map(chart_name, classes)), rotation=40, ha="right")
-    axes.set_ylabel("IoU, %")
+    axes.set_yticks(range(len(classes)), list(map(chart_name, classes)))
+    axes.set_ylim(len(classes) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("IoU, %")
     add_legend(figure, axes)
     return as_svg(figure, "IoU of each class, the most frequent first")
 
 
 def plot_pseudo_labels(rows: Mapping[str, RowStatistics]) -> str:
     """The share of pixels used, and the share of those that are right, against steps; means over seeds."""
-    figure, (used_axes, right_axes) = make_figure(10, 4, 2)
+    figure, (used_axes, right_axes) = make_figure(5.6, 2)
     for index, (name, row) in enumerate(rows.items()):
         style = row_style(index) | {"markersize": 4}
         points = row.pseudo_labels_over_time
@@ -122,7 +162,7 @@ def plot_pseudo_labels(rows: Mapping[str, RowStatistics]) -> str:
         for axes, known in ((used_axes, used), (right_axes, right)):
             if known:
                 axes.plot(*zip(*known, strict=True), label=chart_name(name), **style)
-    used_axes.set(xlabel="step", ylabel="pixels used, %", ylim=(-2, 102))
+    used_axes.set(ylabel="pixels used, %", ylim=(-2, 102))
     right_axes.set(xlabel="step", ylabel="of those right, %", ylim=(-2, 102))
     add_legend(figure, used_axes)
     return as_svg(figure, "Pseudo-labels: share of pixels used, and share of those that are right, against steps")
@@ -130,7 +170,7 @@ def plot_pseudo_labels(rows: Mapping[str, RowStatistics]) -> str:
 
 def plot_cost(rows: Mapping[str, RowStatistics]) -> str:
     """mIoU against training time, with the standard deviation of both."""
-    figure, (axes,) = make_figure(9, 4)
+    figure, (axes,) = make_figure(3.4)
     for index, (name, row) in enumerate(rows.items()):
         axes.errorbar(
             row.train_seconds.mean,

@@ -17,7 +17,6 @@ from ssss_zoo.comparison.records import REMAKE, ComparisonFigures, PseudoLabelCl
 from ssss_zoo.comparison.report.charts import plot_class_bars, plot_cost, plot_learning_curves, plot_pseudo_labels
 from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts
 from ssss_zoo.comparison.report.picture_index import (
-    ERROR_COLOUR,
     PictureIndex,
     PseudoLabelPictures,
     ShownImage,
@@ -38,6 +37,7 @@ from ssss_zoo.text import brief, visible
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 OLD_VOID_GREY = (150, 150, 150)  # of void in the pictures of an earlier version
+OLD_WRONG_COLOUR = (213, 94, 0)  # of wrong pixels there
 
 
 def write_report(folder: ComparisonFolder) -> Path:
@@ -72,7 +72,7 @@ def template_values(figures: ComparisonFigures, folder: ComparisonFolder) -> dic
         "table": [table_cells(row) for row in rows],
         "charts": draw_charts(finished, often, folder),
         "pictures": [embed_image(image, folder) for image in index.images] if index else [],
-        "legend": class_legend(figures.classes, index) if index else [],
+        "legend": legend_items(figures.classes, index) if index else [],
         "rows": rows,
         "class_tables": class_tables(finished, often),
         "pseudo_labels": embed_pseudo_labels(index.pseudo_labels, folder) if index else None,
@@ -190,12 +190,28 @@ def format_class(found: PseudoLabelClass) -> str:
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-def class_legend(classes: Sequence[str], index: PictureIndex) -> list[tuple[str, str]]:
-    """Name and CSS background of each class, of wrong pixels, and of void."""
-    named = [(name, as_css(colour)) for name, colour in zip(classes, index.colours, strict=False)]
-    first, second = map(as_css, index.void or (OLD_VOID_GREY, OLD_VOID_GREY))
-    squares = f"repeating-conic-gradient({first} 0 25%, {second} 0 50%) 0 0 / 0.45em 0.45em"
-    return [*named, ("wrong", as_css(ERROR_COLOUR)), ("void", squares)]
+@dataclass(frozen=True)
+class LegendItem:
+    """A name of the legend, and the CSS background of its swatch."""
+
+    name: str
+    background: str
+
+
+def legend_items(classes: Sequence[str], index: PictureIndex) -> list[LegendItem]:
+    """The legend of the pictures: each class, wrong pixels, and void."""
+    named = [LegendItem(name, as_css(colour)) for name, colour in zip(classes, index.colours, strict=False)]
+    void = index.void or (OLD_VOID_GREY, OLD_VOID_GREY)
+    if index.wrong is None:
+        squares = f"repeating-conic-gradient({as_css(void[0])} 0 25%, {as_css(void[1])} 0 50%) 0 0 / 0.45em 0.45em"
+        return [*named, LegendItem("wrong", as_css(OLD_WRONG_COLOUR)), LegendItem("void", squares)]
+    wrong = as_css(index.wrong[0]) if len(index.wrong) == 1 else css_stripes(index.wrong, 45)
+    return [*named, LegendItem("wrong", wrong), LegendItem("void, not counted", css_stripes(void, 135))]
+
+
+def css_stripes(colours: Sequence[Sequence[int]], angle: int) -> str:
+    first, second = (as_css(colour) for colour in colours)
+    return f"repeating-linear-gradient({angle}deg, {first} 0 3px, {second} 3px 6px)"
 
 
 def as_css(colour: Sequence[int]) -> str:

@@ -12,7 +12,6 @@ from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.records import REMAKE
 from ssss_zoo.record_files import FORMAT, check_dataclass, dataclass_tree, read_record
 
-ERROR_COLOUR = (213, 94, 0)  # RGB of wrong pixels, vermilion for the colour-blind (our choice)
 RGB = tuple[int, int, int]
 
 
@@ -63,12 +62,14 @@ class PseudoLabelPictures:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureIndex:
-    """colours: RGB of each class; void: the two colours of the squares that void is drawn with, None in an index of an
-    earlier version, which drew it in one grey."""
+    """colours: RGB of each class; void: the two colours of its stripes; wrong: the colour of wrong pixels, or the two
+    of their stripes. An index of an earlier version has no `wrong`: void was drawn in squares of its two colours, or in
+    one grey where there is no `void` either."""
 
     format: int = 0
     colours: tuple[RGB, ...]
     void: tuple[RGB, RGB] | None = None
+    wrong: tuple[RGB, ...] | None = None
     images: tuple[ShownImage, ...]
     pseudo_labels: Annotated[PseudoLabelPictures, Field(alias="diary")]
 

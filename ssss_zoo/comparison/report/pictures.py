@@ -12,7 +12,6 @@ from PIL import Image
 
 from ssss_zoo.comparison.plan import StudyPlan
 from ssss_zoo.comparison.report.picture_index import (
-    ERROR_COLOUR,
     ImagePictures,
     PictureIndex,
     PseudoLabelPicture,
@@ -23,17 +22,27 @@ from ssss_zoo.comparison.report.picture_index import (
 )
 from ssss_zoo.comparison.report.statistics import FinishedRun, FinishedRuns, all_pixels, mious
 from ssss_zoo.data.base import Dataset
+from ssss_zoo.data.class_colours import WRONG_COLOUR, is_near_wrong
 from ssss_zoo.engine.registry import load
-from ssss_zoo.evaluation.figures import colour_classes, draw_void, evenly_spaced, photo, void_colours
+from ssss_zoo.evaluation.figures import evenly_spaced
+from ssss_zoo.evaluation.painting import (
+    VOID_STRIPES,
+    WRONG_STRIPES,
+    colour_classes,
+    draw_errors,
+    photo,
+    picture_size,
+    resize_nearest,
+    resize_photo,
+)
 from ssss_zoo.text import brief
-from ssss_zoo.toolkit.types import IGNORE
 from ssss_zoo.train.pseudo_label_snapshots import PHOTO
 from ssss_zoo.train.setup import open_dataset
 
-PICTURE_WIDTH = 240  # pixels (our choice)
-SHOWN_IMAGES = 4  # evenly_spaced spaced ones, and as many of the worst (our choice)
-SHOWN_STEPS = 4  # pictures of a row's pseudo-labels, evenly_spaced spaced (our choice)
-DIMMED = 0.35  # brightness of the image below its wrong pixels (our choice)
+MAX_SHEET_WIDTH = 1000  # pixels of a picture of pseudo-labels (our choice)
+SHOWN_IMAGES = 4  # evenly spaced ones, and as many of the worst (our choice)
+SHOWN_STEPS = 4  # pictures of a row's pseudo-labels, evenly spaced (our choice)
+JPEG_QUALITY = 88  # of photographs (our choice)
 log = logging.getLogger("ssss_zoo")
 
 
@@ -62,7 +71,8 @@ def write_pictures(plan: StudyPlan, finished: FinishedRuns) -> None:
     )
     drawn = PictureIndex(
         colours=tuple(dataset.colours),
-        void=void_colours(tuple(dataset.colours)),
+        void=VOID_STRIPES,
+        wrong=WRONG_STRIPES if is_near_wrong(dataset.colours) else (WRONG_COLOUR,),
         images=images,
         pseudo_labels=write_pseudo_labels(folder, first_runs),
     )
@@ -80,20 +90,23 @@ def write_image(folder: Path, dataset: Dataset, index: int, runs: Mapping[str, F
     """Write a validation image, its ground truth, and each row's prediction and errors."""
     sample = dataset.val[index]
     image, truth = photo(dataset.read_image(sample)), dataset.read_mask(sample)
+    size = picture_size(*truth.shape)
+    small_image, small_truth = resize_photo(image, size), resize_nearest(truth, size)
     rows = {}
     for number, (name, run) in enumerate(runs.items()):
         predicted = read_pixels(run.folder.predicted_ids(index))
         if predicted is None or predicted.shape != truth.shape:  # a centre crop: its place in the image is not kept
             continue
-        errors = mark_errors(image, truth, predicted, dataset)
+        ids = resize_nearest(predicted, size)
+        errors = draw_errors(small_image, small_truth, ids, dataset.colours)
         rows[name] = RowPictures(
-            predicted=save_small(colour_classes(predicted, dataset), folder / f"{index}-{number}.png"),
-            wrong=save_small(errors, folder / f"{index}-{number}-wrong.png"),
+            predicted=save_pixels(colour_classes(ids, dataset.colours), folder / f"{index}-{number}.png"),
+            wrong=save_pixels(errors, folder / f"{index}-{number}-wrong.jpg"),
         )
     return ImagePictures(
         rows=rows,
-        image=save_small(image, folder / f"{index}.jpg"),
-        truth=save_small(colour_classes(truth, dataset), folder / f"{index}-truth.png"),
+        image=save_pixels(small_image, folder / f"{index}.jpg"),
+        truth=save_pixels(colour_classes(small_truth, dataset.colours), folder / f"{index}-truth.png"),
     )
 
 
@@ -106,12 +119,12 @@ def write_pseudo_labels(folder: Path, runs: Mapping[str, FinishedRun]) -> Pseudo
         image = read_pixels(drawn / PHOTO) if files else None
         if image is None:
             continue
-        shown_image = shown_image or save_small(image, folder / "unlabelled.jpg")
+        shown_image = shown_image or save_pixels(at_most_wide(image), folder / "unlabelled.jpg")
         pictures = []
         for step in dict.fromkeys(evenly_spaced(sorted(files), SHOWN_STEPS)):
             pixels = read_pixels(files[step])
             if pixels is not None:
-                file = save_small(pixels, folder / f"unlabelled-{number}-{step}.png", panels=2)
+                file = save_pixels(at_most_wide(pixels), folder / f"unlabelled-{number}-{step}.jpg")
                 pictures.append(PseudoLabelPicture(step=step, file=file))
         rows[name] = tuple(pictures)
     return PseudoLabelPictures(image=shown_image, rows=rows)
@@ -127,17 +140,16 @@ def read_pixels(file: Path) -> np.ndarray | None:
         return None
 
 
-def mark_errors(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """The dimmed image with wrong pixels in ERROR_COLOUR and void in squares."""
-    marked = (image * DIMMED).astype(np.uint8)
-    marked[(predicted != truth) & (truth != IGNORE)] = ERROR_COLOUR
-    return draw_void(marked, truth == IGNORE, dataset)
+def at_most_wide(pixels: np.ndarray) -> np.ndarray:
+    """The pixels (H, W, 3), made smaller where they are wider than MAX_SHEET_WIDTH."""
+    height, width = pixels.shape[:2]
+    if width <= MAX_SHEET_WIDTH:
+        return pixels
+    size = (MAX_SHEET_WIDTH, max(1, round(height * MAX_SHEET_WIDTH / width)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def save_small(pixels: np.ndarray, file: Path, panels: int = 1) -> str:
-    """Write the pixels so that each of the `panels` side by side is PICTURE_WIDTH wide; returns the file's name."""
-    (height, width), new_width = pixels.shape[:2], panels * PICTURE_WIDTH
-    size = (new_width, max(1, round(height * new_width / width)))
-    resampling = Image.Resampling.BOX if file.suffix == ".jpg" else Image.Resampling.NEAREST
-    Image.fromarray(pixels).resize(size, resampling).save(file)
+def save_pixels(pixels: np.ndarray, file: Path) -> str:
+    """Write (H, W, 3) pixels; returns the file's name. Colours of a JPEG keep their place (no chroma subsampling)."""
+    Image.fromarray(pixels).save(file, quality=JPEG_QUALITY, subsampling=0)  # a PNG takes neither
     return file.name

@@ -17,7 +17,8 @@ from ssss_zoo.data.benchmarks.prepare import (
     save_ids,
     without_target,
 )
-from ssss_zoo.data.classes import palette, read_classes
+from ssss_zoo.data.class_colours import class_colours
+from ssss_zoo.data.classes import read_classes
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError
@@ -92,4 +93,4 @@ class ADE20K(FileDataset):
                 f"{root / 'classes.txt'} names {len(names)} classes; ADE20K has 150, without one for the rest"
             )
         self.use_lists(read_split(root, find_split_folder(root, "ade20k", ADE20K_LISTS), data.split))
-        self.class_names, self.colours = names, palette(len(names))
+        self.class_names, self.colours = names, class_colours(len(names))

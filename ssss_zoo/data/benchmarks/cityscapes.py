@@ -16,7 +16,7 @@ from ssss_zoo.data.benchmarks.prepare import (
     save_ids,
     without_target,
 )
-from ssss_zoo.data.classes import Colour
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.files import FileDataset, read_mask
 from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError

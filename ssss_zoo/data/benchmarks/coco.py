@@ -16,7 +16,8 @@ from ssss_zoo.data.benchmarks.prepare import (
     on_github,
     save_ids,
 )
-from ssss_zoo.data.classes import palette, read_classes
+from ssss_zoo.data.class_colours import class_colours
+from ssss_zoo.data.classes import read_classes
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.folder.polygons import draw_segmentation, read_coco
 from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
@@ -115,4 +116,4 @@ class COCO(FileDataset):
         if len(names) != 81:
             raise UserError(f"{root / 'classes.txt'} names {len(names)} classes; COCO has 80 things and a background")
         self.use_lists(read_split(root, find_split_folder(root, "coco", COCO_LISTS), data.split))
-        self.class_names, self.colours = names, palette(len(names))
+        self.class_names, self.colours = names, class_colours(len(names))

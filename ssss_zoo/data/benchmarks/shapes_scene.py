@@ -21,16 +21,16 @@ SHAPES_VERSION = 1  # raise it whenever a pixel or a list changes
 HEIGHT, WIDTH = 96, 128
 SCENES_PER_PART = {"train": 320, "val": 64}  # scenes of each part
 
-SHAPES_CLASSES = {
-    "ground": (128, 64, 128),
-    "wall": (102, 102, 156),
-    "sky": (70, 130, 180),
-    "bush": (107, 142, 35),
-    "crate": (190, 153, 90),
-    "barrel": (220, 90, 20),
-    "lamp": (250, 220, 60),
-    "sign": (220, 20, 60),
-    "ball": (0, 210, 200),
+SHAPES_CLASSES = {  # colours of `class_colours.CLASS_COLOURS`
+    "ground": (168, 144, 72),
+    "wall": (144, 180, 132),
+    "sky": (40, 175, 250),
+    "bush": (0, 125, 85),
+    "crate": (144, 84, 12),
+    "barrel": (240, 140, 40),
+    "lamp": (245, 220, 60),
+    "sign": (168, 48, 120),
+    "ball": (0, 252, 252),
 }
 CLASS_IDS = {name: index for index, name in enumerate(SHAPES_CLASSES)}
 CLUTTER_LABELS = {"post": None, "rock": "ground"}  # its class in the mask; None for the class of what is behind it

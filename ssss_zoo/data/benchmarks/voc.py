@@ -15,7 +15,7 @@ from ssss_zoo.data.benchmarks.prepare import (
     save_ids,
     without_target,
 )
-from ssss_zoo.data.classes import palette
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.files import FileDataset
 from ssss_zoo.data.split_lists import find_root, find_split_folder, read_split, require_folders
 from ssss_zoo.errors import UserError
@@ -91,6 +91,15 @@ VOC_BENCHMARK = Benchmark(
 )
 
 
+def voc_colour(index: int) -> Colour:
+    """The colour of a class in the PASCAL VOC development kit: the bits of its id, lowest first, become the high bits
+    of red, green and blue in turn."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+    return (channels[0], channels[1], channels[2])
+
+
 class VOC(FileDataset):
     """Root: `JPEGImages/`, masks in `SegmentationClassAug/` or, without that folder, in `SegmentationClass/`, and
     UniMatch's lists in `splits/` or `splits/pascal/`."""
@@ -107,4 +116,4 @@ class VOC(FileDataset):
         self.use_lists(
             read_split(root, find_split_folder(root, "pascal", VOC_LISTS), data.split, {f"{MASKS}/": f"{masks}/"})
         )
-        self.class_names, self.colours = VOC_CLASSES, palette(len(VOC_CLASSES))
+        self.class_names, self.colours = VOC_CLASSES, tuple(map(voc_colour, range(len(VOC_CLASSES))))

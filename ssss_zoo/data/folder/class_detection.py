@@ -11,7 +11,9 @@ import numpy as np
 
 from ssss_zoo.data.base import UNUSABLE, WARNING, Fault
 from ssss_zoo.data.checks import VALUES_SHOWN
-from ssss_zoo.data.classes import CLASS_LIST_NAMES, ClassLine, Colour, display_colours, palette, read_class_list
+from ssss_zoo.data.class_colours import class_colours
+from ssss_zoo.data.classes import CLASS_LIST_NAMES, ClassLine, display_colours, read_class_list
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.folder.mask_encoding import IdOfValue, MaskEncoding
 from ssss_zoo.data.folder.palette_check import judge_palettes
 from ssss_zoo.data.folder.regions import RegionEncoding, RegionSource, detect_region_classes
@@ -211,9 +213,9 @@ def classes_of_values(empty: MaskEncoding, root: Path, masks: Sequence[Path]) ->
     names = tuple(f"class_{index}" for index in range(count))
     faults = tuple(find_faults_of_values(empty, counts))
     if kind == "ids":
-        return ClassDetection(names, palette(count), empty, "the values of the masks", faults=faults)
+        return ClassDetection(names, class_colours(count), empty, "the values of the masks", faults=faults)
     encoding = replace(empty, declared={value: index for index, value in enumerate(values)})
-    colours = tuple(unpack_colour(value) for value in values) if kind == "colours" else palette(count)
+    colours = tuple(unpack_colour(value) for value in values) if kind == "colours" else class_colours(count)
     return ClassDetection(names, colours, encoding, f"the {kind} of the masks", faults=faults)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssss_zoo.data.classes import ClassLine, Colour
+from ssss_zoo.data.classes import ClassLine
+from ssss_zoo.data.colour_vision import Colour
 from ssss_zoo.data.folder.value_counts import COUNTING_THREADS
 from ssss_zoo.data.images import Reading, open_with_pillow
 from ssss_zoo.data.mask_values import hex_colour, pack_colour, read_stored_mask
