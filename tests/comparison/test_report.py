@@ -19,8 +19,17 @@ from ssss_zoo.commands.cli import command_line
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.records import read_figures
 from ssss_zoo.comparison.report import html as report
-from ssss_zoo.comparison.report.charts import ROW_COLOURS, plot_class_bars, plot_learning_curves
-from ssss_zoo.comparison.report.html import headline, write_report
+from ssss_zoo.comparison.report.charts import (
+    CHART_WIDTH,
+    INK_COLOUR,
+    ROW_COLOURS,
+    plot_class_bars,
+    plot_differences,
+    plot_learning_curves,
+)
+from ssss_zoo.comparison.report.claim import claim, join_names
+from ssss_zoo.comparison.report.embedding import legend_items
+from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.report.picture_index import PictureIndex, PseudoLabelPictures
 from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, escape_latex, screen_table
 from ssss_zoo.text import brief, visible
@@ -49,6 +58,7 @@ def test_it_is_one_file_that_asks_for_nothing(reported):
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
     assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", text)
     assert text.count("<svg") == 4
+    assert "There are no learning curves: the runs were evaluated" in text  # two steps make no curve
     assert text.count("data:image/") >= 2 * (2 + 2 * 3)
     assert "supervised" in text
     assert "farcluss:top_k=1:model.mean=[0.5,0.5,0.5]" in text
@@ -74,19 +84,35 @@ def test_pictures_are_those_of_every_row(reported):
     assert any(entry["worst"] for entry in index["images"])
 
 
-def compared_with_supervised(supervised, other, difference):
-    return figures_of([finished_row("supervised", supervised), finished_row("a", other, over_supervised=difference)])
+def claim_of(change_of_a, seeds=(0, 1, 2)):
+    """The claim on a row `a` with this difference to supervised, and a row `b` without any that can be shown."""
+    rows = [
+        finished_row("supervised", 0.4),
+        finished_row("a", 0.5, over_supervised=change_of_a),
+        finished_row("b", 0.39, over_supervised=change(-0.01, -0.02, 0.01, significant=False)),
+    ]
+    return claim(figures_of(rows, seeds=seeds))
 
 
-def test_the_headline_is_no_stronger_than_the_figures():
-    worse = compared_with_supervised(0.4, 0.3, change(-0.1, -0.2, -0.01, significant=True))
-    assert "no method beats the labels alone" in headline(worse)
-    uncertain = compared_with_supervised(0.3, 0.4, change(0.1, -0.02, 0.2, significant=False))
-    assert headline(uncertain).endswith("+10.00 [-2.00, +20.00] over the labels alone, which may be chance.")
-    better = compared_with_supervised(0.3, 0.4, change(0.1, 0.02, 0.2, significant=True))
-    assert headline(better).endswith("more than chance explains.")
+def test_the_claim_is_no_stronger_than_the_figures():
+    better = claim_of(change(0.1, 0.02, 0.2, significant=True))
+    assert better == (
+        "a is 10.00 points of mIoU above supervised (95 % interval +2.00 to +20.00); b (-2.00 to +1.00) cannot be told "
+        "from it."
+    )
+    assert "a is 10.00 points of mIoU below supervised" in claim_of(change(-0.1, -0.2, -0.01, significant=True))
+    assert claim_of(change(0.1, -0.02, 0.2, significant=False)) == (
+        "a (-2.00 to +20.00) and b (-2.00 to +1.00) cannot be told from supervised (95 % interval of the difference in "
+        "brackets)."
+    )
+    assert claim_of(change(0.1, 0.02, 0.2, significant=False), seeds=(0, 1)).endswith(
+        "and b 1.00 below (-2.00 to +1.00); 2 seeds cannot show that this is more than chance."
+    )
     unfinished = replace(finished_row("a"), seeds=(), statistics=None)
-    assert headline(figures_of([unfinished])) == "No run is finished yet."
+    assert claim(figures_of([unfinished])) == "No run is finished yet."
+    assert claim(figures_of([finished_row("a", 0.5)])).startswith("a has the highest mIoU, 50.00 %; there is no")
+    assert claim(figures_of([finished_row("supervised")])).startswith("Only supervised is finished")
+    assert join_names(list("abcdef")) == "a, b, c and 3 more"
 
 
 def test_charts_name_every_row_and_class():
@@ -96,6 +122,14 @@ def test_charts_name_every_row_and_class():
     row = finished_row("one", iou={"road": one_seed(0.5, 0.1), "car": one_seed(None, 0.1)}).statistics
     bars = plot_class_bars({"one": row}, ["road", "car"])
     assert all(word in bars for word in ("road", "car", ROW_COLOURS[0].lower()))
+    changed = finished_row("one", over_supervised=change(0.1, 0.02, 0.2, significant=True)).statistics
+    differences = plot_differences({"supervised": replace(row, over_supervised=None), "one": changed})
+    assert "one *</text>" in differences
+    assert "supervised</text>" not in differences  # the row that the others are compared with
+    for chart in (text, bars, differences):
+        assert "currentColor" in chart
+        assert INK_COLOUR not in chart
+        assert float(re.search(r'width="([\d.]+)pt"', chart)[1]) == pytest.approx(72 * CHART_WIDTH)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
@@ -175,7 +209,7 @@ def test_the_legend_shows_void_as_it_was_drawn():
     grey = PictureIndex(colours=((1, 2, 3),), images=(), pseudo_labels=no_labels)
     squares = replace(grey, void=((0, 51, 255), (153, 255, 255)))
     new = replace(squares, wrong=((255, 0, 200),))
-    items = [report.legend_items(["road"], index) for index in (grey, squares, new)]
+    items = [legend_items(["road"], index) for index in (grey, squares, new)]
     assert [[item.name for item in of_index][:2] for of_index in items] == [["road", "wrong"]] * 3
     assert all(of_index[0].background == "rgb(1, 2, 3)" for of_index in items)
     assert items[0][-1].background.count("rgb(150, 150, 150)") == 2
@@ -186,5 +220,66 @@ def test_the_legend_shows_void_as_it_was_drawn():
         items[2][-1].background
         == "repeating-linear-gradient(135deg, rgb(0, 51, 255) 0 3px, rgb(153, 255, 255) 3px 6px)"
     )
-    striped = report.legend_items(["road"], replace(new, wrong=((255, 0, 200), (255, 255, 255))))
+    striped = legend_items(["road"], replace(new, wrong=((255, 0, 200), (255, 255, 255))))
     assert striped[1].background.startswith("repeating-linear-gradient(45deg")
+
+
+SECTIONS = ("short", "run", "figures", "seeds", "classes", "training", "pictures", "cost", "recipes", "published",
+            "repeat", "limits")  # fmt: skip
+
+
+def kept_page(tmp_path, monkeypatch, edit=lambda tree: tree):
+    """The page of the newest kept comparison, after a change to its figures."""
+    shutil.copytree(NEWEST_COMPARISON, tmp_path / "cmp")
+    folder = ComparisonFolder(tmp_path / "cmp")
+    folder.figures.write_text(json.dumps(edit(json.loads(folder.figures.read_text()))))
+    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
+    return write_report(folder).read_text()
+
+
+def test_every_section_of_the_contents_is_there_and_says_something(tmp_path, monkeypatch):
+    page = kept_page(tmp_path, monkeypatch)
+    for section in SECTIONS:
+        assert f'href="#{section}"' in page
+        body = re.search(rf'<section id="{section}">(.*?)</section>', page, re.DOTALL)[1]
+        assert len(re.sub(r"<[^>]*>|\s", "", body)) > 30, section
+
+
+def test_it_says_what_was_run_and_how_to_repeat_it(tmp_path, monkeypatch):
+    page = unescape(kept_page(tmp_path, monkeypatch))
+    for text in (
+        "tiny, split all: 5 labelled, 7 unlabelled, 2 validation images, 5 classes",
+        "18ff3bff0af4d1a8",  # the fingerprint of the data
+        "cpu: x86_64, 1 thread",
+        "ssss-zoo 0.1.0",
+        "ssss compare methods=fixmatch seeds=0,1 dataset=tiny",
+        "method=supervised seed=0 output=one_run",
+        "threshold=",  # an option of fixmatch's recipe
+        "2 seeds: no difference gets a star.",
+    ):
+        assert text in page, text
+    assert "tracking.uri=" not in page  # no address of somebody's server
+
+
+def test_an_unfinished_comparison_has_a_page(tmp_path, monkeypatch):
+    def without_runs(tree):
+        return tree | {"rows": [{"name": row["name"], "words": row["words"], "seeds": []} for row in tree["rows"]]}
+
+    page = kept_page(tmp_path, monkeypatch, without_runs)
+    assert page.count("No run is finished yet.") >= 4
+
+
+def test_published_figures_are_shown_for_the_same_data_and_encoder_alone(tmp_path, monkeypatch):
+    def on_voc(encoder):
+        def edit(tree):
+            for row in tree["rows"]:
+                row["settings"] |= {"model.encoder": encoder}
+            return tree | {"dataset": "voc", "split": "183"}
+
+        return edit
+
+    page = kept_page(tmp_path / "same", monkeypatch, on_voc("resnet101"))
+    assert "why they do not compare" in page
+    page = kept_page(tmp_path / "other", monkeypatch, on_voc("mobilenetv3_small_100"))
+    assert "why they do not compare" not in page
+    assert "so they say nothing about the figures here" in page

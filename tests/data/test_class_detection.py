@@ -19,7 +19,7 @@ from helpers.masks import (
     save_mask,
     save_masks,
 )
-from ssss_zoo.data.classes import voc_colour
+from ssss_zoo.data.benchmarks.voc import voc_colour
 from ssss_zoo.data.mask_values import read_mask_values
 from ssss_zoo.errors import UserError
 

@@ -40,7 +40,8 @@ class PublishedEntry:
 @dataclass(frozen=True)
 class PublishedFigure:
     """A published figure of a row's method. miou: in percent; setting: data set, split, encoder, crop; chosen: from how
-    many evaluations the published best was chosen, and ours; reasons: why the two do not compare."""
+    many evaluations the published best was chosen, and ours; comparable: data set and encoder are those of the row;
+    reasons: why the two do not compare."""
 
     row: str
     miou: float
@@ -49,6 +50,7 @@ class PublishedFigure:
     source: str
     note: str
     chosen: str
+    comparable: bool
     reasons: tuple[str, ...]
 
 
@@ -86,6 +88,8 @@ def published_figure(
         source=SOURCE_NAMES[entry.source],
         note=entry.note,
         chosen=f"best of {entry.of or UNKNOWN_NUMBER} there, of {evaluations_of_best(statistics)} here",
+        comparable=entry.dataset == figures.dataset
+        and encoder_family(entry.encoder) == encoder_family(statistics.settings["model.encoder"]),
         reasons=tuple(reasons_against(entry, row, statistics, figures)),
     )
 
