@@ -21,9 +21,9 @@ from ssss_zoo.data.images import Reading, read_image
 from ssss_zoo.deploy import predict, tiff_windows
 from ssss_zoo.deploy.image_sources import find_images
 from ssss_zoo.deploy.predict import PredictSettings, predict_files, predict_pixels
-from ssss_zoo.deploy.prediction_files import draw_overlay
 from ssss_zoo.deploy.tiff_windows import open_tiff_windows
 from ssss_zoo.errors import UserError
+from ssss_zoo.evaluation.painting import OVERLAY_OPACITY, draw_overlay
 
 
 @pytest.fixture
@@ -261,5 +261,7 @@ def test_a_list_and_a_pattern_name_images(tmp_path, colours):
 def test_an_overlay_mixes_colours_and_image_and_leaves_pixels_without_data(colours):
     classes = np.where(np.arange(30) < 20, 1, 255).astype(np.uint8)[None].repeat(20, axis=0)
     shown = np.asarray(draw_overlay(colours, classes, [(255, 0, 0), (0, 255, 0)])).astype(int)
-    np.testing.assert_allclose(shown[:, :20], (colours[:, :20] + np.array([0, 255, 0])) / 2, atol=1)
+    mixed = (1 - OVERLAY_OPACITY) * colours + OVERLAY_OPACITY * np.array([0, 255, 0])
+    np.testing.assert_allclose(shown[:, :19], mixed[:, :19], atol=1)
+    np.testing.assert_array_equal(shown[:, 19], np.broadcast_to([0, 255, 0], (20, 3)))  # the edge of the class
     np.testing.assert_array_equal(shown[:, 20:], colours[:, 20:])

@@ -27,16 +27,16 @@ def claim(figures: ComparisonFigures) -> str:
     interval = f"{100 * figures.interval:.0f} % interval "
     if len(figures.seeds) < SEEDS_FOR_SIGNIFICANCE:
         seeds = count(len(figures.seeds), "seed")
-        return f"{describe_changes(changes, interval)}; {seeds} cannot show that this is more than chance."
+        return f"{describe_gains(changes, interval)}; {seeds} cannot show that this is more than chance."
     sure = {name: change for name, change in changes.items() if change.significant}
     unsure = [f"{name} ({format_range(change)})" for name, change in changes.items() if not change.significant]
-    parts = [describe_changes(sure, interval)] if sure else []
+    parts = [describe_gains(sure, interval)] if sure else []
     if unsure:
         parts.append(f"{join_names(unsure)} cannot be told from {'it' if sure else BASELINE}")
     return f"{'; '.join(parts)}{'' if sure else f' ({interval}of the difference in brackets)'}."
 
 
-def describe_changes(changes: Mapping[str, Difference], interval: str) -> str:
+def describe_gains(changes: Mapping[str, Difference], interval: str) -> str:
     """`a is 1.20 points of mIoU above supervised (95 % interval +0.31 to +2.65) and b 0.40 below (-0.90 to -0.10)`."""
     texts = []
     for name, change in changes.items():

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
 from ssss_zoo.comparison.plan import BASELINE
@@ -14,6 +15,7 @@ from ssss_zoo.comparison.report.statistics import SEEDS_FOR_SIGNIFICANCE
 from ssss_zoo.config.parse import flatten_keys, read_file, section
 from ssss_zoo.text import count
 
+DATA_PARTS = ("labelled", "unlabelled", "val")
 NOT_TO_REPEAT = ("tracking.", "diagnose=")  # beginnings of arguments that change no figure
 
 
@@ -66,12 +68,16 @@ def run_facts(figures: ComparisonFigures, folder: ComparisonFolder) -> list[RunF
 def data_text(figures: ComparisonFigures, rows: Sequence[RowStatistics]) -> str:
     """Data set, split and numbers of images. Labels alone use no unlabelled image, so the most of all rows counts."""
     known = [row.data for row in rows if row.data]
-    counts = {
-        part: max((data.get(part) or 0 for data in known), default=0) for part in ("labelled", "unlabelled", "val")
-    }
+    counts = {part: max((number_in(data, part) for data in known), default=0) for part in DATA_PARTS}
     images = f"{counts['labelled']} labelled, {counts['unlabelled']} unlabelled, {counts['val']} validation images"
     classes = count(len(figures.classes), "class").replace("classs", "classes")
     return f"{figures.dataset}, split {figures.split}: {images}, {classes}"
+
+
+def number_in(record: Mapping[str, Any], key: str) -> int:
+    """A whole number of a record that another version may have written, 0 where there is none."""
+    value = record.get(key)
+    return value if isinstance(value, int) else 0
 
 
 def network_text(rows: Sequence[RowStatistics]) -> str:
@@ -94,12 +100,13 @@ def budget_text(figures: ComparisonFigures, rows: Sequence[RowStatistics]) -> st
 
 
 def environment_texts(figures: ComparisonFigures) -> dict[str, str]:
+    """Machine and software of the first run."""
     environment = figures.environment or {}
-    packages = environment.get("packages") or {}
-    device = environment.get("device")
-    threads = environment.get("threads")
+    packages = environment.get("packages")
+    packages = packages if isinstance(packages, dict) else {}
+    device, threads = str(environment.get("device") or ""), number_in(environment, "threads")
     return {
-        "hardware": f"{device}, {count(threads, 'thread')}" if device and threads else str(device or ""),
+        "hardware": f"{device}, {count(threads, 'thread')}" if device and threads else device,
         "software": ", ".join(
             [f"{name} {version}" for name, version in packages.items()]
             + ([f"Python {environment['python']}"] if environment.get("python") else [])
@@ -185,7 +192,7 @@ def limits(figures: ComparisonFigures) -> list[str]:
     finished = figures.finished()
     if not finished:
         return []
-    validation = max((row.data or {}).get("val") or 0 for row in finished.values())
+    validation = max(number_in(row.data or {}, "val") for row in finished.values())
     evaluations = sorted({number for row in finished.values() for number in row.best_of if number})
     texts = [
         "One labelled list: another choice of labelled images may give another order. The intervals know of the seeds "
