@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,11 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """The run that the tests below look at: `ssss run --trace ...` as a person starts it."""
+def made(tmp_path_factory, fresh_store):
+    """The run that the tests below look at: `ssss run --trace ...` as a person starts it, on a store without runs."""
     place = tmp_path_factory.mktemp("place")
+    (place / "runs").mkdir()
+    shutil.copy(fresh_store, place / "runs" / "mlflow.db")
     given = ["output=out", "tracking.uri=sqlite:///runs/mlflow.db", *WORDS]
     done = subprocess.run(
         [sys.executable, "-m", "ssss_zoo", "run", "--trace", *given], cwd=place, capture_output=True, text=True,
