@@ -246,7 +246,7 @@ def test_a_killed_loader_is_one_line_and_costs_no_step(trained, tmp_path, monkey
 
         multiprocessing.active_children()[0].kill()
 
-    words = ("method=fixmatch", "train.workers=1", "train.steps=40", "train.eval_every=40", "train.checkpoint_every=40")
+    words = ("method=fixmatch", "train.workers=1", "train.steps=12", "train.eval_every=12", "train.checkpoint_every=12")
     with monkeypatch.context() as patch:
         on_call(patch, Engine, "step", 3, kill_one)
         with pytest.raises(UserError, match=r"train\.workers\) was killed.*memory"):

@@ -34,7 +34,7 @@ from ssss_zoo.train.run_folder import find_run
 EXPORT_SUFFIXES = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ""}  # safetensors is a folder
 LOGIT_BOUND, HALF_LOGIT_BOUND = 1e-3, 0.25  # differences of logits; they reach 5e-7 in float32 on lite0 (our choice)
 MISMATCH_BOUND, HALF_MISMATCH_BOUND = 1e-4, 1e-2  # shares of pixels (our choice)
-TRACED_SHAPE = (2, 96, 160)  # batch, height, width of the image that the exporter sees: no two are equal
+TRACED_SHAPE = (2, 90, 150)  # batch, height, width of the image that the exporter sees: none equal, sides to be padded
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,13 @@ def export_run(overrides: Iterable[str]) -> ExportResult:
             tempfile.TemporaryDirectory(dir=targets[0].parent, prefix=".export-") as temporary,
         ):
             folder = Path(temporary)
-            exported = FORMAT_WRITERS[config.format](config, model, folder / targets[0].name)
+            exported = with_clear_errors(FORMAT_WRITERS[config.format](config, model, folder / targets[0].name))
             logits_of = exported
             if config.argmax:  # class ids have no difference: the same model is written with logits, and compared
                 (folder / "logits").mkdir()
                 twin_file = folder / "logits" / targets[0].name
-                logits_of = FORMAT_WRITERS[config.format](replace(config, argmax=False), model, twin_file)
+                twin = FORMAT_WRITERS[config.format](replace(config, argmax=False), model, twin_file)
+                logits_of = with_clear_errors(twin)
             check = check_export(exported, logits_of, model, images, image_source, config.range)
             refuse_differences(config, check)
             write_descriptions(config, model, check, folder / targets[0].name, targets)
@@ -137,6 +138,23 @@ def move_into_place(new: Path, target: Path) -> None:
                 file.replace(folder / file.name)
     else:
         new.replace(target)
+
+
+def with_clear_errors(exported: ExportedModel) -> ExportedModel:
+    """The exported model, with a UserError where it cannot run on images that the network takes."""
+
+    def run(images: Tensor) -> Tensor:
+        try:
+            return exported(images)
+        except Exception as error:  # the runtimes raise many kinds
+            reason = brief(" ".join(str(error).split()), 300) or type(error).__name__
+            count, _, height, width = images.shape
+            raise UserError(
+                f"the exported model fails on a batch of {count} of {height}x{width}, which the network takes; nothing "
+                f"was written: {reason}"
+            ) from error
+
+    return run
 
 
 def refuse_differences(config: ExportConfig, check: ExportCheck) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssss_zoo.toolkit.tensors import resize
+from ssss_zoo.toolkit.tensors import crop_corner, pad_to_multiple, resize
 
 
 class Exportable(nn.Module):
@@ -40,12 +40,11 @@ class Exportable(nn.Module):
         if self.fit == "resize" and self.multiple > 1:
             logits = resize(logits, (height, width))
         else:
-            logits = logits[..., :height, :width]
+            logits = crop_corner(logits, (height, width))
         return logits.argmax(dim=1) if self.argmax else logits
 
     def fit_sides(self, image: Tensor) -> Tensor:
-        """The image with sides that are multiples of the network's. The sizes are written as a multiple times a whole
-        number, which torch.export can divide without conditions."""
+        """The image with sides that are multiples of the network's."""
         height, width = image.shape[-2:]
         multiple = self.multiple
         if multiple == 1:
@@ -54,9 +53,7 @@ class Exportable(nn.Module):
             rows = torch.sym_max(1, (2 * height + multiple) // (2 * multiple))
             columns = torch.sym_max(1, (2 * width + multiple) // (2 * multiple))
             return resize(image, (multiple * rows, multiple * columns))  # type: ignore[arg-type]  # sizes of a traced image
-        below = multiple * ((height + multiple - 1) // multiple) - height
-        right = multiple * ((width + multiple - 1) // multiple) - width
-        return F.pad(image, (0, right, 0, below), mode="replicate")
+        return pad_to_multiple(image, multiple)
 
 
 class SameConvolution(nn.Module):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssss_zoo.config.schema import EvaluateConfig, square
@@ -16,7 +15,7 @@ from ssss_zoo.data.loading.workers import load_batches
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.calibration import CONFIDENCE_BINS, count_confidence, expected_calibration_error
 from ssss_zoo.evaluation.metrics import confusion_matrix, score_summary
-from ssss_zoo.toolkit.tensors import resize
+from ssss_zoo.toolkit.tensors import pad_to_multiple, resize
 from ssss_zoo.toolkit.types import Sample
 
 OnImage = Callable[[int, int], None]  # is told how many images are done, and how many there are
@@ -195,8 +194,7 @@ def predict_image(network: nn.Module, image: Tensor, fit: str = "pad") -> Tensor
     if fit == "resize":
         nearest = (nearest_multiple(height, multiple), nearest_multiple(width, multiple))
         return resize(network(resize(image, nearest)).logits.float(), (height, width))
-    padded = F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-    logits: Tensor = network(padded).logits
+    logits: Tensor = network(pad_to_multiple(image, multiple)).logits
     return logits[..., :height, :width].float()
 
 

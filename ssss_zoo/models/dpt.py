@@ -158,10 +158,38 @@ def positions(encoder: Any, size: tuple[int, int]) -> Tensor:
     """The position embedding (1, prefix + h*w, D) for a grid of `size`: as trained for its own grid, else resized as in
     DINOv2. The offset is not only a guard against rounding: it shifts the sampling too."""
     table, grid = encoder.pos_embed, tuple(encoder.patch_embed.grid_size)
-    if tuple(size) == grid:
-        return table
     prefix = table.shape[1] - grid[0] * grid[1]
     trained = table[:, prefix:].unflatten(1, grid).permute(0, 3, 1, 2)
-    scales = [(side + OFFSET) / own for side, own in zip(size, grid, strict=True)]
-    resized = F.interpolate(trained, scale_factor=scales, mode="bicubic")
+    if torch.compiler.is_exporting():
+        resized = resize_while_exporting(trained, size)
+    elif tuple(size) == grid:
+        return table
+    else:
+        scales = [(side + OFFSET) / own for side, own in zip(size, grid, strict=True)]
+        resized = F.interpolate(trained, scale_factor=scales, mode="bicubic")
     return torch.cat([table[:, :prefix], resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def resize_while_exporting(trained: Tensor, size: tuple[int, int]) -> Tensor:
+    """The position embedding (1, D, *grid) as `positions` resizes it to (1, D, *size), by two matrix products.
+    torch.export would fix the scale of `F.interpolate` to that of the image that it traces."""
+    grid = trained.shape[-2:]
+    height, width = (torch.scalar_tensor(side, dtype=torch.float32) for side in size)
+    own = (height == grid[0]) & (width == grid[1])
+    rows = bicubic_weights(size[0], grid[0], torch.where(own, 1.0, (height + OFFSET) / grid[0]))
+    columns = bicubic_weights(size[1], grid[1], torch.where(own, 1.0, (width + OFFSET) / grid[1]))
+    return rows.to(trained.dtype) @ trained @ columns.to(trained.dtype).T
+
+
+def bicubic_weights(side: int, own: int, scale: Tensor) -> Tensor:
+    """The share (side, own) of each of `own` samples in each of `side` new ones, as in torch's bicubic interpolation
+    (Keys, 1981, with a = -0.75 and repeated borders). scale: new samples per old one."""
+    a = -0.75
+    source = (torch.arange(side) + 0.5) / scale - 0.5
+    first = source.floor()[:, None] + torch.arange(-1, 3)  # the four neighbours (side, 4)
+    distance = (source[:, None] - first).abs()
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    weights = torch.where(distance <= 1, near, far)
+    taken = first.clamp(0, own - 1)[..., None] == torch.arange(own)
+    return (weights[..., None] * taken).sum(dim=1)

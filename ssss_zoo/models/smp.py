@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssss_zoo.errors import UserError, check_choice, nearest
@@ -29,7 +28,7 @@ from ssss_zoo.models.encoders import (
     statistic,
     weights_file,
 )
-from ssss_zoo.toolkit.tensors import resize
+from ssss_zoo.toolkit.tensors import crop_corner, pad_to_multiple, resize
 from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:
@@ -62,18 +61,15 @@ class SMP(Network):
 
     def encode(self, image: Tensor) -> list[Tensor]:
         image = self.normalise(image)
-        height, width = image.shape[-2:]
-        padded = F.pad(image, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        return list(self.encoder(padded))
+        return list(self.encoder(pad_to_multiple(image, self.stride)))
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Output:
         last = self.decoder(features) if self.takes_list else self.decoder(*features)
-        height, width = size
-        padded = (height + -height % self.stride, width + -width % self.stride)
+        padded = tuple(self.stride * ((side + self.stride - 1) // self.stride) for side in size)
         logits = self.head(last)
         if logits.shape[-2:] != padded:
             logits = resize(logits, padded)
-        return Output(logits[..., :height, :width], last)
+        return Output(crop_corner(logits, size), last)
 
 
 @torch.no_grad()

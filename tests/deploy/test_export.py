@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.export import Dim
 
 from helpers.images import save_image
 from ssss_zoo.commands.cli import command_line
@@ -26,6 +27,8 @@ from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.evaluator import predict_image
 from ssss_zoo.testing.tiny import TinyData, TinyNet
+
+ENCODERS = {"dpt": "test_vit", "smp": "resnet18"}
 
 
 def test_the_onnx_model_and_its_example_predict_as_the_run(trained, tmp_path, capsys):
@@ -103,6 +106,14 @@ def test_a_model_that_differs_or_cannot_be_made_leaves_nothing_behind(trained, t
         export_run([f"run={run}", f"output={folder / 'model'}", "format=torch"])
     assert list(folder.iterdir()) == []
 
+    def only_small(config, model, file):
+        return lambda images: torch.zeros(9, 9) @ images[0, 0, :9]
+
+    monkeypatch.setitem(export.FORMAT_WRITERS, "safetensors", only_small)
+    with pytest.raises(UserError, match=r"model fails on a batch of 1 of \d+x\d+, .* nothing was written: mat1"):
+        export_run(given)
+    assert list(folder.iterdir()) == []
+
 
 def test_a_signal_leaves_nothing_behind(trained, tmp_path, monkeypatch, capsys):
     """As a scheduler ends a job."""
@@ -160,6 +171,19 @@ def test_the_default_encoder_has_the_same_results_with_paddings_that_can_be_trac
         for height, width in ((64, 48), (33, 50), (31, 7)):
             image = torch.rand(1, 3, height, width)
             torch.testing.assert_close(exportable(image * 255), network(image).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpt", "smp"])
+def test_a_network_that_takes_multiples_is_exported_for_every_size(name):
+    network = load("models", name)(ModelConfig(name=name, encoder=ENCODERS[name], weights="none"), 4).eval()
+    exportable = Exportable(network).requires_grad_(False)
+    dynamic = {"image": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    image = torch.full(export.TRACED_SHAPE, 100.0)[:, None].expand(-1, 3, -1, -1)
+    program = torch.export.export(exportable, (image,), dynamic_shapes=dynamic).module()
+    for size in ((1, 3, 90, 150), (2, 3, 96, 160), (1, 3, 96, 155), (3, 3, 91, 160), (1, 3, 160, 160)):
+        batch = 255 * torch.rand(size)
+        torch.testing.assert_close(program(batch), exportable(batch), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -280,3 +280,12 @@ def test_a_transformer_for_deeplab_names_dpt() -> None:
     settings = ModelConfig(encoder="vit_small_patch14_dinov2", weights="none")
     with pytest.raises(UserError, match=r"model\.encoder=vit_small_patch14_dinov2 is a vision .* set model=dpt$"):
         DeepLabV3Plus(settings, 5)
+
+
+@pytest.mark.parametrize("size", [(10, 10), (3, 9), (10, 7), (40, 11)])
+def test_positions_while_exporting_are_those_of_the_network(size: Any, monkeypatch: Any) -> None:
+    vit: Any = small().encoder
+    nn.init.normal_(vit.pos_embed)
+    expected = positions(vit, size)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert_close(positions(vit, size), expected, atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def reading_code() -> list[str]:
     return [str(file) for file in Path(__file__).parents[1].rglob("*.py")]
 
 
+@cache
 def package_version(name: str) -> str:
     """The version of an installed package; empty where it is not installed."""
     try:
