@@ -38,7 +38,7 @@ def claim(figures: ComparisonFigures) -> str:
 
 def describe_gains(changes: Mapping[str, Difference], interval: str) -> str:
     """`a is 1.20 points of mIoU above supervised (95 % interval +0.31 to +2.65) and b 0.40 below (-0.90 to -0.10)`."""
-    texts = []
+    texts: list[str] = []
     for name, change in changes.items():
         size, side = f"{100 * abs(change.mean):.2f}", "above" if change.mean >= 0 else "below"
         if texts:

@@ -40,6 +40,7 @@ from ssss_zoo.errors import UserError
 from ssss_zoo.text import visible
 
 CURVE_POINTS_MIN = 3  # evaluations from which on a learning curve says anything (our choice)
+WARNING_STARTS = ("NOT ", "Failed", "Not finished")  # of the notes that come before everything else
 PRINTED_COLUMNS = 4  # of a table, after its first one, that fit a sheet of paper side by side (our choice)
 
 
@@ -65,10 +66,12 @@ def template_values(figures: ComparisonFigures, folder: ComparisonFolder) -> dic
     finished = figures.finished()
     often = by_frequency(finished, figures.classes, folder)
     index = read_picture_index(folder)
+    notes = table_notes(figures)
     return {
         "title": f"Methods side by side on {table_title(figures)}",
         "claim": claim(figures),
-        "notes": table_notes(figures),
+        "notes": [note for note in notes if not note.startswith(WARNING_STARTS)],
+        "warnings": [note for note in notes if note.startswith(WARNING_STARTS)],
         "short": short_table(figures),
         "facts": run_facts(figures, folder),
         "figures": figures_table(figures),
