@@ -37,6 +37,7 @@ from ssss_zoo.deploy.label_files import (
     IMAGES,
     LABEL_CLASSES,
     LABEL_CSV,
+    SHEET_IMAGES_MAX,
     LabelFormat,
     LabelRow,
     check_new_folder,
@@ -396,7 +397,8 @@ def write_chosen(
             copy_image(copy, folder)
             write_mask_to_correct(folder, settings.format, copy, found.classes, dataset, settings.simplify)
             rows.append(row)
-            panels.append(sheet_panels(pixels, found.classes, row, dataset))
+            if len(panels) < SHEET_IMAGES_MAX:
+                panels.append(sheet_panels(pixels, found.classes, row, dataset))
         if not rows:
             raise UserError("none of the chosen images can be read")
         if settings.format == COCO_FORMAT:

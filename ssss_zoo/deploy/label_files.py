@@ -145,8 +145,8 @@ def sheet_panels(pixels: np.ndarray, classes: np.ndarray, row: LabelRow, dataset
 
 
 def write_contact_sheet(file: Path, panels: Sequence[Sequence[Panel]], dataset: Dataset) -> None:
-    """Write the first images with their masks, in the order of their ranks, and a legend. Raises UserError."""
-    shown = [panel for pair in panels[:SHEET_IMAGES_MAX] for panel in pair]
+    """Write the panels of each image, as `sheet_panels` makes them, and a legend. Raises UserError."""
+    shown = [panel for pair in panels for panel in pair]
     legend = class_legend(dataset, range(len(dataset.class_names)))
     save_picture(file, draw_sheet([PanelRow("", shown)], legend, columns=SHEET_COLUMNS))
 
