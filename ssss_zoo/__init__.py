@@ -11,6 +11,7 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+PROJECT_URL = "https://ssss-zoo.example"  # no address is fixed yet; scripts/set_project_url.py writes it everywhere
 __all__ = [
     "CompareResult",
     "Config",

@@ -158,6 +158,23 @@ def test_text_files_have_the_same_line_ends_on_every_system(tmp_path, monkeypatc
     assert (tmp_path / "a.csv").read_bytes() == "é,1\r\nb,2\n".encode()
 
 
+LINUX_ONLY = re.compile(
+    r"helpers\.(forks|processes)\b|signal_after_step|def \w+\([^)]*\b(stop|tiny_compare|broken_off)\b|"
+    r"os\.(kill|killpg|mkfifo|setsid)\b|SIGKILL|SIGHUP|SIGUSR|"
+    r'get_context\("fork"|"/(proc|dev)/'
+)
+
+
+def test_tests_of_linux_alone_are_left_out_elsewhere():
+    from conftest import LINUX_TESTS
+
+    folder = ROOT / "tests"
+    files = [path for path in folder.rglob("test_*.py") if LINUX_ONLY.search(path.read_text("utf-8"))]
+    names = {path.relative_to(folder).as_posix() for path in files} - {"test_platforms.py"}
+    assert names - set(LINUX_TESTS) == set()
+    assert {name for name in LINUX_TESTS if not (folder / name).is_file()} == set()
+
+
 PRETEND_WINDOWS = """
 import builtins, os, signal, sys
 hidden, attributes = {hidden!r}, {attributes!r}

@@ -23,7 +23,7 @@ from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.text import brief, count
 
 DISTRIBUTION = "ssss-zoo"
-DEVELOPER_EXTRAS = {"dev", "docs", "test"}  # for work on the package itself
+DEVELOPER_EXTRAS = {"dev", "docs", "notebooks", "test"}  # for work on the package itself
 TRIAL_STEPS = 2
 # A small crop, no tracking and no loader process: the run takes seconds and leaves nothing behind.
 TRIAL_OVERRIDES = (
