@@ -8,7 +8,8 @@ colour of the page, light or dark.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from statistics import fmean, stdev
 from typing import Any
 from warnings import catch_warnings, filterwarnings
@@ -21,7 +22,8 @@ ROW_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ROW_DASHES = ("-", "--", "-.", ":")
 CHART_WIDTH = 5.2  # inches: 10-point text is 10 pixels high where a phone shows it 390 pixels wide
 INK_COLOUR = "#010203"  # of text and axes, which `as_svg` replaces by the colour of the page's text
-MAX_NAME_LENGTH = 40  # characters (our choice)
+MAX_NAME_LENGTH = 40  # characters in a legend (our choice)
+MAX_TICK_LENGTH = 26  # characters beside an axis, which has to leave room for the chart (our choice)
 
 
 def row_style(index: int) -> dict[str, Any]:
@@ -53,19 +55,34 @@ def make_figure(height: float, count: int = 1) -> tuple[Any, list[Any]]:
     return figure, axes
 
 
-def chart_name(name: str) -> str:
+def chart_name(name: str, most: int = MAX_NAME_LENGTH) -> str:
     """A name as a chart shows it: short, and with a blank before a leading `_`, which a legend would leave out."""
-    short = brief(name, MAX_NAME_LENGTH)
+    short = brief(name, most)
     return f" {short}" if short.startswith("_") else short
 
 
 def add_legend(figure: Any, axes: Any) -> None:
     """Name the rows of the axes below them, where the legend hides nothing and makes no chart wider."""
     handles, names = axes.get_legend_handles_labels()
-    columns = 1 if any(len(name) > MAX_NAME_LENGTH // 2 for name in names) else 3
     figure.legend(
-        handles, names, loc="outside lower left", ncols=columns, frameon=False, fontsize="small", labelcolor=INK_COLOUR
+        handles,
+        names,
+        loc="outside lower left",
+        ncols=legend_columns(names),
+        frameon=False,
+        fontsize="small",
+        labelcolor=INK_COLOUR,
     )
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    return 1 if any(len(name) > MAX_NAME_LENGTH // 2 for name in names) else 3
+
+
+def legend_height(rows: Iterable[str]) -> float:
+    """Inches that the legend of these rows takes from a chart."""
+    names = [chart_name(name) for name in rows]
+    return 0.3 + 0.19 * ceil(len(names) / legend_columns(names))
 
 
 def as_svg(figure: Any, title: str) -> str:
@@ -93,7 +110,7 @@ def plot_differences(rows: Mapping[str, RowStatistics]) -> str:
         mean, low, high = (100 * value for value in (change.mean, change.low, change.high))
         style = row_style(index) | {"linestyle": "none"}
         axes.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], markersize=7, capsize=3, **style)
-    names = [f"{chart_name(name)}{' *' if change.significant else ''}" for _, name, change in compared]
+    names = [f"{chart_name(name, MAX_TICK_LENGTH)}{' *' if change.significant else ''}" for _, name, change in compared]
     axes.set_yticks([-place for place in range(len(compared))], names)
     axes.set_ylim(-len(compared) + 0.4, 0.6)
     axes.set_xlabel("mIoU over supervised, points")
@@ -103,7 +120,7 @@ def plot_differences(rows: Mapping[str, RowStatistics]) -> str:
 def plot_learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) -> str:
     """mIoU against steps, mean and standard deviation over seeds. curves: by row, for each seed mIoU in [0, 1] by
     step."""
-    figure, (axes,) = make_figure(3.6)
+    figure, (axes,) = make_figure(3.2 + legend_height(curves))
     for index, (name, seeds) in enumerate(curves.items()):
         steps = common_steps(seeds)
         if not steps:
@@ -128,7 +145,7 @@ def common_steps(seeds: Sequence[Mapping[int, float]]) -> list[int]:
 
 def plot_class_bars(rows: Mapping[str, RowStatistics], classes: Sequence[str]) -> str:
     """IoU of each class and row, in the order of `classes`, the most frequent one on top."""
-    figure, (axes,) = make_figure(1.2 + len(classes) * max(0.3, 0.12 * len(rows)))
+    figure, (axes,) = make_figure(0.8 + len(classes) * max(0.3, 0.12 * len(rows)) + legend_height(rows))
     thickness = 0.8 / max(len(rows), 1)
     for index, (name, row) in enumerate(rows.items()):
         ious = [row.iou[of_class] for of_class in classes]
@@ -143,7 +160,7 @@ def plot_class_bars(rows: Mapping[str, RowStatistics], classes: Sequence[str]) -
             color=row_style(index)["color"],
             error_kw={"linewidth": 0.8, "alpha": 0.6, "ecolor": INK_COLOUR},
         )
-    axes.set_yticks(range(len(classes)), list(map(chart_name, classes)))
+    axes.set_yticks(range(len(classes)), [chart_name(name, MAX_TICK_LENGTH) for name in classes])
     axes.set_ylim(len(classes) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("IoU, %")
@@ -153,7 +170,7 @@ def plot_class_bars(rows: Mapping[str, RowStatistics], classes: Sequence[str]) -
 
 def plot_pseudo_labels(rows: Mapping[str, RowStatistics]) -> str:
     """The share of pixels used, and the share of those that are right, against steps; means over seeds."""
-    figure, (used_axes, right_axes) = make_figure(5.6, 2)
+    figure, (used_axes, right_axes) = make_figure(5.2 + legend_height(rows), 2)
     for index, (name, row) in enumerate(rows.items()):
         style = row_style(index) | {"markersize": 4}
         points = row.pseudo_labels_over_time
@@ -170,7 +187,7 @@ def plot_pseudo_labels(rows: Mapping[str, RowStatistics]) -> str:
 
 def plot_cost(rows: Mapping[str, RowStatistics]) -> str:
     """mIoU against training time, with the standard deviation of both."""
-    figure, (axes,) = make_figure(3.4)
+    figure, (axes,) = make_figure(3 + legend_height(rows))
     for index, (name, row) in enumerate(rows.items()):
         axes.errorbar(
             row.train_seconds.mean,
