@@ -80,22 +80,29 @@ def line_height(size: int) -> int:
 
 
 def wrap_text(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
-    """The lines of a text that is `width` pixels wide at most, broken between words, and within a longer word."""
+    """The lines of a text that is `width` pixels wide at most, broken between words. A word that is longer than a line,
+    as a path is, begins on the line before and is broken where that line ends."""
     lines = [""]
     for word in visible(text).split(" "):
-        rest = word
-        if lines[-1] and font.getlength(f"{lines[-1]} {rest}") <= width:
-            lines[-1] += f" {rest}"
-            continue
-        if lines[-1]:
-            lines.append("")
-        while len(rest) > 1 and font.getlength(rest) > width:
-            ends = range(len(rest) - 1, 0, -1)
-            fitting = next(end for end in ends if end == 1 or font.getlength(rest[:end]) <= width)
-            lines[-1:] = [rest[:fitting], ""]
-            rest = rest[fitting:]
-        lines[-1] = rest
+        blank = " " if lines[-1] else ""
+        if font.getlength(lines[-1] + blank + word) <= width:
+            lines[-1] += blank + word
+        elif font.getlength(word) <= width:
+            lines.append(word)
+        else:
+            lines[-1:] = break_word(lines[-1] + blank + word, width, font)
     return lines
+
+
+def break_word(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
+    """The text in pieces that fit the width, each as long as it can be."""
+    pieces = []
+    while font.getlength(text) > width and len(text) > 1:
+        ends = range(len(text) - 1, 0, -1)
+        fitting = next(end for end in ends if end == 1 or font.getlength(text[:end]) <= width)
+        pieces.append(text[:fitting])
+        text = text[fitting:]
+    return [*pieces, text]
 
 
 def cut_start(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
@@ -163,7 +170,7 @@ def draw_panel(panel: Panel, size: int) -> tuple[Image.Image, Image.Image]:
     font = load_font(size)
     width = panel.picture.width
     lines = wrap_text(panel.title, width, font)
-    kept = lines if len(lines) <= TITLE_LINES else [*lines[: TITLE_LINES - 1], cut_start(" ".join(lines), width, font)]
+    kept = lines if len(lines) <= TITLE_LINES else [*lines[: TITLE_LINES - 1], cut_start(panel.title, width, font)]
     title = Image.new("RGB", (width, line_height(size) * len(kept)), "white")
     for number, line in enumerate(kept):
         ImageDraw.Draw(title).text((0, number * line_height(size)), line, fill=TEXT_COLOUR, font=font)
