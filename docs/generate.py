@@ -18,6 +18,7 @@ from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.catalog import first_sentence, full_card, list_hooks, listing
 from ssss_zoo.engine.registry import HOOKS, UNCHOSEN_HOOKS
+from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import hookspecs
 
@@ -26,13 +27,19 @@ EXAMPLES = Path(__file__).parent / "examples" / "hooks.py"
 
 def on_config(config: Any) -> Any:
     """MkDocs has read mkdocs.yml: put the pages of hooks and methods in place of their folders."""
-    for entry in config["nav"]:
-        for title, place in entry.items():
-            if place.endswith("/"):
-                inside = sorted(name for name in pages() if name.startswith(place) and not name.endswith("/index.md"))
-                order = [f"{place}{hook}.md" for hook in HOOKS] if place == "hooks/" else inside
-                entry[title] = [f"{place}index.md", *order]
+    for tab in config["nav"]:
+        for entry in itertools.chain.from_iterable(tab.values()):
+            for title, place in entry.items():
+                if place.endswith("/"):
+                    entry[title] = [f"{place}index.md", *ordered_pages(place)]
     return config
+
+
+def ordered_pages(place: str) -> list[str]:
+    """The made pages of a folder but its first: hooks in the order of a step, others by name."""
+    if place == "hooks/":
+        return [f"{place}{hook}.md" for hook in HOOKS]
+    return sorted(name for name in pages() if name.startswith(place) and not name.endswith("/index.md"))
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -53,6 +60,7 @@ def pages() -> dict[str, str]:
     made["methods/index.md"] = method_index()
     made["settings.md"] = settings_page()
     made["protocols.md"] = protocols_page()
+    made["code.md"] = code_page()
     return made
 
 
@@ -214,3 +222,13 @@ def protocols_page() -> str:
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         print(pages()[name])
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+
+def code_page() -> str:
+    """The text about the code, and the step as it stands in the source."""
+    source = inspect.cleandoc("\n" + inspect.getsource(Engine.losses))
+    head = Path(__file__).with_name("code-head.md").read_text()
+    return f'{head}\n```python title="ssss_zoo/engine/step.py"\n{source}\n```\n'

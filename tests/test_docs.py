@@ -101,8 +101,8 @@ def test_the_drawing_of_a_step_follows_the_engine(tiny_plugins, tiny_run):
     rig = tiny_run("method=silent")
     asked.clear()
     rig.steps(1)
-    drawing = (DOCS / "step.md").read_text().split("```")[1]
-    drawn = [word for word in re.findall(r"\w+", drawing) if word in HOOKS]
+    drawing = (DOCS / "pictures/step.svg").read_text()
+    drawn = [word for word in re.findall(r">(\w+)</text>", drawing) if word in HOOKS]
     assert [hook for hook in drawn if hook in asked] == list(dict.fromkeys(asked))
     assert set(drawn) | {"make_students", "setup", "plan_stages"} == set(HOOKS)
 
@@ -129,6 +129,20 @@ def test_the_worked_example_by_hand():
     probs = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
     assert margin(power=2.0).pixel_weight(probs).item() == pytest.approx(0.09)
     assert margin(power=0.0).pixel_weight(probs).item() == 1
+
+
+def test_the_method_of_the_readme_trains(tmp_path, tiny_run):
+    file = tmp_path / "margin.py"
+    file.write_text(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[0])
+    assert all(losses["total"] > 0 for losses in tiny_run(f"method={file}").steps(2))
+
+
+def test_the_table_of_methods_has_all_with_the_arxiv_numbers_of_their_cards():
+    table = (ROOT / "README.md").read_text()
+    for file in [*(ROOT / "plugins/baselines").glob("*.md"), ROOT / "plugins/farcluss/farcluss.md"]:
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{file.stem}`"))
+        number = row.split("|")[-2].strip()
+        assert number in ("", "none") or f"arXiv {number}" in file.read_text(), row
 
 
 # --- commands and snippets ------------------------------------------------------------------------------------------
@@ -161,6 +175,9 @@ NAMED = (
     "ssss card",
     "ssss data check",
     "ssss data prepare",
+    "ssss label",
+    "ssss plan",
+    "ssss search",
 )  # in sentences, without the words that they need
 TRAINS = ("run", "plan", "inspect", "compare", "search")
 
@@ -325,13 +342,14 @@ def test_the_words_of_methods_are_there_and_say_what_they_are():
 
 def test_pages_in_the_navigation_are_there():
     text = (ROOT / "mkdocs.yml").read_text()
-    pages = [next(iter(entry.values())) for entry in yaml.safe_load(text)["nav"]]
+    tabs = yaml.safe_load(text)["nav"]
+    pages = [page for tab in tabs for entries in tab.values() for entry in entries for page in entry.values()]
     assert all((DOCS / page).exists() or page in generate.pages() or page.endswith("/") for page in pages)
-    assert {path.name for path in DOCS.glob("*.md")} - {"protocols-head.md"} <= set(pages)
+    assert {path.name for path in DOCS.glob("*.md")} - {"protocols-head.md", "code-head.md"} <= set(pages)
 
 
-def test_hooks_of_the_readme_are_all_of_them():
-    table = (ROOT / "README.md").read_text()
+def test_the_table_of_hooks_has_all_of_them():
+    table = (DOCS / "mix.md").read_text()
     assert all(f"`{hook}`" in table for hook in CHOOSABLE_HOOKS)
 
 

@@ -329,7 +329,3 @@ def test_every_command_says_what_it_does():
     assert {"run", "config", "list", "evaluate"} <= set(main.commands)
     assert [name for name, command in main.commands.items() if not command.help
             or len(command.help.strip().splitlines()[0]) <= 10] == []  # fmt: skip
-
-
-def test_the_readme_prints_the_real_file_of_fixmatch():
-    assert (ROOT / "plugins" / "baselines" / "fixmatch.py").read_text() in (ROOT / "README.md").read_text()
