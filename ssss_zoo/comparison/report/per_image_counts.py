@@ -20,7 +20,7 @@ from ssss_zoo.evaluation.figures import evenly_spaced
 from ssss_zoo.toolkit.types import IGNORE
 
 BORDER_SHARE = 0.02  # of the diagonal: how far from a contour is border (Cheng et al., CVPR 2021, section 4)
-MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly_spaced spaced (our choice)
+MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly spaced (our choice)
 
 
 @dataclass(frozen=True)

@@ -205,7 +205,7 @@ def limits(figures: ComparisonFigures) -> list[str]:
         texts.insert(0, f"{count(len(figures.seeds), 'seed')}: no difference gets a star.")
     if evaluations:
         texts.append(
-            f"`mIoU, best` is the best of {' to '.join(map(str, evaluations[:: max(1, len(evaluations) - 1)]))} "
+            f"“mIoU, best” is the best of {' to '.join(map(str, evaluations[:: max(1, len(evaluations) - 1)]))} "
             "evaluations on the validation images, so it is too high for new images. It decides nothing here."
         )
     return texts
