@@ -193,11 +193,21 @@ def read_study_file(name: str) -> dict[str, Any]:
 
 def check_study_key(file: Path, key: str, value: Any) -> None:
     """Raise UserError where a key of a study file holds a value of the wrong kind."""
-    is_text = lambda item: isinstance(item, str)  # noqa: E731
-    is_several = lambda item: is_text(item) or (isinstance(item, list) and all(map(is_text, item)))  # noqa: E731
-    of_each = lambda fits: isinstance(value, dict) and all(map(fits, value.values()))  # noqa: E731
+
+    def is_text(item: Any) -> bool:
+        return isinstance(item, str)
+
+    def is_several(item: Any) -> bool:
+        return is_text(item) or (isinstance(item, list) and all(map(is_text, item)))
+
+    def of_each(fits: Callable[[Any], bool]) -> bool:
+        return isinstance(value, dict) and all(map(fits, value.values()))
+
     takes, fits = {
-        "rows": ("a name and a method each, as `rows: {soft: farcluss}`", of_each(lambda item: is_text(item) and item)),
+        "rows": (
+            "a name and a method each, as `rows: {soft: farcluss}`",
+            of_each(lambda item: is_text(item) and bool(item)),
+        ),
         "vary": ("a key and its values each, as `vary: {train.crop: [96, 128]}`", of_each(is_several)),
         "methods": ("values between commas, or a list of them", is_several(value)),
         "seeds": ("values between commas, or a list of them", is_several(value)),

@@ -40,7 +40,7 @@ class TextLoader(yaml.BaseLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Raises YAMLError at an alias, since a few lines of them stand for more text than memory holds, and below
         MAX_DEPTH."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise yaml_error(event, f"'*{event.anchor}' is an alias of another part; write that part out")
         if self.depth > MAX_DEPTH:

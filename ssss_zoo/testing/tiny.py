@@ -163,7 +163,7 @@ def tiny_entry_points() -> ExtraEntryPoints:
 def install() -> ExtraEntryPoints:
     """Install the tiny data set and network for the rest of this process, which a test has started."""
     made = tiny_entry_points()
-    registry.entry_points = made.entry_points  # type: ignore[assignment]
+    registry.entry_points = made.entry_points  # type: ignore[assignment,attr-defined]
     return made
 
 
