@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssss_zoo.data.images import IMAGE_SUFFIXES
+from ssss_zoo.data.images import (
+    IMAGE_SUFFIXES,
+    Header,
+    Reading,
+    channels_to_read,
+    check_channel_count,
+    describe_channels,
+)
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.text import brief
 
@@ -102,3 +109,19 @@ def looks_like_mask(path: Path, classes: int) -> bool:
     except (OSError, ValueError, SyntaxError):
         return False
     return len(values) <= MASK_VALUES_MAX and all(value < classes or value == 255 for value in values)
+
+
+def check_like_training(found: Header, reading: Reading, path: Path) -> None:
+    """Raise UserError for an image whose channels or bits are not those of the images that a run was trained on.
+    found: the header of `path`. reading: how the run reads images."""
+    if not reading.bands and not found.colours and channels_to_read(found, reading.channels) is None:
+        raise UserError(
+            f"{path} has {describe_channels(found)}; the run was trained on images of {reading.channels} channels"
+        )
+    check_channel_count(found, reading, path)
+    if found.depth and not reading.low:
+        raise UserError(f"{path} is a {found.depth} image; the run was trained on images with 8 bits a channel")
+    if reading.low and not found.depth and not reading.mixed and max(reading.high) > 255:
+        raise UserError(
+            f"{path} has 8 bits a channel; the run was trained on deeper images, with values to {max(reading.high):g}"
+        )

@@ -15,8 +15,6 @@ from ssss_zoo.data.images import (
     Header,
     Reading,
     channels_to_read,
-    check_bit_depth,
-    check_channel_count,
     find_missing_data,
     header_of_image,
     scale_stored_values,
@@ -24,6 +22,7 @@ from ssss_zoo.data.images import (
     translate_decoder_errors,
 )
 from ssss_zoo.data.tiff import BLACK_IS_ZERO, RGB, is_tiff, open_tiff
+from ssss_zoo.deploy.image_sources import check_like_training
 from ssss_zoo.errors import UserError
 
 WINDOWED_PIXELS = 16_000_000  # from this size on a TIFF is read in windows (our choice)
@@ -108,6 +107,5 @@ def open_tiff_windows(path: Path, reading: Reading) -> Iterator[TiffWindows | No
         if not readable or header.size[0] * header.size[1] < WINDOWED_PIXELS:
             yield None
             return
-        check_channel_count(header, reading, path)
-        check_bit_depth(header.depth, reading, path)
+        check_like_training(header, reading, path)
         yield TiffWindows(path, header.size, page, header, replace(reading, max_pixels=NO_LIMIT))

@@ -21,9 +21,11 @@ from ssss_zoo.data.images import (
     Reading,
     find_missing_data,
     read_eight_bits,
+    read_header,
     read_stored_values,
     scale_stored_values,
 )
+from ssss_zoo.deploy.image_sources import check_like_training
 from ssss_zoo.errors import UserError, check_choice, expanded
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.hub import is_hub_name
@@ -97,7 +99,9 @@ class TrainedModel:
         """Pixels (H, W, channels) in [0, 255] as the network was trained on; and (H, W) bool, false where the image has
         no data, None where it has data everywhere. Raises as `predict`."""
         if isinstance(image, str | Path):
-            values, missing = read_stored_values(expanded(image), self.reading)
+            path = expanded(image)
+            check_like_training(read_header(path, self.reading.max_pixels), self.reading, path)
+            values, missing = read_stored_values(path, self.reading)
         else:
             array = pillow_array(image, self.reading) if isinstance(image, Image.Image) else image
             values, missing = find_missing_data(channels_of_array(array, self.reading), self.reading.nodata, None)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -116,3 +118,21 @@ def test_a_checkpoint_or_network_that_a_run_lacks_is_named(trained, tmp_path):
         with pytest.raises(UserError) as caught:
             load(*arguments)
         assert str(caught.value) == message
+
+
+def test_an_image_of_another_depth_than_the_training_images_is_refused(trained, tmp_path):
+    model = load(trained("run"))
+    deep = np.full((20, 24, 3), 40_000, np.uint16)
+    tifffile.imwrite(tmp_path / "deep.tif", deep)
+    grey = Image.fromarray(deep[..., 0])
+    grey.save(tmp_path / "deep.png")
+    for file in ("deep.tif", "deep.png"):
+        with pytest.raises(UserError, match=f"{file} is a 16-bit image; the run was trained on .* 8 bits"):
+            model.predict(tmp_path / file)
+    with pytest.raises(UserError, match="is of type uint16; expected uint8"):
+        model.predict(grey)
+    on_deep_images = replace(model, reading=Reading(low=(0.0,), high=(65535.0,)))
+    assert on_deep_images.predict(deep).classes.shape == (20, 24)
+    save_image(tmp_path / "eight.png", (deep >> 8).astype(np.uint8))
+    with pytest.raises(UserError, match=r"eight\.png has 8 bits a channel; .* deeper images, with values to 65535"):
+        on_deep_images.predict(tmp_path / "eight.png")
