@@ -141,7 +141,8 @@ def text_of(thing: Any) -> str:
 def hook_index() -> str:
     """All hooks in the order in which they are asked."""
     rows = [
-        f"| [`{hook}`]({hook}.md) | {first_sentence(getattr(hookspecs, hook))} | {rule_of(hook)} |" for hook in HOOKS
+        f"| [`{hook}`]({hook}.md) | {first_sentence(getattr(hookspecs, hook).__doc__ or '')} | {rule_of(hook)} |"
+        for hook in HOOKS
     ]
     head = ["# Hooks", "", text_of(hookspecs), "", "| hook | what it decides | combination |"]
     head.append("|---|---|---|")

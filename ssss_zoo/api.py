@@ -13,8 +13,9 @@ from PIL.Image import Image
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.plan import flat_overrides
 from ssss_zoo.comparison.report.html import write_report
+from ssss_zoo.comparison.result import CompareResult
 from ssss_zoo.comparison.search import SearchResult, run_search
-from ssss_zoo.comparison.study import CompareResult, run_study
+from ssss_zoo.comparison.study import run_study
 from ssss_zoo.config.parse import located_by_key, split_overrides
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
@@ -27,7 +28,8 @@ from ssss_zoo.planning.records import TrainingPlan
 from ssss_zoo.planning.timed_training import run_within_time
 from ssss_zoo.train.inspect_step import draw_inspection
 from ssss_zoo.train.reevaluate import evaluate_run
-from ssss_zoo.train.run import RunResult, run_training
+from ssss_zoo.train.result import RunResult
+from ssss_zoo.train.run import run_training
 
 __all__ = [
     "CompareResult",
@@ -56,7 +58,8 @@ def run(
     on_eval: Callable[[int, float], None] | None = None,
     **keys: Any,
 ) -> RunResult:
-    """`ssss run`: train, evaluate, log and save; returns the folder and the content of metrics.json. on_eval: called
+    """`ssss run`: train, evaluate, log and save; returns a RunResult with `miou`, `iou`,
+    `history`, `to_dataframe()`, the folder and the content of metrics.json. on_eval: called
     with step and mIoU in [0, 1] after each evaluation. With `time`, as in `run(dataset="shapes", time="5m")`, it plans
     first, and returns the better of two runs. Raises UserError for what a person can fix, Interrupted after Ctrl-C."""
     began = time.perf_counter()

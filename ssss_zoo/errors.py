@@ -29,6 +29,10 @@ class UserError(Exception):
         message = super().__str__()
         return f"{self.location}: {message}" if self.location else message
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython and notebooks print these lines in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def expanded(path: str | Path) -> Path:
     """The path with a leading `~` or `~name` replaced by the home folder. Raises UserError where this machine has no
@@ -42,6 +46,10 @@ def expanded(path: str | Path) -> Path:
 
 class Interrupted(Exception):
     """The user pressed Ctrl-C, and the run saved its state. The command line exits with 130."""
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython and notebooks print these lines in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 # Phrases of the system's message, which torch and safetensors repeat.

@@ -16,7 +16,8 @@ from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import as_tree
 from ssss_zoo.engine.catalog import full_card, option_table, read_card
-from ssss_zoo.engine.registry import implemented_hooks, installed, load
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import implemented_hooks, load
 from ssss_zoo.errors import UserError
 
 HEADINGS = ["Idea", "Hooks", "Knobs", "Cost", "Classes", "Published", "Deviations", "Citation"]

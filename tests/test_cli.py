@@ -50,19 +50,6 @@ def made(tmp_path_factory, fresh_store):
     )
 
 
-@pytest.fixture
-def ssss(capsys):
-    """Words -> exit code, stdout, stderr of the command line in this process."""
-
-    def call(*words: str) -> SimpleNamespace:
-        capsys.readouterr()
-        code = command_line(words)
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return call
-
-
 # --- what a run leaves ----------------------------------------------------------------------------------------------
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import time
 
 import pytest
 from rich.console import Console
 
 from ssss_zoo.comparison.search import SearchResult, SearchTrial
-from ssss_zoo.text import visible
-from ssss_zoo.train.console import LoggedStep, RunConsole, duration, iou_table
+from ssss_zoo.progress_display import NotebookScreen, ProgressLine, TerminalScreen, find_screen
+from ssss_zoo.text import duration, visible, wrap_command, wrap_words
+from ssss_zoo.train.console import LoggedStep, RunConsole, iou_table
 
 
 def logged(pseudo_labels=None, **losses) -> LoggedStep:
@@ -63,10 +66,78 @@ def test_names_are_text_in_tables_and_lines(name, capsys, caplog, tmp_path):
     assert "\u202e" not in shown
 
 
-def test_a_progress_bar_shows_losses_of_any_name(capsys):
-    run_console = RunConsole()
-    run_console.console = Console(force_terminal=True, width=200)
+def terminal(width: int, sink: io.StringIO | None = None) -> TerminalScreen:
+    console = Console(file=sink or io.StringIO(), force_terminal=True, width=width, height=24, color_system=None)
+    return TerminalScreen(console, is_live=True)
+
+
+def test_a_progress_bar_shows_losses_of_any_name():
+    sink = io.StringIO()
+    run_console = RunConsole(terminal(200, sink))
     run_console.begin(10, 0)
     run_console.report(logged(**{"[/b]": 0.5}))
     run_console.stop()
-    assert "[/b] 0.5000" in capsys.readouterr().out
+    assert "[/b] 0.5000" in sink.getvalue()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120])
+def test_count_bar_and_time_left_are_whole_at_every_width_and_figures_go_from_the_right(width):
+    figures = ("supervised 0.9583", "consistency 0.0000", "contrast 0.2000", "total 0.9583", "pixels used 0%, weight 0")
+    progress = ProgressLine(60000, 15321, figures, ends=time.monotonic() + 39960.4)
+    sink = io.StringIO()
+    terminal(width, sink).console.print(progress)
+    line = sink.getvalue()
+    assert line.startswith("step 15321/60000 ━━━━━━━━━━")
+    assert " 11 h 06 min left" in line
+    assert line.count("\n") == 1
+    assert len(line.rstrip("\n")) <= width
+    shown = [figure for figure in figures if figure in line]
+    assert shown == list(figures[: len(shown)])
+    assert len(shown) == {60: 0, 80: 1, 100: 3, 120: 4}[width]
+
+
+def test_lines_are_wrapped_by_words_on_a_terminal_and_stay_whole_in_a_file():
+    text = "4 labelled images, 12 unlabelled, and a name_that_no_line_of_this_width_could_ever_hold at the end"
+    lines = wrap_words(text, 30).split("\n")
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == text
+    assert [line for line in lines if len(line) > 30] == ["  name_that_no_line_of_this_width_could_ever_hold"]
+    assert wrap_command("ssss run " + "a=1 " * 12, 30).count(" \\\n") == 2
+    sink = io.StringIO()
+    TerminalScreen(Console(file=sink, width=30), is_live=False).print_lines([text], style="yellow")
+    assert sink.getvalue() == f"{text}\n"
+
+
+def test_a_ci_job_with_a_terminal_and_a_dumb_terminal_get_plain_lines(monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any output for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    assert find_screen().is_live
+    monkeypatch.setenv("TERM", "dumb")
+    assert not find_screen().is_live
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("CI", "true")
+    assert not find_screen().is_live
+
+
+def test_a_notebook_gets_one_output_that_is_replaced(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    shown = list[dict[str, str]]()
+
+    class Handle:
+        def update(self, output, raw):
+            shown.append(output)
+
+    monkeypatch.setattr(display, "display", lambda output, **_: shown.append(output) or Handle())
+    notebook = NotebookScreen()
+    run_console = RunConsole(notebook)
+    run_console.begin(10, 0)
+    notebook.shown_at = 0.0
+    run_console.report(logged(**{"<b>": 0.5}))
+    assert "<progress value='5' max='10'></progress> 2 s left  &lt;b&gt; 0.5000" in shown[-1]["text/html"]
+    with run_console:
+        logging.getLogger("ssss_zoo").info("step 5: <mIoU>")
+    assert shown[-1] == {
+        "text/plain": "step 5: <mIoU>",
+        "text/html": "<pre style='white-space: pre-wrap'>step 5: &lt;mIoU&gt;</pre>",
+    }

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, implemented_hooks, installed, load
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, implemented_hooks, load
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.methods import LONG_RUN, SITUATIONS, all_finite, first_and_last
 

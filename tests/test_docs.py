@@ -29,8 +29,9 @@ from ssss_zoo.comparison.run_one import run_one
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.benchmarks import camvid, shapes
 from ssss_zoo.deploy import demo
-from ssss_zoo.engine import registry
-from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, installed
+from ssss_zoo.engine import plugin_source
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS
 from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.tiny import make_method, tiny_entry_points, tiny_overrides
 from ssss_zoo.train.resume import flat_config
@@ -187,7 +188,7 @@ def finished(tmp_path_factory) -> Path:
     """A folder with a finished run, `first`, and a finished comparison, `compared`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
+        patch.setattr(plugin_source, "entry_points", tiny_entry_points().entry_points)
         patch.setitem(shapes.SCENES_PER_PART, "val", 6)
         patch.setitem(launch.LAUNCHERS, "local", inline)
         patch.setattr(html, "draw_charts", lambda rows, classes, folder: [])

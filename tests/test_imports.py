@@ -24,7 +24,8 @@ heavy = {"torch", "numpy", "mlflow", "kornia", "timm", "omegaconf", "yaml", "ric
 loaded["help"] = [(command_line(arguments), sorted(heavy & set(sys.modules))) for arguments in json.loads(sys.argv[1])]
 
 from ssss_zoo.config.resolve import resolve
-from ssss_zoo.engine.registry import build_methods, installed, make_manager
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import build_methods, make_manager
 config = resolve(["method=supervised"])
 make_manager(config, build_methods(config))
 assert "farcluss" in installed("methods")

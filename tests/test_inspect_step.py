@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.engine.registry import installed
+from ssss_zoo.engine.plugin_source import installed
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.painting import VALUE_COLOURS, VOID_STRIPES
 from ssss_zoo.testing.tiny import tiny_overrides

@@ -17,7 +17,7 @@ from helpers.runs import signal_after_step
 from helpers.wandb_files import config_of, history_of, read_records
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.deploy.trained import load_model
-from ssss_zoo.engine import registry
+from ssss_zoo.engine import plugin_source
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import tiny_entry_points, tiny_overrides
 from ssss_zoo.train.checkpointing import TrainerState
@@ -40,7 +40,7 @@ def logged(fresh_store, tmp_path_factory) -> SimpleNamespace:
     given = [f"output={folder}", f"tracking.uri={store}", "tracking.to=[mlflow,tensorboard,wandb]", "tracking.group=g",
              "train.on_nan=stop", "evaluate.predictions=1", "tracking.model=true"]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
+        patch.setattr(plugin_source, "entry_points", tiny_entry_points().entry_points)
         with pytest.MonkeyPatch.context() as armed:
             signal_after_step(armed, 4)
             with pytest.raises(Interrupted):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ssss_zoo.engine.registry import installed
+from ssss_zoo.engine.plugin_source import installed
 from ssss_zoo.evaluation.painting import MIN_PICTURE_SIDE, VALUE_COLOURS, colour_values
 from ssss_zoo.toolkit.types import Progress
 from ssss_zoo.train.pseudo_label_snapshots import PHOTO, WIDEST, restoring, shrink_to_widest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.engine.registry import installed
+from ssss_zoo.engine.plugin_source import installed
 
 CAMVID = Path(os.environ.get("SSSS_TEST_CAMVID", Path(__file__).parents[2] / "shared" / "data" / "camvid"))
 

@@ -16,7 +16,7 @@ import click
 
 import ssss_zoo
 from ssss_zoo.commands.cli import main
-from ssss_zoo.engine.registry import installed
+from ssss_zoo.engine.plugin_source import installed
 
 ROOT = Path(__file__).parents[1]
 CORE = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "ssss_zoo").rglob("*.py")}
@@ -27,7 +27,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LAYERS = (  # a module imports from lines above its own, or from its own folder
     "text stopping memory",
     "errors",
-    "record_files lock atomic_write hub",
+    "record_files lock atomic_write hub progress_display notebook",
     "config",
     "toolkit",
     "models data",

@@ -8,7 +8,7 @@ import torch
 
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import DataConfig
-from ssss_zoo.engine import registry as plugins
+from ssss_zoo.engine import plugin_source as plugins
 from ssss_zoo.errors import UserError
 from ssss_zoo.testing import DatasetContract, MethodContract
 from ssss_zoo.testing.gpu_sync import HostReads

@@ -59,7 +59,7 @@ def author_text(file: Path, source: Path | None) -> str | None:
 
 def check_name_is_free(name: str) -> None:
     """Raise UserError for the name of an installed method, and for `default`, which the engine uses."""
-    from ssss_zoo.engine.registry import installed, package_of
+    from ssss_zoo.engine.plugin_source import installed, package_of
 
     found = installed("methods")
     if name in found or name == "default":

@@ -4,42 +4,67 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ssss_zoo.commands.command_group import terminal_width
 from ssss_zoo.errors import UserError
-from ssss_zoo.text import count, visible
+from ssss_zoo.text import count, visible, wrap_command, wrap_words
 
 if TYPE_CHECKING:
+    from ssss_zoo.comparison.result import CompareResult
     from ssss_zoo.comparison.search import SearchResult
-    from ssss_zoo.comparison.study import CompareResult
     from ssss_zoo.deploy.label import LabelResult
     from ssss_zoo.deploy.predict import PredictResult
     from ssss_zoo.deploy.take_labels import TakeResult
     from ssss_zoo.planning.timed_training import TimedResult
 
+PIPE_WIDTH = 200  # columns of a table that goes to a file (our choice)
+STUDENT_LEAD = 0.1  # mIoU of the student above that of its teacher, from which a hint is printed (our choice)
 LOW_USED_SHARE = 0.005  # share of pixels used at the end of a run, below which a hint is printed (our choice)
 
 
 def print_line(line: object, *, err: bool = False) -> None:
     """Print a line, to stderr with `err`. Control characters are made visible: the line may hold names of other
-    people's files and classes."""
-    click.echo(visible(str(line)), err=err)
+    people's files and classes. On a terminal the line is wrapped by words; elsewhere it stays one."""
+    text = visible(str(line))
+    is_terminal = (sys.stderr if err else sys.stdout).isatty()
+    click.echo(wrap_words(text, terminal_width()) if is_terminal else text, err=err)
+
+
+def print_command(line: str) -> None:
+    """Print a line that ends with a command, so that a person can copy it: on a terminal its lines end with a
+    backslash."""
+    text = visible(line)
+    click.echo(wrap_command(text, terminal_width()) if sys.stdout.isatty() else text)
 
 
 def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
-def show_listing(items_by_kind: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Print what is installed: a heading for each kind, a line for each name."""
+def show_listing(items_by_kind: Mapping[str, Sequence[Mapping[str, Any]]], *, long: bool) -> None:
+    """Print what is installed: a heading for each kind, then a table of name, description and needs. long: also the
+    hooks of each method and the methods of each hook."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
     for kind, items in items_by_kind.items():
-        click.echo(f"{kind}:")
+        console.print(f"{kind}:", style="bold")
+        table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column(no_wrap=True)
         for item in items:
-            print_line(f"  {item['name']:<14} {item['about']}")
+            linked = item.get("hooks") or item.get("answered_by") or []
+            more = f"\n[{' '.join(linked)}]" if long and linked else ""
+            texts = (f"  {item['name']}", item["about"] + more, item.get("needs", ""))
+            table.add_row(*(Text("\n".join(map(visible, text.split("\n")))) for text in texts))
+        console.print(table)
 
 
 def show_card(markdown: str) -> None:
@@ -109,8 +134,8 @@ def show_labels(result: LabelResult) -> None:
         "coco": f"import {result.output}/annotations.json into CVAT or Label Studio, correct it, and export COCO",
         "masks": f"correct {result.output}/masks, for example in napari",
     }[settings.format]
-    print_line(f"next: {tool}")
-    print_line(f"then: ssss label run={shlex.quote(settings.run)} take={shlex.quote(str(result.output))}")
+    print_command(f"next: {tool}")
+    print_command(f"then: ssss label run={shlex.quote(settings.run)} take={shlex.quote(str(result.output))}")
 
 
 def show_taken_labels(result: TakeResult) -> None:
@@ -118,7 +143,7 @@ def show_taken_labels(result: TakeResult) -> None:
     masks = "masks of the data set" if result.hidden else "corrected masks"
     print_line(f"took {result.taken} {masks}: {result.labelled} labelled, {result.unlabelled} unlabelled images")
     print_line(f"in {result.output}: {', '.join(result.files)}")
-    print_line(f"next: {result.command}")
+    print_command(f"next: {result.command}")
 
 
 def show_ious(title: str, figures: Mapping[str, Any]) -> None:
@@ -141,10 +166,11 @@ def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
         print_line(f"best {best['network']} mIoU {100 * best['miou']:.2f} at step {best['step']}")
         for line in compare_with_earlier_runs(folder, metrics):
             print_line(line)
-    for line in [*hint_on_used_share(metrics), time_line(metrics["time"])]:
+    for line in [*hint_on_used_share(metrics), *hint_on_slow_teacher(metrics), time_line(metrics["time"])]:
         print_line(line)
     print_line(f"in {folder}: {', '.join(path.name for path in RunFolder(folder).written() if path.exists())}")
-    print_line(f"next: ssss evaluate run={folder} on=labelled    or the same with another method= to compare")
+    print_command(f"next: ssss evaluate run={folder} on=labelled")
+    print_command(f"or: ssss predict run={folder} input=IMAGES output=MASKS")
 
 
 def show_timed(result: TimedResult) -> None:
@@ -164,6 +190,17 @@ def hint_on_used_share(metrics: Mapping[str, Any]) -> list[str]:
     return [
         f"pixels used {share(used)} at the last log step: the run learned next to nothing from the unlabelled images; "
         "train longer, or lower the method's threshold if it has one (`ssss card METHOD` lists its options)"
+    ]
+
+
+def hint_on_slow_teacher(metrics: Mapping[str, Any]) -> list[str]:
+    """A line where the student is far better than its teacher, the average of its earlier weights."""
+    student, teacher = (metrics["val"].get(name, {}).get("miou") for name in ("student", "teacher"))
+    if student is None or teacher is None or student - teacher < STUDENT_LEAD:
+        return []
+    return [
+        f"the student leads its teacher by {100 * (student - teacher):.1f} points of mIoU: the teacher averages "
+        "over more steps than this run has; train longer, or lower options.METHOD.ema_decay (see `ssss card METHOD`)"
     ]
 
 

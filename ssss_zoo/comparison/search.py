@@ -22,10 +22,12 @@ from ssss_zoo.config.python_files import python_files_in
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.catalog import list_hooks
-from ssss_zoo.engine.registry import installed, load, local_methods
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import load, local_methods
 from ssss_zoo.errors import Interrupted, UserError, expanded, unknown
+from ssss_zoo.notebook import data_frame
 from ssss_zoo.stopping import Stop
-from ssss_zoo.text import brief
+from ssss_zoo.text import brief, count
 from ssss_zoo.train.console import table_text
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder, split_folder_name
@@ -57,13 +59,21 @@ class SearchTrial(NamedTuple):
     miou: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """trials: best first; single: the best one that mixes no methods; command: the command line of the winner."""
 
     trials: list[SearchTrial]
     single: SearchTrial | None
     command: str
+
+    def to_dataframe(self) -> Any:
+        """The trials, best first, as a pandas.DataFrame. Raises UserError where pandas is not installed."""
+        return data_frame([{"miou": trial.miou, "overrides": " ".join(trial.overrides)} for trial in self.trials])
+
+    def __repr__(self) -> str:
+        best = f"; best {100 * self.trials[0].miou:.2f} mIoU: {self.command}" if self.trials else ""
+        return f"<SearchResult {count(len(self.trials), 'trial')}{best}>"
 
     def table(self) -> Table:
         table = Table(title="on held-out labelled images", title_justify="left")

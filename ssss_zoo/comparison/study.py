@@ -6,18 +6,15 @@ import csv
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ssss_zoo.comparison.equal_time import plan_equal_time
 from ssss_zoo.comparison.launch import EndedRun, find_launcher
 from ssss_zoo.comparison.plan import Notify, PlannedRun, StudyPlan, plan_study
 from ssss_zoo.comparison.preflight import check_rows_can_run, with_diagnosis
 from ssss_zoo.comparison.records import (
-    ComparisonFigures,
     StudyRecord,
-    figures_tree,
     read_study_record,
     write_study_record,
 )
@@ -25,6 +22,7 @@ from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.report.pictures import write_pictures
 from ssss_zoo.comparison.report.statistics import compute_figures, read_finished_runs
 from ssss_zoo.comparison.report.tables import write_tables
+from ssss_zoo.comparison.result import CompareResult
 from ssss_zoo.comparison.run_files import damaged_files, finished_figures, is_done, write_state
 from ssss_zoo.comparison.run_state import BUSY, DONE, FAILED, RunState
 from ssss_zoo.config.resolve import resolve
@@ -39,19 +37,6 @@ from ssss_zoo.train.resume import flat_config
 from ssss_zoo.train.tracking import Tracker, start_tracker
 
 BUSY_POLL = 1.0  # seconds between looks at a folder that another process works in (our choice)
-
-
-@dataclass(frozen=True)
-class CompareResult:
-    """folder: of the comparison; record: its figures."""
-
-    folder: Path
-    record: ComparisonFigures
-
-    @property
-    def figures(self) -> dict[str, Any]:
-        """The figures as compare.json holds them."""
-        return figures_tree(self.record)
 
 
 def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> CompareResult:

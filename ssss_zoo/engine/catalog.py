@@ -1,4 +1,6 @@
-"""The lists that `ssss list` prints. A broken plugin is listed with its error and does not hide the others."""
+"""The lists that `ssss list` prints. A broken plugin is listed with its error and does not hide the others.
+
+Plugins are read from their source text where that suffices: a list then takes no import of torch."""
 
 from __future__ import annotations
 
@@ -8,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config.fields import field_types
-from ssss_zoo.config.layers import recipes
-from ssss_zoo.engine.registry import CHOOSABLE_HOOKS, HOOKS, implemented_hooks, installed, load, packages_of
-from ssss_zoo.errors import UserError
-from ssss_zoo.toolkit import hookspecs
+from ssss_zoo.config.layers import recipe_tree, recipes
+from ssss_zoo.engine.plugin_source import UNCHOSEN_HOOKS, hook_docs, installed, packages_of, read_plugin
+from ssss_zoo.errors import UserError, unknown
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
-    """One object per item: `name`, `about` (with its source), `package`; methods also have `hooks`, hooks
-    `answered_by`."""
+    """One object per item: `name`, `about` (with its source), `package`; methods and data sets also have `needs`,
+    methods `hooks`, hooks `answered_by`."""
     if kind == "protocols":
         return [{"name": name, "about": first_comment(path), "package": "ssss-zoo"} for name, path in protocols()]
     return list_hooks() if kind == "hooks" else [describe_plugin(kind, name) for name in sorted(installed(kind))]
@@ -31,26 +32,50 @@ def first_comment(path: Path) -> str:
 
 
 def describe_plugin(kind: str, name: str) -> dict[str, Any]:
+    """An item of `listing`. A plugin that cannot be imported has its error as `about`."""
     item: dict[str, Any] = {"name": name, "package": " and ".join(packages_of(kind, name))}
-    try:
-        thing = load(kind, name)
-    except UserError as error:
-        return item | {"about": f"BROKEN: {error}", "hooks": []}
-    first_line = next(iter((thing.__doc__ or "").strip().splitlines()), "no description")
-    source = getattr(thing, "paper", "") or getattr(thing, "source", "") or first_line
+    source = read_plugin(kind, name)
+    if source:
+        doc, constants, marked = source.doc, source.constants, source.hooks
+    else:
+        from ssss_zoo.engine.registry import load, marked_hooks
+
+        try:
+            thing = load(kind, name)
+        except UserError as error:
+            return item | {"about": f"BROKEN: {error}", "hooks": []}
+        doc, marked = thing.__doc__ or "", frozenset(marked_hooks(thing))
+        constants = {key: getattr(thing, key, "") for key in ("paper", "source")}
+    needs = needs_of(kind, name, marked, source.bases if source else frozenset())
+    first_line = next(iter(doc.strip().splitlines()), "no description")
+    about = constants.get("paper") or constants.get("source") or first_line
     if kind != "methods":
-        return item | {"about": source}
-    hooks = implemented_hooks(thing)
-    return item | {"about": f"{source}  [{' '.join(hooks)}]", "hooks": hooks}
+        return item | {"about": about, "needs": needs}
+    return item | {"about": about, "needs": needs, "hooks": [hook for hook in hook_docs() if hook in marked]}
 
 
-def first_sentence(thing: Any) -> str:
-    return " ".join((thing.__doc__ or "").split()).partition(". ")[0].removesuffix(".") + "."
+def needs_of(kind: str, name: str, hooks: frozenset[str], bases: frozenset[str]) -> str:
+    """What an item asks for beyond the usual, in a few words."""
+    if kind == "datasets":
+        return "data.root=DIR" if "FileDataset" in bases else ""
+    if kind != "methods":
+        return ""
+    base = recipe_tree(name, {}).get("base")
+    needs = [f"added to {base}"] if base else []
+    needs += ["several networks"] if "make_students" in hooks else []
+    return ", ".join([*needs, *(["several trainings"] if "plan_stages" in hooks else [])])
+
+
+def first_sentence(text: str) -> str:
+    return " ".join(text.split()).partition(". ")[0].removesuffix(".") + "."
 
 
 def read_card(name: str) -> str:
     """The card of an installed method: the Markdown file beside its module. Raises UserError where there is none."""
-    load("methods", name)
+    if name not in installed("methods"):
+        raise unknown("method", name, installed("methods"))
+    if not read_plugin("methods", name):
+        load_method(name)
     package, _, module = installed("methods")[name].module.rpartition(".")
     file = files(package).joinpath(f"{module}.md") if package else None
     if file is None or not file.is_file():
@@ -60,8 +85,18 @@ def read_card(name: str) -> str:
 
 def full_card(name: str) -> str:
     """The card of an installed method, followed by the table of its options, which is made from the class."""
-    table = option_table(name, load("methods", name))
-    return read_card(name) + (f"\n## Options\n{table}" if table else "")
+    text = read_card(name)
+    source = read_plugin("methods", name)
+    table = option_table(name, source.options if source and source.options else load_method(name))
+    return text + (f"\n## Options\n{table}" if table else "")
+
+
+def load_method(name: str) -> type:
+    """Import a method. Raises UserError where that fails."""
+    from ssss_zoo.engine.registry import load
+
+    method: type = load("methods", name)
+    return method
 
 
 def option_table(name: str, method: type) -> str:
@@ -82,15 +117,14 @@ def list_hooks() -> list[dict[str, Any]]:
     """Every hook with the installed methods that implement it."""
     methods = [describe_plugin("methods", name) for name in sorted(installed("methods"))]
     items = []
-    for name in HOOKS:
-        about = first_sentence(getattr(hookspecs, name))
+    for name, doc in hook_docs().items():
         answered = [method["name"] for method in methods if name in method["hooks"]]
         items.append(
             {
                 "name": name,
-                "about": f"{about}  [{' '.join(answered) or 'no method yet'}]",
+                "about": first_sentence(doc),
                 "answered_by": answered,
-                "choosable": name in CHOOSABLE_HOOKS,
+                "choosable": name not in UNCHOSEN_HOOKS,
                 "package": "ssss-zoo",
             }
         )

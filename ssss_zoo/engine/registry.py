@@ -11,37 +11,25 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
 from ssss_zoo.config.fields import field_types
-from ssss_zoo.config.layers import entry_points
 from ssss_zoo.config.parse import build_typed, located_by_key
 from ssss_zoo.config.python_files import full_path, is_file
 from ssss_zoo.config.schema import Config
+from ssss_zoo.engine.plugin_source import PROJECT, UNCHOSEN_HOOKS, installed, packages_of
 from ssss_zoo.errors import UserError, nearest, unknown
 from ssss_zoo.text import brief
 from ssss_zoo.toolkit import hookspecs
 
-PROJECT = "ssss_zoo"
 HOOK_MARK = f"{PROJECT}_impl"  # the attribute by which pluggy knows an implementation
-UNCHOSEN_HOOKS = (
-    "setup",
-    "after_step",
-    "after_eval",
-)  # every loaded method answers these, whichever hooks it was chosen for
 HOOKS = tuple(name for name, item in vars(hookspecs).items() if hasattr(item, "ssss_zoo_spec"))
 CHOOSABLE_HOOKS = tuple(name for name in HOOKS if name not in UNCHOSEN_HOOKS)
 
 Wrap = Callable[[str, str, Callable[..., Any]], Callable[..., Any]]
-
-
-def installed(kind: str) -> dict[str, EntryPoint]:
-    """Entry points of the group `ssss_zoo.<kind>` by name, nothing imported. kind: methods, datasets, models."""
-    return {point.name: point for point in entry_points(f"{PROJECT}.{kind}")}
 
 
 def load(kind: str, name: str, where: str = "") -> Any:
@@ -61,16 +49,6 @@ def load(kind: str, name: str, where: str = "") -> Any:
         raise UserError(
             f"{what} '{name}' of package {packages[0]} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-
-
-def packages_of(kind: str, name: str) -> list[str]:
-    """The packages that register the name: one, unless two packages clash or one package registers it twice."""
-    points = [point for point in entry_points(f"{PROJECT}.{kind}") if point.name == name]
-    return [package for package, _ in sorted({(package_of(point), point.value) for point in points})]
-
-
-def package_of(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
 
 
 OPTION_TYPES = (str, int, float, bool)  # the types of an option, or of the elements of its list

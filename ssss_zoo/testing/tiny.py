@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssss_zoo.config.layers import entry_points
 from ssss_zoo.config.schema import Config, DataConfig, ModelConfig
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.engine import registry
+from ssss_zoo.engine import plugin_source
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
 from ssss_zoo.toolkit.hookspecs import hookimpl
@@ -163,7 +163,7 @@ def tiny_entry_points() -> ExtraEntryPoints:
 def install() -> ExtraEntryPoints:
     """Install the tiny data set and network for the rest of this process, which a test has started."""
     made = tiny_entry_points()
-    registry.entry_points = made.entry_points  # type: ignore[assignment,attr-defined]
+    plugin_source.entry_points = made.entry_points  # type: ignore[assignment]
     return made
 
 

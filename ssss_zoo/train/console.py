@@ -1,38 +1,38 @@
-"""Prints a run's progress: a bar on a terminal, a line per log step elsewhere, and the figures as a table."""
+"""Shows a run to a person: its log lines, its progress, and its figures as a table."""
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from ssss_zoo.progress_display import ProgressLine, Screen, find_screen
 from ssss_zoo.record_files import PseudoLabelFigures
-from ssss_zoo.text import visible
+from ssss_zoo.text import duration, visible
 
 log = logging.getLogger("ssss_zoo")
 
 
 class ConsoleHandler(logging.Handler):
-    """Log lines on the screen, above the progress bar."""
+    """Log lines on the screen, above the progress line. On a terminal they are wrapped by words; a log file or the
+    output of a CI job gets each in one line, to search in."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, output: Screen) -> None:
         super().__init__(logging.INFO)
-        self.console = console
+        self.output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = "yellow" if record.levelno >= logging.WARNING else None
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        text = "\n".join(map(visible, record.getMessage().split("\n")))
-        self.console.print(prefix + text, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        is_warning = record.levelno >= logging.WARNING
+        prefix = "warning: " if is_warning else ""
+        lines = [visible(line) for line in record.getMessage().split("\n")]
+        self.output.print_lines([prefix + lines[0], *lines[1:]], style="yellow" if is_warning else None)
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,11 @@ class RunConsole:
     Lines stay in memory until `log_to` names the file, so that a run that cannot start leaves no file.
     """
 
-    def __init__(self) -> None:
-        self.console = Console(file=sys.stderr, highlight=False)
-        self.bar: Progress | None = None
-        self.task: Any = None
+    def __init__(self, output: Screen | None = None) -> None:
+        self.output = output or find_screen()
+        self.progress: ProgressLine | None = None
         self.waiting = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
-        self.handlers: list[logging.Handler] = [self.waiting, ConsoleHandler(self.console)]
+        self.handlers: list[logging.Handler] = [self.waiting, ConsoleHandler(self.output)]
 
     def __enter__(self) -> RunConsole:
         log.setLevel(logging.INFO)
@@ -86,54 +85,50 @@ class RunConsole:
         log.addHandler(to_file)
 
     def begin(self, steps: int, done: int) -> None:
-        if self.console.is_terminal:
-            columns = (
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(24),
-                TextColumn("{task.description}", markup=False),
-            )
-            self.bar = Progress(*columns, console=self.console, transient=True)
-            self.task = self.bar.add_task("starting", total=steps, completed=done)
-            self.bar.start()
+        """Begin to show the progress, where the screen can."""
+        if self.output.is_live:
+            self.progress = ProgressLine(steps, done)
+            self.output.show(self.progress)
 
     def step(self, step: int) -> None:
-        if self.bar:
-            self.bar.update(self.task, completed=step)
+        self.update(lambda progress: replace(progress, step=step))
 
     def note(self, text: str) -> None:
-        """Show a text beside the progress bar, where there is one."""
-        if self.bar:
-            self.bar.update(self.task, description=text)
+        """Show a text in place of the figures of the progress line, where there is one."""
+        self.update(lambda progress: replace(progress, details=(text,)))
 
     def report(self, logged: LoggedStep) -> None:
         """Show a log step in one line: losses, pixels used and their mean weight, speed, time left."""
-        parts = [f"{name} {value:.4f}" for name, value in logged.losses.items()]
-        if logged.pseudo_labels:
-            used = logged.pseudo_labels["used"]
-            weight = logged.pseudo_labels["weight"] / max(used, 1e-9)  # mean over the used pixels
-            parts.append(f"pixels used {share(used)}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
-        parts += [f"{logged.steps_per_second:.2f} steps/s", f"{duration(logged.seconds_left)} left"]
-        text = visible("  ".join(parts))
-        line = f"step {logged.step}/{logged.steps}  {text}"
-        if self.bar:
-            self.bar.update(self.task, completed=logged.step, description=text)
+        details = tuple(map(visible, logged_details(logged)))
+        left = f"{duration(logged.seconds_left)} left"
+        line = "  ".join([f"step {logged.step}/{logged.steps}", *details, left])
+        if self.progress:
+            ends = time.monotonic() + logged.seconds_left
+            self.update(lambda progress: replace(progress, step=logged.step, details=details, ends=ends))
             self.handlers[0].emit(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None))
         else:
             log.info(line)
 
+    def update(self, change: Callable[[ProgressLine], ProgressLine]) -> None:
+        """Show a changed progress line, where there is one."""
+        if self.progress:
+            self.progress = change(self.progress)
+            self.output.show(self.progress)
+
     def stop(self) -> None:
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
+        if self.progress:
+            self.output.hide()
+            self.progress = None
 
 
-def duration(seconds: float) -> str:
-    """A duration as text: `1 h 05 min`, `3 min 20 s` or `8 s`; `?` for an infinite one."""
-    if seconds == float("inf"):
-        return "?"
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def logged_details(logged: LoggedStep) -> list[str]:
+    """The figures of a log step as texts, the most telling ones first."""
+    details = [f"{name} {value:.4f}" for name, value in logged.losses.items()]
+    if logged.pseudo_labels:
+        used = logged.pseudo_labels["used"]
+        weight = logged.pseudo_labels["weight"] / max(used, 1e-9)  # mean over the used pixels
+        details.append(f"pixels used {share(used)}{'' if weight > 0.995 else f', weight {weight:.2g}'}")
+    return [*details, f"{logged.steps_per_second:.2f} steps/s"]
 
 
 def share(value: float) -> str:

@@ -14,7 +14,8 @@ from ssss_zoo.atomic_write import write_text
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import as_tree, as_yaml
 from ssss_zoo.record_files import FORMAT, Metrics, tracked_run_ids
-from ssss_zoo.train.console import LoggedStep, RunConsole, duration
+from ssss_zoo.text import duration
+from ssss_zoo.train.console import LoggedStep, RunConsole
 from ssss_zoo.train.history import History, open_history
 from ssss_zoo.train.logger import TrackedDataset, TrackedRun, TrackedTable
 from ssss_zoo.train.resume import ResumePoint

@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +19,6 @@ from ssss_zoo.engine.registry import build_methods, hook_summary, load, replaces
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.evaluation.figures import evenly_spaced, write_predictions
 from ssss_zoo.lock import owned
-from ssss_zoo.record_files import Metrics
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Stage, StageResult
@@ -31,6 +28,7 @@ from ssss_zoo.train.device import check_one_process
 from ssss_zoo.train.dry_run import dry_run
 from ssss_zoo.train.model_card import write_model_card
 from ssss_zoo.train.outputs import open_outputs
+from ssss_zoo.train.result import RunResult
 from ssss_zoo.train.resume import ResumePoint, find_resume_point
 from ssss_zoo.train.run_folder import RunFolder, output_folder
 from ssss_zoo.train.setup import RunParts, make_parts, open_dataset
@@ -41,14 +39,6 @@ from ssss_zoo.train.trainer import Trainer
 OnEval = Callable[[int, float], None]
 StagePlan = Generator[Stage, StageResult, None]
 log = logging.getLogger("ssss_zoo")
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The folder of a finished run, and its figures as in metrics.json."""
-
-    folder: Path
-    metrics: Metrics
 
 
 def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
@@ -184,13 +174,14 @@ def log_setup(parts: RunParts, methods: Mapping[str, Any]) -> None:
         log.info(note)
     for line in warnings_of(config):
         log.warning(line)
-    log.info(protocol_line(parts.protocol))
+    if parts.protocol["name"]:  # the digest of any other protocol stands in metrics.json
+        log.info(protocol_line(parts.protocol))
     batch = config.train.batch * config.train.accumulate
     streams = f"{batch} labelled" + (f" and {batch} unlabelled" if parts.needs.unlabelled else "")
     log.info(
         f"{config.model.name} on {config.model.encoder} ({config.model.weights} weights), crop "
         f"{'x'.join(map(str, square(config.train.crop)))}, {streams} images a step, {parts.info.steps} steps, "
-        f"{parts.device.type}, {torch.get_num_threads()} threads, seed {config.seed}"
+        f"{parts.device.type}, {count(torch.get_num_threads(), 'thread')}, seed {config.seed}"
     )
     for name, method in methods.items():
         note = "; from your file, in place of the installed one" if replaces_installed(name, type(method)) else ""

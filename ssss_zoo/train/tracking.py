@@ -117,7 +117,8 @@ def load_logger(name: str) -> type[Logger]:
 
 def load_from_package(name: str) -> Any:
     """What the entry point of a logger names. Raises UserError as `load_logger` does."""
-    from ssss_zoo.engine.registry import installed, load  # imports torch, without which the built-in loggers load
+    from ssss_zoo.engine.plugin_source import installed
+    from ssss_zoo.engine.registry import load  # imports torch, without which the built-in loggers load
 
     if name not in installed("loggers"):
         raise unknown("logger", name, [*BUILT_IN_LOGGERS, *installed("loggers")], f"tracking.to={name}")

@@ -17,10 +17,10 @@ from ssss_zoo.data.loading.loader import BatchLoader
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.record_files import Metrics, PseudoLabelFigures
 from ssss_zoo.stopping import Stop
-from ssss_zoo.text import count
+from ssss_zoo.text import count, duration
 from ssss_zoo.toolkit.types import StageResult
 from ssss_zoo.train.checkpointing import Checkpointer, TrainerState
-from ssss_zoo.train.console import LoggedStep, duration
+from ssss_zoo.train.console import LoggedStep
 from ssss_zoo.train.not_finite import report_broken_step, rewind, skip_images
 from ssss_zoo.train.outputs import SLOW_EVALUATION, RunOutputs
 from ssss_zoo.train.run_metrics import run_metrics

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 import pytest
 
 from helpers.engine_steps import SIDE, a_bit_brighter
-from ssss_zoo.engine import registry
+from ssss_zoo.engine import plugin_source
 from ssss_zoo.testing.tiny import TinyRun, make_method
 from ssss_zoo.toolkit.types import FixedAugmentation
 
@@ -45,7 +45,7 @@ def add_entry_points(monkeypatch):
 
     def add(*points: EntryPoint) -> None:
         monkeypatch.setattr(
-            registry,
+            plugin_source,
             "entry_points",
             lambda group: [*entry_points(group=group), *(point for point in points if point.group == group)],
         )

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from ssss_zoo.engine.defaults import Defaults
-from ssss_zoo.engine.registry import HOOK_MARK, HOOKS, implemented_hooks, installed, load
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import HOOK_MARK, HOOKS, implemented_hooks, load
 from ssss_zoo.toolkit import hookspecs
 
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from filelock import FileLock
 
 from ssss_zoo.config.resolve import resolve
-from ssss_zoo.engine import registry as plugins
+from ssss_zoo.engine import plugin_source as plugins
 from ssss_zoo.errors import Interrupted
 from ssss_zoo.stopping import Stop
 from ssss_zoo.testing.tiny import ExtraEntryPoints, make_tiny_run, tiny_entry_points, tiny_overrides
@@ -130,3 +131,18 @@ def make_trainer(tiny_run) -> Callable[..., Trainer]:
         return Trainer(rig.run, rig.stage, TrainerState(), rig.feed, None, Stop(), 0.0)
 
     return make
+
+
+@pytest.fixture
+def ssss(capsys):
+    """Words -> exit code, stdout, stderr of the command line in this process."""
+
+    def call(*words: str) -> SimpleNamespace:
+        from ssss_zoo.commands.cli import command_line
+
+        capsys.readouterr()
+        code = command_line(words)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return call

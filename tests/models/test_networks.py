@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ssss_zoo.config.schema import ModelConfig
-from ssss_zoo.engine.registry import installed
+from ssss_zoo.engine.plugin_source import installed
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import check_crop
 from ssss_zoo.models.dpt import DPT

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from ssss_zoo.engine.registry import installed, load
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import load
 
 STATED = {
     "augseg": {"threshold": 0.95, "ema_decay": 0.999, "copy_epochs": 1, "operations": 3, "weight": 1, "inject": True,

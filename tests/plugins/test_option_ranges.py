@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ssss_zoo.engine.registry import build_methods, installed
+from ssss_zoo.engine.plugin_source import installed
+from ssss_zoo.engine.registry import build_methods
 from ssss_zoo.errors import UserError
 
 REFUSED = {

@@ -170,7 +170,7 @@ def test_a_run_stopped_in_its_second_stage_ends_with_the_bits_of_one_that_was_no
     with pytest.raises(Interrupted):
         a_run(tiny_plugins, tmp_path / "parts")
     monkeypatch.undo()
-    from ssss_zoo.engine import registry as plugins
+    from ssss_zoo.engine import plugin_source as plugins
 
     monkeypatch.setattr(plugins, "entry_points", tiny_plugins.entry_points)
     parts = a_run(tiny_plugins, tmp_path / "parts", "resume=true")

@@ -1,0 +1,124 @@
+"""The screens of the commands: welcome, help, completion, lists, and that these need no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from ssss_zoo.commands.cli import main
+from ssss_zoo.commands.show import hint_on_slow_teacher
+from ssss_zoo.engine.catalog import option_table
+from ssss_zoo.engine.plugin_source import hook_docs, installed, read_plugin
+from ssss_zoo.engine.registry import HOOKS, implemented_hooks, load
+
+
+def all_commands(group=main, path=("ssss",)):
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from all_commands(command, (*path, name))
+
+
+def test_the_name_alone_shows_three_things_to_do(ssss):
+    done = ssss()
+    assert done.code == 0
+    assert [line[0] for line in done.out.splitlines() if line[:2] in ("1.", "2.", "3.")] == ["1", "2", "3"]
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_help_is_grouped_and_fits_80_columns_with_two_examples_a_command(ssss):
+    text = ssss("--help").out
+    titles = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options:", "Start:", "Look:", "Compare:", "Use the model:", "Extend:"]
+    commands = list(all_commands())
+    assert len(commands) > 20
+    assert all(f"\n  {path[1]} " in text for path, _ in commands)
+    assert "..." not in text.partition("\n")[2]
+    wrong = []
+    for path, command in commands:
+        with click.Context(command, info_name=path[-1], terminal_width=80) as context:
+            page = command.get_help(context)
+        examples = sum(line.strip().startswith(" ".join(path)) for line in page.splitlines())
+        if any(len(line) > 80 for line in page.splitlines()):
+            wrong.append((path, "is wider than 80 columns"))
+        if examples < 2 and not isinstance(command, click.Group):
+            wrong.append((path, f"has {examples} examples"))
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [("train", "ssss run"), ("help", "ssss --help"), ("version", "ssss --version"), ("val", "ssss evaluate run=DIR")],
+)
+def test_a_word_that_other_tools_use_is_answered_with_ours(word, answer, ssss):
+    done = ssss(word)
+    assert done.code == 2
+    assert f"No such command '{word}'. Type: {answer}" in done.err
+
+
+def complete(*words: str) -> list[str]:
+    *before, last = words
+    return [item.value for item in ShellComplete(main, {}, "ssss", "_SSSS_COMPLETE").get_completions(before, last)]
+
+
+def test_a_shell_completes_keys_methods_data_sets_choices_and_paths(tmp_path):
+    assert {"run", "report"} <= set(complete("r"))
+    assert complete("run", "method=farc") == ["method=farcluss"]
+    assert complete("run", "method=unimatch+farc") == ["method=unimatch+farcluss"]
+    assert complete("run", "method", "farc") == ["farcluss"]  # as bash splits it
+    assert complete("run", "dataset=sha") == ["dataset=shapes"]
+    assert complete("run", "train.eval_") == ["train.eval_epochs=", "train.eval_every="]
+    assert complete("run", "hooks.pixel_weight=fix") == ["hooks.pixel_weight=fixmatch"]
+    assert complete("run", "resume=t") == ["resume=true"]
+    assert "train.on_nan=skip" in complete("run", "train.on_nan=")
+    assert complete("predict", "ov") == ["overlap=", "overwrite="]
+    assert complete("predict", "train.st") == []
+    (tmp_path / "run1").mkdir()
+    assert complete("predict", f"run={tmp_path}/ru") == [f"run={tmp_path}/run1/"]
+
+
+def test_lists_cards_and_typing_mistakes_need_no_torch(tmp_path):
+    code = """
+import sys
+from ssss_zoo.commands.cli import command_line
+codes = [command_line(words.split()) for words in (
+    "list", "list --json", "card farcluss", "--help", "run --help", "",
+    "run method=fixmach", "run dataset=shaps", "run model=deeplab", "run train.stpes=1", "config method=fixmach",
+)]
+assert codes == [0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2], codes
+heavy = {"torch", "numpy", "mlflow", "matplotlib"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "did you mean 'fixmatch'?" in done.stderr
+
+
+def test_list_is_a_table_with_hooks_only_where_asked_for(ssss):
+    assert "[make_teacher" not in ssss("list", "methods").out
+    assert "[make_teacher make_views pixel_weight]" in ssss("list", "methods", "--long").out
+    assert "added to unimatch" in ssss("list", "methods").out
+
+
+def test_sources_tell_of_plugins_what_an_import_does():
+    for name in installed("methods"):
+        source, method = read_plugin("methods", name), load("methods", name)
+        assert source is not None, name
+        assert sorted(source.hooks) == sorted(implemented_hooks(method))
+        assert source.constants["paper"] == method.paper
+        if source.options:  # otherwise the card imports the method
+            assert option_table(name, source.options) == option_table(name, method)
+    assert all(read_plugin(kind, name) for kind in ("datasets", "models") for name in installed(kind))
+    assert tuple(hook_docs()) == HOOKS
+
+
+def test_a_student_far_ahead_of_its_teacher_is_told_of():
+    metrics = {"val": {"student": {"miou": 0.836}, "teacher": {"miou": 0.708}}}
+    assert "leads its teacher by 12.8 points" in hint_on_slow_teacher(metrics)[0]
+    metrics["val"]["teacher"]["miou"] = 0.75
+    assert hint_on_slow_teacher(metrics) == []
+    assert hint_on_slow_teacher({"val": {}}) == []
