@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssss_zoo.config.layers import entry_points
 from ssss_zoo.config.schema import Config, DataConfig, ModelConfig
 from ssss_zoo.data.base import Dataset
-from ssss_zoo.engine import plugin_source
+from ssss_zoo.engine import plugin_source, registry
 from ssss_zoo.errors import UserError
 from ssss_zoo.models.contract import Network
 from ssss_zoo.toolkit.hookspecs import hookimpl
