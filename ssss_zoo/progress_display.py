@@ -133,7 +133,7 @@ class NotebookScreen(Screen):
 
         output = {"text/html": self.as_html(), "text/plain": "\n".join(self.lines)}
         if self.handle is None:
-            self.handle = display(output, raw=True, display_id=True)
+            self.handle = display(output, raw=True, display_id=True)  # type: ignore[no-untyped-call,unused-ignore]
         else:
             self.handle.update(output, raw=True)
         self.shown_at = time.monotonic()

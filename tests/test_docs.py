@@ -179,6 +179,7 @@ NAMED = (
     "ssss label",
     "ssss plan",
     "ssss search",
+    "ssss ui",
 )  # in sentences, without the words that they need
 TRAINS = ("run", "plan", "inspect", "compare", "search")
 

@@ -409,6 +409,27 @@ def predict_command(overrides: tuple[str, ...]) -> None:
     sys.exit(1 if result.unreadable else 0)
 
 
+@main.command("ui", short_help="Open MLflow's page over the runs")
+@takes_overrides
+def ui_command(overrides: tuple[str, ...]) -> None:
+    """Serve MLflow's page on this machine and open its list of runs; Ctrl-C
+    ends it.
+
+    \b
+    ssss ui                              the runs below runs/ of this folder
+    ssss ui port=5001 open=false         another port, no browser
+
+    \b
+    uri=sqlite:///FILE    the store, as `tracking.uri` (default
+                          sqlite:///runs/mlflow.db)
+    experiment=NAME       as `tracking.experiment` (default ssss-zoo)
+    """
+    from ssss_zoo.commands.ui import serve_ui
+
+    with Stop().handlers_installed():
+        sys.exit(serve_ui(overrides))
+
+
 @main.command("demo", short_help="Show predictions on a page of this machine")
 @takes_overrides
 def demo_command(overrides: tuple[str, ...]) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.data.loading.loader import BatchLoader
-from ssss_zoo.engine import registry
+from ssss_zoo.engine import plugin_source
 from ssss_zoo.engine.registry import (
     CHOOSABLE_HOOKS,
     HOOKS,
@@ -39,7 +39,8 @@ from ssss_zoo.testing.late_draws import LateDraws
 from ssss_zoo.testing.tiny import TinyRun, make_tiny_run, tiny_entry_points, tiny_overrides
 from ssss_zoo.toolkit.types import IGNORE, Progress, RawBatch, RawLabelled, RawUnlabelled
 from ssss_zoo.train import checkpoint
-from ssss_zoo.train.run import RunResult, run_training
+from ssss_zoo.train.result import RunResult
+from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder
 
 LONG_RUN = "train.steps=30"  # about 3 steps per epoch: every warm-up is over at the last steps
@@ -88,7 +89,7 @@ class MethodContract:
     @pytest.fixture
     def configured(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
         """A function from overrides to the configuration of a tiny run of the method, in a folder of the test."""
-        monkeypatch.setattr(registry, "entry_points", tiny_entry_points().entry_points)
+        monkeypatch.setattr(plugin_source, "entry_points", tiny_entry_points().entry_points)
         return lambda *more: resolve(tiny_overrides(f"method={name}", f"output={tmp_path / 'run'}", *more))
 
     @pytest.fixture

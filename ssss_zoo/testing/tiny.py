@@ -133,6 +133,8 @@ class EntryPointStandIn:
     name: str
     thing: Any
     value: str = "tests"
+    module: str = "tests"  # which no text is read of
+    attr: str = ""
     dist: None = None
 
     def load(self) -> Any:
@@ -163,7 +165,7 @@ def tiny_entry_points() -> ExtraEntryPoints:
 def install() -> ExtraEntryPoints:
     """Install the tiny data set and network for the rest of this process, which a test has started."""
     made = tiny_entry_points()
-    plugin_source.entry_points = made.entry_points  # type: ignore[assignment]
+    plugin_source.entry_points = made.entry_points  # type: ignore[assignment,attr-defined]
     return made
 
 
