@@ -101,9 +101,10 @@ def test_a_model_that_differs_or_cannot_be_made_leaves_nothing_behind(trained, t
         export_run([*given, "half=true", "max_difference=0"])
     assert list(folder.iterdir()) == []
 
-    monkeypatch.setattr(TinyNet, "encode", lambda self, image: [image] if image.mean() > 0 else [])
-    with pytest.raises(UserError, match=r"the network TinyNet of .* cannot be exported as torch: "):
-        export_run([f"run={run}", f"output={folder / 'model'}", "format=torch"])
+    with monkeypatch.context() as patch:
+        patch.setattr(TinyNet, "encode", lambda self, image: [image] if image.mean() > 0 else [])
+        with pytest.raises(UserError, match=r"the network TinyNet of .* cannot be exported as torch: "):
+            export_run([f"run={run}", f"output={folder / 'model'}", "format=torch"])
     assert list(folder.iterdir()) == []
 
     def only_small(config, model, file):
