@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 import ssss_zoo
+from helpers.doc_pages import DOCS, ROOT, generate, load_module
 from helpers.hub import serving_hub, use_hub
 from ssss_zoo import api
 from ssss_zoo.commands.cli import command_line, main
@@ -36,19 +37,7 @@ from ssss_zoo.testing import MethodContract
 from ssss_zoo.testing.tiny import make_method, tiny_entry_points, tiny_overrides
 from ssss_zoo.train.resume import flat_config
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
 TEXTS = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-
-
-def module(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-generate = module(DOCS / "generate.py")
 
 
 # --- pages made from the code ---------------------------------------------------------------------------------------
@@ -126,7 +115,7 @@ class TestWorkedExample(MethodContract):
 def test_the_worked_example_by_hand():
     import torch
 
-    margin = module(DOCS / "examples" / "margin.py").Margin
+    margin = load_module(DOCS / "examples" / "margin.py").Margin
     probs = torch.tensor([0.6, 0.3, 0.1]).view(1, 3, 1, 1)
     assert margin(power=2.0).pixel_weight(probs).item() == pytest.approx(0.09)
     assert margin(power=0.0).pixel_weight(probs).item() == 1
@@ -362,6 +351,8 @@ def test_the_site_is_built_without_a_warning(tmp_path, monkeypatch):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for page in tmp_path.glob("site/**/*.html"):
-        asked = re.findall(r'(?:src|href)="(https?://[^"]+)"', page.read_text())
-        loaded = [address for address in asked if address.endswith((".js", ".css", ".woff2"))]
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(
+            r'<(?:script|img|iframe|link rel="(?:stylesheet|preload)")[^>]*(?:src|href)="(https?:[^"]+)"', text
+        )
         assert not loaded, f"{page.name} loads {loaded} from elsewhere"
