@@ -14,7 +14,7 @@ MEMORY_ADVICE = (
     "images, set evaluate.mode=sliding"
 )
 OUT_OF_MEMORY = f"out of memory; {MEMORY_ADVICE}"
-RESUME_ADVICE = "a run with resume=true, a comparison with the same command"
+RESUME_ADVICE = "a run or a prediction with resume=true, a comparison with the same command"
 DISK_FULL_ADVICE = f"free some space, then continue: {RESUME_ADVICE}"
 NOT_FINITE = "lower optim.lr or set train.precision=32; the last checkpoint, if one was saved, is in the run's folder"
 

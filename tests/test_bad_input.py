@@ -315,7 +315,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_is_one_line(error, s
         done = ssss()
     assert done.code == 2
     assert done.line.startswith("cannot write run/last: ")
-    assert "free some space, then continue: a run with resume=true" in done.line
+    assert "free some space, then continue: a run or a prediction with resume=true" in done.line
     assert checkpoint.load_state(tmp_path / "run" / "last")["step"] == 3
     assert status(tmp_path / "run") != "finished"
     assert ssss("resume=true").code == 0

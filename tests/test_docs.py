@@ -169,7 +169,8 @@ NAMED = (
     "ssss plan",
     "ssss search",
     "ssss ui",
-)  # in sentences, without the words that they need
+    "ssss check-install",
+)  # in sentences, without the words that they need; and two that tests of their own carry out
 TRAINS = ("run", "plan", "inspect", "compare", "search")
 
 
