@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from helpers.systems import LINUX_TESTS
 from ssss_zoo import memory, stopping
 from ssss_zoo.atomic_write import write_text
 from ssss_zoo.lock import LOCK, LOCKED_BYTES, owned, owner
@@ -166,8 +167,6 @@ LINUX_ONLY = re.compile(
 
 
 def test_tests_of_linux_alone_are_left_out_elsewhere():
-    from conftest import LINUX_TESTS
-
     folder = ROOT / "tests"
     files = [path for path in folder.rglob("test_*.py") if LINUX_ONLY.search(path.read_text("utf-8"))]
     names = {path.relative_to(folder).as_posix() for path in files} - {"test_platforms.py"}

@@ -58,7 +58,7 @@ def serve_ui(overrides: Sequence[str]) -> int:
             if server.poll() is None:
                 print(f"{address}  (Ctrl-C ends it)", flush=True)
                 if settings.open:
-                    webbrowser.open(address)
+                    webbrowser.open_new_tab(address)
             return server.wait()
         except KeyboardInterrupt:
             server.terminate()
