@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from ssss_zoo.commands import ui
 from ssss_zoo.commands.ui import UiSettings, page_address, serve_ui
 from ssss_zoo.errors import UserError
 from ssss_zoo.train.mlflow_logger import open_store
@@ -35,3 +36,23 @@ def test_a_missing_store_experiment_port_or_package_is_one_line(store, tmp_path,
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'ssss-zoo\[ui\]'"):
         serve_ui([])
+
+
+def test_the_page_opens_once_the_server_answers_and_the_command_ends_with_it(store, tmp_path, monkeypatch, capfd):
+    """The server is another program, which listens at the port that it is given and ends after one visit."""
+    (tmp_path / "mlflow.py").write_text(
+        "import socket, sys\n"
+        "with socket.create_server(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1]))) as server:\n"
+        "    server.accept()[0].close()\n"
+        "sys.exit(3)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    open_store(store).create_experiment("mine")
+    opened = []
+    monkeypatch.setattr(ui.webbrowser, "open_new_tab", opened.append)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.chdir(tmp_path)  # `python -m mlflow` finds the program there
+    assert serve_ui([f"uri={store}", "experiment=mine", f"port={port}"]) == 3
+    (address,) = opened
+    assert capfd.readouterr().out == f"{address}  (Ctrl-C ends it)\n"

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
+from ssss_zoo.config.schema import TrackingConfig
 from ssss_zoo.errors import UserError
 
 HOST = "127.0.0.1"
@@ -28,7 +29,7 @@ class UiSettings:
 
     uri: str = "sqlite:///runs/mlflow.db"
     """The store of MLflow, as `tracking.uri`."""
-    experiment: str = "ssss-zoo"
+    experiment: str = TrackingConfig.experiment
     """The experiment that the page opens with, as `tracking.experiment`."""
     port: Annotated[int, Range(1, 65535)] = 5000
     """The port of the page on this machine."""

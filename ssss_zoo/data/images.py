@@ -295,15 +295,25 @@ def check_channel_count(found: Header, reading: Reading, path: Path) -> None:
         )
 
 
+def is_deeper(depth: str, reading: Reading) -> bool:
+    """Whether a file has more bits a channel than expected. depth: as in `Header`."""
+    return bool(depth) and not reading.low
+
+
+def is_shallower(depth: str, reading: Reading) -> bool:
+    """Whether a file has 8 bits a channel where more are expected. depth: as in `Header`."""
+    return bool(reading.low) and not depth and not reading.mixed and max(reading.high) > 255
+
+
 def check_bit_depth(depth: str, reading: Reading, path: Path) -> None:
     """Raise UserError where a file has more bits a channel than expected, or fewer. depth: as in `Header`."""
-    if depth and not reading.low:
+    if is_deeper(depth, reading):
         raise UserError(
             f"{path} is a {depth} image; expected 8 bits a channel: convert it, or with dataset=folder give the values "
             "that become black and white (data.low and data.high, 0 and 65535 for the whole range of 16 bits); 8-bit "
             "images are not changed by them"
         )
-    if reading.low and not depth and not reading.mixed and max(reading.high) > 255:
+    if is_shallower(depth, reading):
         low, high = (f"[{','.join(f'{value:g}' for value in ends)}]" for ends in (reading.low, reading.high))
         raise UserError(
             f"{path} is an 8-bit image, and most images have more bits a channel: convert it, or confirm the values "

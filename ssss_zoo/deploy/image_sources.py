@@ -19,6 +19,8 @@ from ssss_zoo.data.images import (
     channels_to_read,
     check_channel_count,
     describe_channels,
+    is_deeper,
+    is_shallower,
 )
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.text import brief
@@ -119,9 +121,9 @@ def check_like_training(found: Header, reading: Reading, path: Path) -> None:
             f"{path} has {describe_channels(found)}; the run was trained on images of {reading.channels} channels"
         )
     check_channel_count(found, reading, path)
-    if found.depth and not reading.low:
+    if is_deeper(found.depth, reading):
         raise UserError(f"{path} is a {found.depth} image; the run was trained on images with 8 bits a channel")
-    if reading.low and not found.depth and not reading.mixed and max(reading.high) > 255:
+    if is_shallower(found.depth, reading):
         raise UserError(
             f"{path} has 8 bits a channel; the run was trained on deeper images, with values to {max(reading.high):g}"
         )

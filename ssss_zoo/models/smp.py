@@ -28,7 +28,7 @@ from ssss_zoo.models.encoders import (
     statistic,
     weights_file,
 )
-from ssss_zoo.toolkit.tensors import crop_corner, pad_to_multiple, resize
+from ssss_zoo.toolkit.tensors import crop_corner, next_multiple, pad_to_multiple, resize
 from ssss_zoo.toolkit.types import Output
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class SMP(Network):
 
     def decode(self, features: list[Tensor], size: tuple[int, int]) -> Output:
         last = self.decoder(features) if self.takes_list else self.decoder(*features)
-        padded = tuple(self.stride * ((side + self.stride - 1) // self.stride) for side in size)
+        padded = tuple(next_multiple(side, self.stride) for side in size)
         logits = self.head(last)
         if logits.shape[-2:] != padded:
             logits = resize(logits, padded)

@@ -12,13 +12,17 @@ def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
+def next_multiple(side: int, multiple: int) -> int:
+    """The side, rounded up to a multiple. It is written as the multiple times a whole number, which torch.export can
+    divide without conditions."""
+    return multiple * ((side + multiple - 1) // multiple)
+
+
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """The image (B, channels, H, W) with its last row and column repeated until both sides are multiples. The sizes are
-    written as a multiple times a whole number, which torch.export can divide without conditions."""
+    """The image (B, channels, H, W) with its last row and column repeated until both sides are multiples."""
     height, width = image.shape[-2:]
-    below = multiple * ((height + multiple - 1) // multiple) - height
-    right = multiple * ((width + multiple - 1) // multiple) - width
-    return F.pad(image, (0, right, 0, below), mode="replicate")
+    missing = (0, next_multiple(width, multiple) - width, 0, next_multiple(height, multiple) - height)
+    return F.pad(image, missing, mode="replicate")
 
 
 def crop_corner(maps: Tensor, size: tuple[int, ...]) -> Tensor:
