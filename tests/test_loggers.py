@@ -53,11 +53,22 @@ def test_mlflow_has_the_whole_run(logged):
     client = open_store(logged.store)
     (run,) = client.search_runs([client.get_experiment_by_name("ssss-zoo").experiment_id])
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "fixmatch tiny all seed0"
+    assert run.info.run_name == "fixmatch all seed 0"
     assert [point.step for point in client.get_metric_history(run.info.run_id, "loss/total")] == STEPS
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val/miou")] == [3, 6]
     assert run.data.metrics["val/miou"] == pytest.approx(logged.metrics["val"]["miou"])
     assert run.data.params["optim.lr"] == "0.05"
+    assert not {key for key in run.data.params if key.startswith("tracking.")}  # an address may hold a password
+    time = logged.metrics["time"]
+    assert run.data.metrics["val/best_miou"] == pytest.approx(logged.metrics["best"]["miou"])
+    assert run.data.metrics["train_seconds"] == pytest.approx(time["train_seconds"])
+    assert run.data.metrics["peak_memory_gib"] == pytest.approx(time["peak_memory_bytes"] / 2**30, abs=1e-3)
+    assert "train.steps=6 " in f"{run.data.tags['overrides']} "
+    note = run.data.tags["mlflow.note.content"]
+    assert "ssss run method=fixmatch dataset=tiny " in note
+    assert "Differs from the defaults: " in note
+    assert "`train.steps=6`" in note
+    assert note.startswith(f"**mIoU {100 * logged.metrics['val']['miou']:.2f} %** of the student at step 6, best ")
     paths = [file.path for folder in (None, "pictures", "tables", "pictures/pseudo_labels")
              for file in client.list_artifacts(run.info.run_id, folder)]  # fmt: skip
     assert {"config.yaml", "metrics.json", "card.md", "run.log", "pictures/predictions.png", "tables/per_class_iou.csv",
@@ -120,12 +131,13 @@ def test_wandb_keeps_both_processes_offline_under_one_run(logged):
     assert len({folder.name.rsplit("-", 1)[1] for folder in folders}) == 1  # the run's id
     first, second = ([record for file in folder.glob("*.wandb") for record in read_records(file)] for folder in folders)
     assert config_of(first)["optim.lr"] == 0.05
+    assert any("Differs from the defaults: " in record.run.notes for record in first if record.HasField("run"))
     (run,) = {
         (record.run.display_name, record.run.run_group, record.run.project)
         for record in first
         if record.HasField("run")
     }
-    assert run == ("fixmatch tiny all seed0", "g", "ssss-zoo")
+    assert run == ("fixmatch all seed 0", "g", "ssss-zoo")
     steps = {row["_step"] for row in history_of(first) + history_of(second) if "loss/total" in row}
     assert sorted(steps) == STEPS
     (last,) = [row for row in history_of(second) if row["_step"] == 6]

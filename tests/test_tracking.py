@@ -18,7 +18,7 @@ from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config, as_tree
 from ssss_zoo.train.logger import TrackedRun, TrackedTable
-from ssss_zoo.train.mlflow_logger import open_store, store_name
+from ssss_zoo.train.mlflow_logger import NOTE_END, open_store, store_name
 from ssss_zoo.train.tracking import Tracker, start_tracker
 
 TAGS = {"method": "fixmatch", "seed": "0"}
@@ -31,9 +31,9 @@ def config(uri: str | None, *words: str) -> Config:
     return resolve(["method=fixmatch", *([f"tracking.uri={uri}"] if uri else []), *words])
 
 
-def track(settings: Config, run_id: str | None = None, tags: Mapping[str, str] = TAGS) -> Tracker:
+def track(settings: Config, run_id: str | None = None, tags: Mapping[str, str] = TAGS, note: str = "") -> Tracker:
     """The tracker of a run with these settings; run_id: that MLflow gave it before."""
-    run = TrackedRun("a run", Path(), settings.tracking, flatten_keys(as_tree(settings)), tags)
+    run = TrackedRun("a run", Path(), settings.tracking, flatten_keys(as_tree(settings)), tags, note=note)
     return start_tracker(run, {"mlflow": run_id} if run_id else {})
 
 
@@ -268,4 +268,81 @@ def test_later_means_of_a_comparison_replace_earlier_ones(store, warnings):
     assert run.info.status == "RUNNING"
     (table,) = client.list_artifacts(run.info.run_id, "tables")
     assert Path(client.download_artifacts(run.info.run_id, table.path)).read_text() == "method,seeds\nfixmatch,2\n"
+    assert warnings() == []
+
+
+# --- who ran what ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_who_ran_what_from_which_commit(store, monkeypatch, warnings):
+    monkeypatch.setattr("ssss_zoo.train.mlflow_logger.git_commit", lambda: "a" * 40 + "-dirty")
+    monkeypatch.setattr("sys.argv", ["/home/me/train.py", "x"])
+    monkeypatch.setenv("LOGNAME", "ada")
+    tags = open_store(store).get_run(run_id_of(track(config(store)))).data.tags
+    own = {key: text for key, text in tags.items() if key.startswith("mlflow.") and key != "mlflow.runName"}
+    assert own == {
+        "mlflow.user": "ada",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": "train.py",
+        "mlflow.source.git.commit": "a" * 40,
+    }
+    assert warnings() == []
+
+
+def test_a_machine_without_user_or_repository_is_logged_all_the_same(store, monkeypatch, warnings):
+    def no_user():
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("ssss_zoo.train.mlflow_logger.git_commit", lambda: None)
+    monkeypatch.setattr("ssss_zoo.train.mlflow_logger.getuser", no_user)
+    monkeypatch.setattr("sys.argv", [str(Path(sys.modules["ssss_zoo"].__file__).parent / "__main__.py")])
+    tags = open_store(store).get_run(run_id_of(track(config(store)))).data.tags
+    assert tags["mlflow.source.name"] == "ssss"
+    assert not {"mlflow.user", "mlflow.source.git.commit"} & tags.keys()
+    assert warnings() == []
+
+
+def test_a_note_of_a_person_stays_and_ours_above_it_is_replaced(store, warnings):
+    tracker = track(config(store), note="ours")
+    client, run_id = open_store(store), run_id_of(tracker)
+    note = lambda: client.get_run(run_id).data.tags["mlflow.note.content"]  # noqa: E731
+    assert note() == f"ours\n{NOTE_END}"
+    client.set_tag(run_id, "mlflow.note.content", f"{note()}\nlook at this again")
+    tracker.log_note("the result")
+    assert note() == f"the result\n{NOTE_END}\nlook at this again"
+    track(config(store), run_id, note="x" * 9000)
+    assert note().endswith(f"x\n{NOTE_END}\nlook at this again")
+    client.set_tag(run_id, "mlflow.note.content", "all mine")
+    tracker.log_note("the result")
+    assert note() == "all mine"
+    assert warnings() == []
+
+
+def test_a_run_that_goes_on_gets_the_name_and_the_tags_of_the_later_command(store, warnings):
+    first = track(config(store), tags={"seeds": "0", "methods": "a"})
+    run = TrackedRun("with more seeds", Path(), config(store).tracking, tags={"seeds": "0, 1"})
+    start_tracker(run, first.run_ids)
+    stored = open_store(store).get_run(run_id_of(first))
+    assert stored.info.run_name == "with more seeds"
+    assert (stored.data.tags["seeds"], stored.data.tags["methods"]) == ("0, 1", "a")
+    assert warnings() == []
+
+
+def test_the_command_or_the_address_shows_the_run(store, fresh_store, tmp_path, monkeypatch, warnings):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.copy(fresh_store, tmp_path / "runs" / "mlflow.db")
+    assert track(config(None)).views() == ("MLflow: ssss ui",)
+    assert track(config(store, "tracking.experiment=my runs")).views() == (
+        f"MLflow: ssss ui uri={store} 'experiment=my runs'",
+    )
+    tracker = track(config(store))
+    tracker.loggers["mlflow"].uri = "https://ada:secret@mlflow.example.org:5000/"
+    (view,) = tracker.views()
+    experiment = open_store(store).get_run(run_id_of(tracker)).info.experiment_id
+    page = f"https://mlflow.example.org:5000/#/experiments/{experiment}/runs/{run_id_of(tracker)}"
+    assert view == f"MLflow: {page}?workflowType=machine_learning"
+    tracker.loggers["mlflow"].uri = "postgresql://ada:secret@db/mlflow"
+    assert tracker.views() == ()
+    assert track(config("off")).views() == ()
     assert warnings() == []

@@ -180,7 +180,7 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
 
     with located_by_key(config.locations):
         result = run_training(config)
-    show_result(result.folder, result.metrics)
+    show_result(result.folder, result.metrics, result.views)
 
 
 def print_replay(arguments: list[str]) -> None:

@@ -92,6 +92,8 @@ def show_comparison(result: CompareResult) -> None:
     for note in table_notes(result.record):
         console.print(visible(note), soft_wrap=True, markup=False, highlight=False)
     print_line(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
+    for view in result.views:
+        print_line(f"figures in {view}")
 
 
 def show_search(result: SearchResult) -> None:
@@ -156,8 +158,8 @@ def show_ious(title: str, figures: Mapping[str, Any]) -> None:
     Console().print(iou_table(title, networks))
 
 
-def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Print the end of a run: its figures, where its files are, and what to type next."""
+def show_result(folder: Path, metrics: Mapping[str, Any], views: Sequence[str] = ()) -> None:
+    """Print the end of a run: its figures, where its files are, and what to type next. views: see `RunResult`."""
     from ssss_zoo.train.run_folder import RunFolder
 
     if metrics["val"]:
@@ -169,6 +171,8 @@ def show_result(folder: Path, metrics: Mapping[str, Any]) -> None:
     for line in [*hint_on_used_share(metrics), *hint_on_slow_teacher(metrics), time_line(metrics["time"])]:
         print_line(line)
     print_line(f"in {folder}: {', '.join(path.name for path in RunFolder(folder).written() if path.exists())}")
+    for view in views:
+        print_line(f"figures in {view}")
     print_command(f"next: ssss evaluate run={folder} on=labelled")
     print_command(f"or: ssss predict run={folder} input=IMAGES output=MASKS")
 

@@ -19,6 +19,7 @@ from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.text import brief
+from ssss_zoo.train.resume import flat_config
 from ssss_zoo.train.run_folder import split_folder_name
 
 COMPARE_KEYS = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # not keys of a run
@@ -98,6 +99,13 @@ class PlannedRun:
 
     def config(self) -> Config:
         return resolve(self.overrides)
+
+
+def common_settings(plan: StudyPlan) -> dict[str, str]:
+    """The settings that all rows share, by key of the configuration; options and hooks as they are given."""
+    given = [argument for argument in plan.overrides if argument.startswith(("options.", "hooks."))]
+    config = resolve([*(argument for argument in plan.overrides if argument not in given), "method=supervised"])
+    return flat_config(config) | {"given": " ".join(sorted(given))}
 
 
 # --- from arguments to a plan ---------------------------------------------------------------------------------------

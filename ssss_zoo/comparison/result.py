@@ -15,10 +15,11 @@ from ssss_zoo.train.console import percent
 
 @dataclass(frozen=True, repr=False)
 class CompareResult:
-    """folder: of the comparison; record: its figures."""
+    """folder: of the comparison; record: its figures; views: by logger, where to look at its runs."""
 
     folder: Path
     record: ComparisonFigures
+    views: tuple[str, ...] = ()
 
     @property
     def figures(self) -> dict[str, Any]:

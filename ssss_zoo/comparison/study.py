@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ssss_zoo.comparison.equal_time import plan_equal_time
 from ssss_zoo.comparison.launch import EndedRun, find_launcher
-from ssss_zoo.comparison.plan import Notify, PlannedRun, StudyPlan, plan_study
+from ssss_zoo.comparison.parent_run import comparison_summary, finish_parent_run, parent_run
+from ssss_zoo.comparison.plan import Notify, PlannedRun, StudyPlan, common_settings, plan_study
 from ssss_zoo.comparison.preflight import check_rows_can_run, with_diagnosis
 from ssss_zoo.comparison.records import (
     StudyRecord,
@@ -25,16 +25,13 @@ from ssss_zoo.comparison.report.tables import write_tables
 from ssss_zoo.comparison.result import CompareResult
 from ssss_zoo.comparison.run_files import damaged_files, finished_figures, is_done, write_state
 from ssss_zoo.comparison.run_state import BUSY, DONE, FAILED, RunState
-from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.lock import LOCK, Busy, owned, owner_words
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
 from ssss_zoo.train.device import check_one_process
-from ssss_zoo.train.logger import TrackedRun, TrackedTable
 from ssss_zoo.train.resume import flat_config
-from ssss_zoo.train.tracking import Tracker, start_tracker
 
 BUSY_POLL = 1.0  # seconds between looks at a folder that another process works in (our choice)
 
@@ -85,7 +82,9 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
                 with closing(ended_runs(missing, plan, notify)) as results:
                     for number, (run, state) in enumerate(results, start=1):
                         keep_failure(run, state)
-                        write_tables(compute_figures(plan, read_finished_runs(plan)), plan.folder)
+                        figures = compute_figures(plan, read_finished_runs(plan))
+                        write_tables(figures, plan.folder)
+                        parent.log_summary(comparison_summary(figures))
                         spent = time.perf_counter() - began
                         progress = f"{number} of {len(missing)}, {spent:.0f} s since the start"
                         notify(f"{run.row.name}, seed {run.seed}: {outcome(run, state)} ({progress})")
@@ -97,12 +96,9 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
                 write_pictures(plan, finished)
                 write_report(plan.folder)
 
-                # The parent gets the means, the table, and the files that a person opens first.
-                parent.log_summary({f"miou/{name}": row.last.mean or 0.0 for name, row in figures.finished().items()})
-                parent.log_table("comparison", read_csv_table(plan.folder.csv), 0)
-                status = "FAILED" if figures.failed else "FINISHED"
-                parent.finish(status, [plan.folder.report, plan.folder.markdown, plan.folder.figures])
-    return CompareResult(plan.folder.path, figures)
+                # The parent gets the figures, the table, and the files that a person opens first.
+                finish_parent_run(parent, plan, figures)
+    return CompareResult(plan.folder.path, figures, parent.views())
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
@@ -158,13 +154,6 @@ def known_record(plan: StudyPlan) -> StudyRecord:
         if record.rows.get(row.folder_name, row.overrides) != row.overrides:
             raise UserError(f"output={folder} holds a row '{row.name}' with other overrides; choose another output=")
     return record
-
-
-def common_settings(plan: StudyPlan) -> dict[str, str]:
-    """The settings that all rows share, by key of the configuration; options and hooks as they are given."""
-    given = [argument for argument in plan.overrides if argument.startswith(("options.", "hooks."))]
-    config = resolve([*(argument for argument in plan.overrides if argument not in given), "method=supervised"])
-    return flat_config(config) | {"given": " ".join(sorted(given))}
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------
@@ -225,42 +214,3 @@ def outcome(run: PlannedRun, state: RunState) -> str:
         return state.reason or state.status
     figures = finished_figures(run.folder)
     return f"mIoU {100 * figures.miou:.2f}" if figures else "its records are damaged"
-
-
-# --- the loggers ----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def parent_run(plan: StudyPlan, run_ids: Mapping[str, str]) -> Iterator[Tracker]:
-    """The run of each logger that stands for the comparison. run_ids: by logger, of an earlier command. It ends as
-    killed or failed where the comparison does; a comparison that comes to its end finishes it itself."""
-    parent = start_parent_run(plan, run_ids)
-    try:
-        yield parent
-    except KeyboardInterrupt:
-        parent.finish("KILLED", [])
-        raise
-    except BaseException:
-        parent.finish("FAILED", [])
-        raise
-
-
-def start_parent_run(plan: StudyPlan, run_ids: Mapping[str, str]) -> Tracker:
-    config = plan.first_config()
-    rows = ", ".join(row.name for row in plan.rows)
-    seeds = ", ".join(map(str, plan.seeds))
-    run = TrackedRun(
-        name=f"compare {config.dataset} {config.data.split}: {rows}",
-        folder=plan.folder.path,
-        settings=replace(config.tracking, group=plan.folder.path.name),
-        params={"methods": rows, "seeds": seeds, "budget": plan.budget, **common_settings(plan)},
-        tags={"comparison": str(plan.folder.path), "dataset": config.dataset, "split": config.data.split},
-    )
-    return start_tracker(run, run_ids)
-
-
-def read_csv_table(file: Path) -> TrackedTable:
-    """A file of comma-separated values, with a line of names first, as a table for the loggers."""
-    with file.open(encoding="utf-8", newline="") as lines:
-        columns, *rows = csv.reader(lines)
-    return TrackedTable(tuple(columns), tuple(map(tuple, rows)))

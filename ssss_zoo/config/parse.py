@@ -127,6 +127,13 @@ def flatten_keys(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def override_value(value: object) -> str:
+    """A value as text for the command line."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return f"[{','.join(map(override_value, value))}]" if isinstance(value, list) else str(value)
+
+
 def british(key: str) -> str:
     """A key with each part of its name spelt as ours are: `unlabeled` as `unlabelled`, `gray` as `grey`."""
     return re.sub(r"[a-z]+", lambda part: BRITISH.get(part[0], part[0]), key)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ssss_zoo.comparison.plan import BASELINE
-from ssss_zoo.config.parse import flatten_keys, parse_overrides, split_overrides
+from ssss_zoo.config.parse import flatten_keys, override_value, parse_overrides, split_overrides
 from ssss_zoo.errors import UserError
 from ssss_zoo.planning.duration import parse_duration
 from ssss_zoo.planning.records import GIVEN, PlannedSetting
@@ -61,8 +61,3 @@ def check_dataset_given(overrides: Iterable[str]) -> None:
     """Raise UserError without a data set: `ssss run` takes the embedded one then, which nobody plans for."""
     if not {"dataset", "protocol"} & split_overrides(overrides, "dataset", "protocol")[0].keys():
         raise UserError("a plan needs a data set: give dataset=folder data.root=DIR, or a name of `ssss list datasets`")
-
-
-def override_value(value: object) -> str:
-    """A parsed value as text for the command line."""
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)

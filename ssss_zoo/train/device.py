@@ -15,6 +15,7 @@ import torch
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError
 from ssss_zoo.memory import peak_resident_memory
+from ssss_zoo.train.git_repository import git_commit
 
 
 def choose_device(config: Config) -> torch.device:
@@ -85,7 +86,8 @@ def keep_freed_memory() -> None:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """The versions, device and threads that the figures depend on besides the configuration."""
+    """The versions, device and threads that the figures depend on besides the configuration, and the commit of the
+    working folder, see `git_commit`."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
@@ -93,6 +95,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "packages": package_versions(),
+        "commit": git_commit(),
     }
 
 

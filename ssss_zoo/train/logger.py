@@ -44,8 +44,9 @@ class TrackedRun:
     """A run, or a comparison, as its loggers are told of it when it starts.
 
     name: for people. folder: of the run; a logger that writes files makes a folder of its own in it. settings:
-    `tracking` of the configuration. params: the configuration, by `a.b.c` key. tags: short texts to search by.
-    first_step: the first step that will be logged; a resumed run logs it and those after it again.
+    `tracking` of the configuration. params: the configuration, by `a.b.c` key. tags: short texts to search by. note: a
+    description in Markdown. first_step: the first step that will be logged; a resumed run logs it and those after it
+    again.
     """
 
     name: str
@@ -54,6 +55,7 @@ class TrackedRun:
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     datasets: tuple[TrackedDataset, ...] = ()
+    note: str = ""
     first_step: int = 0
 
 
@@ -98,3 +100,10 @@ class Logger(ABC):
 
     def log_model(self, run_folder: Path) -> None:  # noqa: B027  # optional, unlike the others
         """Keep the best network of a finished run as a model. Loggers without models do nothing."""
+
+    def log_note(self, text: str) -> None:  # noqa: B027  # optional, too
+        """Describe the run in Markdown, in place of an earlier description. Loggers without notes do nothing."""
+
+    def view(self) -> str:
+        """The command or the address that shows the run; empty where there is none."""
+        return ""

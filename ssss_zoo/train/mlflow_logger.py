@@ -9,14 +9,21 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from getpass import getuser
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
+from ssss_zoo.config.schema import TrackingConfig
 from ssss_zoo.train.checkpoint import find_folder
+from ssss_zoo.train.git_repository import DIRTY_MARK, git_commit
 from ssss_zoo.train.logger import Logger, TrackedDataset, TrackedRun, TrackedTable
 from ssss_zoo.train.run_folder import RunFolder
 
@@ -25,6 +32,9 @@ METRIC_NAME_LENGTH_MAX = 250  # characters of a name, by MLflow's rule
 RUN_NAME_LENGTH_MAX = 250  # characters (our choice)
 PARAM_LENGTH_MAX = 6000  # characters of a value, by MLflow's rule
 MODEL_NAME = "model"  # of the network that a run logs
+NOTE_TAG = "mlflow.note.content"  # the description on the run's page, in Markdown
+NOTE_LENGTH_MAX = 4500  # characters; MLflow takes tags of 8000, of which the rest is left to people
+NOTE_END = "*Notes below this line are kept.*"
 DIGEST_LENGTH_MAX = 36  # characters of a data set's digest, by MLflow's rule
 
 
@@ -35,15 +45,16 @@ class MLflowLogger(Logger):
     package = "mlflow"
 
     def __init__(self, run: TrackedRun, run_id: str | None) -> None:
+        self.settings = run.settings
         self.uri = run.settings.uri or default_uri()
         self.client = open_store(self.uri)
         self.stored: dict[str, int] = {}  # the last step stored of each figure
-        if run_id is not None and self.knows(run_id):
-            self.run_id = run_id
+        self.run_id = run_id if run_id is not None and self.knows(run_id) else self.create(run)
+        if self.run_id == run_id:
             self.stored = self.last_steps(run_id)
-            self.client.update_run(run_id, status="RUNNING")
-        else:
-            self.run_id = self.start(run)
+            self.client.update_run(run_id, status="RUNNING", name=run.name[:RUN_NAME_LENGTH_MAX])
+            self.log_tags(run.tags)
+        self.log_note(run.note)
         self.monitor = start_system_monitor(self.run_id, self.uri) if run.settings.system else None
 
     def knows(self, run_id: str) -> bool:
@@ -60,17 +71,19 @@ class MLflowLogger(Logger):
         names = self.client.get_run(run_id).data.metrics
         return {name: max(point.step for point in self.client.get_metric_history(run_id, name)) for name in names}
 
-    def start(self, run: TrackedRun) -> str:
+    def create(self, run: TrackedRun) -> str:
         """Create the run with its parameters, tags and data sets. Returns its id."""
         from mlflow.entities import Param
 
         under = {"mlflow.parentRunId": run.settings.parent} if run.settings.parent else {}
         name = run.name[:RUN_NAME_LENGTH_MAX]
         experiment = self.experiment(run.settings.experiment)
-        run_id = str(self.client.create_run(experiment, run_name=name, tags={**run.tags, **under}).info.run_id)
+        tags = {**source_tags(), **run.tags, **under}
+        run_id = str(self.client.create_run(experiment, run_name=name, tags=tags).info.run_id)
         params = [Param(key, str(value)[:PARAM_LENGTH_MAX]) for key, value in run.params.items()]
         self.client.log_batch(run_id, params=params)
-        self.client.log_inputs(run_id, datasets=[dataset_input(dataset) for dataset in run.datasets])
+        if run.datasets:
+            self.client.log_inputs(run_id, datasets=[dataset_input(dataset) for dataset in run.datasets])
         return run_id
 
     def experiment(self, name: str) -> str:
@@ -99,6 +112,21 @@ class MLflowLogger(Logger):
         metrics = [Metric(name, value, now, step) for name, value in figures.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key, text) for key, text in tags.items()])
+
+    def log_note(self, text: str) -> None:
+        """Describe the run on its page. Whatever a person wrote below NOTE_END stays, and so does a description without
+        that line, which a person wrote instead."""
+        if not text:
+            return
+        stored = self.client.get_run(self.run_id).data.tags.get(NOTE_TAG, NOTE_END)
+        if NOTE_END in stored:
+            own = stored.partition(NOTE_END)[2]
+            self.client.set_tag(self.run_id, NOTE_TAG, f"{text[:NOTE_LENGTH_MAX]}\n{NOTE_END}{own}")
+
     def log_picture(self, name: str, file: Path, step: int) -> None:
         """Keep a picture as an artefact under `pictures`. One named as its file is the only one of its name."""
         folder = "pictures" if file.stem == name else f"pictures/{name}"
@@ -124,6 +152,19 @@ class MLflowLogger(Logger):
             self.client.log_model_artifacts(model.model_id, str(path))
         self.client.finalize_logged_model(model.model_id, "READY")
         self.client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+    def view(self) -> str:
+        """The address of the run on a server; for a SQLite file the command that shows the list of runs."""
+        if self.uri.startswith(("http://", "https://")):
+            run = self.client.get_run(self.run_id).info
+            page = f"{without_login(self.uri)}/#/experiments/{run.experiment_id}/runs/{self.run_id}"
+            return f"{page}?workflowType=machine_learning"  # without it the page is one about language models
+        if not self.uri.startswith("sqlite:///"):
+            return ""
+        given = {"uri": self.settings.uri, "experiment": self.settings.experiment}
+        usual = {"uri": None, "experiment": TrackingConfig.experiment}
+        words = [f"{key}={value}" for key, value in given.items() if value != usual[key]]
+        return shlex.join(["ssss", "ui", *words])
 
     def finish(self, status: str) -> None:
         if self.monitor:
@@ -152,6 +193,26 @@ def save_model(folder: Path, run_folder: Path, model_id: str, run_id: str) -> Pa
         pip_requirements=["ssss-zoo"],
     )
     return path
+
+
+def source_tags() -> dict[str, str]:
+    """The tags by which MLflow's page shows who ran what: user, program, and the commit of the working folder."""
+    program = Path(sys.argv[0])
+    # `python -m ssss_zoo` is a file of this package, and a comparison starts its runs by `python -c`.
+    is_ours = program.is_relative_to(Path(__file__).parents[1]) or program.name in ("", "-c")
+    tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": "ssss" if is_ours else program.name}
+    with suppress(Exception):  # a container may have no name for its user
+        tags["mlflow.user"] = getuser()
+    commit = git_commit()
+    if commit:
+        tags["mlflow.source.git.commit"] = commit.removesuffix(DIRTY_MARK)
+    return tags
+
+
+def without_login(uri: str) -> str:
+    """An address without the name and password that it may hold, and without a slash at its end."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
 def dataset_input(dataset: TrackedDataset) -> Any:

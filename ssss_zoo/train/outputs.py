@@ -7,20 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from ssss_zoo.atomic_write import write_text
-from ssss_zoo.config.parse import flatten_keys
-from ssss_zoo.config.schema import as_tree, as_yaml
+from ssss_zoo.config.schema import as_yaml
 from ssss_zoo.record_files import FORMAT, Metrics, tracked_run_ids
 from ssss_zoo.text import duration
 from ssss_zoo.train.console import LoggedStep, RunConsole
 from ssss_zoo.train.history import History, open_history
-from ssss_zoo.train.logger import TrackedDataset, TrackedRun, TrackedTable
 from ssss_zoo.train.resume import ResumePoint
 from ssss_zoo.train.run_folder import RunFolder
 from ssss_zoo.train.setup import RunParts
+from ssss_zoo.train.tracked_run import per_class_iou_table, result_note, run_summary, tracked_run
 from ssss_zoo.train.tracking import Tracker, start_tracker
 
 SLOW_EVALUATION = 10  # seconds: a longer evaluation says so, and how far it is (our choice)
@@ -31,11 +29,13 @@ log = logging.getLogger("ssss_zoo")
 @dataclass(frozen=True, eq=False)
 class RunOutputs:
     """The outputs that a run reports to. They count steps from the beginning of the run, earlier stages included; only
-    the console counts within the stage. on_eval: called with step and mIoU after each evaluation."""
+    the console counts within the stage. note: what the loggers are told of the run, in Markdown, when it starts.
+    on_eval: called with step and mIoU after each evaluation."""
 
     console: RunConsole
     history: History
     tracker: Tracker
+    note: str = ""
     on_eval: Callable[[int, float], None] | None = None
 
     def write_step(self, logged: LoggedStep, global_step: int, stage: str) -> None:
@@ -73,6 +73,8 @@ class RunOutputs:
         """Hand the results of a finished run to the loggers, and end it there. metrics: the final metrics.json, which
         is not written yet. model: whether to log the best network."""
         step = metrics["step"]
+        self.tracker.log_summary(run_summary(metrics))
+        self.tracker.log_note(result_note(metrics) + self.note)
         self.tracker.log_picture("predictions", folder.predictions, step)
         if metrics["val"]:
             self.tracker.log_table("per_class_iou", per_class_iou_table(metrics), step)
@@ -118,53 +120,5 @@ def open_outputs(
     due = resume.record.get("evaluation_due", False) if resume else False
     history = open_history(folder.history, folder.damaged_history, step, evaluation_due=due)
     run_ids = tracked_run_ids(resume.record) if resume else {}
-    tracker = start_tracker(tracked_run(parts, first_step=step + 1 if resume else 0), run_ids)
-    return RunOutputs(console, history, tracker, on_eval)
-
-
-def tracked_run(parts: RunParts, first_step: int) -> TrackedRun:
-    """The run as its loggers show it. first_step: see `TrackedRun`."""
-    config = parts.config
-    return TrackedRun(
-        name=f"{config.method} {config.dataset} {config.data.split} seed{config.seed}",
-        folder=parts.folder.path,
-        settings=config.tracking,
-        params=flatten_keys(as_tree(config)),
-        tags=run_tags(parts),
-        datasets=tracked_datasets(parts),
-        first_step=first_step,
-    )
-
-
-def tracked_datasets(parts: RunParts) -> tuple[TrackedDataset, ...]:
-    """The images of each part of the data set that the run reads."""
-    config, dataset = parts.config, parts.dataset
-    source = str(Path(config.data.root).resolve()) if config.data.root else config.dataset
-    roles = {"labelled": "training", "unlabelled": "training", "val": "validation"}
-    images = {"labelled": len(dataset.labelled), "unlabelled": len(dataset.unlabelled), "val": len(dataset.val)}
-    return tuple(
-        TrackedDataset(f"{config.dataset} {config.data.split} {part}", role, dataset.fingerprint, source, images[part])
-        for part, role in roles.items()
-        if images[part]
-    )
-
-
-def per_class_iou_table(metrics: Metrics) -> TrackedTable:
-    """The IoU of each class in the last and in the best evaluation of a run."""
-    last, best = metrics["val"]["iou"], metrics["best"]["iou"]
-    return TrackedTable(("class", "last", "best"), tuple((name, iou, best.get(name)) for name, iou in last.items()))
-
-
-def run_tags(parts: RunParts) -> dict[str, str]:
-    """The tags by which the run is found in a logger."""
-    config, protocol = parts.config, parts.protocol
-    return {
-        "method": config.method,
-        "dataset": config.dataset,
-        "split": config.data.split,
-        "seed": str(config.seed),
-        "data": parts.dataset.fingerprint,
-        "protocol": protocol["name"] or "none",
-        "protocol_digest": protocol["digest"],
-        "folder": str(parts.folder.path),
-    }
+    tracked = tracked_run(parts, first_step=step + 1 if resume else 0)
+    return RunOutputs(console, history, start_tracker(tracked, run_ids), tracked.note, on_eval)

@@ -16,10 +16,11 @@ from ssss_zoo.train.run_folder import RunFolder
 
 @dataclass(frozen=True, repr=False)
 class RunResult:
-    """The folder of a finished run, and its figures as in metrics.json."""
+    """The folder of a finished run, and its figures as in metrics.json. views: by logger, where to look at the run."""
 
     folder: Path
     metrics: Metrics
+    views: tuple[str, ...] = ()
 
     @property
     def miou(self) -> float | None:

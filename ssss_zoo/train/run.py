@@ -107,7 +107,7 @@ def carry_out(
         raise
     outputs.write_results(parts.folder, metrics, model=parts.config.tracking.model)
     write_json(parts.folder.metrics, metrics)
-    return RunResult(parts.folder.path, metrics)
+    return RunResult(parts.folder.path, metrics, outputs.tracker.views())
 
 
 def reach_stage(parts: RunParts, index: int) -> tuple[StagePlan, StageParts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ class TensorBoardLogger(Logger):
     def __init__(self, run: TrackedRun, run_id: str | None) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        self.folder = run.folder / TENSORBOARD_FOLDER
         self.run_id = TENSORBOARD_FOLDER  # the folder is what a resumed run continues in
         # TensorBoard drops what earlier files hold of the steps that a resumed run makes again.
         purge = None if run_id is None else run.first_step
-        self.writer = SummaryWriter(run.folder / TENSORBOARD_FOLDER, purge_step=purge, flush_secs=FLUSH_SECONDS)
+        self.writer = SummaryWriter(self.folder, purge_step=purge, flush_secs=FLUSH_SECONDS)
         self.writer.add_text("parameters", params_table(run).markdown(), run.first_step)
         self.add_hyperparameters(run)
         self.writer.flush()
@@ -56,6 +58,9 @@ class TensorBoardLogger(Logger):
 
     def log_file(self, name: str, text: str) -> None:
         """TensorBoard keeps no files; those of a run lie in the folder above its own."""
+
+    def view(self) -> str:
+        return f"tensorboard --logdir {shlex.quote(str(self.folder))}"
 
     def finish(self, status: str) -> None:
         self.writer.add_text("status", status)

@@ -50,6 +50,16 @@ class Tracker:
     def log_table(self, name: str, table: TrackedTable, step: int) -> None:
         self.send(lambda logger: logger.log_table(name, table, step))
 
+    def log_note(self, text: str) -> None:
+        """Describe the run in Markdown, in place of what its loggers were told before."""
+        self.send(lambda logger: logger.log_note(text))
+
+    def views(self) -> tuple[str, ...]:
+        """For each logger that has one, its name and the command or address that shows the run."""
+        found: list[str] = []
+        self.send(lambda logger: found.append(f"{logger.title}: {logger.view()}") if logger.view() else None)
+        return tuple(found)
+
     def log_model(self, run_folder: Path) -> None:
         """Log the best network of the run in this folder."""
         self.send(lambda logger: logger.log_model(run_folder))

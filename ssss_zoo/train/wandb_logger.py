@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class WandbLogger(Logger):
             name=run.name,
             id=run_id,
             group=run.settings.group,
+            notes=run.note or None,
             config=dict(run.params),
             tags=[f"{key}:{value}"[:64] for key, value in run.tags.items() if value],
             dir=str(folder),
@@ -59,6 +61,13 @@ class WandbLogger(Logger):
     def log_file(self, name: str, text: str) -> None:
         """Copy the file into the folder from which W&B uploads."""
         Path(self.run.dir, name).write_text(text, "utf-8")
+
+    def log_note(self, text: str) -> None:
+        self.run.notes = text
+
+    def view(self) -> str:
+        """The address of the run, or the command that sends it to W&B."""
+        return self.run.url or f"wandb sync {shlex.quote(str(Path(self.run.dir).parent))}"
 
     def finish(self, status: str) -> None:
         self.run.summary["status"] = status

@@ -188,14 +188,25 @@ def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, store):
     from mlflow.tracking import MlflowClient
 
     for seeds in ("seeds=0", "seeds=0,1"):  # the same parent when it goes on
-        tiny_compare("methods=fixmatch", seeds, f"tracking.uri={store}")
+        result = tiny_compare("methods=fixmatch", seeds, f"tracking.uri={store}")
     client = MlflowClient(tracking_uri=store)
     number = client.get_experiment_by_name("ssss-zoo").experiment_id
     runs = client.search_runs([number])
     parents = [run for run in runs if "comparison" in run.data.tags]
     assert len(parents) == 1
     assert parents[0].info.status == "FINISHED"
-    assert set(parents[0].data.metrics) == {"miou/supervised", "miou/fixmatch"}
+    over = result.record.finished()["fixmatch"].over_supervised
+    own = {"over_supervised/fixmatch": over.mean, "over_supervised_low/fixmatch": over.low,
+           "over_supervised_high/fixmatch": over.high}  # fmt: skip
+    for name, row in result.record.finished().items():
+        own |= {f"miou/{name}": row.last.mean, f"miou_sd/{name}": row.last.std}
+    assert parents[0].data.metrics == pytest.approx(own)
+    assert parents[0].info.run_name == "compare fixmatch all"
+    assert parents[0].data.tags["seeds"] == "0, 1"
+    note = parents[0].data.tags["mlflow.note.content"]
+    assert "ssss compare methods=fixmatch seeds=0,1 " in note
+    assert f"| fixmatch | 2 | {100 * own['miou/fixmatch']:.2f} " in note
+    assert result.views == (f"MLflow: ssss ui uri={store}",)
     names = {file.path for file in client.list_artifacts(parents[0].info.run_id)}
     assert {"report.html", "compare.md"} <= names
     cells = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
