@@ -85,7 +85,7 @@ def test_functions_do_what_their_commands_do(tiny_plugins, tmp_path):
     assert (config.method, config.train.steps, config.options["farcluss"]["top_k"]) == ("farcluss", 5, 3)
 
 
-@pytest.mark.slow  # half a minute; `.ci/run` asks it beside the other types
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec("mypy"), reason="mypy is not installed")
 def test_a_strict_type_checker_is_content(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -18,6 +18,7 @@ from torch import nn
 from ssss_zoo.engine.device_batch import floats
 from ssss_zoo.errors import UserError
 
+pytestmark = pytest.mark.long  # hand-written loops against the engine
 FILE = Path(__file__).parents[1] / "benchmarks" / "step.py"
 CLASSES = 5
 TINY = (
@@ -293,7 +294,6 @@ def test_a_mistake_is_one_line(step, monkeypatch):
         step.main(["--steps", "0"])
 
 
-@pytest.mark.slow
 def test_the_script_measures_in_a_process_of_its_own():
     words = ["supervised", "--steps", "1", "--classes", str(CLASSES), "--json", *TINY]
     done = subprocess.run([sys.executable, str(FILE), *words], capture_output=True, text=True, check=True)

@@ -171,6 +171,7 @@ NAMED = (
     "ssss ui",
     "ssss check-install",
 )  # in sentences, without the words that they need; and two that tests of their own carry out
+LONG_COMMANDS = ("ssss compare", "ssss export", "ssss search", "ssss plan")
 TRAINS = ("run", "plan", "inspect", "compare", "search")
 
 
@@ -200,7 +201,13 @@ def shared_run(finished, tiny_plugins, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_dry_run")
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.long if command.startswith(LONG_COMMANDS) else ())
+        for command in commands()
+    ],
+)
 def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, tmp_path, monkeypatch, capsys, request):
     """Each is carried out as it stands, but for two steps of a tiny network on tiny crops, one seed, and few images."""
     monkeypatch.setitem(shapes.SCENES_PER_PART, "val", 6)
@@ -345,7 +352,7 @@ def test_the_table_of_hooks_has_all_of_them():
     assert all(f"`{hook}`" in table for hook in CHOOSABLE_HOOKS)
 
 
-@pytest.mark.slow  # `.ci/run` builds it, too
+@pytest.mark.long
 @pytest.mark.skipif(not importlib.util.find_spec("mkdocs"), reason="the extra docs is not installed")
 def test_the_site_is_built_without_a_warning(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]

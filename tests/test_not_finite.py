@@ -41,7 +41,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run/last/student.safetensors").values())
 
 
-@pytest.mark.parametrize(("steps", "copying"), [((5,), float("inf")), ((2, 3), 1e-9), ((10,), 1e-9), ((4, 6, 7), 1e-9)])
+@pytest.mark.parametrize(
+    ("steps", "copying"),
+    [
+        ((5,), float("inf")),
+        ((4, 6, 7), 1e-9),
+        *(pytest.param(steps, 1e-9, marks=pytest.mark.long) for steps in ((2, 3), (10,))),
+    ],
+)
 def test_a_skipped_step_is_as_if_it_had_never_been(tiny_plugins, trained, tmp_path, monkeypatch, steps, copying):
     """Its images are passed over, and nothing else changes, wherever the last copy in memory was taken."""
     monkeypatch.setattr(checkpointing, "COPY_TIME_SHARE", copying)

@@ -52,7 +52,7 @@ def own_tests(tmp_path_factory) -> str:
     return done.stdout
 
 
-@pytest.mark.slow  # all tests of two packages; `.ci/run` asks it, too
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["their_idea", "kept_idea"])
 def test_a_package_passes_its_own_tests(name, own_tests):
     ends = re.findall(rf"test_{name}\.py::.* (PASSED|SKIPPED|FAILED|ERROR) ", own_tests)

@@ -45,7 +45,7 @@ def test_crops_are_padded_as_the_run_pads_them(tmp_path, monkeypatch):
     pictures = []
     for words in ((), ("augment.pad_place=centre",), ("augment.pad_fill=mean",), ("augment.pad_label=0",)):
         words = (*words, "file=p.png", "overwrite=true")
-        assert command_line(["data", "preview", "dataset=shapes", "count=1", "train.crop=400", *words]) == 0
+        assert command_line(["data", "preview", "dataset=shapes", "count=1", "train.crop=264", *words]) == 0
         pictures.append(np.asarray(Image.open("p.png")))
     assert all(not np.array_equal(pictures[0], other) for other in pictures[1:])
     void = {tuple(colour) for colour in pictures[0].reshape(-1, 3).tolist()}

@@ -32,7 +32,9 @@ def test_a_stopped_and_resumed_run_equals_one_without_a_stop(trained, broken_off
     assert_same_run(whole, trained("parts", "method=farcluss", *LONG, "resume=true"))
 
 
-@pytest.mark.parametrize("name", ["farcluss", "u2pl", "prevmatch", "cps"])  # of all, one stop each: the kit asks that
+@pytest.mark.parametrize(
+    "name", ["farcluss", "cps", *(pytest.param(name, marks=pytest.mark.long) for name in ("u2pl", "prevmatch"))]
+)  # of all, one stop each: the kit asks that
 def test_stopping_again_and_again_changes_nothing(name, trained, broken_off, tmp_path, monkeypatch):
     words = (f"method={name}", "train.accumulate=2", "train.steps=4", "train.checkpoint_every=2", "train.eval_every=2")
     whole = trained("whole", *words)
@@ -145,7 +147,15 @@ def two_stages(restart: bool, told: list) -> type:
 
 
 @pytest.mark.parametrize(
-    ("restart", "stage", "step"), [(True, 0, 1), (True, 0, 3), (True, 1, 0), (True, 1, 2), (False, 0, 3), (False, 1, 1)]
+    ("restart", "stage", "step"),
+    [
+        (True, 1, 0),
+        (False, 0, 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in ((True, 0, 1), (True, 0, 3), (True, 1, 2), (False, 1, 1))
+        ),
+    ],
 )
 def test_a_run_of_two_stages_resumes_into_the_right_one(tiny_plugins, trained, broken_off, stop, restart, stage, step):
     told: list = []

@@ -215,7 +215,7 @@ def test_a_store_that_is_lost_on_the_way_is_one_warning(store, tmp_path, warning
     assert "\n" not in warning
 
 
-@pytest.mark.slow  # fresh processes; `.ci/run` asks it, too
+@pytest.mark.long
 def test_a_fresh_store_is_made_once_by_runs_that_start_at_once(tmp_path):
     code = (
         "import sys\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,8 +79,8 @@ RESULT_KEYS = ("save", "polygons", "encoding", "tile", "overlap", "flip", "scale
 WHOLE_PIXELS_MAX = 4_000_000  # pixels of an image that is predicted in one piece (our choice)
 BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
 BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
-READERS, WRITERS = 2, 2  # threads
-READ_AHEAD = 16  # images that are read before their turn
+THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
+READ_AHEAD = 16  # images that are read before their turn, or wait to be written
 ROWS_WRITTEN_EVERY = 50  # images between two writings of predictions.csv
 log = logging.getLogger("ssss_zoo")
 
@@ -263,7 +264,7 @@ def run_predictions(
     unreadable: list[str] = []
     waiting: deque[Future[PredictionRow]] = deque()
     try:
-        with ThreadPoolExecutor(WRITERS) as writers, show_images(total, "predict") as advance:
+        with ThreadPoolExecutor(THREADS) as writers, show_images(total, "predict") as advance:
             for batch in batches(images):
                 try:
                     futures, settings = predict_in_memory(model, settings, batch, writers)
@@ -294,7 +295,7 @@ def show_images(total: int, title: str) -> Iterator[Callable[[int], None]]:
 
 def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], LoadedImage]) -> Iterator[LoadedImage]:
     """The images in order, read in threads a few before their turn."""
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(THREADS) as readers:
         coming: deque[Future[LoadedImage]] = deque()
         for image in images:
             coming.append(readers.submit(read, image))
@@ -448,14 +449,13 @@ def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedI
     source = image.source
     classes = ids_of_classes(probs, image.valid)
     confidence = probs.amax(dim=0).cpu().numpy()
-    values = probs.cpu().numpy()
     for folder in settings.save:
         file = output_path(settings.folder, folder, source.name)
         if folder == POLYGONS:
             name = source.file if settings.polygons == COCO_FORMAT else source.path.name
             write_polygons(file, settings.polygons, classes, model.class_names, name)
         else:
-            save_extra(file, folder, image.pixels, classes, values, model.colours)
+            save_extra(file, folder, image.pixels, classes, probs, model.colours)
     write_mask(model, settings, source, classes.shape, [classes])
     counts = count_classes(classes, len(model.class_names))
     total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())

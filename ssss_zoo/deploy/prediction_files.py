@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ssss_zoo.atomic_write import replacing_file, write_text
 from ssss_zoo.data.colour_vision import Colour
@@ -80,16 +81,16 @@ def save_mask(file: Path, classes: np.ndarray, colours: Sequence[Colour]) -> Non
 
 
 def save_extra(
-    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: np.ndarray, colours: Sequence[Colour]
+    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: Tensor, colours: Sequence[Colour]
 ) -> None:
     """Write one of the further outputs of an image. folder: `overlays`, `probabilities` or `uncertainty`. pixels:
-    (H, W, channels) in [0, 255]; classes: (H, W); probs: (C, H, W). Raises UserError."""
+    (H, W, channels) in [0, 255]; classes: (H, W); probs: (C, H, W), on any device. Raises UserError."""
     if folder == "overlays":
         save_picture(file, draw_overlay(pixels, classes, colours))
     elif folder == "uncertainty":
-        save_picture(file, Image.fromarray((255 * uncertainty(probs)).round().astype(np.uint8)))
+        save_picture(file, Image.fromarray((255 * uncertainty(probs.cpu().numpy())).round().astype(np.uint8)))
     else:
-        save_probabilities(file, probs)
+        save_probabilities(file, probs.cpu().numpy())
 
 
 def uncertainty(probs: np.ndarray) -> np.ndarray:

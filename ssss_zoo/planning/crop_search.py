@@ -57,13 +57,11 @@ def find_size(
         good = [size for rule in rules for size, cost in expected.items() if rule(cost)]
         chosen = good[0] if good else last
         return (last, cheapest) if chosen == last else (chosen, measure(chosen) or expected[chosen])
-    best, best_cost = last, cheapest
-    for size in reversed(candidates[:-1]):  # a GPU may take a larger one in the same time: each is measured
+    for size in candidates[:-1]:  # a GPU may take a large one in the time of a small one: they are measured
         cost = measure(size)
-        if cost is None or cost.memory > GPU_MEMORY_SHARE * gpu_memory or not goal.is_met(cost):
-            break
-        best, best_cost = size, cost
-    return best, best_cost
+        if cost is not None and cost.memory <= GPU_MEMORY_SHARE * gpu_memory and goal.is_met(cost):
+            return size, cost
+    return last, cheapest
 
 
 def scaled(cost: RunCost, measured: CropSize, size: CropSize) -> RunCost:

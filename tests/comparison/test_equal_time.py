@@ -21,6 +21,7 @@ def test_equal_time_gives_slow_rows_fewer_steps(tiny_compare, monkeypatch):
     assert figures["budget"] == "time"
 
 
+@pytest.mark.long
 def test_a_row_is_timed_by_a_short_run(forked_runs, tmp_path, monkeypatch):
     monkeypatch.setattr(equal_time, "TIMED_STEPS", 3)
     plan = plan_study(["methods=fixmatch", "seeds=0", *SMALL, f"output={tmp_path / 'cmp'}"])

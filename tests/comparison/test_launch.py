@@ -69,7 +69,7 @@ def test_launchers_that_are_not_there(tiny_compare):
         launch.import_extra("no_such_package", "ray")
 
 
-@pytest.mark.slow  # fresh processes; `.ci/run` asks it, too
+@pytest.mark.long
 def test_runs_are_processes_of_their_own(no_charts, request, tmp_path, capfd, monkeypatch):
     """The command line as a person has it; the same command runs again what was killed."""
     shadows(tmp_path / "here", monkeypatch)

@@ -115,7 +115,7 @@ def test_python_that_a_study_file_names_must_be_named_by_the_person(text, tmp_pa
         check_trusted_files(read_study_file(str(file)), [*words, more])
 
 
-@pytest.mark.slow  # every row of every study; `.ci/run` asks it, too
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(recipes("study")))
 def test_every_study_that_comes_along_can_run(name):
     plan = plan_study([f"study={name}", *SHAPES])

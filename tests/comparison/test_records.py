@@ -90,12 +90,16 @@ def what_is_said(folder: Path) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("value", [..., None, [], {"a": None}, "text", -1], ids=repr)
+DAMAGES = [..., None, [], {"a": None}, "text", -1]
+
+
+@pytest.mark.parametrize("value", DAMAGES, ids=repr)
 @pytest.mark.parametrize("file", ["compare.json", "pictures/pictures.json"])
 def test_a_report_of_a_damaged_record_names_it_and_the_remedy(shown, file, value):
+    """Every place meets two of the six damages."""
     whole = json.loads((shown / file).read_text())
-    for place in places(whole):
-        if isinstance(place[-1], int) and value is ...:
+    for number, place in enumerate(places(whole)):
+        if (number + DAMAGES.index(value)) % 3 or (isinstance(place[-1], int) and value is ...):
             continue
         (shown / file).write_text(json.dumps(changed(whole, place, value)))
         said = what_is_said(shown)

@@ -385,8 +385,9 @@ def test_without_a_home_nothing_is_remembered(root, monkeypatch, tmp_path_factor
         assert list(Path().iterdir()) == []
 
 
-def test_a_few_memories_are_kept(root):
-    for number in range(module.CACHES_KEPT + 3):
+def test_a_few_memories_are_kept(root, monkeypatch):
+    monkeypatch.setattr(module, "CACHES_KEPT", 2)
+    for number in range(module.CACHES_KEPT + 2):
         (root / "classes.txt").write_text(f"sky\nroad\ncar{number}\n")
         report(root)
     assert len(list(module.AuditCache(opened(root)).file.parent.iterdir())) == module.CACHES_KEPT

@@ -205,6 +205,7 @@ def camvid_like(server, monkeypatch, tmp_path):
     return made
 
 
+@pytest.mark.long
 def test_camvid(server, monkeypatch, tmp_path):
     monkeypatch.setattr(prepare, "FILES_WITHOUT_PROCESSES", 0)  # in processes, as of a real one
     camvid_like(server, monkeypatch, tmp_path).open()

@@ -64,6 +64,7 @@ def test_the_onnx_model_and_its_example_predict_as_the_run(trained, tmp_path, ca
         open_model(file, weights="last")
 
 
+@pytest.mark.long
 def test_the_program_of_torch_gives_class_ids_of_images_in_0_to_1(trained, tmp_path):
     run = trained("run")
     result = export_run([f"run={run}", f"output={tmp_path / 'model'}", "format=torch", "argmax=true", "range=1"])
