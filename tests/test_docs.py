@@ -183,7 +183,7 @@ def finished(tmp_path_factory) -> Path:
         patch.setattr(plugin_source, "entry_points", tiny_entry_points().entry_points)
         patch.setitem(shapes.SCENES_PER_PART, "val", 6)
         patch.setitem(launch.LAUNCHERS, "local", inline)
-        patch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
+        patch.setattr(html, "draw_charts", lambda *given: [])
         patch.chdir(folder)
         assert command_line(["run", "method=fixmatch", "dataset=shapes", *SMALL, "output=first"]) == 0
         rows = ["methods=fixmatch", "seeds=0", "dataset=shapes", "output=compared"]
@@ -224,7 +224,7 @@ def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, t
     if "me/street-scenes" in command:
         request.getfixturevalue("shared_run")
     if name == "compare":  # `ssss report DIR` draws them, too
-        monkeypatch.setattr(html, "draw_charts", lambda rows, classes, folder: [])
+        monkeypatch.setattr(html, "draw_charts", lambda *given: [])
     fewer = SMALL if name in TRAINS and "--config" not in words and "run=first" not in words else []
     fewer = [*fewer, "seeds=0"] if name == "compare" else fewer
     fewer = ["dataset=folder", "data.root=my_data"] if command == "ssss data check --json" else fewer

@@ -175,13 +175,24 @@ class LoggedPseudoLabels:
     class_accuracy: tuple[float | None, ...] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoggedLoss:
+    """Losses of a logged step: the supervised one and the sum of all others, each times its weight; and the learning
+    rate."""
+
+    supervised: float
+    other: float
+    rate: float
+
+
 @dataclass(frozen=True)
 class RunHistory:
     """history.jsonl of a run. pseudo_labels: of the logged steps, empty for a method without any; miou: by step of each
-    evaluation, of the network that stands for the run."""
+    evaluation, of the network that stands for the run; losses: by step of each logged step."""
 
     pseudo_labels: tuple[LoggedPseudoLabels, ...] = ()
     miou: Mapping[int, float] = field(default_factory=dict)
+    losses: Mapping[int, LoggedLoss] = field(default_factory=dict)
 
 
 def read_run_history(folder: ComparedRunFolder) -> RunHistory:
@@ -193,7 +204,16 @@ def read_run_history(folder: ComparedRunFolder) -> RunHistory:
         for line in lines
         if "pseudo_labels" in line
     ]
-    return RunHistory(tuple(logged), {line["step"]: line["val"]["miou"] for line in lines if "val" in line})
+    miou = {line["step"]: line["val"]["miou"] for line in lines if "val" in line}
+    losses = {line["step"]: logged_loss(line) for line in lines if "losses" in line and "lr" in line}
+    return RunHistory(tuple(logged), miou, losses)
+
+
+def logged_loss(line: Mapping[str, Any]) -> LoggedLoss:
+    """What a line of a logged step says. A stage of a method may have no supervised loss."""
+    losses = line["losses"]
+    supervised = losses.get("supervised", 0.0)
+    return LoggedLoss(supervised=supervised, other=losses.get("total", supervised) - supervised, rate=line["lr"])
 
 
 # --- whether its files are whole ------------------------------------------------------------------------------------

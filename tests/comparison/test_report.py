@@ -57,9 +57,10 @@ def reported(compared, tiny_compare_with_charts):
 
 def test_it_is_one_file_that_asks_for_nothing(reported):
     text = (reported / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)
-    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org)", text)
-    assert text.count("<svg") == 4
+    assert not re.search(r"""(src|href)=["'](?!data:|#|https://arxiv\.org/abs/)""", text)
+    assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons\.org|matplotlib\.org|arxiv\.org)", text)
+    assert text.count("<svg") == 4 + 1 + 3  # calibration, and a confusion matrix of each row
+    assert 'href="https://arxiv.org/abs/2506.11142"' in text
     assert "There are no learning curves: the runs were evaluated" in text  # two steps make no curve
     assert text.count("data:image/") >= 2 * (2 + 2 * 3)
     assert "supervised" in text
@@ -160,7 +161,7 @@ def test_a_browser_shows_it_without_overflow(reported, tmp_path):
     assert found, done.stderr[-500:]
     shown = sorted(tuple(map(int, re.findall(r"\d+", part))) for part in found[1].split(";") if part.strip())
     assert [frame for _, _, frame in shown] == [390, 1200]
-    assert all(charts == 4 and wide <= frame for charts, wide, frame in shown), shown
+    assert all(charts == 8 and wide <= frame for charts, wide, frame in shown), shown
 
 
 NAMES = [
@@ -179,7 +180,7 @@ def test_names_of_rows_and_classes_are_text_wherever_they_are_shown(name, tmp_pa
         text = text.replace(old, json.dumps(name))
     folder = ComparisonFolder(tmp_path / "cmp")
     folder.figures.write_text(text)
-    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
+    monkeypatch.setattr(report, "draw_charts", lambda *given: [])
     page, figures = write_report(folder).read_text(), read_figures(folder)
     assert page.count(f">{escape(visible(name))}<") >= 3
     screen = io.StringIO()
@@ -240,8 +241,8 @@ def test_the_legend_shows_void_as_it_was_drawn():
     assert striped[1].background.startswith("repeating-linear-gradient(45deg")
 
 
-SECTIONS = ("short", "run", "figures", "seeds", "classes", "training", "pictures", "cost", "recipes", "published",
-            "repeat", "limits")  # fmt: skip
+SECTIONS = ("short", "run", "figures", "seeds", "classes", "errors", "training", "pictures", "cost", "recipes",
+            "published", "repeat", "limits")  # fmt: skip
 
 
 def kept_page(tmp_path, monkeypatch, edit=lambda tree: tree):
@@ -249,7 +250,7 @@ def kept_page(tmp_path, monkeypatch, edit=lambda tree: tree):
     shutil.copytree(NEWEST_COMPARISON, tmp_path / "cmp")
     folder = ComparisonFolder(tmp_path / "cmp")
     folder.figures.write_text(json.dumps(edit(json.loads(folder.figures.read_text()))))
-    monkeypatch.setattr(report, "draw_charts", lambda rows, classes, folder: [])
+    monkeypatch.setattr(report, "draw_charts", lambda *given: [])
     return write_report(folder).read_text()
 
 

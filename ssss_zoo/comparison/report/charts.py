@@ -8,6 +8,7 @@ colour of the page, light or dark.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from statistics import fmean, stdev
@@ -15,6 +16,8 @@ from typing import Any
 from warnings import catch_warnings, filterwarnings
 
 from ssss_zoo.comparison.records import RowStatistics
+from ssss_zoo.comparison.run_files import LoggedLoss
+from ssss_zoo.evaluation.figures import evenly_spaced
 from ssss_zoo.text import brief
 
 ROW_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7A7A7A", "#999933")
@@ -22,6 +25,9 @@ ROW_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ROW_DASHES = ("-", "--", "-.", ":")
 CHART_WIDTH = 5.2  # inches: 10-point text is 10 pixels high where a phone shows it 390 pixels wide
 INK_COLOUR = "#010203"  # of text and axes, which `as_svg` replaces by the colour of the page's text
+TRAINING_POINTS_MAX = 60  # of each training curve: more would make the page heavy (our choice)
+CURVE_MARKERS_MAX = 12  # of each curve of many points (our choice)
+SVG_BALLAST = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|(?<=\n) +", re.DOTALL)  # shows nothing
 MAX_NAME_LENGTH = 40  # characters in a legend (our choice)
 MAX_TICK_LENGTH = 26  # characters beside an axis, which has to leave room for the chart (our choice)
 
@@ -36,16 +42,19 @@ def row_style(index: int) -> dict[str, Any]:
     }
 
 
-def make_figure(height: float, count: int = 1) -> tuple[Any, list[Any]]:
-    """An empty figure, its height in inches, and its axes, `count` of them one below the other; text stays text."""
+def make_figure(height: float, count: int = 1, heights: Sequence[float] | None = None) -> tuple[Any, list[Any]]:
+    """An empty figure, its height in inches, and its axes, `count` of them one below the other; text stays text.
+    heights: of the axes, relative to each other."""
     import matplotlib
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.fonttype"] = "none"
+    matplotlib.rcParams["font.sans-serif"] = ["DejaVu Sans"]  # every text of an SVG names all of this list
     matplotlib.rcParams["svg.hashsalt"] = "ssss-zoo"  # the same figure gives the same file
     matplotlib.rcParams["text.parse_math"] = False  # a `$` in a name is a `$`
     figure = Figure(figsize=(CHART_WIDTH, height), layout="constrained")
-    axes = [figure.add_subplot(count, 1, number + 1) for number in range(count)]
+    grid = figure.add_gridspec(count, 1, height_ratios=heights)
+    axes = [figure.add_subplot(grid[number]) for number in range(count)]
     for one in axes:
         one.spines[["top", "right"]].set_visible(False)
         one.spines[["left", "bottom"]].set_color(INK_COLOUR)
@@ -91,7 +100,7 @@ def as_svg(figure: Any, title: str) -> str:
     with catch_warnings():
         filterwarnings("ignore", "Glyph")  # the browser's font has the letters that matplotlib's lacks
         figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
-    text = sink.getvalue().replace(INK_COLOUR, "currentColor")
+    text = SVG_BALLAST.sub("", sink.getvalue().replace(INK_COLOUR, "currentColor"))
     return text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
@@ -138,8 +147,43 @@ def plot_learning_curves(curves: Mapping[str, Sequence[Mapping[int, float]]]) ->
     return as_svg(figure, "Learning curves: mIoU against steps")
 
 
-def common_steps(seeds: Sequence[Mapping[int, float]]) -> list[int]:
-    """The steps at which every seed of a row was evaluated."""
+def plot_training(curves: Mapping[str, Sequence[Mapping[int, LoggedLoss]]]) -> str:
+    """Losses and learning rate against steps, means over seeds. curves: by row, for each seed what it logged, by
+    step."""
+    shown = {name: thinned_means(seeds) for name, seeds in curves.items()}
+    others = any(point.other for points in shown.values() for point in points.values())
+    heights = (2, 2, 1) if others else (2, 1)
+    figure, axes = make_figure(sum(heights) + legend_height(curves), len(heights), heights)
+    for index, (name, points) in enumerate(shown.items()):
+        style = row_style(index) | {"markersize": 3, "linewidth": 1.2}
+        for one, kind in zip(axes, ("supervised", *(("other",) if others else ()), "rate"), strict=True):
+            known = {step: getattr(point, kind) for step, point in points.items()}
+            if kind != "other" or any(known.values()):
+                every = ceil(len(known) / CURVE_MARKERS_MAX) or 1
+                one.plot([*known], [*known.values()], label=chart_name(name), markevery=every, **style)
+    labels = ("supervised loss", *(("all other losses",) if others else ()), "learning rate")
+    for one, label in zip(axes, labels, strict=True):
+        one.set(ylabel=label, ylim=(0, None))
+    axes[-1].set(xlabel="step")
+    add_legend(figure, axes[0])
+    return as_svg(figure, "Losses and learning rate against steps")
+
+
+def thinned_means(seeds: Sequence[Mapping[int, LoggedLoss]]) -> dict[int, LoggedLoss]:
+    """The means over seeds of what all of them logged, at TRAINING_POINTS_MAX steps at most."""
+    steps = evenly_spaced(common_steps(seeds), TRAINING_POINTS_MAX)
+    return {
+        step: LoggedLoss(
+            supervised=fmean(seed[step].supervised for seed in seeds),
+            other=fmean(seed[step].other for seed in seeds),
+            rate=fmean(seed[step].rate for seed in seeds),
+        )
+        for step in steps
+    }
+
+
+def common_steps(seeds: Sequence[Mapping[int, Any]]) -> list[int]:
+    """The steps of which every seed of a row has something."""
     return sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else []
 
 
@@ -173,12 +217,13 @@ def plot_pseudo_labels(rows: Mapping[str, RowStatistics]) -> str:
     figure, (used_axes, right_axes) = make_figure(5.2 + legend_height(rows), 2)
     for index, (name, row) in enumerate(rows.items()):
         style = row_style(index) | {"markersize": 4}
-        points = row.pseudo_labels_over_time
+        points = evenly_spaced(row.pseudo_labels_over_time, TRAINING_POINTS_MAX)
         used = [(point.step, 100 * point.used) for point in points if point.used is not None]
         right = [(point.step, 100 * point.accuracy) for point in points if point.accuracy is not None]
         for axes, known in ((used_axes, used), (right_axes, right)):
             if known:
-                axes.plot(*zip(*known, strict=True), label=chart_name(name), **style)
+                every = ceil(len(known) / CURVE_MARKERS_MAX)
+                axes.plot(*zip(*known, strict=True), label=chart_name(name), markevery=every, **style)
     used_axes.set(ylabel="pixels used, %", ylim=(-2, 102))
     right_axes.set(xlabel="step", ylabel="of those right, %", ylim=(-2, 102))
     add_legend(figure, used_axes)

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssss_zoo.atomic_write import write_text
 from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.plan import BASELINE
 from ssss_zoo.comparison.records import REMAKE, ComparisonFigures, RowFigures, RowStatistics, read_figures
-from ssss_zoo.comparison.report.charts import (
-    common_steps,
-    plot_class_bars,
-    plot_cost,
-    plot_differences,
-    plot_learning_curves,
-    plot_pseudo_labels,
-)
 from ssss_zoo.comparison.report.claim import claim
+from ssss_zoo.comparison.report.drawn_charts import draw_charts, matrix_key, most_evaluations, read_histories
 from ssss_zoo.comparison.report.embedding import embed_image, embed_pseudo_labels, legend_items, row_names
+from ssss_zoo.comparison.report.errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts
 from ssss_zoo.comparison.report.picture_index import PictureIndex, read_picture_index
 from ssss_zoo.comparison.report.published import published_figures, row_orders
@@ -35,11 +30,12 @@ from ssss_zoo.comparison.report.tables import (
     table_notes,
     table_title,
 )
-from ssss_zoo.comparison.run_files import read_run_history
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import visible
 
-CURVE_POINTS_MIN = 3  # evaluations from which on a learning curve says anything (our choice)
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 WARNING_STARTS = ("NOT ", "Failed", "Not finished")  # of the notes that come before everything else
 PRINTED_COLUMNS = 4  # of a table, after its first one, that fit a sheet of paper side by side (our choice)
 
@@ -47,13 +43,17 @@ PRINTED_COLUMNS = 4  # of a table, after its first one, that fit a sheet of pape
 def write_report(folder: ComparisonFolder) -> Path:
     """Make report.html in the folder of a comparison; returns it. Raises UserError where the folder holds no
     comparison, or a file that the report is made from is damaged."""
+    figures = read_figures(folder)
+    write_text(folder.report, page_template().render(template_values(figures, folder)))
+    return folder.report
+
+
+@cache
+def page_template() -> Template:
     from jinja2 import Environment
 
-    figures = read_figures(folder)
-    template = files("ssss_zoo.comparison.report").joinpath("report.html.j2").read_text("utf-8")
-    page = Environment(autoescape=True, finalize=escape_controls).from_string(template)
-    write_text(folder.report, page.render(template_values(figures, folder)))
-    return folder.report
+    text = files("ssss_zoo.comparison.report").joinpath("report.html.j2").read_text("utf-8")
+    return Environment(autoescape=True, finalize=escape_controls).from_string(text)
 
 
 def escape_controls(value: Any) -> Any:
@@ -65,6 +65,8 @@ def template_values(figures: ComparisonFigures, folder: ComparisonFolder) -> dic
     """The values of the template's variables."""
     finished = figures.finished()
     often = by_frequency(finished, figures.classes, folder)
+    errors = read_row_errors(finished, folder)
+    histories = read_histories(finished, folder)
     index = read_picture_index(folder)
     notes = table_notes(figures)
     return {
@@ -77,15 +79,16 @@ def template_values(figures: ComparisonFigures, folder: ComparisonFolder) -> dic
         "figures": figures_table(figures),
         "seeds": figures.seeds,
         "seed_lines": seed_lines(figures),
-        "charts": {chart.key: chart for chart in draw_charts(finished, often, folder)},
-        "evaluations": most_evaluations(finished, folder),
+        "charts": {chart.key: chart for chart in draw_charts(finished, often, errors, histories)},
+        "evaluations": most_evaluations(histories),
         "class_tables": class_tables(finished, often),
         "options": row_options(figures, folder),
         "rows": figures.ranked(),
         "settings": figures.settings_differ,
         "commands": commands(figures, folder),
-        "limits": limits(figures),
+        "limits": limits(figures, folder),
         "printed_columns": PRINTED_COLUMNS,
+        **error_values(figures, errors),
         **picture_values(figures, folder, index),
         **published_values(figures),
     }
@@ -102,6 +105,16 @@ def picture_values(figures: ComparisonFigures, folder: ComparisonFolder, index: 
         "legend": legend_items(figures.classes, index),
         "pseudo_labels": embed_pseudo_labels(index.pseudo_labels, folder),
         "old_pictures": index.wrong is None,
+    }
+
+
+def error_values(figures: ComparisonFigures, errors: Mapping[str, RowErrors]) -> dict[str, Any]:
+    """The values of the template's variables that have to do with confusions. errors: of the rows that are counted."""
+    known = {name: of_row for name, of_row in errors.items() if of_row.confusion is not None}
+    return {
+        "confusions": confusion_table(known, figures.classes),
+        "matrices": [matrix_key(name) for name in known],
+        "without_confusion": [name for name in figures.finished() if name not in known],
     }
 
 
@@ -178,6 +191,17 @@ def class_tables(rows: Mapping[str, RowStatistics], classes: Sequence[str]) -> l
     return tables
 
 
+def confusion_table(rows: Mapping[str, RowErrors], classes: Sequence[str]) -> ReportTable:
+    """The most frequent confusions of each row."""
+    headings = ["method", "true class", "predicted as", "share, %"]
+    lines = [
+        [name, true, predicted, format_share(share)]
+        for name, errors in rows.items()
+        for true, predicted, share in frequent_confusions(errors, classes)
+    ]
+    return ReportTable("The most frequent confusions, in % of the true class's pixels", headings, lines)
+
+
 def format_share(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
@@ -193,57 +217,3 @@ def by_frequency(rows: Mapping[str, RowStatistics], classes: Sequence[str], fold
         raise UserError(f"{error}; {REMAKE}") from None
     true = counts.true_pixels
     return [classes[index] for index in sorted(range(len(classes)), key=lambda index: -true[index])]
-
-
-# --- charts ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart of the report. key: where the template puts it; text: a sentence below its title; svg: safe HTML."""
-
-    key: str
-    title: str
-    text: str
-    svg: Any
-
-
-def draw_charts(rows: Mapping[str, RowStatistics], classes: Sequence[str], folder: ComparisonFolder) -> list[Chart]:
-    """The charts of the finished rows; none without any, and none that says nothing."""
-    from markupsafe import Markup
-
-    if not rows:
-        return []
-    text = "The most frequent class of val is on top."
-    charts = [
-        Chart("classes", "IoU of each class", text, Markup(plot_class_bars(rows, classes))),
-        Chart("cost", "Accuracy and training time", "Up and to the left is better.", Markup(plot_cost(rows))),
-    ]
-    if any(row.over_supervised for row in rows.values()):
-        text = "Each line is the interval of the difference; a star marks one without 0."
-        charts.append(Chart("differences", f"mIoU over {BASELINE}", text, Markup(plot_differences(rows))))
-    curves = learning_curves(rows, folder)
-    if most_evaluations(rows, folder) >= CURVE_POINTS_MIN:
-        text = "Mean and standard deviation over seeds."
-        charts.append(Chart("curves", "Learning curves", text, Markup(plot_learning_curves(curves))))
-    if any(row.pseudo_labels_over_time for row in rows.values()):
-        text = (
-            "On the unlabelled images of the logged steps. The share of right pixels is known where hidden labels are."
-        )
-        charts.append(Chart("pseudo_labels", "Pseudo-labels while training", text, Markup(plot_pseudo_labels(rows))))
-    return charts
-
-
-def learning_curves(
-    rows: Mapping[str, RowStatistics], folder: ComparisonFolder
-) -> dict[str, list[Mapping[int, float]]]:
-    """By row, for each seed mIoU in [0, 1] by step."""
-    return {
-        name: [read_run_history(run_folder(folder, place)).miou for place in row.folders.values()]
-        for name, row in rows.items()
-    }
-
-
-def most_evaluations(rows: Mapping[str, RowStatistics], folder: ComparisonFolder) -> int:
-    """The number of points that the longest learning curve would have."""
-    return max((len(common_steps(seeds)) for seeds in learning_curves(rows, folder).values()), default=0)

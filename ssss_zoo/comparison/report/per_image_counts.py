@@ -3,7 +3,7 @@ histogram of confidence, and the prediction on some images."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,15 @@ MAX_PREDICTIONS = 500  # validation images whose prediction is kept, evenly spac
 class PerImageCounts:
     """counts: (N, 3, C), of each validation image and class the pixels that are right, true, and predicted; border:
     (N, 2, C), of the pixels near a contour those in both borders, and in either; bins: (CONFIDENCE_BINS, 3), pixels,
-    summed confidence and right pixels by confidence; shown: (K,) places in val of the images whose prediction is kept.
+    summed confidence and right pixels by confidence; shown: (K,) places in val of the images whose prediction is kept;
+    confusion: (C, C) pixels of all images, true classes in rows, None where an earlier version counted.
     """
 
     counts: np.ndarray
     border: np.ndarray
     bins: np.ndarray
     shown: np.ndarray
+    confusion: np.ndarray | None = None
 
     @property
     def true_pixels(self) -> list[int]:
@@ -54,22 +56,28 @@ def write_per_image_counts(run: ScoredRun, folder: ComparedRunFolder) -> None:
     kept = {sample.name for sample in evenly_spaced(dataset.val, MAX_PREDICTIONS)}
     counts, border, shown = [], [], []
     bins = torch.zeros(CONFIDENCE_BINS, 3, dtype=torch.float64, device=evaluator.device)
+    confusion = torch.zeros(classes, classes, dtype=torch.int64, device=evaluator.device)
     for index, (image, mask) in enumerate(evaluator.pairs(dataset.val, network)):
         confidence, predicted = evaluator.probabilities(network, image)[0].max(dim=0)
         truth = mask[0]
         counts.append(count_hits(truth, predicted, classes))
         border.append(count_border_hits(truth, predicted, classes))
         bins += count_confidence(confidence, predicted, truth)
+        confusion += count_confusions(truth, predicted, classes)
         if dataset.val[index].name in kept:
             save_prediction(predicted, folder.predicted_ids(index))
             shown.append(index)
-    save_counts(PerImageCounts(as_array(counts), as_array(border), bins.cpu().numpy(), np.array(shown)), folder.counts)
+    found = PerImageCounts(
+        as_array(counts), as_array(border), bins.cpu().numpy(), np.array(shown), confusion.cpu().numpy()
+    )
+    save_counts(found, folder.counts)
 
 
 def save_counts(counts: PerImageCounts, file: Path) -> None:
     """Write the arrays to `file`, whole or not at all."""
     with replacing_file(file) as new, new.open("wb") as sink:
-        np.savez_compressed(sink, counts=counts.counts, border=counts.border, bins=counts.bins, shown=counts.shown)
+        arrays = {field.name: getattr(counts, field.name) for field in fields(counts)}
+        np.savez_compressed(sink, **{name: array for name, array in arrays.items() if array is not None})
 
 
 def read_per_image_counts(
@@ -80,15 +88,19 @@ def read_per_image_counts(
     file = folder.counts
     try:
         with np.load(file, allow_pickle=False) as kept:
-            found = PerImageCounts(kept["counts"], kept["border"], kept["bins"], kept["shown"])
+            confusion = kept["confusion"] if "confusion" in kept.files else None
+            found = PerImageCounts(kept["counts"], kept["border"], kept["bins"], kept["shown"], confusion)
     except FileNotFoundError:
         raise UserError(f"{file} is missing") from None
     except Exception as error:  # a damaged archive fails in many ways
         raise UserError(f"{file} is damaged: {type(error).__name__}") from None
     count, _, of = shape = found.counts.shape if found.counts.ndim == 3 else (0, 0, 0)
-    shapes = (shape, found.border.shape, found.bins.shape, found.shown.ndim)
-    numeric = all(array.dtype.kind in "iuf" for array in (found.counts, found.border, found.bins, found.shown))
-    if not numeric or shapes != ((count, 3, of), (count, 2, of), (CONFIDENCE_BINS, 3), 1) or not count or not of:
+    matrix = np.zeros((of, of), int) if found.confusion is None else found.confusion
+    arrays = (found.counts, found.border, found.bins, found.shown, matrix)
+    numeric = all(array.dtype.kind in "iuf" for array in arrays)
+    shapes = (shape, found.border.shape, found.bins.shape, found.shown.ndim, matrix.shape)
+    expected = ((count, 3, of), (count, 2, of), (CONFIDENCE_BINS, 3), 1, (of, of))
+    if not numeric or shapes != expected or not count or not of:
         raise UserError(f"{file} is damaged: it holds arrays of other shapes or types")
     if (images or count, classes or of) != (count, of):
         raise UserError(f"{file} belongs to another run, with {count} images and {of} classes")
@@ -119,6 +131,14 @@ def count_hits(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     truth, predicted = truth[known], predicted[known]
     count = lambda ids: torch.bincount(ids, minlength=classes)[:classes]  # noqa: E731
     return torch.stack([count(truth[truth == predicted]), count(truth), count(predicted)])
+
+
+def count_confusions(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """(C, C) int64: the pixels of each true class, in rows, by the class that was predicted; void is left out. truth,
+    predicted: (H, W)."""
+    known = truth != IGNORE
+    pairs = truth[known] * classes + predicted[known]
+    return torch.bincount(pairs, minlength=classes**2)[: classes**2].reshape(classes, classes)
 
 
 def count_border_hits(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:

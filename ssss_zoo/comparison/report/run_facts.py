@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
 from ssss_zoo.comparison.plan import BASELINE
-from ssss_zoo.comparison.records import ComparisonFigures, RowFigures, RowStatistics
+from ssss_zoo.comparison.records import REMAKE, ComparisonFigures, RowFigures, RowStatistics
 from ssss_zoo.comparison.report.statistics import SEEDS_FOR_SIGNIFICANCE
 from ssss_zoo.config.parse import flatten_keys, read_file, section
+from ssss_zoo.errors import UserError
+from ssss_zoo.record_files import read_metrics
 from ssss_zoo.text import count
 
 DATA_PARTS = ("labelled", "unlabelled", "val")
+METHODS_OF_CARD = re.compile(r"trained with (.*?)\.\n\n", re.DOTALL)  # see train/card.md.j2
+ARXIV_NUMBER = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 NOT_TO_REPEAT = ("tracking.", "diagnose=")  # beginnings of arguments that change no figure
 
 
@@ -44,6 +50,15 @@ class RowOptions:
     overrides: str
     steps: str
     options: str
+    papers: list[Paper]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from, and the page of its paper; empty where none is known."""
+
+    text: str
+    url: str
 
 
 def run_facts(figures: ComparisonFigures, folder: ComparisonFolder) -> list[RunFact]:
@@ -59,8 +74,8 @@ def run_facts(figures: ComparisonFigures, folder: ComparisonFolder) -> list[RunF
         "budget": budget_text(figures, rows),
         "seeds": ", ".join(map(str, figures.seeds)),
         "scored": figures.headline,
-        **environment_texts(figures),
-        "last run": last_run_date(finished, folder),
+        **{name: "; ".join(texts) for name, texts in environment_texts(run_environments(figures, folder)).items()},
+        "runs made": run_dates(finished, folder),
     }
     return [RunFact(name, text) for name, text in texts.items() if text]
 
@@ -99,27 +114,50 @@ def budget_text(figures: ComparisonFigures, rows: Sequence[RowStatistics]) -> st
     )
 
 
-def environment_texts(figures: ComparisonFigures) -> dict[str, str]:
-    """Machine and software of the first run."""
-    environment = figures.environment or {}
-    packages = environment.get("packages")
-    packages = packages if isinstance(packages, dict) else {}
-    device, threads = str(environment.get("device") or ""), number_in(environment, "threads")
-    return {
-        "hardware": f"{device}, {count(threads, 'thread')}" if device and threads else device,
-        "software": ", ".join(
-            [f"{name} {version}" for name, version in packages.items()]
-            + ([f"Python {environment['python']}"] if environment.get("python") else [])
-        ),
-        "system": str(environment.get("platform") or ""),
+def run_environments(figures: ComparisonFigures, folder: ComparisonFolder) -> Sequence[Mapping[str, Any]]:
+    """Machine and software of each finished run; of the first one where the runs are gone."""
+    found = []
+    for run in finished_folders(figures.finished(), folder):
+        with suppress(UserError):  # a run whose metrics are gone or damaged: its figures are in compare.json
+            found.append(read_metrics(run.metrics, REMAKE)["environment"])
+    return found or [figures.environment or {}]
+
+
+def environment_texts(environments: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Machine, software and commit of the runs, by name: one text, or several where runs differ; none where no run says
+    it."""
+    text_of: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "hardware": hardware_text,
+        "software": software_text,
+        "system": lambda environment: str(environment.get("platform") or ""),
+        "commit": lambda environment: str(environment.get("commit") or ""),
     }
+    return {name: list(dict.fromkeys(filter(None, map(text, environments)))) for name, text in text_of.items()}
 
 
-def last_run_date(rows: Mapping[str, RowStatistics], folder: ComparisonFolder) -> str:
-    """The day on which the last run wrote its figures, by the clock of the machine; empty where the runs are gone."""
-    files = [run_folder(folder, place).metrics for row in rows.values() for place in row.folders.values()]
-    times = [file.stat().st_mtime for file in files if file.is_file()]
-    return datetime.fromtimestamp(max(times), UTC).strftime("%d %B %Y") if times else ""
+def hardware_text(environment: Mapping[str, Any]) -> str:
+    device, threads = str(environment.get("device") or ""), number_in(environment, "threads")
+    return f"{device}, {count(threads, 'thread')}" if device and threads else device
+
+
+def software_text(environment: Mapping[str, Any]) -> str:
+    packages = environment.get("packages")
+    versions = [f"{name} {version}" for name, version in packages.items()] if isinstance(packages, dict) else []
+    return ", ".join([*versions, *([f"Python {environment['python']}"] if environment.get("python") else [])])
+
+
+def run_dates(rows: Mapping[str, RowStatistics], folder: ComparisonFolder) -> str:
+    """The days on which the first and the last run wrote their figures, by the clock of the machine; empty where the
+    runs are gone."""
+    files = [run.metrics for run in finished_folders(rows, folder)]
+    times = sorted(file.stat().st_mtime for file in files if file.is_file())
+    days = [datetime.fromtimestamp(time, UTC).strftime("%d %B %Y").lstrip("0") for time in (*times[:1], *times[-1:])]
+    return " to ".join(dict.fromkeys(days))
+
+
+def finished_folders(rows: Mapping[str, RowStatistics], folder: ComparisonFolder) -> list[ComparedRunFolder]:
+    """The folders of all finished runs."""
+    return [run_folder(folder, place) for row in rows.values() for place in row.folders.values()]
 
 
 def run_folder(folder: ComparisonFolder, place: str) -> ComparedRunFolder:
@@ -149,6 +187,7 @@ def row_options(figures: ComparisonFigures, folder: ComparisonFolder) -> list[Ro
             overrides=" ".join(row.overrides),
             steps=f"{row.statistics.steps:,}" if row.statistics else "-",
             options=options_text(row, folder),
+            papers=papers_of(row, folder),
         )
         for row in figures.ranked()
     ]
@@ -164,6 +203,22 @@ def options_text(row: RowFigures, folder: ComparisonFolder) -> str:
     methods = {key.partition(".")[0] for key in options}
     names = {key: key.partition(".")[2] if len(methods) == 1 else key for key in options}
     return ", ".join(f"{names[key]}={value}" for key, value in options.items())
+
+
+def papers_of(row: RowFigures, folder: ComparisonFolder) -> list[Paper]:
+    """The papers of a row's methods, as the model card of its first run names them; none where that is gone."""
+    places = list(row.statistics.folders.values()) if row.statistics else []
+    card = run_folder(folder, places[0]).card if places else None
+    if card is None or not card.is_file():
+        return []
+    named = METHODS_OF_CARD.search(card.read_text("utf-8", "replace"))
+    return [paper_of(text) for text in " ".join(named[1].split()).split("; ")] if named else []
+
+
+def paper_of(text: str) -> Paper:
+    """text: `fixmatch, FixMatch (Sohn et al., 2020, arXiv 2001.07685)`."""
+    number = ARXIV_NUMBER.search(text)
+    return Paper(text.partition(", ")[2] or text, f"https://arxiv.org/abs/{number[1]}" if number else "")
 
 
 def commands(figures: ComparisonFigures, folder: ComparisonFolder) -> list[RunFact]:
@@ -187,7 +242,7 @@ def shell_line(*words: str) -> str:
     return shlex.join(["ssss", *words])
 
 
-def limits(figures: ComparisonFigures) -> list[str]:
+def limits(figures: ComparisonFigures, folder: ComparisonFolder) -> list[str]:
     """What the figures do not show."""
     finished = figures.finished()
     if not finished:
@@ -199,7 +254,7 @@ def limits(figures: ComparisonFigures) -> list[str]:
         f"and of the {validation} validation images, not of this choice.",
         "One budget: methods that learn slowly may come out ahead with more steps.",
         "The settings of each method are those of its recipe, not tuned for these data.",
-        "Training time and memory are those of this machine, with whatever else ran on it.",
+        *machine_limits(environment_texts(run_environments(figures, folder))),
     ]
     if len(figures.seeds) < SEEDS_FOR_SIGNIFICANCE:
         texts.insert(0, f"{count(len(figures.seeds), 'seed')}: no difference gets a star.")
@@ -209,3 +264,14 @@ def limits(figures: ComparisonFigures) -> list[str]:
             "evaluations on the validation images, so it is too high for new images. It decides nothing here."
         )
     return texts
+
+
+def machine_limits(environments: Mapping[str, Sequence[str]]) -> list[str]:
+    """The limits that come from where and with what the runs were made. environments: see `environment_texts`."""
+    limits_found = ["Training time and memory are those of this machine, with whatever else ran on it."]
+    if len(environments["hardware"]) > 1:
+        machines = len(environments["hardware"])
+        limits_found = [f"The runs were made on {machines} kinds of hardware, so training times do not compare."]
+    if max(len(environments["software"]), len(environments["commit"])) > 1:
+        limits_found.append("The runs were made with different software or commits, see “What was run”.")
+    return limits_found
