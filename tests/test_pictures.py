@@ -34,14 +34,17 @@ from ssss_zoo.evaluation.sheets import (
     TITLE_LINES,
     VOID_NAME,
     WRONG_NAME,
+    LegendEntry,
     Panel,
     PanelRow,
     class_legend,
     cut_start,
     draw_class_bars,
+    draw_legend,
     draw_panel,
     draw_sheet,
     draw_table,
+    flow_positions,
     line_height,
     load_font,
     text_size,
@@ -280,3 +283,15 @@ def test_a_table_wraps_what_is_long_and_bars_are_in_proportion():
 def test_a_photo_has_three_channels():
     assert photo(np.full((2, 2, 1), 9.7)).tolist() == [[[9] * 3] * 2] * 2
     assert photo(np.zeros((2, 2, 5), np.uint8)).shape == (2, 2, 3)
+
+
+def test_a_legend_takes_as_few_lines_as_its_names_need():
+    """The names follow each other as words do: one long one does not widen the others."""
+    assert flow_positions([40, 40, 40, 100, 10], 100) == [(0, 0), (40, 0), (0, 1), (0, 2), (0, 3)]
+    assert flow_positions([300, 10], 100) == [(0, 0), (0, 1)]
+    swatch = np.zeros((64, 64, 3), np.uint8)
+    legend = [LegendEntry(name, swatch) for name in ("void, not counted", *"abcdefgh")]
+    one_line = draw_legend(legend[1:], 800, 20).height
+    assert draw_legend(legend, 800, 20).height == one_line
+    assert draw_legend(legend, 300, 20).height > one_line
+    assert draw_legend([], 300, 20).width == 300

@@ -219,20 +219,33 @@ def class_legend(dataset: Dataset, shown: Collection[int], *, errors: bool = Fal
 
 
 def draw_legend(entries: Sequence[LegendEntry], width: int, size: int) -> Image.Image:
-    """The entries in columns of equal width, as many as fit."""
+    """The entries one after the other, on as few lines as they fit."""
     font, side, gap = load_font(size), size, round(size * GAP_SHARE)
     names = [cut_start(entry.name, width - 3 * gap - side, font) for entry in entries]
-    column = side + 3 * gap + max((round(font.getlength(name)) for name in names), default=0)
-    across = max(1, (width - gap) // column)
-    canvas = Image.new("RGB", (width, -(-len(names) // across) * line_height(size) + gap), "white")
+    places = flow_positions([side + 3 * gap + round(font.getlength(name)) for name in names], width - gap)
+    lines = max((line for _, line in places), default=-1) + 1
+    canvas = Image.new("RGB", (width, lines * line_height(size) + gap), "white")
     draw = ImageDraw.Draw(canvas)
-    for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
-        left, top = gap + index % across * column, index // across * line_height(size)
+    for entry, name, (along, line) in zip(entries, names, places, strict=True):
+        left, top = gap + along, line * line_height(size)
         swatch = Image.fromarray(np.ascontiguousarray(entry.swatch[:side, :side]))
         canvas.paste(swatch, (left, top + size // 6))
         draw.rectangle((left, top + size // 6, left + side - 1, top + size // 6 + side - 1), outline=FRAME_COLOUR)
-        draw.text((left + side + gap, top), name, fill=TEXT_COLOUR, font=font)
+        draw.text((left + side + gap // 2, top), name, fill=TEXT_COLOUR, font=font)
     return canvas
+
+
+def flow_positions(lengths: Sequence[int], width: int) -> list[tuple[int, int]]:
+    """Where things of these lengths lie, as words of a text do: pixels from the left, and the line from 0."""
+    places = list[tuple[int, int]]()
+    along = line = 0
+    for length in lengths:
+        if along and along + length > width:
+            along = 0
+            line += 1
+        places.append((along, line))
+        along += length
+    return places
 
 
 # --- tables and bars ------------------------------------------------------------------------------------------------
