@@ -112,7 +112,7 @@ def hook_page(hook: str) -> str:
             f"# {hook}",
             f"```python\n{hook}{signature}\n```",
             text_of(function),
-            f"**Words**: {words_of(hook)}.",
+            f"**Types**: {types_of(hook)}.",
             f"**Combination**: {rule_of(hook)}.{chosen}",
             f"**Answered by**: {users}.",
             "## Smallest example",
@@ -122,7 +122,7 @@ def hook_page(hook: str) -> str:
     )
 
 
-def words_of(hook: str) -> str:
+def types_of(hook: str) -> str:
     """Links to the records and teachers that the hook's signature names."""
     text = str(inspect.signature(getattr(hookspecs, hook)))
     known = {
