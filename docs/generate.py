@@ -22,6 +22,11 @@ from ssss_zoo.engine.step import Engine
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit import hookspecs
 
+SEARCH_BOOST = {  # of pages in the search; 2 for the others, and 1 for those of a hook or a method
+    "your-images.md": 4,
+    "write-a-method.md": 4,
+    **dict.fromkeys(("words.md", "settings.md", "python.md", "protocols.md", "code.md", "tracking.md"), 0.3),
+}
 EXAMPLES = Path(__file__).parent / "examples" / "hooks.py"
 
 
@@ -49,6 +54,11 @@ def on_files(files: Any, config: Any) -> Any:
     for name, text in pages().items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> None:
+    """In the search, guides come before reference: it lists every argument, and would be found for every word."""
+    page.meta["search"] = {"boost": SEARCH_BOOST.get(page.file.src_uri, 1 if "/" in page.file.src_uri else 2)}
 
 
 @cache
