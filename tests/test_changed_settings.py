@@ -6,8 +6,6 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import build_methods, with_options
 from ssss_zoo.train.changed_settings import changed_settings, repeat_command
@@ -62,12 +60,17 @@ def test_only_what_differs_from_the_recipes_is_named():
     }
 
 
-@pytest.mark.parametrize(
-    ("split", "shown"),
-    [("1/8", "1/8"), ("/home/me/lists/mine.csv", "mine"), ("a" * 40, "aaaaaaaaaaaaaaaaaa…aaaaa"), ("all", "all")],
-)
-def test_the_name_of_a_run_is_short(split, shown):
-    assert run_name(resolve(["method=farcluss", f"data.split={split}"])) == f"farcluss {shown} seed 0"
+def test_the_name_of_a_run_is_short_and_tells_variants_apart():
+    names = {
+        "farcluss 1/8 seed 0": ["method=farcluss", "data.split=1/8"],
+        "farcluss mine seed 3": ["method=farcluss", "data.split=/home/me/lists/mine.csv", "seed=3"],
+        "farcluss aaaaaaaaaaaaaaaaaa…aaaaa seed 0": ["method=farcluss", f"data.split={'a' * 40}"],
+        "farcluss:top_k=1 all seed 0": ["method=farcluss", "data.split=all", "options.farcluss.top_k=1"],
+        "unimatch:release seed 0": ["method=unimatch:release", "dataset=voc", "data.split=92", "tracking.parent=abc"],
+    }
+    for name, arguments in names.items():
+        config = configuration(arguments)
+        assert run_name(config, changed_settings(config)) == name
 
 
 def test_the_commit_is_that_of_the_working_folder(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from ssss_zoo.commands import ui
 from ssss_zoo.commands.ui import UiSettings, page_address, serve_ui
 from ssss_zoo.errors import UserError
+from ssss_zoo.stopping import stop_this_process
 from ssss_zoo.train.mlflow_logger import open_store
 
 
@@ -56,3 +57,19 @@ def test_the_page_opens_once_the_server_answers_and_the_command_ends_with_it(sto
     assert serve_ui([f"uri={store}", "experiment=mine", f"port={port}"]) == 3
     (address,) = opened
     assert capfd.readouterr().out == f"{address}  (Ctrl-C ends it)\n"
+
+
+def test_a_signal_to_stop_ends_the_server_too(store, tmp_path, monkeypatch):
+    (tmp_path / "mlflow.py").write_text(
+        "import socket, sys, time\n"
+        "with socket.create_server(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1]))):\n"
+        "    time.sleep(60)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    open_store(store).create_experiment("mine")
+    monkeypatch.setattr(ui.webbrowser, "open_new_tab", lambda address: stop_this_process())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.chdir(tmp_path)
+    assert serve_ui([f"uri={store}", "experiment=mine", f"port={port}"]) == 0
+    assert not ui.answers(port)

@@ -18,6 +18,7 @@ from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.config.schema import TrackingConfig
 from ssss_zoo.errors import UserError
+from ssss_zoo.stopping import Stop
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.3
@@ -38,8 +39,8 @@ class UiSettings:
 
 
 def serve_ui(overrides: Sequence[str]) -> int:
-    """Start MLflow's server, print and open the address of the list of runs, and wait until Ctrl-C ends it. The exit
-    code of the server.
+    """Start MLflow's server, print and open the address of the list of runs, and wait until Ctrl-C or another signal to
+    stop ends it. The exit code of the server.
 
     Raises UserError where the extra `ui` is not installed, and where there is no store.
     """
@@ -52,7 +53,7 @@ def serve_ui(overrides: Sequence[str]) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.uri, "--host", HOST, "--port",
                str(settings.port), "--workers", "1"]  # fmt: skip
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # jobs are about traces: 6 processes
-    with subprocess.Popen(command, env=environment) as server:
+    with Stop().handlers_installed(), subprocess.Popen(command, env=environment) as server:
         try:
             while server.poll() is None and not answers(settings.port):
                 time.sleep(POLL_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ssss_zoo.config.parse import flatten_keys
@@ -15,6 +16,7 @@ from ssss_zoo.train.run_folder import split_folder_name
 from ssss_zoo.train.setup import RunParts
 from ssss_zoo.train.tracking import chosen_loggers
 
+METHOD_NAME_LENGTH_MAX = 40  # characters of a method with its options in a run's name (our choice)
 SPLIT_NAME_LENGTH_MAX = 24  # characters of a split in a run's name (our choice)
 NOT_LOGGED = ("tracking.", "resume", "overwrite", "trace")  # beginnings of keys that say nothing about the run
 GIB = 2**30  # bytes
@@ -25,7 +27,7 @@ def tracked_run(parts: RunParts, first_step: int) -> TrackedRun:
     config = parts.config
     changed = changed_settings(config) if chosen_loggers(config.tracking) else {}
     return TrackedRun(
-        name=run_name(config),
+        name=run_name(config, changed),
         folder=parts.folder.path,
         settings=config.tracking,
         params={k: value for k, value in flatten_keys(as_tree(config)).items() if not k.startswith(NOT_LOGGED)},
@@ -36,12 +38,17 @@ def tracked_run(parts: RunParts, first_step: int) -> TrackedRun:
     )
 
 
-def run_name(config: Config) -> str:
-    """`farcluss 1/8 seed 0`. The data set is a tag, since a list of runs is narrow."""
+def run_name(config: Config, changed: Mapping[str, str]) -> str:
+    """`farcluss:top_k=1 1/8 seed 0`; below a comparison without the split, which its runs share. The data set is a tag,
+    since a list of runs is narrow. changed: the settings that differ from the defaults, of which the name says the
+    options of the methods."""
+    options = (f":{key.rpartition('.')[2]}={text}" for key, text in changed.items() if key.startswith("options."))
     split = config.data.split
     folder_name = split_folder_name(split)
     short = split if folder_name == split.replace("/", "_") else folder_name  # of a list file its name alone
-    return f"{config.method} {brief(short, SPLIT_NAME_LENGTH_MAX)} seed {config.seed}"
+    method = brief(config.method + "".join(options), METHOD_NAME_LENGTH_MAX)
+    own_split = [] if config.tracking.parent else [brief(short, SPLIT_NAME_LENGTH_MAX)]
+    return " ".join([method, *own_split, f"seed {config.seed}"])
 
 
 def run_tags(parts: RunParts) -> dict[str, str]:
@@ -79,7 +86,7 @@ def tracked_datasets(parts: RunParts) -> tuple[TrackedDataset, ...]:
     )
 
 
-def settings_note(changed: dict[str, str], command: str) -> str:
+def settings_note(changed: Mapping[str, str], command: str) -> str:
     """The settings that differ from the defaults and the command that makes the run again, in Markdown. It is short,
     because MLflow's page shows its first lines only."""
     settings = ", ".join(f"`{key}={text}`" for key, text in changed.items())
