@@ -65,7 +65,7 @@ def plot_calibration(rows: Mapping[str, RowErrors]) -> str:
         centre = 100 * confidence[kept] / pixels[kept]
         style = row_style(index) | {"markersize": 4}
         accuracy_axes.plot(centre, 100 * right[kept] / pixels[kept], label=chart_name(name), **style)
-        share_axes.plot(centre, 100 * pixels[kept] / pixels.sum(), **style)
+        share_axes.plot(centre, 100 * pixels[kept] / pixels.sum(), **style | {"marker": ""})
     accuracy_axes.set(ylabel="right pixels, %", xlim=(0, 102), ylim=(0, 102))
     share_axes.set(xlabel="confidence, %", ylabel="of all, %", xlim=(0, 102), ylim=(0, None))
     add_legend(figure, accuracy_axes)
