@@ -376,5 +376,5 @@ def screen_cost_table(figures: ComparisonFigures) -> Table | None:
     for heading in ("network of", "images/s", "best (batch)", "M parameters", "GFLOPs"):
         table.add_column(heading, justify="left" if heading == "network of" else "right", overflow="fold")
     for cost, names in rows_of.items():
-        table.add_row(Text("\n".join(map(visible, names))), *cost_cells(cost))
+        table.add_row(Text(", ".join(map(visible, names))), *cost_cells(cost))
     return table
