@@ -83,8 +83,8 @@ def plan(*overrides: str, **keys: Any) -> TrainingPlan:
 
 
 def compare(*overrides: str, notify: Callable[[str], None] = lambda line: None, **keys: Any) -> CompareResult:
-    """`ssss compare`: returns the folder and the content of compare.json. notify: called with a line as each run ends.
-    Raises as `run` does; a run that fails is in `figures["failed"]`."""
+    """`ssss compare`: returns the folder and the content of compare.json. notify: also gets each line of the
+    progress. Raises as `run` does; a run that fails is in `figures["failed"]`."""
     return run_study(all_overrides(overrides, keys), notify)
 
 

@@ -22,6 +22,7 @@ from rich.text import Text
 from ssss_zoo.text import duration, wrap_words
 
 BAR_WIDTHS = (10, 24)  # least and most characters (our choice)
+LINES_MAX = 8  # below the progress line (our choice)
 REFRESHES_PER_SECOND = 4  # of the live line (our choice)
 NOTEBOOK_REFRESH = 0.5  # seconds between two refreshes (our choice)
 NOTEBOOK_LINES_MAX = 500  # lines kept in a notebook (our choice)
@@ -30,13 +31,16 @@ NOTEBOOK_LINES_MAX = 500  # lines kept in a notebook (our choice)
 @dataclass(frozen=True)
 class ProgressLine:
     """How far a command is. unit: the noun of the steps. details: texts, of which the last ones are left out where the
-    line has no room. ends: the expected end, in seconds of `time.monotonic`; None before it is known."""
+    line has no room. ends: the expected end, in seconds of `time.monotonic`; None before it is known. begun: the share
+    of the steps under way that is done, for the bar. lines: shown below, each cut where the screen ends."""
 
     steps: int
     step: int
     details: tuple[str, ...] = ("starting",)
     ends: float | None = None
     unit: str = "step"
+    begun: float = 0.0
+    lines: tuple[str, ...] = ()
 
     def parts(self, width: int) -> tuple[str, int, str, str]:
         """The count, the width of the bar, the time left, and the details that fit a line of `width` characters. The
@@ -54,10 +58,17 @@ class ProgressLine:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         done, bar_width, left, details = self.parts(options.max_width)
-        filled = round(bar_width * self.step / max(1, self.steps))
+        filled = min(bar_width, round(bar_width * (self.step + self.begun) / max(1, self.steps)))
         full, empty = ("#", "-") if options.ascii_only else ("━", "━")
         bar = ((full * filled, "bar.complete"), (empty * (bar_width - filled), "bar.back"))
         yield Text.assemble(done, *bar, (left, "progress.remaining"), details, no_wrap=True, overflow="ignore")
+        for line in self.shown_lines():
+            yield Text(f"  {line}", no_wrap=True, overflow="crop")
+
+    def shown_lines(self) -> list[str]:
+        """The lines below, at most LINES_MAX."""
+        more = len(self.lines) - LINES_MAX
+        return [*self.lines[:LINES_MAX], *([f"and {more} more"] if more > 0 else [])]
 
 
 class Screen(ABC):
@@ -144,8 +155,9 @@ class NotebookScreen(Screen):
         if self.progress is None:
             return lines
         done, _, left, details = self.progress.parts(120)
-        bar = f"<progress value='{self.progress.step}' max='{self.progress.steps}'></progress>"
-        return f"{lines}<div>{html.escape(done)}{bar}{html.escape(left + details)}</div>"
+        bar = f"<progress value='{self.progress.step + self.progress.begun:g}' max='{self.progress.steps}'></progress>"
+        below = "".join(f"<br>{html.escape(line)}" for line in self.progress.shown_lines())
+        return f"{lines}<div>{html.escape(done)}{bar}{html.escape(left + details)}{below}</div>"
 
 
 def find_screen() -> Screen:

@@ -232,7 +232,7 @@ def test_a_command_of_the_documentation_works(command, finished, tiny_plugins, t
     assert done in ((0, 1) if command.startswith("ssss data check") else (0,)), capsys.readouterr().err
 
 
-def inline(runs, jobs):
+def inline(runs, jobs, watch):
     """The runs of a comparison in this process, where there is a tiny network."""
     for run in runs:
         yield run, run_one(run.overrides, run.folder.path)

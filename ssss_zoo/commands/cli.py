@@ -86,7 +86,7 @@ def compare_command(overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from ssss_zoo.comparison.study import run_study
 
-    result = run_study(overrides, notify=lambda line: print_line(line, err=True))
+    result = run_study(overrides)
     if as_json:
         print_json(result.figures)
     else:

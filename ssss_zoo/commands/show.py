@@ -90,7 +90,7 @@ def show_comparison(result: CompareResult) -> None:
     if costs:
         console.print(costs)
     for note in table_notes(result.record):
-        console.print(visible(note), soft_wrap=True, markup=False, highlight=False)
+        print_line(note)
     print_line(f"in {result.folder}: report.html, compare.md, compare.csv, compare.tex, compare.json, runs")
     for view in result.views:
         print_line(f"figures in {view}")

@@ -26,6 +26,7 @@ def plan_equal_time(plan: StudyPlan, record: StudyRecord, notify: Notify) -> Stu
     rates = dict(record.steps_per_second or {})
     for row in plan.rows:
         if rates.get(row.folder_name, 0) <= 0:
+            notify(f"{row.name}: its speed is measured in {TIMED_STEPS} steps")
             rates[row.folder_name] = measure_rate(row, plan)
             notify(f"{row.name}: {rates[row.folder_name]:.2f} steps/s")
             write_study_record(plan.folder, replace(record, steps_per_second=rates))

@@ -22,7 +22,7 @@ from ssss_zoo.errors import MEMORY_ADVICE, UserError
 from ssss_zoo.lock import owner
 
 PROCESS_POLL = 0.3  # seconds between looks at the processes
-QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue (our choice: sites ask not to be asked often)
+QUEUE_POLL = 2.0  # seconds between looks at SLURM's queue and at Ray's (our choice: sites ask not to be asked often)
 MISSED_POLLS = 5  # looks without a job before it is given up: its result may come late on a shared disk
 SUBMITIT_CLUSTER = "slurm"  # `local` is submitit's stand-in, which needs no SLURM
 
@@ -30,11 +30,26 @@ EndedRun = tuple[PlannedRun, RunState]
 LocalProcesses = dict[int, tuple[PlannedRun, subprocess.Popen[bytes]]]  # by the place that each occupies
 
 
+class RunWatch(Protocol):
+    """Learns from a launcher what its runs do."""
+
+    def begin(self, run: PlannedRun) -> None:
+        """A run begins. A launcher that does not learn of it may leave this out."""
+
+    def refresh(self) -> None:
+        """Runs are at work. Called at least every few seconds."""
+
+    def stopping(self) -> None:
+        """The runs at work were asked to save and stop."""
+
+
 class Launcher(Protocol):
     """Executes runs, `jobs` at a time, and yields each with its state as it ends. Raises KeyboardInterrupt after
     Ctrl-C, when the runs that were executing have saved, and have been yielded. Closing it stops all runs."""
 
-    def __call__(self, runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]: ...
+    def __call__(
+        self, runs: Sequence[PlannedRun], jobs: int | None, watch: RunWatch
+    ) -> Generator[EndedRun, None, None]: ...
 
 
 def find_launcher(name: str) -> Launcher:
@@ -46,7 +61,7 @@ def find_launcher(name: str) -> Launcher:
 # --- this machine ---------------------------------------------------------------------------------------------------
 
 
-def run_locally(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]:
+def run_locally(runs: Sequence[PlannedRun], jobs: int | None, watch: RunWatch) -> Generator[EndedRun, None, None]:
     """One process a run, `jobs` at a time: by default as many as there are GPUs, each on its own; on a CPU one at a
     time, or `jobs` that share the cores."""
     environments = list(process_environments(jobs))
@@ -57,6 +72,8 @@ def run_locally(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[Ended
                 if place not in running and waiting:
                     run = waiting.pop(0)
                     running[place] = (run, start_run(run, environment))
+                    watch.begin(run)
+            watch.refresh()
             for place, (run, process) in list(running.items()):
                 try:
                     code = process.wait(PROCESS_POLL / len(running))
@@ -68,6 +85,7 @@ def run_locally(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[Ended
                 if state.status == STOPPED:  # the signal that stopped it was meant for this process as well
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
+        watch.stopping()
         yield from stop_processes(running)
         raise
     except BaseException:  # the reader of these results failed, and takes no more of them
@@ -133,7 +151,7 @@ def state_after(run: PlannedRun, code: int) -> RunState:
 # --- clusters -------------------------------------------------------------------------------------------------------
 
 
-def run_on_slurm(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]:
+def run_on_slurm(runs: Sequence[PlannedRun], jobs: int | None, watch: RunWatch) -> Generator[EndedRun, None, None]:
     """One SLURM job a run, by submitit, `jobs` at a time. `slurm.<name>=value` arguments of the study are submitit's
     parameters (slurm.timeout_min=600, slurm.gpus_per_node=1, slurm.slurm_partition=gpu). The jobs print to files in
     slurm/. Raises UserError where submitit or SLURM refuse."""
@@ -148,6 +166,7 @@ def run_on_slurm(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[Ende
             for job in [job for job, times in missed.items() if times > MISSED_POLLS]:
                 gone = RuntimeError("SLURM no longer lists the job, and it wrote no result")
                 yield running.pop(job), worker_died(gone)
+            watch.refresh()
             time.sleep(QUEUE_POLL)
     finally:
         for job in running:
@@ -195,7 +214,7 @@ def in_queue(job: Any) -> bool:
     return listed.returncode == 0 and bool(listed.stdout.strip())
 
 
-def run_on_ray(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedRun, None, None]:
+def run_on_ray(runs: Sequence[PlannedRun], jobs: int | None, watch: RunWatch) -> Generator[EndedRun, None, None]:
     """One Ray task a run, `jobs` at a time, on the cluster of $RAY_ADDRESS or on this machine, each on a GPU where the
     cluster has any. A task whose worker dies starts once more, and its run continues from what it had saved."""
     import_extra("ray", "ray")
@@ -211,13 +230,15 @@ def run_on_ray(runs: Sequence[PlannedRun], jobs: int | None) -> Generator[EndedR
         running = {task.remote(os.getcwd(), run.overrides, run.folder.path): run for run in runs}
         try:
             while running:
-                done, _ = ray.wait(list(running), num_returns=1)
-                run = running.pop(done[0])
-                try:
-                    state = ray.get(done[0])
-                except ray.exceptions.RayError as error:
-                    state = worker_died(error)
-                yield run, state
+                watch.refresh()
+                done, _ = ray.wait(list(running), num_returns=1, timeout=QUEUE_POLL)
+                for reference in done:
+                    run = running.pop(reference)
+                    try:
+                        state = ray.get(reference)
+                    except ray.exceptions.RayError as error:
+                        state = worker_died(error)
+                    yield run, state
         finally:
             for reference in running:
                 ray.cancel(reference)

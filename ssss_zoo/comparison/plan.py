@@ -86,6 +86,11 @@ class PlannedRun:
     plan: StudyPlan
 
     @property
+    def label(self) -> str:
+        """The name of the run for people."""
+        return f"{self.row.name}, seed {self.seed}"
+
+    @property
     def folder(self) -> ComparedRunFolder:
         return self.plan.folder.run(self.row.folder_name, self.seed)
 

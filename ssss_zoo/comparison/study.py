@@ -25,6 +25,7 @@ from ssss_zoo.comparison.report.tables import write_tables
 from ssss_zoo.comparison.result import CompareResult
 from ssss_zoo.comparison.run_files import damaged_files, finished_figures, is_done, write_state
 from ssss_zoo.comparison.run_state import BUSY, DONE, FAILED, RunState
+from ssss_zoo.comparison.study_display import StudyDisplay
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.lock import LOCK, Busy, owned, owner_words
@@ -39,20 +40,22 @@ BUSY_POLL = 1.0  # seconds between looks at a folder that another process works 
 def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> CompareResult:
     """Run everything that the arguments describe and that is not finished, and put the figures side by side.
 
-    notify: gets a line as each run ends. Raises UserError before anything starts where a row cannot run; Interrupted
-    after Ctrl-C and other signals that ask to stop, when every run has saved its state.
+    The progress is shown on the screen. notify: also gets its lines, one as each run ends. Raises UserError before
+    anything starts where a row cannot run; Interrupted after Ctrl-C and other signals that ask to stop, when every run
+    has saved its state.
     """
     # Plan: a row is a method with overrides of its own, and every row runs with every seed. Rows share data, network,
     # initial weights and budget, so that a difference between two rows is a difference between their methods.
     check_one_process()
     plan = with_diagnosis(plan_study(overrides))
-    with stoppable(plan.folder.path):
+    with StudyDisplay(notify) as display, stoppable(plan.folder.path):
         # Check: whatever can be refused is refused here, because a row that cannot run would fail after hours.
+        display.print_line(f"checking that {count(len(plan.rows), 'row')} can run")
         check_rows_can_run(plan)
         known_record(plan)
 
         # A second comparison in the folder would train the same runs: it waits until the first has ended.
-        with only_comparison_in(plan.folder.path, notify):
+        with only_comparison_in(plan.folder.path, display.print_line):
             record = known_record(plan)  # again: the other comparison may have changed it
             record = replace(record, rows=record.rows | {row.folder_name: row.overrides for row in plan.rows})
             write_study_record(plan.folder, record)
@@ -68,28 +71,27 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
 
                 # An equal budget of time needs the speed of each row before its steps are known.
                 if plan.budget == "time":
-                    plan = plan_equal_time(plan, record, notify)
+                    plan = plan_equal_time(plan, record, display.print_line)
 
                 # Run what is missing. What a failed attempt left must go first: it would pass for a result.
                 runs = plan.runs()
                 missing = [run for run in runs if not is_done(run.folder)]
-                notify(summary_line(plan, missing, done=len(runs) - len(missing)))
+                display.print_line(summary_line(plan, missing, done=len(runs) - len(missing)))
                 for run in missing:
-                    forget_failed_attempt(run, notify)
+                    forget_failed_attempt(run, display.print_line)
 
                 # The tables are written after each run, so that they are right whenever the comparison is stopped.
-                began = time.perf_counter()
-                with closing(ended_runs(missing, plan, notify)) as results:
-                    for number, (run, state) in enumerate(results, start=1):
+                display.begin_study(runs, missing)
+                with closing(ended_runs(missing, plan, display)) as results:
+                    for run, state in results:
                         keep_failure(run, state)
                         figures = compute_figures(plan, read_finished_runs(plan))
                         write_tables(figures, plan.folder)
                         parent.log_summary(comparison_summary(figures))
-                        spent = time.perf_counter() - began
-                        progress = f"{number} of {len(missing)}, {spent:.0f} s since the start"
-                        notify(f"{run.row.name}, seed {run.seed}: {outcome(run, state)} ({progress})")
+                        display.end(run, state, outcome(run, state))
 
                 # Read all results, those of earlier commands as well, and write everything that is made of them.
+                display.note("writing the report")
                 finished = read_finished_runs(plan)
                 figures = compute_figures(plan, finished)
                 write_tables(figures, plan.folder)
@@ -164,19 +166,20 @@ def summary_line(plan: StudyPlan, missing: Sequence[PlannedRun], done: int) -> s
     return f"{left}, {done} done" if done else left
 
 
-def ended_runs(runs: Sequence[PlannedRun], plan: StudyPlan, notify: Notify) -> Generator[EndedRun, None, None]:
+def ended_runs(runs: Sequence[PlannedRun], plan: StudyPlan, display: StudyDisplay) -> Generator[EndedRun, None, None]:
     """Execute the runs; yields each as it ends. A run that another process works on comes when that has ended."""
     while runs:
         busy = []
-        with closing(find_launcher(plan.launcher)(runs, plan.jobs)) as results:
+        with closing(find_launcher(plan.launcher)(runs, plan.jobs, display)) as results:
             for run, state in results:
                 if state.status == BUSY:
                     other = owner_words(state.host, state.pid)
-                    notify(f"{run.row.name}, seed {run.seed}: {other} trains it; waiting")
+                    display.print_line(f"{run.label}: {other} trains it; waiting")
                     busy.append(run)
                 else:
                     yield run, state
         while any(is_busy(run.folder.path) for run in busy):
+            display.refresh()
             time.sleep(BUSY_POLL)
         runs = [run for run in busy if not is_done(run.folder)]
         yield from ((run, RunState(DONE)) for run in busy if run not in runs)
@@ -195,7 +198,7 @@ def forget_failed_attempt(run: PlannedRun, notify: Notify) -> None:
     run continues and writes them again."""
     damaged = damaged_files(run.folder)
     for file in damaged:
-        notify(f"{run.row.name}, seed {run.seed}: {file.name} is damaged and will be made again")
+        notify(f"{run.label}: {file.name} is damaged and will be made again")
     run.folder.state.unlink(missing_ok=True)
     if set(damaged) - {run.folder.counts, run.folder.cost}:
         with suppress(Busy), owned(run.folder.path):

@@ -46,7 +46,7 @@ def tiny_compare_with_charts(tiny_plugins, no_dry_run, tmp_path, monkeypatch):
     monkeypatch.setattr(network_cost, "FIRST_BATCH_SECONDS", 0.005)
     ran, lines = [], []
 
-    def run_inline(runs, jobs):
+    def run_inline(runs, jobs, watch):
         for run in runs:
             ran.append((run.row.name, run.seed))
             yield run, run_one(run.overrides, run.folder.path)

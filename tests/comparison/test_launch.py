@@ -132,7 +132,7 @@ def test_a_comparison_waits_for_another_one_in_its_folder(tiny_compare):
     with held_elsewhere(tiny_compare.folder, tiny_compare.lines) as pid:
         assert tiny_compare("methods=fixmatch", "seeds=0").figures["missing"] == []
     waits = f"waiting for process {pid} on {socket.gethostname()}, which runs a comparison in {tiny_compare.folder}"
-    assert tiny_compare.lines[0] == waits
+    assert tiny_compare.lines[1] == waits
     assert tiny_compare.lines.count(waits) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_signal_ends_the_comparison_and_its_cells(tiny_compare, store, monkeyp
 
     ended = []
 
-    def stop(runs, jobs):
+    def stop(runs, jobs, watch):
         try:
             os.kill(os.getpid(), number)
             time.sleep(5)
