@@ -81,21 +81,47 @@ def test_a_shell_completes_keys_methods_data_sets_choices_and_paths(tmp_path):
     assert complete("predict", f"run={tmp_path}/ru") == [f"run={tmp_path}/run1/"]
 
 
+LIGHT_COMMANDS = ("list", "list --json", "card farcluss", "card stpp", "--help", "run --help", "")
+MISSPELT_COMMANDS = {
+    "run method=fixmach": "did you mean 'fixmatch'?",
+    "run method=fixmach dataset=shapes time=5m": "did you mean 'fixmatch'?",
+    "run dataset=shaps": "did you mean 'shapes'?",
+    "run model=deeplab": "did you mean 'deeplabv3plus'?",
+    "run train.stpes=1": "did you mean 'train.steps'?",
+    "run options.farcluss.topk=1": "did you mean 'options.farcluss.top_k'?",
+    "run method=stpp options.stpp.cutout=2": "options.stpp.cutout",
+    "config method=fixmach": "did you mean 'fixmatch'?",
+    "plan dataset=shaps time=5m": "did you mean 'shapes'?",
+    "inspect method=fixmach": "did you mean 'fixmatch'?",
+    "compare methods=fixmach,cps:ema=1": "fixmach: unknown method",
+    "compare methods=fixmatch datset=shapes": "did you mean 'dataset'?",
+    "search dataset=shaps": "did you mean 'shapes'?",
+    "search try.method=fixmach,cps": "did you mean 'fixmatch'?",
+    "search try.options.fixmatch.treshold=": "did you mean 'try.options.fixmatch.threshold'?",
+    "data check dataset=shaps": "did you mean 'shapes'?",
+    "data split datset=shapes sizes=2": "did you mean 'dataset'?",
+    "data preview dataset=shaps count=2": "did you mean 'shapes'?",
+}
+
+
 def test_lists_cards_and_typing_mistakes_need_no_torch(tmp_path):
-    code = """
+    code = f"""
 import sys
 from ssss_zoo.commands.cli import command_line
-codes = [command_line(words.split()) for words in (
-    "list", "list --json", "card farcluss", "--help", "run --help", "",
-    "run method=fixmach", "run dataset=shaps", "run model=deeplab", "run train.stpes=1", "config method=fixmach",
-)]
-assert codes == [0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2], codes
-heavy = {"torch", "numpy", "mlflow", "matplotlib"} & set(sys.modules)
+def run(command):
+    print(command, file=sys.stderr)
+    return command_line(command.split())
+assert [run(command) for command in {LIGHT_COMMANDS}] == [0] * {len(LIGHT_COMMANDS)}
+codes = [run(command) for command in {tuple(MISSPELT_COMMANDS)}]
+assert codes == [2] * {len(MISSPELT_COMMANDS)}, codes
+heavy = {{"torch", "numpy", "mlflow", "matplotlib", "optuna"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "did you mean 'fixmatch'?" in done.stderr
+    lines = done.stderr.splitlines()
+    answers = dict(zip(lines[len(LIGHT_COMMANDS) :: 2], lines[len(LIGHT_COMMANDS) + 1 :: 2], strict=True))
+    assert [command for command, answer in MISSPELT_COMMANDS.items() if answer not in answers[command]] == []
 
 
 def test_list_is_a_table_with_hooks_only_where_asked_for(ssss):

@@ -84,6 +84,9 @@ def compare_command(overrides: tuple[str, ...], as_json: bool) -> None:
     The same command continues a stopped comparison; you may add rows and
     seeds.
     """
+    from ssss_zoo.comparison.plan import check_row_names, plan_study
+
+    check_row_names(plan_study(overrides))
     from ssss_zoo.comparison.study import run_study
 
     result = run_study(overrides)
@@ -197,6 +200,9 @@ def run_timed(arguments: list[str], config_file: Path | None, began: float) -> T
     """`ssss run ... time=`. Raises UserError beside a file, which would settle all that a plan chooses."""
     if config_file:
         raise UserError("time= chooses the settings that --config FILE would give: leave one of them out")
+    from ssss_zoo.engine.plugin_source import check_spelling
+
+    check_spelling(arguments, "time")
     from ssss_zoo.planning.timed_training import run_within_time
 
     return run_within_time(arguments, began, notify=lambda line: print_line(line, err=True))
@@ -219,11 +225,14 @@ def plan_command(overrides: tuple[str, ...], as_json: bool) -> None:
     method=NAME train.crop=256 ...    as in `ssss run`; what is given is kept
     """
     began = time.perf_counter()
-    from ssss_zoo.planning.make_plan import plan_training
+    from ssss_zoo.engine.plugin_source import check_spelling
     from ssss_zoo.planning.plan_task import check_dataset_given
-    from ssss_zoo.planning.timed_training import plan_lines
 
     check_dataset_given(overrides)
+    check_spelling(overrides, "time")
+    from ssss_zoo.planning.make_plan import plan_training
+    from ssss_zoo.planning.timed_training import plan_lines
+
     plan = plan_training(overrides, began)
     if as_json:
         print_json(plan.as_dict())
@@ -325,6 +334,11 @@ def inspect_command(overrides: tuple[str, ...]) -> None:
     images=4              how many images of the batch
     file=inspect.png      the file to write (overwrite=true replaces it)
     """
+    from ssss_zoo.config.parse import split_overrides
+    from ssss_zoo.engine.plugin_source import check_spelling
+
+    if "run" not in split_overrides(overrides, "run")[0]:
+        check_spelling(overrides, "after", "images", "file", "overwrite")
     from ssss_zoo.train.inspect_step import draw_inspection
 
     picture, file = draw_inspection(overrides)
@@ -635,6 +649,9 @@ def data_check_command(overrides: tuple[str, ...], as_json: bool) -> None:
     train.crop=321 train.batch=8    the sizes that the run will use, for the
                           advice on them
     """
+    from ssss_zoo.engine.plugin_source import check_spelling
+
+    check_spelling(overrides)
     from ssss_zoo.commands.data import check_data, show_audit
 
     report = check_data(overrides)
@@ -660,6 +677,9 @@ def data_split_command(overrides: tuple[str, ...]) -> None:
     sizes=1/16,1/8,30     how many labelled images each list has
     seed=0 overwrite=true    another draw; replace lists that exist
     """
+    from ssss_zoo.engine.plugin_source import check_spelling
+
+    check_spelling(overrides, "sizes")
     from ssss_zoo.commands.data import split_data
 
     for line in split_data(overrides):
@@ -682,6 +702,9 @@ def data_preview_command(overrides: tuple[str, ...]) -> None:
     file=preview.png      the file to write (overwrite=true replaces it)
     train.crop=321 augment.hue=0.1    any key that the views depend on
     """
+    from ssss_zoo.engine.plugin_source import check_spelling
+
+    check_spelling(overrides, "count", "file", "overwrite")
     from ssss_zoo.commands.data import preview_data
 
     file = preview_data(overrides)

@@ -17,9 +17,9 @@ from ssss_zoo.config.parse import parse_value, read_file, split_overrides
 from ssss_zoo.config.python_files import RELEASE, local_files, python_files_in, untrusted_file
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
+from ssss_zoo.engine.plugin_source import check_names
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.text import brief
-from ssss_zoo.train.resume import flat_config
 from ssss_zoo.train.run_folder import split_folder_name
 
 COMPARE_KEYS = ("methods", "seeds", "study", "baseline", "budget", "output", "launcher", "jobs")  # not keys of a run
@@ -108,6 +108,8 @@ class PlannedRun:
 
 def common_settings(plan: StudyPlan) -> dict[str, str]:
     """The settings that all rows share, by key of the configuration; options and hooks as they are given."""
+    from ssss_zoo.train.resume import flat_config  # imports torch, which a plan alone does without
+
     given = [argument for argument in plan.overrides if argument.startswith(("options.", "hooks."))]
     config = resolve([*(argument for argument in plan.overrides if argument not in given), "method=supervised"])
     return flat_config(config) | {"given": " ".join(sorted(given))}
@@ -314,6 +316,18 @@ def parse_jobs(text: Any) -> int | None:
     if not re.fullmatch(r"[1-9]\d*", str(text)):
         raise UserError(f"jobs takes a number of runs at a time, at least 1; got '{text}'")
     return int(text)
+
+
+def check_row_names(plan: StudyPlan) -> None:
+    """Raise UserError for the names and keys of all rows that are misspelt, before torch is imported."""
+    problems = []
+    for row in plan.rows:
+        try:
+            check_names(plan.runs_of(row)[0].config())
+        except UserError as error:
+            problems.append(f"{row.name}: {error}")
+    if problems:
+        raise UserError("; ".join(problems))
 
 
 def check_rows(rows: Sequence[StudyRow]) -> None:

@@ -22,14 +22,12 @@ from ssss_zoo.config.python_files import python_files_in
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.catalog import list_hooks
-from ssss_zoo.engine.plugin_source import installed
-from ssss_zoo.engine.registry import load, local_methods
+from ssss_zoo.engine.plugin_source import check_names, installed, read_plugin
 from ssss_zoo.errors import Interrupted, UserError, expanded, unknown
 from ssss_zoo.notebook import data_frame
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief, count
 from ssss_zoo.train.console import table_text
-from ssss_zoo.train.run import run_training
 from ssss_zoo.train.run_folder import RunFolder, split_folder_name
 
 DEFAULT_TRIALS = 20  # our choice
@@ -97,6 +95,8 @@ def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> 
     _, common = split_overrides(rest, "try.")
     if not any(argument.startswith("data.hold_out=") for argument in common):
         common.append(f"data.hold_out={HOLD_OUT_SHARE}")
+    for method in space_methods(space) or [""]:
+        check_names(resolve([*common, *([f"method={method}"] if method else [])]))
     folder = expanded(own.get("output") or default_search_folder(common))
     study = open_study(folder)
     check_same_search(study, common, space, folder)
@@ -147,6 +147,8 @@ class Objective:
     def train(self, trial: Any, overrides: Sequence[str]) -> float:
         """The mIoU of a run, whose checkpoints are removed. Raises TrialPruned where Optuna gives the trial up."""
         import optuna
+
+        from ssss_zoo.train.run import run_training  # imports torch, which a misspelt argument does without
 
         folder = RunFolder(self.folder / "trials" / str(trial.number))
         shutil.rmtree(folder.path, ignore_errors=True)
@@ -269,6 +271,11 @@ def option_schema(method: str, overrides: Sequence[str]) -> type | None:
     """The class of an installed method, or of one in a Python file that the arguments name; None for no such method."""
     naming, _ = split_overrides(overrides, "method", "try.method", "plugins.path", "hooks.", "try.hooks.")
     files = python_files_in(list(naming.values()))
+    source = None if files or method not in installed("methods") else read_plugin("methods", method)
+    if source and source.options:
+        return source.options
+    from ssss_zoo.engine.registry import load, local_methods  # imports torch
+
     local = local_methods([str(path) for path in files.values()])
     if method in local or method not in installed("methods"):
         return local.get(method)

@@ -7,9 +7,10 @@ caller imports the plugin instead.
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint
 from importlib.util import find_spec
@@ -18,7 +19,8 @@ from typing import Annotated, Any, Literal
 
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.layers import entry_points
-from ssss_zoo.config.parse import located_by_key
+from ssss_zoo.config.parse import build_typed, located_by_key, split_overrides
+from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import unknown
 
@@ -174,14 +176,26 @@ def field_of(item: ast.AnnAssign, names: Mapping[str, Any]) -> tuple[str, Any, A
     if not isinstance(item.target, ast.Name) or item.value is None:
         raise ValueError("a field without a default")
     declared = eval(ast.unparse(item.annotation), {"__builtins__": {}}, names)
-    value = ast.literal_eval(item.value)
-    return item.target.id, declared, dataclasses.field(default=value)
+    return item.target.id, declared, default_of(item.value)
+
+
+def default_of(value: ast.expr) -> Any:
+    """The default of a field: a literal, or `field(default_factory=lambda: ...)` of one. Raises ValueError for another
+    expression."""
+    if not isinstance(value, ast.Call):
+        return dataclasses.field(default=ast.literal_eval(value))
+    factories = [keyword.value for keyword in value.keywords if keyword.arg == "default_factory"]
+    if ast.unparse(value.func) != "field" or len(value.keywords) != 1 or not isinstance(factories[0], ast.Lambda):
+        raise ValueError("a default that is computed")
+    made = ast.literal_eval(factories[0].body)
+    return dataclasses.field(default_factory=lambda: copy.copy(made))
 
 
 def option_fields(options: type) -> list[tuple[str, Any, Any]]:
     hints = typing.get_type_hints(options, include_extras=True)
     return [
-        (item.name, hints[item.name], dataclasses.field(default=item.default)) for item in dataclasses.fields(options)
+        (item.name, hints[item.name], dataclasses.field(default=item.default, default_factory=item.default_factory))
+        for item in dataclasses.fields(options)
     ]
 
 
@@ -195,9 +209,16 @@ def hook_docs() -> dict[str, str]:
     return {name: ast.get_docstring(functions[name]) or "" for name in names}
 
 
+def check_spelling(overrides: Iterable[str], *own_keys: str) -> None:
+    """Raise UserError for a misspelt key or name in the arguments of a run, before torch is imported. own_keys: those
+    that the command takes itself."""
+    _, rest = split_overrides(overrides, *own_keys)
+    check_names(resolve(rest))
+
+
 def check_names(config: Config) -> None:
-    """Raise UserError for a method, data set or network that nothing installed has, before torch is imported. Methods
-    of a person's own files are left to the import."""
+    """Raise UserError for a method, data set or network that nothing installed has, and for an option that its method
+    does not take, before torch is imported. Methods of a person's own files are left to the import."""
     with located_by_key(config.locations):
         for kind, noun, name, key in (
             *(("methods", "method", name, f"method={config.method}") for name in config.plugins.names),
@@ -207,3 +228,7 @@ def check_names(config: Config) -> None:
             own_file = kind == "methods" and bool(config.plugins.path)
             if name not in installed(kind) and not own_file:
                 raise unknown(noun, name, installed(kind), key)
+        for name in [] if config.plugins.path else config.plugins.names:
+            source, options = read_plugin("methods", name), config.options.get(name, {})
+            if source and source.options and isinstance(options, Mapping):
+                build_typed(source.options, options, f"options.{name}.")

@@ -9,7 +9,6 @@ from ssss_zoo.atomic_write import temporary_paths
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import expanded
 from ssss_zoo.hub import download_run, is_hub_name
-from ssss_zoo.train.checkpoint import find_folder
 
 
 class RunFolder:
@@ -63,6 +62,8 @@ class RunFolder:
 
     def clear_leftovers(self) -> None:
         """Remove what a killed process left half-written beside a whole checkpoint, and what its dry run wrote."""
+        from ssss_zoo.train.checkpoint import find_folder  # imports torch, which the paths alone do without
+
         shutil.rmtree(self.dry_run, ignore_errors=True)
         for checkpoint in (self.last, self.best):
             if find_folder(checkpoint) == checkpoint:
