@@ -168,7 +168,7 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
     began = time.perf_counter()
     from ssss_zoo.config.parse import located_by_key, split_overrides
     from ssss_zoo.config.resolve import resolve
-    from ssss_zoo.engine.plugin_source import check_names
+    from ssss_zoo.engine.name_checks import check_names
 
     arguments = [*overrides, *(["trace=true"] if trace else [])]
     if "time" in split_overrides(arguments, "time")[0]:
@@ -200,7 +200,7 @@ def run_timed(arguments: list[str], config_file: Path | None, began: float) -> T
     """`ssss run ... time=`. Raises UserError beside a file, which would settle all that a plan chooses."""
     if config_file:
         raise UserError("time= chooses the settings that --config FILE would give: leave one of them out")
-    from ssss_zoo.engine.plugin_source import check_spelling
+    from ssss_zoo.engine.name_checks import check_spelling
 
     check_spelling(arguments, "time")
     from ssss_zoo.planning.timed_training import run_within_time
@@ -225,7 +225,7 @@ def plan_command(overrides: tuple[str, ...], as_json: bool) -> None:
     method=NAME train.crop=256 ...    as in `ssss run`; what is given is kept
     """
     began = time.perf_counter()
-    from ssss_zoo.engine.plugin_source import check_spelling
+    from ssss_zoo.engine.name_checks import check_spelling
     from ssss_zoo.planning.plan_task import check_dataset_given
 
     check_dataset_given(overrides)
@@ -255,7 +255,7 @@ def config_command(overrides: tuple[str, ...], config_file: Path | None) -> None
     """
     from ssss_zoo.config.resolve import resolve
     from ssss_zoo.config.schema import as_yaml
-    from ssss_zoo.engine.plugin_source import check_names
+    from ssss_zoo.engine.name_checks import check_names
 
     resolved = resolve(overrides, config_file)
     check_names(resolved)
@@ -335,7 +335,7 @@ def inspect_command(overrides: tuple[str, ...]) -> None:
     file=inspect.png      the file to write (overwrite=true replaces it)
     """
     from ssss_zoo.config.parse import split_overrides
-    from ssss_zoo.engine.plugin_source import check_spelling
+    from ssss_zoo.engine.name_checks import check_spelling
 
     if "run" not in split_overrides(overrides, "run")[0]:
         check_spelling(overrides, "after", "images", "file", "overwrite")
@@ -649,7 +649,7 @@ def data_check_command(overrides: tuple[str, ...], as_json: bool) -> None:
     train.crop=321 train.batch=8    the sizes that the run will use, for the
                           advice on them
     """
-    from ssss_zoo.engine.plugin_source import check_spelling
+    from ssss_zoo.engine.name_checks import check_spelling
 
     check_spelling(overrides)
     from ssss_zoo.commands.data import check_data, show_audit
@@ -677,7 +677,7 @@ def data_split_command(overrides: tuple[str, ...]) -> None:
     sizes=1/16,1/8,30     how many labelled images each list has
     seed=0 overwrite=true    another draw; replace lists that exist
     """
-    from ssss_zoo.engine.plugin_source import check_spelling
+    from ssss_zoo.engine.name_checks import check_spelling
 
     check_spelling(overrides, "sizes")
     from ssss_zoo.commands.data import split_data
@@ -702,7 +702,7 @@ def data_preview_command(overrides: tuple[str, ...]) -> None:
     file=preview.png      the file to write (overwrite=true replaces it)
     train.crop=321 augment.hue=0.1    any key that the views depend on
     """
-    from ssss_zoo.engine.plugin_source import check_spelling
+    from ssss_zoo.engine.name_checks import check_spelling
 
     check_spelling(overrides, "count", "file", "overwrite")
     from ssss_zoo.commands.data import preview_data

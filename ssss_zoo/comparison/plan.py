@@ -17,7 +17,7 @@ from ssss_zoo.config.parse import parse_value, read_file, split_overrides
 from ssss_zoo.config.python_files import RELEASE, local_files, python_files_in, untrusted_file
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
-from ssss_zoo.engine.plugin_source import check_names
+from ssss_zoo.engine.name_checks import check_names
 from ssss_zoo.errors import UserError, check_choice, expanded, unknown
 from ssss_zoo.text import brief
 from ssss_zoo.train.run_folder import split_folder_name

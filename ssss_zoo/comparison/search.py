@@ -22,7 +22,8 @@ from ssss_zoo.config.python_files import python_files_in
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.config.schema import Config
 from ssss_zoo.engine.catalog import list_hooks
-from ssss_zoo.engine.plugin_source import check_names, installed, read_plugin
+from ssss_zoo.engine.name_checks import check_names
+from ssss_zoo.engine.plugin_source import installed, read_plugin
 from ssss_zoo.errors import Interrupted, UserError, expanded, unknown
 from ssss_zoo.notebook import data_frame
 from ssss_zoo.stopping import Stop

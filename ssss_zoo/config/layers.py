@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,13 @@ def entry_points(group: str) -> tuple[EntryPoint, ...]:
 @cache
 def entry_points_on(path: tuple[str, ...], group: str) -> tuple[EntryPoint, ...]:
     """As `entry_points`. path: `sys.path`, where Python looks for packages."""
-    return tuple(metadata.entry_points(group=group))
+    return tuple(all_entry_points(path).select(group=group))
+
+
+@cache
+def all_entry_points(path: tuple[str, ...]) -> EntryPoints:
+    """Those of every group. A group by itself takes as long, since the files of all packages are read either way."""
+    return metadata.entry_points()
 
 
 def recipes(kind: str) -> dict[str, Path]:
@@ -109,12 +115,14 @@ def read_recipe(name: str, local: Mapping[str, Path]) -> Recipe:
 def recipe_tree(name: str, local: Mapping[str, Path]) -> Tree:
     """The file of a method's recipe: for a user's own file the YAML file beside it; else the one of configs/method/;
     else, for a plugin, the YAML file beside its module. A method may do without."""
-    known = recipes("method")
-    if name in local:
-        file: Path | None = local[name].with_suffix(".yaml")
-    else:
-        file = known[name] if name in known else recipe_beside_module(name)
+    file = local[name].with_suffix(".yaml") if name in local else recipe_file(name)
     return read_file(file) if file and file.is_file() else {}
+
+
+def recipe_file(name: str) -> Path | None:
+    """Where the recipe of an installed method lies, or would lie."""
+    known = recipes("method")
+    return known[name] if name in known else recipe_beside_module(name)
 
 
 def recipe_beside_module(name: str) -> Path | None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf, flag_override
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-
-from ssss_zoo.config.fields import KIND_NAMES, FieldType, check_ranges, field_types
+from ssss_zoo.config.fields import KIND_NAMES, FieldType, field_types
 from ssss_zoo.config.yaml_text import MAX_DEPTH, located, location_of, parse_yaml, read_yaml
-from ssss_zoo.errors import UserError, unknown, wrong_choice
+from ssss_zoo.errors import UserError, unknown
 from ssss_zoo.text import brief
 
 MAIN_KEYS = {"model": "name", "plugins": "names"}  # a section given one value means this key of it
@@ -174,29 +170,11 @@ def build_typed(schema: type, tree: Mapping[str, Any], prefix: str = "") -> Any:
     prefix: of the keys in messages, as `options.fixmatch.`. Raises UserError for an unknown key, a value of another
     type or out of its range, and a field that has no default and is not given.
     """
+    from ssss_zoo.config.typed_values import (
+        build_from_text,  # OmegaConf takes longer to import than a list of names takes
+    )
+
     return build_from_text(schema, text_for_omegaconf(schema, tree, prefix), prefix)
-
-
-def build_from_text(schema: type, text: Tree, prefix: str) -> Any:
-    """`build_typed` from text for OmegaConf; each section is read by itself, so that equal sections are read once."""
-    sections = section_types(schema)
-    own = {name: value for name, value in text.items() if name not in sections}
-    try:
-        built: Any = OmegaConf.to_object(read_by_types(schema, json.dumps(own), prefix))
-    except OmegaConfBaseException as error:
-        raise readable(error, schema, prefix) from None
-    parts = {name: build_from_text(part, text.get(name, {}), f"{prefix}{name}.") for name, part in sections.items()}
-    return dataclasses.replace(built, **parts) if parts else built
-
-
-@lru_cache(maxsize=512)
-def read_by_types(schema: type, text: str, prefix: str) -> Any:
-    """OmegaConf's tree of a dataclass without its sections, with the values that `text` gives as JSON. Kept, since it
-    takes milliseconds and a comparison reads equal settings many times. Raises OmegaConf's errors, and UserError for a
-    number out of its range."""
-    values = OmegaConf.merge(defaults_of(schema), json.loads(text))
-    check_ranges(schema, values, prefix)  # before a method's __post_init__ works with its options
-    return values
 
 
 def parse_value(value: Any, hint: Any, key: str) -> Any:
@@ -209,26 +187,6 @@ def parse_value(value: Any, hint: Any, key: str) -> Any:
 @cache
 def single_field(name: str, hint: Any) -> type:
     return dataclasses.make_dataclass("Single", [(name, hint)])
-
-
-@cache
-def defaults_of(schema: type) -> Any:
-    """OmegaConf's tree of a dataclass without its sections; nothing writes into it, since making one is slow."""
-    defaults = OmegaConf.structured(schema)
-    with flag_override(defaults, ["struct", "readonly"], False):
-        for name in section_types(schema):
-            del defaults[name]
-    return defaults
-
-
-@cache
-def section_types(schema: type) -> dict[str, type]:
-    """The fields of a dataclass that are dataclasses themselves, by name."""
-    return {
-        name: typing.cast(type, declared.kind)
-        for name, declared in field_types(schema).items()
-        if dataclasses.is_dataclass(declared.kind) and declared.container is None and not declared.optional
-    }
 
 
 def text_for_omegaconf(schema: type, tree: Mapping[str, Any], prefix: str) -> Tree:
@@ -310,16 +268,3 @@ def without_references(value: Any) -> Any:
 
 def no_section(key: str, value: Any) -> UserError:
     return UserError(f"{key} is a section, it takes {key}.<key>=value; got '{brief(value)}'")
-
-
-def readable(error: OmegaConfBaseException, schema: type, prefix: str) -> UserError:
-    """OmegaConf's error in our words: the key, what it takes, what came."""
-    key = re.sub(r"\[\d+\]$", "", error.full_key or "")
-    if isinstance(error, MissingMandatoryValue):
-        return UserError(f"{prefix}{key} has no default: give {prefix}{key}=value")
-    declared: Any = schema
-    for name in key.split("."):
-        declared = field_types(getattr(declared, "kind", declared)).get(name)
-    if declared and declared.choices:
-        return wrong_choice(f"{prefix}{key}", str(error.value), declared.choices)
-    return UserError(brief(" ".join(str(error).split()), 200))

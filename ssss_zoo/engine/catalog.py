@@ -5,14 +5,17 @@ Plugins are read from their source text where that suffices: a list then takes n
 from __future__ import annotations
 
 import dataclasses
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ssss_zoo.config.fields import field_types
-from ssss_zoo.config.layers import recipe_tree, recipes
+from ssss_zoo.config.layers import recipe_file, recipes
 from ssss_zoo.engine.plugin_source import UNCHOSEN_HOOKS, hook_docs, installed, packages_of, read_plugin
 from ssss_zoo.errors import UserError, unknown
+
+BASE_LINE = re.compile(r"^base: *(\w+)", re.MULTILINE)  # of a recipe: a list needs no more of it, and YAML reads slowly
 
 
 def listing(kind: str) -> list[dict[str, Any]]:
@@ -60,10 +63,16 @@ def needs_of(kind: str, name: str, hooks: frozenset[str], bases: frozenset[str])
         return "data.root=DIR" if "FileDataset" in bases else ""
     if kind != "methods":
         return ""
-    base = recipe_tree(name, {}).get("base")
-    needs = [f"added to {base}"] if base else []
+    base = BASE_LINE.search(recipe_text(name))
+    needs = [f"added to {base[1]}"] if base else []
     needs += ["several networks"] if "make_students" in hooks else []
     return ", ".join([*needs, *(["several trainings"] if "plan_stages" in hooks else [])])
+
+
+def recipe_text(name: str) -> str:
+    """The recipe of an installed method; empty where it has none."""
+    file = recipe_file(name)
+    return file.read_text("utf-8") if file and file.is_file() else ""
 
 
 def first_sentence(text: str) -> str:

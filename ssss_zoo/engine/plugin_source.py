@@ -10,19 +10,15 @@ import ast
 import copy
 import dataclasses
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint
+from importlib.metadata import Distribution, EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.layers import entry_points
-from ssss_zoo.config.parse import build_typed, located_by_key, split_overrides
-from ssss_zoo.config.resolve import resolve
-from ssss_zoo.config.schema import Config
-from ssss_zoo.errors import unknown
 
 PROJECT = "ssss_zoo"
 UNCHOSEN_HOOKS = ("setup", "after_step", "after_eval")  # every loaded method answers these, whatever it was chosen for
@@ -44,7 +40,13 @@ def packages_of(kind: str, name: str) -> list[str]:
 
 
 def package_of(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else point.value
+    return distribution_name(point.dist) if point.dist else point.value
+
+
+@cache
+def distribution_name(distribution: Distribution) -> str:
+    """The name of an installed package. It is asked for once, because each time the whole METADATA would be read."""
+    return distribution.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +103,13 @@ def parse_module(module: str) -> ast.Module:
     spec = find_spec(module)
     if spec is None or not spec.origin:
         raise ImportError(module)
-    return ast.parse(Path(spec.origin).read_text("utf-8"))
+    return parse_file(Path(spec.origin), Path(spec.origin).stat().st_mtime_ns)
+
+
+@cache
+def parse_file(file: Path, changed: int) -> ast.Module:
+    """A Python file. changed: when, so that a file that was edited is parsed again."""
+    return ast.parse(file.read_text("utf-8"))
 
 
 def cannot_fail(statement: ast.stmt) -> bool:
@@ -207,28 +215,3 @@ def hook_docs() -> dict[str, str]:
     names = marked_functions(tree.body)
     functions = {item.name: item for item in tree.body if isinstance(item, ast.FunctionDef)}
     return {name: ast.get_docstring(functions[name]) or "" for name in names}
-
-
-def check_spelling(overrides: Iterable[str], *own_keys: str) -> None:
-    """Raise UserError for a misspelt key or name in the arguments of a run, before torch is imported. own_keys: those
-    that the command takes itself."""
-    _, rest = split_overrides(overrides, *own_keys)
-    check_names(resolve(rest))
-
-
-def check_names(config: Config) -> None:
-    """Raise UserError for a method, data set or network that nothing installed has, and for an option that its method
-    does not take, before torch is imported. Methods of a person's own files are left to the import."""
-    with located_by_key(config.locations):
-        for kind, noun, name, key in (
-            *(("methods", "method", name, f"method={config.method}") for name in config.plugins.names),
-            ("datasets", "data set", config.dataset, f"dataset={config.dataset}"),
-            ("models", "model", config.model.name, f"model={config.model.name}"),
-        ):
-            own_file = kind == "methods" and bool(config.plugins.path)
-            if name not in installed(kind) and not own_file:
-                raise unknown(noun, name, installed(kind), key)
-        for name in [] if config.plugins.path else config.plugins.names:
-            source, options = read_plugin("methods", name), config.options.get(name, {})
-            if source and source.options and isinstance(options, Mapping):
-                build_typed(source.options, options, f"options.{name}.")
