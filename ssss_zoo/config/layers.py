@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from importlib.metadata import EntryPoint, EntryPoints
+from importlib.metadata import EntryPoint
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,7 @@ def entry_points_on(path: tuple[str, ...], group: str) -> tuple[EntryPoint, ...]
 
 
 @cache
-def all_entry_points(path: tuple[str, ...]) -> EntryPoints:
+def all_entry_points(path: tuple[str, ...]) -> Any:  # EntryPoints; Python 3.11 gives another class with `select`
     """Those of every group. A group by itself takes as long, since the files of all packages are read either way."""
     return metadata.entry_points()
 
