@@ -28,8 +28,9 @@ from PIL import Image
 from ssss_zoo.config.fields import Range
 from ssss_zoo.config.parse import build_typed, parse_overrides, split_overrides
 from ssss_zoo.deploy.exported_models import open_model
+from ssss_zoo.deploy.inference import predict_pixels
 from ssss_zoo.deploy.label import open_run_data
-from ssss_zoo.deploy.predict import PredictSettings, predict_pixels
+from ssss_zoo.deploy.predict_settings import PredictSettings
 from ssss_zoo.deploy.prediction_files import count_classes, uncertainty
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, palette_image
 from ssss_zoo.errors import UserError, out_of_memory

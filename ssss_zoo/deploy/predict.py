@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from ssss_zoo.atomic_write import replacing_file
-from ssss_zoo.config.fields import Range
-from ssss_zoo.config.parse import build_typed, parse_overrides
 from ssss_zoo.deploy.exported_models import open_model
 from ssss_zoo.deploy.geotiff import read_georeference, write_geotiff
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
+from ssss_zoo.deploy.inference import classify_windows, predict_pixels
+from ssss_zoo.deploy.loaded_images import (
+    READ_AHEAD,
+    THREADS,
+    LoadedImage,
+    batches,
+    load_frames,
+    read_ahead,
+    read_source,
+    show_images,
+)  # fmt: skip
 from ssss_zoo.deploy.mask_format import choose_mask_format, write_png
-from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, PolygonFormat, join_coco_files, write_polygons
+from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, join_coco_files, write_polygons
+from ssss_zoo.deploy.predict_settings import RESULT_KEYS, PredictSettings, parse_settings
 from ssss_zoo.deploy.prediction_files import (
     CSV_NAME,
     GEOTIFF_SUFFIX,
@@ -53,63 +58,20 @@ from ssss_zoo.deploy.tiff_windows import TiffWindows, UnreadableImage, open_tiff
 from ssss_zoo.deploy.tiles import (
     TILE_SIDE,
     TILE_SIDE_MIN,
-    Band,
-    ReadRows,
-    blend_tiles,
-    choose_tile_side,
-    memory_at_start,
-    pixels_that_fit,
 )
-from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch
+from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes
 from ssss_zoo.deploy.video import (
     OVERLAY_VIDEO_SUFFIX,
     Video,
     is_video,
     open_video,
-    read_frames,
     write_overlay_video,
 )
 from ssss_zoo.errors import UserError, cannot_write, expanded, out_of_memory
-from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.text import count
-from ssss_zoo.toolkit.tensors import resize
 
-REQUIRED_KEYS = ("run", "input", "output")
-RESULT_KEYS = ("save", "polygons", "encoding", "tile", "overlap", "flip", "scales")  # they change the files of an image
-WHOLE_PIXELS_MAX = 4_000_000  # pixels of an image that is predicted in one piece (our choice)
-BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
-BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
-THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
-READ_AHEAD = 16  # images that are read before their turn, or wait to be written
 ROWS_WRITTEN_EVERY = 50  # images between two writings of predictions.csv
 log = logging.getLogger("ssss_zoo")
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """The arguments of `ssss predict`. polygons: the format of `save=polygons`. tile: its side in pixels; None for the
-    default. scales: of test-time augmentation."""
-
-    run: str = ""
-    input: str = ""
-    output: str = ""
-    weights: Literal["", "last", "best"] = ""
-    network: str = ""
-    device: str = "auto"
-    save: list[Literal["overlays", "probabilities", "uncertainty", "polygons"]] = field(default_factory=list)
-    polygons: PolygonFormat = "labelme"
-    encoding: Literal["ids", "training"] = "ids"
-    tile: Annotated[int | None, Range(32)] = None
-    overlap: Annotated[float, Range(0, 0.9)] = 0.25
-    flip: bool = False
-    scales: Annotated[list[float], Range(0.1, 4)] = field(default_factory=lambda: [1.0])
-    overwrite: bool = False
-    resume: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """The folder to write into."""
-        return expanded(self.output)
 
 
 @dataclass(frozen=True)
@@ -125,17 +87,6 @@ class PredictResult:
     unreadable: tuple[str, ...] = field(default=())
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedImage:
-    """An image that was read. pixels: (H, W, channels). valid: (H, W) bool or None. error: why it was not read."""
-
-    source: SourceImage
-    pixels: np.ndarray | None = None
-    valid: np.ndarray | None = None
-    error: str = ""
-    windowed: bool = False
-
-
 def predict_files(overrides: Iterable[str]) -> PredictResult:
     """Predict the images that the overrides name, and write the results. Raises UserError before the first image for
     what a person can fix; a file that cannot be read is named in the result."""
@@ -144,12 +95,9 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
         return predict_video(settings, open_video(expanded(settings.input)))
     images = find_images(settings.input)
     check_output(settings.input, settings.folder)
-    model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
-    log.info(f"{model.source}; {count(len(images), 'image')} of {settings.input}")
+    model, record = open_prediction(settings, f"{count(len(images), 'image')} of {settings.input}")
     if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
         log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")
-    choose_mask_format(settings.encoding, model)  # refuses before the first image
-    record = make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
     rows = find_rows(settings, images, model, record)
     write_prediction_record(settings.folder, record)
     todo = [image for image in images if image.file not in rows]
@@ -177,10 +125,7 @@ def predict_video(settings: PredictSettings, video: Video) -> PredictResult:
     overlays = settings.folder / "overlays" / f"{video.path.stem}{OVERLAY_VIDEO_SUFFIX}"
     if "overlays" in settings.save and overlays.exists() and not (settings.resume or settings.overwrite):
         raise UserError(f"{overlays} exists: continue with resume=true, replace with overwrite=true, or change output=")
-    model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
-    log.info(f"{model.source}; {count(len(video.frames), 'frame')} of {video.path}")
-    choose_mask_format(settings.encoding, model)  # refuses before the first image
-    record = make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
+    model, record = open_prediction(settings, f"{count(len(video.frames), 'frame')} of {video.path}")
     by_frame = replace(settings, save=[folder for folder in settings.save if folder != "overlays"])
     rows = find_rows(by_frame, video.frames, model, record)
     write_prediction_record(settings.folder, record)
@@ -200,29 +145,13 @@ def predict_video(settings: PredictSettings, video: Video) -> PredictResult:
     )
 
 
-def load_frames(model: TrainedModel, video: Video, done: Collection[str]) -> Iterator[LoadedImage]:
-    """The frames of a video that are not done; a last image that tells of lost frames, if there are any."""
-    try:
-        for source, frame in read_frames(video):
-            if source.file not in done:
-                pixels, valid = model.read(frame.to_image())
-                yield LoadedImage(source, pixels, valid)
-    except UnreadableImage as error:
-        yield LoadedImage(SourceImage(video.path, video.path.name, video.path.name), error=str(error))
-
-
-# --- settings -------------------------------------------------------------------------------------------------------
-
-
-def parse_settings(overrides: Iterable[str]) -> PredictSettings:
-    """The settings that `key=value` arguments make. Raises UserError for an unknown key or a wrong value."""
-    settings: PredictSettings = build_typed(PredictSettings, parse_overrides(overrides))
-    for key in REQUIRED_KEYS:
-        if not getattr(settings, key):
-            raise UserError(f"give {key}=: ssss predict run=DIR input=PATH output=DIR")
-    if settings.polygons == COCO_FORMAT and POLYGONS not in settings.save:
-        raise UserError("polygons=coco is the format of save=polygons: give both, or neither")
-    return replace(settings, scales=settings.scales or [1.0])
+def open_prediction(settings: PredictSettings, images: str) -> tuple[TrainedModel, PredictionRecord]:
+    """The model, and what its predictions depend on. images: how many of what, for the person. Raises UserError before
+    the first image for masks that cannot be written."""
+    model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
+    log.info(f"{model.source}; {images}")
+    choose_mask_format(settings.encoding, model)
+    return model, make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
 
 
 def find_rows(
@@ -251,7 +180,7 @@ def find_rows(
     return {}
 
 
-# --- reading, predicting, writing -----------------------------------------------------------------------------------
+# --- predicting and writing -----------------------------------------------------------------------------------------
 
 
 def run_predictions(
@@ -281,70 +210,6 @@ def run_predictions(
     finally:
         write_rows(settings.folder / CSV_NAME, finished, model.class_names)
     return unreadable
-
-
-@contextmanager
-def show_images(total: int, title: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the terminal; yields a function that takes the number of further images done."""
-    columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda number: bar.advance(task, number)
-
-
-def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], LoadedImage]) -> Iterator[LoadedImage]:
-    """The images in order, read in threads a few before their turn."""
-    with ThreadPoolExecutor(THREADS) as readers:
-        coming: deque[Future[LoadedImage]] = deque()
-        for image in images:
-            coming.append(readers.submit(read, image))
-            if len(coming) > READ_AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
-
-
-def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
-    """Read an image; a large TIFF that is read by rows later is only opened."""
-    try:
-        with open_tiff_windows(source.path, model.reading) as windows:
-            if windows is not None:
-                return LoadedImage(source, windowed=True)
-    except UserError as error:
-        return LoadedImage(source, error=str(error))
-    return read_whole(model, source)
-
-
-def read_whole(model: TrainedModel, source: SourceImage) -> LoadedImage:
-    """Read an image of any size into memory."""
-    try:
-        pixels, valid = model.read(source.path)
-    except UserError as error:
-        return LoadedImage(source, error=str(error))
-    return LoadedImage(source, pixels, valid)
-
-
-def batches(images: Iterable[LoadedImage]) -> Iterator[list[LoadedImage]]:
-    """The images in order, neighbours of one size and type together."""
-    batch: list[LoadedImage] = []
-    for image in images:
-        fits = batch and batch[0].pixels is not None and image.pixels is not None
-        if batch and not (fits and same_kind(batch, image.pixels)):
-            yield batch
-            batch = []
-        batch.append(image)
-    if batch:
-        yield batch
-
-
-def same_kind(batch: Sequence[LoadedImage], pixels: np.ndarray | None) -> bool:
-    """Whether an image has the size and type of a batch that has room for it."""
-    first = batch[0].pixels
-    assert first is not None
-    assert pixels is not None
-    room = min(BATCH_IMAGES_MAX, BATCH_PIXELS // (first.shape[0] * first.shape[1]))
-    return len(batch) < room and (first.shape, first.dtype) == (pixels.shape, pixels.dtype)
 
 
 def predict_batch(
@@ -385,62 +250,6 @@ def predict_in_memory(
         settings = replace(settings, tile=side)
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def predict_pixels(model: TrainedModel, settings: PredictSettings, images: Sequence[np.ndarray]) -> Sequence[Tensor]:
-    """Probabilities (C, H, W) of images (H, W, channels) of one size, in tiles where they are large."""
-    height, width = images[0].shape[:2]
-    memory = memory_at_start(model.device)
-    if settings.tile is None and height * width <= min(WHOLE_PIXELS_MAX, pixels_that_fit(memory)):
-        return list(augmented_probabilities(model, image_batch(images), settings))
-    side = settings.tile or choose_tile_side(width, len(model.class_names), memory)
-    found = []
-    for image in images:
-        bands = predict_bands(model, settings, partial(rows_of_array, image), (height, width), side)
-        found.append(torch.cat([band.probs.clone() for band in bands], dim=1))
-    return found
-
-
-def rows_of_array(pixels: np.ndarray, top: int, bottom: int) -> tuple[np.ndarray, None]:
-    return pixels[top:bottom], None
-
-
-def predict_bands(
-    model: TrainedModel,
-    settings: PredictSettings,
-    read: ReadRows,
-    size: tuple[int, int],
-    side: int,
-) -> Iterator[Band]:
-    """Bands of a large image, see `blend_tiles`. A tile is predicted in one piece."""
-    whole = Predictor(replace(model.predictor.settings, mode="whole"), model.predictor.window)
-    in_one_piece = replace(model, predictor=whole)
-    return blend_tiles(
-        read,
-        size,
-        side,
-        settings.overlap,
-        len(model.class_names),
-        lambda tile: augmented_probabilities(in_one_piece, image_batch([tile]), settings)[0],
-    )
-
-
-@torch.inference_mode()
-def augmented_probabilities(model: TrainedModel, images: Tensor, settings: PredictSettings) -> Tensor:
-    """Probabilities (B, C, H, W): the mean over all scales, mirrored and not where flip is set."""
-    height, width = images.shape[-2:]
-    if not settings.flip and settings.scales == [1.0]:
-        return model.probabilities(images)
-    images = images.to(model.device).float()
-    found = []
-    for scale in settings.scales:
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
-        scaled = images if scale == 1 else resize(images, size)
-        views = [model.probabilities(scaled)]
-        if settings.flip:
-            views.append(model.probabilities(scaled.flip(-1)).flip(-1))
-        found += [resize(view, (height, width)) for view in views]
-    return torch.stack(found).mean(dim=0)
 
 
 def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedImage, probs: Tensor) -> PredictionRow:
@@ -501,13 +310,3 @@ def write_mask(
                 write_png(new, size, bands, mask_format)
     except OSError as error:
         raise cannot_write(file, error) from error
-
-
-def classify_windows(
-    model: TrainedModel, settings: PredictSettings, windows: TiffWindows
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Class ids and confidence, (rows, W) each, of a TIFF from top to bottom."""
-    side = settings.tile or choose_tile_side(windows.size[1], len(model.class_names), memory_at_start(model.device))
-    for band in predict_bands(model, settings, windows.read_rows, windows.size, side):
-        valid = None if band.missing is None else ~band.missing
-        yield ids_of_classes(band.probs, valid), band.probs.amax(dim=0).numpy()

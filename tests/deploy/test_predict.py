@@ -20,7 +20,9 @@ from ssss_zoo.commands.cli import main
 from ssss_zoo.data.images import Reading, read_image
 from ssss_zoo.deploy import predict, tiff_windows
 from ssss_zoo.deploy.image_sources import find_images
-from ssss_zoo.deploy.predict import PredictSettings, predict_files, predict_pixels
+from ssss_zoo.deploy.inference import predict_pixels
+from ssss_zoo.deploy.predict import predict_files
+from ssss_zoo.deploy.predict_settings import PredictSettings
 from ssss_zoo.deploy.tiff_windows import open_tiff_windows
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.painting import OVERLAY_OPACITY, draw_overlay

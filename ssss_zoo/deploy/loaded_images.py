@@ -1,0 +1,111 @@
+"""Images of a command, read by threads before their turn and put into batches of one size."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeRemainingColumn
+
+from ssss_zoo.deploy.image_sources import SourceImage
+from ssss_zoo.deploy.tiff_windows import UnreadableImage, open_tiff_windows
+from ssss_zoo.deploy.trained import TrainedModel
+from ssss_zoo.deploy.video import Video, read_frames
+from ssss_zoo.errors import UserError
+
+THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
+READ_AHEAD = 16  # images that are read before their turn, or wait to be written
+BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
+BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image that was read. pixels: (H, W, channels). valid: (H, W) bool or None. error: why it was not read."""
+
+    source: SourceImage
+    pixels: np.ndarray | None = None
+    valid: np.ndarray | None = None
+    error: str = ""
+    windowed: bool = False
+
+
+def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], LoadedImage]) -> Iterator[LoadedImage]:
+    """The images in order, read in threads a few before their turn."""
+    with ThreadPoolExecutor(THREADS) as readers:
+        coming: deque[Future[LoadedImage]] = deque()
+        for image in images:
+            coming.append(readers.submit(read, image))
+            if len(coming) > READ_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
+    """Read an image; a large TIFF that is read by rows later is only opened."""
+    try:
+        with open_tiff_windows(source.path, model.reading) as windows:
+            if windows is not None:
+                return LoadedImage(source, windowed=True)
+    except UserError as error:
+        return LoadedImage(source, error=str(error))
+    return read_whole(model, source)
+
+
+def read_whole(model: TrainedModel, source: SourceImage) -> LoadedImage:
+    """Read an image of any size into memory."""
+    try:
+        pixels, valid = model.read(source.path)
+    except UserError as error:
+        return LoadedImage(source, error=str(error))
+    return LoadedImage(source, pixels, valid)
+
+
+def load_frames(model: TrainedModel, video: Video, done: Collection[str]) -> Iterator[LoadedImage]:
+    """The frames of a video that are not done; a last image that tells of lost frames, if there are any."""
+    try:
+        for source, frame in read_frames(video):
+            if source.file not in done:
+                pixels, valid = model.read(frame.to_image())
+                yield LoadedImage(source, pixels, valid)
+    except UnreadableImage as error:
+        yield LoadedImage(SourceImage(video.path, video.path.name, video.path.name), error=str(error))
+
+
+def batches(images: Iterable[LoadedImage]) -> Iterator[list[LoadedImage]]:
+    """The images in order, neighbours of one size and type together."""
+    batch: list[LoadedImage] = []
+    for image in images:
+        fits = batch and batch[0].pixels is not None and image.pixels is not None
+        if batch and not (fits and same_kind(batch, image.pixels)):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
+
+
+def same_kind(batch: Sequence[LoadedImage], pixels: np.ndarray | None) -> bool:
+    """Whether an image has the size and type of a batch that has room for it."""
+    first = batch[0].pixels
+    assert first is not None
+    assert pixels is not None
+    room = min(BATCH_IMAGES_MAX, BATCH_PIXELS // (first.shape[0] * first.shape[1]))
+    return len(batch) < room and (first.shape, first.dtype) == (pixels.shape, pixels.dtype)
+
+
+@contextmanager
+def show_images(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar on the terminal; yields a function that takes the number of further images done."""
+    columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda number: bar.advance(task, number)
