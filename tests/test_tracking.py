@@ -165,8 +165,11 @@ def test_a_class_may_be_called_anything(name, store, warnings):
 
 
 def test_long_values_and_odd_tags_are_taken(store, warnings):
-    track(config(store, f"data.root={'x' * 7000}"), tags={"folder": "y" * 3000, "data": ""})
+    tags = {"folder": "y" * 9000, "data": ""}
+    tracker = track(config(store, f"data.root={'x' * 7000}"), tags=tags)
+    track(config(store), run_id_of(tracker), tags)
     assert warnings() == []
+    assert len(open_store(store).get_run(run_id_of(tracker)).data.tags["folder"]) == 5000
 
 
 def test_off_tracks_nothing_and_makes_no_file(tmp_path, monkeypatch, warnings):
@@ -312,6 +315,9 @@ def test_a_note_of_a_person_stays_and_ours_above_it_is_replaced(store, warnings)
     assert note() == f"the result\n{NOTE_END}\nlook at this again"
     track(config(store), run_id, note="x" * 9000)
     assert note().endswith(f"x\n{NOTE_END}\nlook at this again")
+    client.set_tag(run_id, "mlflow.note.content", f"a\n{NOTE_END}{'b' * 6000}")
+    tracker.log_note("the result")
+    assert note().startswith("a\n")  # there is no room for both
     client.set_tag(run_id, "mlflow.note.content", "all mine")
     tracker.log_note("the result")
     assert note() == "all mine"

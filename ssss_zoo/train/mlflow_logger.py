@@ -33,7 +33,7 @@ RUN_NAME_LENGTH_MAX = 250  # characters (our choice)
 PARAM_LENGTH_MAX = 6000  # characters of a value, by MLflow's rule
 MODEL_NAME = "model"  # of the network that a run logs
 NOTE_TAG = "mlflow.note.content"  # the description on the run's page, in Markdown
-NOTE_LENGTH_MAX = 4500  # characters; MLflow takes tags of 8000, of which the rest is left to people
+TAG_LENGTH_MAX = 5000  # characters of a tag, by the rule of MLflow's older servers; newer ones take 8000
 NOTE_END = "*Notes below this line are kept.*"
 DIGEST_LENGTH_MAX = 36  # characters of a data set's digest, by MLflow's rule
 
@@ -78,7 +78,7 @@ class MLflowLogger(Logger):
         under = {"mlflow.parentRunId": run.settings.parent} if run.settings.parent else {}
         name = run.name[:RUN_NAME_LENGTH_MAX]
         experiment = self.experiment(run.settings.experiment)
-        tags = {**source_tags(), **run.tags, **under}
+        tags = {key: text[:TAG_LENGTH_MAX] for key, text in {**source_tags(), **run.tags, **under}.items()}
         run_id = str(self.client.create_run(experiment, run_name=name, tags=tags).info.run_id)
         params = [Param(key, str(value)[:PARAM_LENGTH_MAX]) for key, value in run.params.items()]
         self.client.log_batch(run_id, params=params)
@@ -115,7 +115,7 @@ class MLflowLogger(Logger):
     def log_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(key, text) for key, text in tags.items()])
+        self.client.log_batch(self.run_id, tags=[RunTag(key, text[:TAG_LENGTH_MAX]) for key, text in tags.items()])
 
     def log_note(self, text: str) -> None:
         """Describe the run on its page. Whatever a person wrote below NOTE_END stays, and so does a description without
@@ -123,9 +123,9 @@ class MLflowLogger(Logger):
         if not text:
             return
         stored = self.client.get_run(self.run_id).data.tags.get(NOTE_TAG, NOTE_END)
-        if NOTE_END in stored:
-            own = stored.partition(NOTE_END)[2]
-            self.client.set_tag(self.run_id, NOTE_TAG, f"{text[:NOTE_LENGTH_MAX]}\n{NOTE_END}{own}")
+        end = f"\n{NOTE_END}{stored.partition(NOTE_END)[2]}"
+        if NOTE_END in stored and len(end) < TAG_LENGTH_MAX:
+            self.client.set_tag(self.run_id, NOTE_TAG, text[: TAG_LENGTH_MAX - len(end)] + end)
 
     def log_picture(self, name: str, file: Path, step: int) -> None:
         """Keep a picture as an artefact under `pictures`. One named as its file is the only one of its name."""

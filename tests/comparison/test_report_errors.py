@@ -161,6 +161,9 @@ def test_the_page_names_confusions_and_the_rows_without_them(kept, monkeypatch):
         matrix[1, :2] = (25, 75)
         add_confusion(run, matrix)
     page = page_of(kept, monkeypatch)
+    assert "No matrix is drawn" not in page
+    monkeypatch.setattr(report, "MATRIX_CLASSES_MAX", 3)
+    assert "No matrix is drawn of more than 3 classes." in page_of(kept, monkeypatch)
     assert "gone: supervised." in page
     assert "<td>fixmatch</td><td>class1</td><td>class0</td><td>25.0</td>" in page
 

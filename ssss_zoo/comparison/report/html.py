@@ -16,6 +16,7 @@ from ssss_zoo.comparison.records import REMAKE, ComparisonFigures, RowFigures, R
 from ssss_zoo.comparison.report.claim import claim
 from ssss_zoo.comparison.report.drawn_charts import draw_charts, matrix_key, most_evaluations, read_histories
 from ssss_zoo.comparison.report.embedding import embed_image, embed_pseudo_labels, legend_items, row_names
+from ssss_zoo.comparison.report.error_charts import MATRIX_CLASSES_MAX
 from ssss_zoo.comparison.report.errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts
 from ssss_zoo.comparison.report.picture_index import PictureIndex, read_picture_index
@@ -113,7 +114,8 @@ def error_values(figures: ComparisonFigures, errors: Mapping[str, RowErrors]) ->
     known = {name: of_row for name, of_row in errors.items() if of_row.confusion is not None}
     return {
         "confusions": confusion_table(known, figures.classes),
-        "matrices": [matrix_key(name) for name in known],
+        "matrices": [matrix_key(name) for name in known] if len(figures.classes) <= MATRIX_CLASSES_MAX else [],
+        "matrix_classes_most": MATRIX_CLASSES_MAX,
         "without_confusion": [name for name in figures.finished() if name not in known],
     }
 
