@@ -249,9 +249,10 @@ def limits(figures: ComparisonFigures, folder: ComparisonFolder) -> list[str]:
         return []
     validation = max(number_in(row.data or {}, "val") for row in finished.values())
     evaluations = sorted({number for row in finished.values() for number in row.best_of if number})
+    known = f"{'the seeds and of ' if len(figures.seeds) > 1 else ''}the {validation} validation images"
     texts = [
         "One labelled list: another choice of labelled images may give another order. The intervals know of "
-        f"{'the seeds and of ' if len(figures.seeds) > 1 else ''}the {validation} validation images, not of this choice.",
+        f"{known}, not of this choice.",
         "One budget: methods that learn slowly may come out ahead with more steps.",
         "The settings of each method are those of its recipe, not tuned for these data.",
         *machine_limits(environment_texts(run_environments(figures, folder))),
