@@ -17,9 +17,9 @@ from ssss_zoo.comparison.records import read_figures
 from ssss_zoo.comparison.report import html as report
 from ssss_zoo.comparison.report.charts import TRAINING_POINTS_MAX, plot_training, thinned_means
 from ssss_zoo.comparison.report.error_charts import plot_calibration, plot_confusion
-from ssss_zoo.comparison.report.errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.report.per_image_counts import count_confusions, read_per_image_counts, save_counts
+from ssss_zoo.comparison.report.row_errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.run_facts import machine_limits, paper_of
 from ssss_zoo.comparison.run_files import LoggedLoss, read_run_history
 from ssss_zoo.errors import UserError

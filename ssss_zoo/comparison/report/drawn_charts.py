@@ -19,7 +19,7 @@ from ssss_zoo.comparison.report.charts import (
     plot_training,
 )
 from ssss_zoo.comparison.report.error_charts import MATRIX_CLASSES_MAX, plot_calibration, plot_confusion
-from ssss_zoo.comparison.report.errors import RowErrors
+from ssss_zoo.comparison.report.row_errors import RowErrors
 from ssss_zoo.comparison.report.run_facts import run_folder
 from ssss_zoo.comparison.run_files import RunHistory, read_run_history
 

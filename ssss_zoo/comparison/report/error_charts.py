@@ -18,7 +18,7 @@ from ssss_zoo.comparison.report.charts import (
     make_figure,
     row_style,
 )
-from ssss_zoo.comparison.report.errors import RowErrors
+from ssss_zoo.comparison.report.row_errors import RowErrors
 
 MATRIX_CLASSES_MAX = 40  # above it the names beside a matrix could not be read (our choice)
 NUMBERED_CLASSES_MAX = 12  # up to which each cell says its percentage (our choice)

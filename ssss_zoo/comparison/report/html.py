@@ -17,10 +17,10 @@ from ssss_zoo.comparison.report.claim import claim
 from ssss_zoo.comparison.report.drawn_charts import draw_charts, matrix_key, most_evaluations, read_histories
 from ssss_zoo.comparison.report.embedding import embed_image, embed_pseudo_labels, legend_items, row_names
 from ssss_zoo.comparison.report.error_charts import MATRIX_CLASSES_MAX
-from ssss_zoo.comparison.report.errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts
 from ssss_zoo.comparison.report.picture_index import PictureIndex, read_picture_index
 from ssss_zoo.comparison.report.published import published_figures, row_orders
+from ssss_zoo.comparison.report.row_errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.run_facts import commands, limits, row_options, run_facts, run_folder, seed_lines
 from ssss_zoo.comparison.report.tables import (
     TABLE_HEADINGS,
