@@ -16,7 +16,7 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from ssss_zoo.deploy.image_sources import SourceImage
 from ssss_zoo.deploy.tiff_windows import UnreadableImage, open_tiff_windows
 from ssss_zoo.deploy.trained import TrainedModel
-from ssss_zoo.deploy.video import Video, read_frames
+from ssss_zoo.deploy.video import Video, read_frames, upright_pixels
 from ssss_zoo.errors import UserError
 
 THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
@@ -73,7 +73,7 @@ def load_frames(model: TrainedModel, video: Video, done: Collection[str]) -> Ite
     try:
         for source, frame in read_frames(video):
             if source.file not in done:
-                pixels, valid = model.read(frame.to_image())
+                pixels, valid = model.read(upright_pixels(frame))
                 yield LoadedImage(source, pixels, valid)
     except UnreadableImage as error:
         yield LoadedImage(SourceImage(video.path, video.path.name, video.path.name), error=str(error))

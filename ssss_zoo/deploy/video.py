@@ -84,6 +84,11 @@ def read_frames(video: Video) -> Iterator[tuple[SourceImage, Any]]:
         raise lost_frames(video, number, "the file ends there")
 
 
+def upright_pixels(frame: Any) -> np.ndarray:
+    """(H, W, 3) uint8 of PyAV's frame, turned as players show it: phones store portrait videos lying on their side."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
 def lost_frames(video: Video, whole: int, reason: str) -> UnreadableImage:
     return UnreadableImage(
         f"{video.path} is cut short or damaged: {whole} of its {len(video.frames)} frames are whole and were used "
@@ -143,7 +148,7 @@ def add_video_stream(output: Any, frame: Any, picture: np.ndarray) -> Any:
 def overlay_of_frame(frame: Any, mask: Path, colours: Sequence[Colour]) -> np.ndarray:
     """(H, W, 3) uint8: the classes of a mask file over a frame."""
     with Image.open(mask) as image:
-        return np.asarray(draw_overlay(frame.to_ndarray(format="rgb24"), np.array(image), colours))
+        return np.asarray(draw_overlay(upright_pixels(frame), np.array(image), colours))
 
 
 def even_sides(picture: np.ndarray) -> np.ndarray:

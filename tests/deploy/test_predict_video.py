@@ -62,6 +62,34 @@ def test_each_frame_has_a_mask_and_the_overlays_keep_the_frame_rate(tmp_path):
     )
 
 
+def test_a_video_that_a_phone_turned_is_predicted_upright(tmp_path):
+    """Its track says that players turn it by 90 degrees, clockwise: the left of a stored frame is the top."""
+    file = tmp_path / "clip.mp4"
+    with av.open(str(file), "w") as output:
+        stream = output.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 40, 32, "yuv420p"
+        pixels = np.full((32, 40, 3), 20, np.uint8)
+        pixels[:, :20, 0] = pixels[:, 20:, 2] = 220  # red, then blue
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    one, no, minus = b"\0\1\0\0", bytes(4), b"\xff\xff\0\0"
+    matrix, end = (
+        {"stored": b"".join((one, no, no, no, one, no)), "turned": b"".join((no, one, no, minus, no, no))},
+        no * 2,
+    )
+    stored = file.read_bytes()
+    assert stored.count(matrix["stored"] + end) == 2  # of the file and of its track
+    file.write_bytes(matrix["turned"].join(stored.rsplit(matrix["stored"], 1)))
+    done = run(file, "save=overlays")
+    assert done.exit_code == 0, done.stderr
+    classes = np.asarray(Image.open(tmp_path / "out/masks/clip/000001.png"))
+    assert classes.shape == (40, 32)
+    assert (classes[5].mean(), classes[35].mean()) == (0, 2)
+    with av.open(str(tmp_path / "out/overlays/clip.mp4")) as container:
+        (shown,) = container.decode(video=0)
+        assert (shown.height, shown.width, shown.rotation) == (40, 32, 0)
+
+
 def test_what_is_whole_of_a_video_cut_short_is_used_and_said(tmp_path):
     file = make_video(tmp_path / "clip.mkv")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
