@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.shell_completion import ShellComplete
 
 from ssss_zoo.commands.cli import main
+from ssss_zoo.commands.completion import BashScript, FishScript, ZshScript
 from ssss_zoo.commands.show import hint_on_slow_teacher
 from ssss_zoo.engine.catalog import option_table
 from ssss_zoo.engine.plugin_source import hook_docs, installed, read_plugin
 from ssss_zoo.engine.registry import HOOKS, implemented_hooks, load
+
+BASH = shutil.which("bash") if sys.platform == "linux" else None  # macOS has an old one
+SSSS = shutil.which("ssss", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 
 
 def all_commands(group=main, path=("ssss",)):
@@ -69,9 +76,14 @@ def test_a_shell_completes_keys_methods_data_sets_choices_and_paths(tmp_path):
     assert {"run", "report"} <= set(complete("r"))
     assert complete("run", "method=farc") == ["method=farcluss"]
     assert complete("run", "method=unimatch+farc") == ["method=unimatch+farcluss"]
-    assert complete("run", "method", "farc") == ["farcluss"]  # as bash splits it
+    assert complete("run", "method", "=") == complete("run", "method", "=", "")  # as bash splits it
+    assert complete("run", "method", "=", "unimatch+farc") == ["unimatch+farcluss"]
+    assert complete("run", "method=far", "method", "=", "farc") == ["farcluss"]
     assert complete("run", "dataset=sha") == ["dataset=shapes"]
     assert complete("run", "train.eval_") == ["train.eval_epochs=", "train.eval_every="]
+    assert complete("run", "train.ste") == ["train.steps="]
+    assert complete("run", "seed=1", "res") == ["resume="]
+    assert complete("card", "farc") == ["farcluss"]
     assert complete("run", "hooks.pixel_weight=fix") == ["hooks.pixel_weight=fixmatch"]
     assert complete("run", "resume=t") == ["resume=true"]
     assert "train.on_nan=skip" in complete("run", "train.on_nan=")
@@ -79,6 +91,35 @@ def test_a_shell_completes_keys_methods_data_sets_choices_and_paths(tmp_path):
     assert complete("predict", "train.st") == []
     (tmp_path / "run1").mkdir()
     assert complete("predict", f"run={tmp_path}/ru") == [f"run={tmp_path}/run1/"]
+    (tmp_path / "my run").mkdir()
+    assert complete("predict", "run", "=", f"{tmp_path}/my") == [f"{tmp_path}/my\\ run/"]
+
+
+def test_the_scripts_of_the_shells_are_changed_where_they_must_be():
+    """click may change its scripts: then the replacements find nothing."""
+    for script, changes in (
+        (BashScript, ["read -r type value", "compopt -o nospace"]),
+        (ZshScript, ["suffix=(-S '')", 'compadd -U "${suffix[@]}"']),
+        (FishScript, ['string split -m 1 ","']),
+    ):
+        source = script(main, {}, "ssss", "_SSSS_COMPLETE").source()
+        assert [change for change in changes if change not in source] == [], script.__name__
+
+
+@pytest.mark.skipif(not BASH or not SSSS, reason="bash or the command ssss is not there")
+def test_bash_completes_a_value_behind_its_key(tmp_path):
+    """The script as bash calls it; `=` is a word of its own there."""
+    (tmp_path / "my run").mkdir()
+    program = """
+eval "$(_SSSS_COMPLETE=bash_source ssss)"
+COMP_WORDS=(ssss predict run = my) COMP_CWORD=4
+_ssss_completion ssss
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+    path = os.pathsep.join([str(Path(SSSS).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path}
+    done = subprocess.run([BASH, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout == "my\\ run/\n", done.stderr
 
 
 LIGHT_COMMANDS = ("list", "list --json", "card farcluss", "card stpp", "--help", "run --help", "")

@@ -13,7 +13,7 @@ import click
 
 from ssss_zoo import __version__
 from ssss_zoo.commands.command_group import WELCOME, CommandGroup
-from ssss_zoo.commands.completion import complete_override
+from ssss_zoo.commands.completion import complete_method, complete_override
 from ssss_zoo.commands.show import (
     print_command,
     print_json,
@@ -347,7 +347,7 @@ def inspect_command(overrides: tuple[str, ...]) -> None:
 
 
 @main.command("card", short_help="Show a method: idea, options, cost, figures")
-@click.argument("method")
+@click.argument("method", shell_complete=complete_method)
 def card_command(method: str) -> None:
     """Show the card of a method: idea, hooks, knobs, cost, published figures,
     deviations, citation, all options.

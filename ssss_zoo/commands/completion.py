@@ -8,31 +8,68 @@ from glob import escape, glob
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete, add_completion_class
 
 from ssss_zoo.config.fields import FieldType, field_types
 
 PATH_KEYS = ("run", "output", "input", "take", "file", "data.root", "replay")
+SHELL_CHARACTERS = re.compile(r"[^\w@%+=:,./~-]")  # that a shell takes for its own unless a backslash precedes them
 RUN_MARK = "dataset="  # a command whose help names it takes the keys of a run
+
+
+# --- the scripts of the shells --------------------------------------------------------------------------------------
+
+
+@add_completion_class
+class BashScript(BashComplete):
+    """click's script, which puts no space behind `train.steps=` and behind a folder, and keeps backslashes."""
+
+    source_template = BashComplete.source_template.replace("read type value", "read -r type value").replace(
+        "    return 0\n",
+        "    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/] ]] && compopt -o nospace\n\n    return 0\n",
+    )
+
+
+@add_completion_class
+class ZshScript(ZshComplete):
+    """click's script, without that space too."""
+
+    source_template = ZshComplete.source_template.replace(
+        "        compadd -U -V unsorted -a completions\n",
+        "        local -a suffix\n"
+        "        [[ ${#completions} -eq 1 && $completions[1] == *[=/] ]] && suffix=(-S '')\n"
+        '        compadd -U "${suffix[@]}" -V unsorted -a completions\n',
+    )
+
+
+@add_completion_class
+class FishScript(FishComplete):
+    """click's script, which keeps values with a comma whole, as `methods=cps,farcluss`."""
+
+    source_template = FishComplete.source_template.replace('string split ","', 'string split -m 1 ","')
+
+
+# --- what completes -------------------------------------------------------------------------------------------------
 
 
 def complete_override(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """What may follow in place of `incomplete`: keys, or the values of the key that it names."""
     key, equals, value = incomplete.partition("=")
-    before = list(context.params.get(parameter.name or "") or ())
-    if not equals and before and is_key(before[-1], context):
-        # bash takes `=` for the end of a word, and replaces the part behind it alone.
-        return [CompletionItem(text) for text in values_of(before[-1], incomplete)]
     if equals:
         return [CompletionItem(f"{key}={text}") for text in values_of(key, value)]
-    keys = [name for name in known_keys(context) if name.startswith(incomplete)]
-    if len(keys) == 1:  # with a value behind, the shell does not end the word
-        return [CompletionItem(f"{keys[0]}={text}") for text in dict.fromkeys(["", *values_of(keys[0], "")])]
-    return [CompletionItem(f"{name}=") for name in keys]
+    before = list(context.params.get(parameter.name or "") or ())
+    if before[-1:] in (["="], [":"]) or (before and before[-1] in known_keys(context)):
+        # bash splits `key=value` into three words, and replaces the last one alone. click takes a last `=` away.
+        key = before[-2] if before[-1] == "=" and len(before) > 1 else before[-1]
+        return [CompletionItem(SHELL_CHARACTERS.sub(r"\\\g<0>", text)) for text in values_of(key, incomplete)]
+    return [CompletionItem(f"{name}=") for name in known_keys(context) if name.startswith(incomplete)]
 
 
-def is_key(word: str, context: click.Context) -> bool:
-    return "=" not in word and word in known_keys(context)
+def complete_method(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The installed methods whose name begins with `incomplete`."""
+    from ssss_zoo.engine.plugin_source import installed
+
+    return [CompletionItem(name) for name in sorted(installed("methods")) if name.startswith(incomplete)]
 
 
 def known_keys(context: click.Context) -> list[str]:
