@@ -10,6 +10,7 @@ import html
 import os
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,6 +164,8 @@ class NotebookScreen(Screen):
 def find_screen() -> Screen:
     """The screen of this process."""
     if in_notebook():
+        # tqdm, which timm imports, asks for ipywidgets; the display of this module does without.
+        warnings.filterwarnings("ignore", message="IProgress not found")
         return NotebookScreen()
     console = Console(file=sys.stderr, highlight=False, force_jupyter=False)
     is_live = console.is_terminal and not console.is_dumb_terminal and not os.environ.get("CI")

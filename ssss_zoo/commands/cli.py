@@ -78,6 +78,7 @@ def compare_command(overrides: tuple[str, ...], as_json: bool) -> None:
     vary.train.crop=96,128    each row once with each value
     dataset=camvid data.root=DIR train.steps=1000 ...   as in `ssss run`
     output=DIR jobs=2     the folder to write; how many runs at a time
+    budget=time           all rows train equally long, not equally many steps
     launcher=slurm slurm.timeout_min=600
                           one SLURM job a run (or launcher=ray); needs the
                           extra of that name
@@ -156,8 +157,12 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
     hooks.pixel_weight=fixmatch       the method that answers one hook
     options.farcluss.top_k=2          an option (`ssss card METHOD` lists them)
     data.root=DIR data.split=1/8      the folder of the data; labelled list
-    train.steps=1000 train.batch=4 train.crop=[160,208] optim.lr=0.01 seed=0
-    output=DIR resume=true overwrite=true diagnose=true
+    train.steps=1000 train.batch=4    how long; labelled images in a step
+    train.crop=[160,208]              height and width of the crops
+    optim.lr=0.01 seed=0              learning rate; seed of all random draws
+    output=DIR            the folder to write; overwrite=true replaces a run
+    resume=true           continue the run in that folder
+    diagnose=true         measure pseudo-labels on masks that stay hidden
     time=30m              choose what is not given for this time, as
                           `ssss plan` shows, and train also the labels alone,
                           to tell whether the unlabelled images helped
@@ -166,9 +171,7 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
     `ssss config` prints every key with its value.
     """
     began = time.perf_counter()
-    from ssss_zoo.config.parse import located_by_key, split_overrides
-    from ssss_zoo.config.resolve import resolve
-    from ssss_zoo.engine.name_checks import check_names
+    from ssss_zoo.config.parse import split_overrides
 
     arguments = [*overrides, *(["trace=true"] if trace else [])]
     if "time" in split_overrides(arguments, "time")[0]:
@@ -177,6 +180,15 @@ def run_command(overrides: tuple[str, ...], config_file: Path | None, trace: boo
     if "replay" in split_overrides(arguments, "replay")[0]:
         print_replay(arguments)
         return
+    train_one_run(arguments, config_file)
+
+
+def train_one_run(arguments: list[str], config_file: Path | None) -> None:
+    """`ssss run` without a time and a replay."""
+    from ssss_zoo.config.parse import located_by_key
+    from ssss_zoo.config.resolve import resolve
+    from ssss_zoo.engine.name_checks import check_names
+
     config = resolve(arguments, config_file)
     check_names(config)
     from ssss_zoo.train.run import run_training
