@@ -11,7 +11,7 @@ from typing import Self
 from ssss_zoo.comparison.plan import Notify, PlannedRun
 from ssss_zoo.comparison.records import REMAKE
 from ssss_zoo.comparison.run_state import DONE, FAILED, RunState
-from ssss_zoo.comparison.run_timing import RunTiming, SeenStep, file_size, newest_logged_step, seconds_left
+from ssss_zoo.comparison.run_timing import RunTiming, file_size, newest_logged_step, seconds_left
 from ssss_zoo.progress_display import ProgressLine, Screen, find_screen
 from ssss_zoo.record_files import read_metrics
 from ssss_zoo.text import duration, visible
@@ -82,7 +82,7 @@ class StudyDisplay:
         self.show(now)
         if not self.output.is_live and now - self.line_printed > LINE_INTERVAL:
             self.line_printed = now
-            self.output.print_lines(["; ".join([self.summary(now), *self.steps()])])
+            self.output.print_lines(["; ".join([self.summary(now), *self.steps(now)])])
 
     def end(self, run: PlannedRun, state: RunState, outcome: str) -> None:
         """A run ended. outcome: its figure, or why it has none."""
@@ -124,9 +124,9 @@ class StudyDisplay:
         ends = [] if left is None or not (self.waiting or self.at_work()) else [f"about {duration(left)} left"]
         return ", ".join([f"{self.done} of {self.runs} done", *failed, *ends])
 
-    def steps(self) -> list[str]:
+    def steps(self, now: float) -> list[str]:
         """The step of each run at work."""
-        return [visible(f"{run.label}: {run_activity(timing.last)}") for run, timing in self.at_work().items()]
+        return [visible(f"{run.label}: {run_activity(timing, now)}") for run, timing in self.at_work().items()]
 
     def show(self, now: float) -> None:
         """Show the progress line, where the screen has one."""
@@ -141,7 +141,7 @@ class StudyDisplay:
             ends=None if left is None else now + left,
             unit="runs done",
             begun=begun,
-            lines=tuple(self.steps()),
+            lines=tuple(self.steps(now)),
         )
         self.show_progress(progress)
 
@@ -150,10 +150,11 @@ class StudyDisplay:
             self.output.show(progress)
 
 
-def run_activity(seen: SeenStep | None) -> str:
+def run_activity(timing: RunTiming, now: float) -> str:
     """What a run does, by its last logged step."""
+    seen = timing.last
     if seen is None:
-        return "starting"
+        return f"starting, {duration(now - timing.began)}"
     return f"step {seen.step}/{seen.steps}{', evaluating' if seen.step == seen.steps else ''}"
 
 

@@ -74,7 +74,7 @@ def test_a_log_gets_a_line_as_each_run_begins_and_ends_and_one_a_minute(clock, r
     assert sink.getvalue().splitlines() == [
         "supervised, seed 0: begins",
         "fixmatch, seed 0: begins",
-        "0 of 4 done; supervised, seed 0: step 6/60; fixmatch, seed 0: starting",
+        "0 of 4 done; supervised, seed 0: step 6/60; fixmatch, seed 0: starting, 1 min 01 s",
         "supervised, seed 0: mIoU 18.07 after 1 min 40 s (1 of 4 done, about 1 min 40 s left)",
         "fixmatch, seed 0: out of memory after 1 min 40 s (1 of 4 done, 1 failed, about 1 min 40 s left)",
     ]
@@ -89,7 +89,7 @@ def test_a_terminal_shows_runs_done_a_bar_the_time_left_and_each_run_at_work(clo
     display.begin_study(runs, runs[1:])
     display.begin(runs[1])
     display.begin(runs[2])
-    assert display.steps() == ["fixmatch, seed 0: starting", "supervised, seed 1: starting"]
+    assert display.steps(clock.now + 9) == ["fixmatch, seed 0: starting, 9 s", "supervised, seed 1: starting, 9 s"]
     for step in (54, 60):
         clock.now += 30
         log_step(runs[1], step)
