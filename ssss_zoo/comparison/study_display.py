@@ -96,7 +96,8 @@ class StudyDisplay:
         took = f" after {duration(now - timing.began)}" if timing else ""
         summary = "" if self.output.is_live else f" ({self.summary(now)})"
         self.show(now)
-        self.print_line(f"{run.label}: {outcome}{took}{summary}")
+        ended = f" failed{took}: {outcome}" if state.status == FAILED else f": {outcome}{took}"
+        self.print_line(f"{run.label}{ended}{summary}")
 
     def stopping(self) -> None:
         """The comparison was asked to stop, and waits until the runs at work are saved."""

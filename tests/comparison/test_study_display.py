@@ -76,7 +76,7 @@ def test_a_log_gets_a_line_as_each_run_begins_and_ends_and_one_a_minute(clock, r
         "fixmatch, seed 0: begins",
         "0 of 4 done; supervised, seed 0: step 6/60; fixmatch, seed 0: starting, 1 min 01 s",
         "supervised, seed 0: mIoU 18.07 after 1 min 40 s (1 of 4 done, about 1 min 40 s left)",
-        "fixmatch, seed 0: out of memory after 1 min 40 s (1 of 4 done, 1 failed, about 1 min 40 s left)",
+        "fixmatch, seed 0 failed after 1 min 40 s: out of memory (1 of 4 done, 1 failed, about 1 min 40 s left)",
     ]
 
 
