@@ -54,6 +54,7 @@ def test_another_seed_gives_other_numbers(trained):
     assert len(differences(left_by(one)["weights"], left_by(other)["weights"])) > 5
 
 
+@pytest.mark.long
 def test_loader_processes_change_no_number_nor_does_resuming_with_them(trained, broken_off, stop):
     words = ("method=fixmatch", "train.workers=2")
     whole = trained("whole", "method=fixmatch")

@@ -53,7 +53,11 @@ def test_a_signal_in_the_last_step_of_a_run_without_evaluation_ends_a_finished_r
     assert json.loads((trained("run", "data.split=val=0") / "metrics.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(number, marks=pytest.mark.long if number not in SIGNALS[:2] else ()) for number in SIGNALS],
+    ids=lambda number: number.name,
+)
 def test_each_signal_that_asks_to_stop_is_named_and_saves_the_step(trained, tmp_path, monkeypatch, number):
     whole = trained("whole")
     with monkeypatch.context() as patch:
@@ -240,6 +244,7 @@ def test_a_checkpoint_is_written_by_the_clock(trained, monkeypatch):
     assert {2, 4} <= set(saved)
 
 
+@pytest.mark.long
 def test_a_killed_loader_is_one_line_and_costs_no_step(trained, tmp_path, monkeypatch):
     def kill_one() -> None:
         import multiprocessing

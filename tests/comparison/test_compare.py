@@ -184,6 +184,7 @@ def test_half_precision_of_a_gpu_passes_the_look_at_the_rows(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_mlflow_shows_the_runs_under_the_comparison(tiny_compare, store):
     from mlflow.tracking import MlflowClient
 

@@ -31,6 +31,7 @@ from ssss_zoo.testing.tiny import TinyData, TinyNet
 ENCODERS = {"dpt": "test_vit", "smp": "resnet18"}
 
 
+@pytest.mark.long
 def test_the_onnx_model_and_its_example_predict_as_the_run(trained, tmp_path, capsys):
     run = trained("run")
     file = tmp_path / "model.onnx"

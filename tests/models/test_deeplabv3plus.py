@@ -111,7 +111,7 @@ def dilations(net: DeepLabV3Plus) -> list[int]:
 
 
 @pytest.mark.parametrize(("encoder", "channels"), [("resnet50_deep_stem", (256, 2048)), ("resnet101", (256, 2048))])
-@pytest.mark.parametrize("crop", [321, 513, 769, 801])
+@pytest.mark.parametrize("crop", [321, *(pytest.param(crop, marks=pytest.mark.long) for crop in (513, 769, 801))])
 def test_the_fields_crops_and_maps_at_stride_4_and_16(encoder: str, channels: tuple[int, int], crop: int) -> None:
     net = on_meta(encoder)
     low, deep = net.encode(torch.zeros(2, 3, crop, crop, device="meta"))
