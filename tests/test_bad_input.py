@@ -167,14 +167,19 @@ def test_overwrite_starts_anew_and_removes_only_what_is_ours(finished, ssss):
 @pytest.mark.parametrize(
     "more",
     [
-        ["data.split=unlabelled=0"],
         ["method=fixmach"],
-        ["dataset=tinny"],
         ["dataset=shapes", "data.split=nonsense"],
         ["dataset=folder", "data.root=nowhere"],
         ["train.device=toaster"],
-        ["model=deeplabv3plus", "model.encoder=no_such_net", "model.weights=none"],
         ["model.in_channels=4"],
+        *(
+            pytest.param(more, marks=pytest.mark.long)
+            for more in (
+                ["data.split=unlabelled=0"],
+                ["dataset=tinny"],
+                ["model=deeplabv3plus", "model.encoder=no_such_net", "model.weights=none"],
+            )
+        ),
     ],
 )
 def test_overwrite_with_a_mistake_beside_it_loses_nothing(more, finished, ssss):

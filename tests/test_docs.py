@@ -171,7 +171,7 @@ NAMED = (
     "ssss ui",
     "ssss check-install",
 )  # in sentences, without the words that they need; and two that tests of their own carry out
-LONG_COMMANDS = ("ssss compare", "ssss export", "ssss search", "ssss plan")
+LONG_COMMANDS = tuple(f"ssss {name}" for name in ("compare", "export", "inspect", "label", "plan", "run", "search"))
 TRAINS = ("run", "plan", "inspect", "compare", "search")
 
 
@@ -302,6 +302,7 @@ SNIPPETS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_dry_run")
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_a_python_snippet_works(snippet, finished, tiny_plugins, tmp_path, monkeypatch):

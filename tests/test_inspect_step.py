@@ -41,7 +41,16 @@ def step_words(*words):
     return [word for word in tiny_overrides(*words) if not word.startswith("output=")]
 
 
-@pytest.mark.parametrize("method", sorted(installed("methods")))
+MADE_DIFFERENTLY = ("cps", "farcluss", "stpp", "unimatch")  # two students, soft labels, two stages, two views
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(method, marks=() if method in MADE_DIFFERENTLY else pytest.mark.long)
+        for method in sorted(installed("methods"))
+    ],
+)
 def test_every_method_can_be_looked_at(method, tiny_plugins, tmp_path):
     picture, file = draw_inspection([*step_words(f"method={method}"), "after=2", f"file={tmp_path / 'step.png'}"])
     assert picture.width > 300

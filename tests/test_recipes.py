@@ -34,7 +34,13 @@ def made_of(method: str) -> list[str]:
     return [*base, *recipe.get("plugins", {}).get("names", [method])]
 
 
-@pytest.mark.parametrize("dataset", recipes("dataset"))
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        pytest.param(dataset, marks=() if dataset in ("shapes", "voc") else pytest.mark.long)
+        for dataset in recipes("dataset")
+    ],
+)
 def test_every_recipe_resolves_and_has_the_options_that_it_is_given(dataset, tmp_path):
     """Of every method, for this data set."""
     from ssss_zoo.engine.registry import build_methods

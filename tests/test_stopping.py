@@ -155,7 +155,13 @@ def test_a_stop_in_an_evaluation_ends_it_at_the_next_image_and_it_is_made_up(tra
     assert_same_run(whole, trained("parts", *words, "resume=true"))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), UserError("a file vanished"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("a file vanished"),
+        *(pytest.param(error, marks=pytest.mark.long) for error in (RuntimeError("a bug"), MemoryError())),
+    ],
+)
 def test_what_breaks_an_evaluation_costs_no_step(trained, tmp_path, monkeypatch, error):
     whole = trained("whole", "method=farcluss")
     with monkeypatch.context() as patch:
@@ -218,7 +224,7 @@ def test_a_file_that_vanishes_costs_no_step(trained, tmp_path, monkeypatch):
     assert_same_run(whole, trained("parts", "method=farcluss", "resume=true"))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_an_error_within_a_step_keeps_the_last_whole_one(trained, tmp_path, monkeypatch, accumulate):
     monkeypatch.setattr(checkpointing, "COPY_TIME_SHARE", float("inf"))  # a copy at each logged step
     words = ("method=farcluss", "train.log_every=2", f"train.accumulate={accumulate}", "train.checkpoint_every=6")

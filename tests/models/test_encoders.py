@@ -185,7 +185,13 @@ def test_weights_come_back_from_a_file(tmp_path: Path, suffix: str, prefix: str)
 
 
 @pytest.mark.parametrize("inside", [None, "model", "model_ema", "teacher", "state_dict"])
-@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone.", "module.encoder."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "module.backbone.",
+        *(pytest.param(prefix, marks=pytest.mark.long) for prefix in ("module.", "backbone.", "module.encoder.")),
+    ],
+)
 def test_a_releases_own_checkpoint_fits(tmp_path: Path, inside: str | None, prefix: str) -> None:
     first, _, _ = make_encoder(ModelConfig(encoder=TINY, weights="none"))
     state = {f"{prefix}{key}": value for key, value in first.state_dict().items()}

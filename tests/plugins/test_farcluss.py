@@ -168,8 +168,10 @@ def test_no_hook_waits_for_the_device(form, source):
 # ---- a whole step of the engine, worked out with loops
 
 
-@pytest.mark.parametrize("all_void", [False, True])
-@pytest.mark.parametrize("top_k", [1, 3])
+@pytest.mark.parametrize(
+    ("top_k", "all_void"),
+    [(3, False), (1, True), *(pytest.param(*case, marks=pytest.mark.long) for case in ((1, False), (3, True)))],
+)
 @for_any_batch
 def test_a_step_of_the_engine_is_the_formulas(tiny_run, monkeypatch, top_k, all_void, seed):
     """Labels, weights and class weights of README.md, the strong view mixed by boxes, half way up the ramp. With
