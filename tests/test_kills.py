@@ -39,7 +39,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(trained, broken_off, stop)
     assert not (folder / "last.old").exists()
 
 
-@pytest.mark.parametrize("suffix", [".new", ".old"])
+@pytest.mark.parametrize("suffix", [".new", pytest.param(".old", marks=pytest.mark.long)])
 def test_the_only_checkpoint_is_found_under_either_name(trained, broken_off, stop, suffix):
     whole = trained("whole", "method=fixmatch")
     stop(3)
@@ -68,6 +68,7 @@ def test_a_history_cut_short_by_a_kill_is_repaired(trained, broken_off, stop):
     assert_same_run(whole, trained("parts", "method=fixmatch", "resume=true"))
 
 
+@pytest.mark.long
 def test_a_run_stopped_before_its_first_checkpoint_starts_anew(trained, tiny_config, tmp_path, monkeypatch):
     """A second Ctrl-C, or a kill, in the first steps."""
     original = Engine.step

@@ -29,6 +29,7 @@ from ssss_zoo.train.tracking import check_loggers, start_tracker
 STEPS = [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.long
 @pytest.fixture(scope="module")
 def logged(fresh_store, tmp_path_factory) -> SimpleNamespace:
     """A run that was stopped in its fifth step and resumed, in three loggers. folder: of the run; store: of MLflow;

@@ -41,6 +41,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run/last/student.safetensors").values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("steps", "copying"),
     [

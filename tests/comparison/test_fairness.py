@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 
 from helpers.comparisons import finished_row
@@ -63,6 +64,7 @@ def test_first_weights_are_compared_seed_by_seed():
     assert differing_first_weights({"a": [], "b": [(0, "x")], "c": [(0, "y")]}) == ["c"]
 
 
+@pytest.mark.long
 def test_rows_of_a_comparison_start_from_the_same_weights(tiny_compare):
     figures = tiny_compare("methods=fixmatch,cps,farcluss,fixmatch:model.mean=[0.5,0.5,0.5]", "seeds=0,1").figures
     assert figures["first_weights_differ"] == []

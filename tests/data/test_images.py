@@ -204,6 +204,7 @@ def test_deep_crop_equals_the_8_bit_one_but_for_rounding():
     assert abs(difference).max() <= 1.0
 
 
+@pytest.mark.long
 def test_run_on_bands_writes_its_statistics_and_repeats(bands, tmp_path):
     out = tmp_path / "out"
     words = [f"data.root={bands}", "data.channels=1,2,3,4", "train.steps=2", "train.crop=32", "train.batch=2"]

@@ -280,6 +280,7 @@ def test_a_wrong_coco_file_is_named(tmp_path):
 # --- the whole way --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_polygons_from_folder_to_split_and_run(tmp_path):
     root, out = tmp_path / "data", tmp_path / "out"
     for stem in range(8):

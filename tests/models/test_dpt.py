@@ -59,7 +59,10 @@ def test_parameters_are_those_that_unimatch_v2_logs(size: str, classes: int, enc
     assert all(module.p == 0 for module in network.modules() if isinstance(module, nn.Dropout))
 
 
-@pytest.mark.parametrize(("size", "width", "fusion"), [("small", 384, 64), ("base", 768, 128), ("large", 1024, 256)])
+@pytest.mark.parametrize(
+    ("size", "width", "fusion"),
+    [("small", 384, 64), ("base", 768, 128), pytest.param("large", 1024, 256, marks=pytest.mark.long)],
+)
 def test_maps_at_the_patch_grid_and_features_at_eight_times_it(size: str, width: int, fusion: int) -> None:
     network = on_meta(size)
     maps = network.encode(torch.zeros(1, 3, 518, 518, device="meta"))

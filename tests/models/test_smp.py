@@ -103,7 +103,7 @@ def test_the_output_stride_is_passed_where_the_architecture_has_one() -> None:
 
 @pytest.mark.usefixtures("package")
 @pytest.mark.parametrize("encoder", ["resnet18", "mit_b0"])
-@pytest.mark.parametrize("channels", [3, 5])
+@pytest.mark.parametrize("channels", [pytest.param(3, marks=pytest.mark.long), 5])
 def test_weights_come_back_from_a_file(tmp_path: Path, encoder: str, channels: int) -> None:
     state = small(encoder=encoder).encoder.state_dict()
     torch.save(state, tmp_path / "encoder.pth")
