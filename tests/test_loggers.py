@@ -29,7 +29,6 @@ from ssss_zoo.train.tracking import check_loggers, start_tracker
 STEPS = [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.long
 @pytest.fixture(scope="module")
 def logged(fresh_store, tmp_path_factory) -> SimpleNamespace:
     """A run that was stopped in its fifth step and resumed, in three loggers. folder: of the run; store: of MLflow;
@@ -50,6 +49,7 @@ def logged(fresh_store, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, store=store, metrics=metrics)
 
 
+@pytest.mark.long
 def test_mlflow_has_the_whole_run(logged):
     client = open_store(logged.store)
     (run,) = client.search_runs([client.get_experiment_by_name("ssss-zoo").experiment_id])

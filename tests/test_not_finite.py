@@ -41,7 +41,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tiny_
     assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "run/last/student.safetensors").values())
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("steps", "copying"),
     [
@@ -73,6 +72,7 @@ def test_a_skipped_step_is_as_if_it_had_never_been(tiny_plugins, trained, tmp_pa
     assert [line["step"] - 1 for line in told if line.get("skipped") == "extra"] == list(steps)
 
 
+@pytest.mark.long
 def test_a_run_that_skips_resumes_to_the_same_numbers(tiny_plugins, trained, monkeypatch):
     tiny_plugins.add("methods", "bad", bad_at(2, 7))
     whole = trained("whole", *SKIP)
