@@ -287,13 +287,15 @@ def test_a_folder_that_another_process_works_in_is_refused_naming_it(trained, tm
     child = start_run(folder, *ENDLESS, "train.workers=1")
     wait_for(folder / "last", child)
     before = {path.name for path in folder.iterdir() if path.suffix not in (".new", ".old")}  # others are being written
-    for word in ("resume=true", "overwrite=true"):
-        with pytest.raises(Busy, match=rf"is in use by process {child.pid} on ") as caught:
-            trained("run", *ENDLESS, "train.workers=1", word)
-        assert caught.value.pid == child.pid
-    assert before <= {path.name for path in folder.iterdir()}
-    child.kill()
-    child.wait()
+    try:
+        for word in ("resume=true", "overwrite=true"):
+            with pytest.raises(Busy, match=rf"is in use by process {child.pid} on ") as caught:
+                trained("run", *ENDLESS, "train.workers=1", word)
+            assert caught.value.pid == child.pid
+        assert before <= {path.name for path in folder.iterdir()}
+    finally:
+        child.kill()
+        child.wait()
     with owned(folder):  # the lock is gone with the process, whatever became of its loaders
         pass
 
