@@ -25,24 +25,22 @@ class TestEveryMethod(MethodContract):
     def name(self, request):
         return request.param
 
-    partners = ("cps",)  # it has two students; all pairs are tried below
-
     test_it_mixes_with_others_or_is_refused_in_one_line = None  # all pairs are tried below
     test_it_takes_what_data_and_settings_bring = None  # and all situations
 
 
 def a_sixth(rows: Sequence[str], columns: Sequence[str]) -> list[Any]:
-    """Every (row, column) as parameters, but none of a row with itself; a sixth of them is tried each time, the others
-    with the slow tests alone.
+    """Every (row, column) as parameters, but none of a row with itself; a sixth of them is tried each time, another
+    sixth with the long tests, the others with the slow ones alone.
 
-    Which sixth is drawn by SEED: whole diagonals of the table, so that each row and each column is tried equally often.
+    SEED decides which ones: whole diagonals of the table, so that each row and each column is tried equally often.
     """
     distances = range(1 if rows == columns else 0, len(columns))
-    drawn = random.Random(SEED).sample(distances, math.ceil(len(distances) / 6))
+    count = math.ceil(len(distances) / 6)
+    drawn = random.Random(SEED).sample(distances, 2 * count)
+    marks = {distance: pytest.mark.long for distance in drawn} | {distance: () for distance in drawn[:count]}
     return [
-        pytest.param(
-            row, columns[(index + distance) % len(columns)], marks=() if distance in drawn else pytest.mark.slow
-        )
+        pytest.param(row, columns[(index + distance) % len(columns)], marks=marks.get(distance, pytest.mark.slow))
         for index, row in enumerate(rows)
         for distance in distances
     ]

@@ -43,7 +43,7 @@ def test_the_command_writes_the_sheet_and_says_what_to_look_at(tmp_path, monkeyp
 def test_crops_are_padded_as_the_run_pads_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = []
-    for words in ((), ("augment.pad_place=centre", "augment.pad_fill=mean"), ("augment.pad_label=0",)):
+    for words in ((), ("augment.pad_place=centre",), ("augment.pad_fill=mean",), ("augment.pad_label=0",)):
         words = (*words, "file=p.png", "overwrite=true")
         assert command_line(["data", "preview", "dataset=shapes", "count=1", "train.crop=264", *words]) == 0
         pictures.append(np.asarray(Image.open("p.png")))

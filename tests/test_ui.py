@@ -39,7 +39,20 @@ def test_a_missing_store_experiment_port_or_package_is_one_line(store, tmp_path,
         serve_ui([])
 
 
-def test_the_page_opens_once_the_server_answers_and_the_command_ends_with_it(store, tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def free_port(store, tmp_path, monkeypatch) -> int:
+    """Of a server that is `mlflow.py` in the working folder, where `python -m mlflow` finds it; the store has an
+    experiment."""
+    open_store(store).create_experiment("mine")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        return int(other.getsockname()[1])
+
+
+def test_the_page_opens_once_the_server_answers_and_the_command_ends_with_it(
+    store, free_port, tmp_path, monkeypatch, capfd
+):
     """The server is another program, which listens at the port that it is given and ends after one visit."""
     (tmp_path / "mlflow.py").write_text(
         "import socket, sys\n"
@@ -47,29 +60,19 @@ def test_the_page_opens_once_the_server_answers_and_the_command_ends_with_it(sto
         "    server.accept()[0].close()\n"
         "sys.exit(3)\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    open_store(store).create_experiment("mine")
     opened = []
     monkeypatch.setattr(ui.webbrowser, "open_new_tab", opened.append)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.chdir(tmp_path)  # `python -m mlflow` finds the program there
-    assert serve_ui([f"uri={store}", "experiment=mine", f"port={port}"]) == 3
+    assert serve_ui([f"uri={store}", "experiment=mine", f"port={free_port}"]) == 3
     (address,) = opened
     assert capfd.readouterr().out == f"{address}  (Ctrl-C ends it)\n"
 
 
-def test_a_signal_to_stop_ends_the_server_too(store, tmp_path, monkeypatch):
+def test_a_signal_to_stop_ends_the_server_too(store, free_port, tmp_path, monkeypatch):
     (tmp_path / "mlflow.py").write_text(
         "import socket, sys, time\n"
         "with socket.create_server(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1]))):\n"
         "    time.sleep(60)\n"
     )
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-    open_store(store).create_experiment("mine")
     monkeypatch.setattr(ui.webbrowser, "open_new_tab", lambda address: stop_this_process())
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    monkeypatch.chdir(tmp_path)
-    assert serve_ui([f"uri={store}", "experiment=mine", f"port={port}"]) == 0
-    assert not ui.answers(port)
+    assert serve_ui([f"uri={store}", "experiment=mine", f"port={free_port}"]) == 0
+    assert not ui.answers(free_port)

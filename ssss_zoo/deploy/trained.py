@@ -227,7 +227,7 @@ def image_batch(images: Sequence[np.ndarray]) -> Tensor:
 
 def ids_of_classes(probs: Tensor, valid: np.ndarray | None) -> np.ndarray:
     """(H, W) uint8: the likeliest class of probabilities (C, H, W), 255 where `valid` (H, W) is false."""
-    likeliest = probs.max(dim=0).indices  # argmax over the first dimension takes 2 to 10 times as long on a CPU
+    likeliest = probs.max(dim=0).indices  # argmax over the first dimension takes several times as long on a CPU
     classes: np.ndarray = likeliest.to(torch.uint8).cpu().numpy()
     return classes if valid is None else np.where(valid, classes, np.uint8(IGNORE))
 

@@ -8,8 +8,10 @@ import pytest
 
 from helpers.comparisons import SMALL
 from helpers.runs import act_after_step
+from ssss_zoo.comparison.folders import ComparisonFolder
 from ssss_zoo.comparison.plan import plan_study
 from ssss_zoo.comparison.preflight import check_rows_can_run
+from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts
 from ssss_zoo.comparison.report.tables import table_notes
 from ssss_zoo.errors import UserError
 from ssss_zoo.train import run as run_module
@@ -30,6 +32,12 @@ def test_every_row_and_seed_has_a_run_and_a_figure(tiny_compare):
     gap = rows["fixmatch"]["over_supervised"]
     assert gap["mean"] == pytest.approx(rows["fixmatch"]["last"]["mean"] - rows["supervised"]["last"]["mean"], abs=1e-9)
     assert not result.figures["protocols_differ"]
+    scores = read_per_image_counts(ComparisonFolder(tiny_compare.folder).run("fixmatch", 0))
+    right, true, predicted = scores.counts.sum(axis=0)
+    matrix = scores.confusion  # true classes in rows
+    assert [*matrix.diagonal()] == [*right]
+    assert [*matrix.sum(axis=1)] == [*true]
+    assert [*matrix.sum(axis=0)] == [*predicted]
     for name in ("compare.json", "compare.csv", "compare.md", "compare.tex", "study.json"):
         assert (tiny_compare.folder / name).is_file()
 

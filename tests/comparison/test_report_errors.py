@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-import torch
 
 from helpers.comparisons import NEWEST_COMPARISON
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
@@ -18,7 +17,7 @@ from ssss_zoo.comparison.report import html as report
 from ssss_zoo.comparison.report.charts import TRAINING_POINTS_MAX, plot_training, thinned_means
 from ssss_zoo.comparison.report.error_charts import plot_calibration, plot_confusion
 from ssss_zoo.comparison.report.html import write_report
-from ssss_zoo.comparison.report.per_image_counts import count_confusions, read_per_image_counts, save_counts
+from ssss_zoo.comparison.report.per_image_counts import read_per_image_counts, save_counts
 from ssss_zoo.comparison.report.row_errors import RowErrors, frequent_confusions, read_row_errors
 from ssss_zoo.comparison.report.run_facts import machine_limits, paper_of
 from ssss_zoo.comparison.run_files import LoggedLoss, read_run_history
@@ -50,12 +49,6 @@ def curve_points(chart: str, axes: int) -> int:
 
 
 # --- confusions -----------------------------------------------------------------------------------------------------
-
-
-def test_confusions_by_hand():
-    truth = torch.tensor([[0, 0, 1, 255], [2, 1, 0, 255]])
-    predicted = torch.tensor([[0, 1, 1, 2], [0, 1, 1, 0]])
-    assert count_confusions(truth, predicted, 3).tolist() == [[1, 2, 0], [0, 2, 0], [1, 0, 0]]
 
 
 def test_counts_keep_the_matrix_and_those_of_an_earlier_version_have_none(kept):

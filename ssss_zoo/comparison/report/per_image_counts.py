@@ -17,6 +17,7 @@ from ssss_zoo.comparison.scored_run import ScoredRun
 from ssss_zoo.errors import UserError
 from ssss_zoo.evaluation.calibration import CONFIDENCE_BINS, count_confidence, expected_calibration_error
 from ssss_zoo.evaluation.figures import evenly_spaced
+from ssss_zoo.evaluation.metrics import confusion_matrix
 from ssss_zoo.toolkit.types import IGNORE
 
 BORDER_SHARE = 0.02  # of the diagonal: how far from a contour is border (Cheng et al., CVPR 2021, section 4)
@@ -56,19 +57,20 @@ def write_per_image_counts(run: ScoredRun, folder: ComparedRunFolder) -> None:
     kept = {sample.name for sample in evenly_spaced(dataset.val, MAX_PREDICTIONS)}
     counts, border, shown = [], [], []
     bins = torch.zeros(CONFIDENCE_BINS, 3, dtype=torch.float64, device=evaluator.device)
-    confusion = torch.zeros(classes, classes, dtype=torch.int64, device=evaluator.device)
+    confusion = confusion_matrix(classes, evaluator.device)
     for index, (image, mask) in enumerate(evaluator.pairs(dataset.val, network)):
         confidence, predicted = evaluator.probabilities(network, image)[0].max(dim=0)
         truth = mask[0]
         counts.append(count_hits(truth, predicted, classes))
         border.append(count_border_hits(truth, predicted, classes))
         bins += count_confidence(confidence, predicted, truth)
-        confusion += count_confusions(truth, predicted, classes)
+        confusion.update(predicted, truth)
         if dataset.val[index].name in kept:
             save_prediction(predicted, folder.predicted_ids(index))
             shown.append(index)
+    matrix = confusion.compute().reshape(classes, classes)  # torchmetrics makes a single class a single number
     found = PerImageCounts(
-        as_array(counts), as_array(border), bins.cpu().numpy(), np.array(shown), confusion.cpu().numpy()
+        as_array(counts), as_array(border), bins.cpu().numpy(), np.array(shown), matrix.cpu().numpy()
     )
     save_counts(found, folder.counts)
 
@@ -131,14 +133,6 @@ def count_hits(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
     truth, predicted = truth[known], predicted[known]
     count = lambda ids: torch.bincount(ids, minlength=classes)[:classes]  # noqa: E731
     return torch.stack([count(truth[truth == predicted]), count(truth), count(predicted)])
-
-
-def count_confusions(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
-    """(C, C) int64: the pixels of each true class, in rows, by the class that was predicted; void is left out. truth,
-    predicted: (H, W)."""
-    known = truth != IGNORE
-    pairs = truth[known] * classes + predicted[known]
-    return torch.bincount(pairs, minlength=classes**2)[: classes**2].reshape(classes, classes)
 
 
 def count_border_hits(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
