@@ -94,7 +94,7 @@ ODD_FILES = {  # content of a file -> what its one line says after the file's na
     "train: 5\n": ", line 1: train is a section, it takes train.<key>=value; got '5'",
     "train: []\n": ", line 1: train is a section, it takes train.<key>=value; got '[]'",
     "seed: 1\noptim:\n  name: sdg\n": ", line 3: optim.name must be one of sgd, adamw; got 'sdg'",
-    'output: "x\\0y"\n': ", line 1: output takes text without NUL characters",
+    'output: "x\\0y"\n': ", line 1: output takes text in UTF-8 without NUL characters",
     "a: " + "x" * (1 << 20): ": it has more than 1,048,576 bytes; a configuration is a short text",
 }
 

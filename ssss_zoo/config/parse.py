@@ -20,6 +20,7 @@ from ssss_zoo.text import brief
 MAIN_KEYS = {"model": "name", "plugins": "names"}  # a section given one value means this key of it
 KEY = re.compile(r"[\w+-]+(\.[\w+-]+)*")
 MAX_DIGITS = 18  # of a whole number: what 64 bits hold
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")  # NUL, and what Python makes of bytes that are not UTF-8
 ABSENT = ("null", "none", "~", "")  # the ways to write that a key has no value
 BRITISH = {"labeled": "labelled", "unlabeled": "unlabelled", "gray": "grey", "center": "centre", "color": "colour",
            "colors": "colours", "normalizer": "normaliser"}  # fmt: skip
@@ -239,7 +240,7 @@ def plain_text(value: Any, kind: type, key: str) -> Any:
     """A single value as text that OmegaConf may read; for `Any` a tree of such text. Raises UserError where it is not
     of this kind."""
     if kind is Any:
-        return without_references(value)
+        return without_references(value, key)
     text = str(value).strip()
     if kind not in KIND_NAMES:
         raise UserError(f"{key} is declared as {kind}; an option may be str, int, float, bool, a list of one, or None")
@@ -249,20 +250,20 @@ def plain_text(value: Any, kind: type, key: str) -> Any:
         raise UserError(f"{key} takes a whole number of at most {MAX_DIGITS} digits; got {brief(text)}")
     if kind is float and not math.isfinite(float(text)):
         raise UserError(f"{key} must be a finite number; got {brief(text)}")
-    if "\0" in text:
-        raise UserError(f"{key} takes text without NUL characters; got '{brief(text)}'")
-    return without_references(text)
+    return without_references(text, key)
 
 
-def without_references(value: Any) -> Any:
+def without_references(value: Any, key: str) -> Any:
     """A tree whose text OmegaConf leaves as it stands: `${...}` refers to nothing. Raises UserError for `???`, its mark
-    of a missing value."""
+    of a missing value, and for text that no file of a run could hold."""
     if isinstance(value, Mapping):
-        return {str(key): without_references(item) for key, item in value.items()}
+        return {str(name): without_references(item, f"{key}.{name}") for name, item in value.items()}
     if isinstance(value, list):
-        return [without_references(item) for item in value]
+        return [without_references(item, key) for item in value]
     if value == "???":
-        raise UserError("a setting is given as '???', which means no value: give a value, or remove the setting")
+        raise UserError(f"{key} is given as '???', which means no value: give a value, or remove the setting")
+    if isinstance(value, str) and UNWRITABLE.search(value):
+        raise UserError(f"{key} takes text in UTF-8 without NUL characters; got '{brief(value)}'")
     return re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", value) if isinstance(value, str) else value
 
 
