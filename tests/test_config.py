@@ -335,9 +335,9 @@ def test_ranges_and_choices_include_their_ends_and_exclude_nan():
 
 # --- what is written reads back -------------------------------------------------------------------------------------
 
-PLAIN = st.text(st.one_of(st.sampled_from("${}:.?*&~!"), st.characters(exclude_categories=["Cc", "Cs"])), max_size=12).filter(
-    lambda text: text.strip()[:1] not in ("[", "{")
-)
+PLAIN = st.text(
+    st.one_of(st.sampled_from("${}:.?*&~!"), st.characters(exclude_categories=["Cc", "Cs"])), max_size=12
+).filter(lambda text: text.strip()[:1] not in ("[", "{"))
 WORDS = st.one_of(
     st.builds("data.split={}".format, PLAIN),
     st.builds("data.root={}".format, PLAIN),
