@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from ssss_zoo.toolkit.types import IGNORE, PseudoLabel, Sample
-from ssss_zoo.train.pseudo_label_stats import COLLAPSED_SHARE, UNUSED_SHARE, PseudoLabelStats, labelled_histogram
+from ssss_zoo.train.pseudo_label_stats import (
+    COLLAPSED_SHARE,
+    RECENT_READINGS,
+    UNUSED_SHARE,
+    PseudoLabelStats,
+    labelled_histogram,
+)
 
 CPU = torch.device("cpu")
 EVEN = np.array([1 / 3] * 3)
@@ -137,6 +143,24 @@ def test_a_collapse_names_the_class_and_its_share_among_labels():
 def test_a_class_that_is_nearly_everything_among_the_labels_too_is_no_collapse():
     assert warning(1.0, [1.0, 0.0, 0.0], np.array([0.95, 0.03, 0.02])) is None
     assert warning(1.0, [0.0, 1.0, 0.0], np.array([0.95, 0.03, 0.02])) is not None
+
+
+def test_classes_spread_otherwise_than_among_the_labels_are_told_once_it_lasts():
+    stats = PseudoLabelStats(3, np.array([0.6, 0.25, 0.15]), CPU)
+    stats.active = True
+
+    def read(*ids: int) -> str | None:
+        stats(label(list(ids)), row(*[1.0] * len(ids)), None)
+        return stats.warning(stats.read(), NAMES)
+
+    assert [read(1, 1, 1, 2) for _ in range(RECENT_READINGS - 1)] == [None] * (RECENT_READINGS - 1)
+    assert read(1, 1, 1, 2) == (  # |0 - 0.6| + |0.75 - 0.25| + |0.25 - 0.15|, halved: 0.6
+        "pseudo-labels: 75.0% of the used pixels are 'road' and 0.0% 'sky', which are 25.0% and 60.0% of the labelled "
+        "ones: the labels may have collapsed, or the unlabelled images show other things"
+    )
+    again = [read(0, 0, 1, 2) for _ in range(3)]  # 0.55, 0.5, 0.45
+    assert again[0] is not None
+    assert again[2] is None
 
 
 # --- the labelled histogram -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from ssss_zoo.record_files import PseudoLabelFigures
 from ssss_zoo.toolkit.types import IGNORE, PseudoLabel
 
 COLLAPSED_SHARE = 0.995  # of one class among used pixels, from which on a warning is given (our choice)
+MISPLACED_SHARE = 0.5  # of used pixels, of other classes than among the labels: from here on a warning (our choice)
+RECENT_READINGS = 10  # read-outs that this share is averaged over: a single batch may show few classes (our choice)
 UNUSED_SHARE = 0.001  # of used pixels, below which a warning is given (our choice)
 SUM_NAMES = ("valid", "used", "weight", "confidence")
 
@@ -28,6 +31,7 @@ class PseudoLabelStats:
         self.histogram = histogram
         self.device = device
         self.active = False
+        self.recent_classes: deque[list[float]] = deque(maxlen=RECENT_READINGS)
         self.reset()
 
     def reset(self) -> None:
@@ -74,10 +78,12 @@ class PseudoLabelStats:
             figures["accuracy"] = sum(right) / sum(known)
             figures["class_accuracy"] = [r / k if k else None for r, k in zip(right, known, strict=True)]
         self.reset()
+        self.recent_classes.append(figures["classes"])
         return figures
 
     def warning(self, figures: PseudoLabelFigures, class_names: Sequence[str]) -> str | None:
-        """A line where hardly a pixel is used, or nearly all used ones are of one class that is rarer among labels."""
+        """A line where hardly a pixel is used, where nearly all used ones are of one class that is rarer among labels,
+        or where the classes of the latest read-outs are spread quite otherwise than those of the labels."""
         if figures["used"] < UNUSED_SHARE:
             return (
                 f"pseudo-labels: only {figures['used']:.2%} of the pixels are used; the unlabelled images teach "
@@ -89,7 +95,19 @@ class PseudoLabelStats:
                 f"pseudo-labels: {figures['classes'][top]:.1%} of the used pixels are '{class_names[top]}', which is "
                 f"{self.histogram[top]:.1%} of the labelled ones: the labels have collapsed"
             )
-        return None
+        if len(self.recent_classes) < RECENT_READINGS:
+            return None
+        recent = np.mean(self.recent_classes, axis=0)
+        excess = recent - self.histogram
+        misplaced = np.abs(excess).sum() / 2  # total variation distance of the two distributions
+        if misplaced < MISPLACED_SHARE:
+            return None
+        much, little = int(np.argmax(excess)), int(np.argmin(excess))
+        return (
+            f"pseudo-labels: {recent[much]:.1%} of the used pixels are '{class_names[much]}' and {recent[little]:.1%} "
+            f"'{class_names[little]}', which are {self.histogram[much]:.1%} and {self.histogram[little]:.1%} of the "
+            "labelled ones: the labels may have collapsed, or the unlabelled images show other things"
+        )
 
 
 def labelled_histogram(dataset: Dataset, image_count: int = 64) -> np.ndarray:
