@@ -67,8 +67,7 @@ def run(
     if "time" in split_overrides(arguments, "time")[0]:
         if config_file or on_eval:
             raise UserError("time= plans runs of its own: leave config_file and on_eval out")
-        result = run_within_time(arguments, began)
-        return RunResult(result.folder, result.metrics[result.winner])
+        return run_within_time(arguments, began).best
     config = resolve(arguments, Path(config_file) if config_file else None)
     with located_by_key(config.locations):
         return run_training(config, on_eval)

@@ -179,7 +179,7 @@ def show_result(folder: Path, metrics: Mapping[str, Any], views: Sequence[str] =
 
 def show_timed(result: TimedResult) -> None:
     """Print the end of `ssss run ... time=`: the better run's figures, and which run won."""
-    show_result(result.folder, result.metrics[result.winner])
+    show_result(result.best.folder, result.best.metrics, result.best.views)
     for line in result.lines:
         print_line(line)
 

@@ -21,6 +21,7 @@ from ssss_zoo.planning.plan_task import PlanTask, read_task
 from ssss_zoo.planning.records import TimedRun, TrainingPlan
 from ssss_zoo.record_files import Metrics, check_dataclass, dataclass_tree, read_metrics, read_regular_text
 from ssss_zoo.stopping import Stop
+from ssss_zoo.train.result import RunResult
 from ssss_zoo.train.run import interrupted, run_training
 from ssss_zoo.train.run_folder import RunFolder
 
@@ -32,10 +33,9 @@ LONGER_MOST = 1.5  # times the planned steps, where the machine turns out faster
 
 @dataclass(frozen=True)
 class TimedResult:
-    """What `ssss run ... time=` did. folder: with the better run's files. metrics: of each run, by method."""
+    """What `ssss run ... time=` did. best: the better run, in the plan's folder. metrics: of each run, by method."""
 
-    folder: Path
-    winner: str
+    best: RunResult
     metrics: dict[str, Metrics]
     lines: tuple[str, ...]
 
@@ -64,31 +64,32 @@ def run_within_time(overrides: Iterable[str], began: float, notify: Notify = lam
         if config.overwrite:
             clear_folder(folder)
         write_json(file, dataclass_tree(plan))
-        plan, metrics = train_runs(plan, folder, task, retime=not (resumed or plan.keeps_steps))
+        plan, runs = train_runs(plan, folder, task, retime=not (resumed or plan.keeps_steps))
 
         # The better run's files move up, so that `ssss predict run=FOLDER` finds them.
+        metrics = {method: run.metrics for method, run in runs.items()}
         winner = max(metrics, key=lambda method: last_miou(metrics[method]))
         lines = outcome_lines(plan, metrics, winner, folder)
         write_json(file, {**dataclass_tree(plan), "winner": winner, "outcome": lines})
         move_up(folder, winner)
-    return TimedResult(folder, winner, metrics, tuple(lines))
+    return TimedResult(replace(runs[winner], folder=folder), metrics, tuple(lines))
 
 
 def train_runs(
     plan: TrainingPlan, folder: Path, task: PlanTask, *, retime: bool
-) -> tuple[TrainingPlan, dict[str, Metrics]]:
-    """Train the runs of a plan; returns the plan as it was carried out, and the metrics by method.
+) -> tuple[TrainingPlan, dict[str, RunResult]]:
+    """Train the runs of a plan; returns the plan as it was carried out, and the runs by method.
 
     The labels alone come first, since they make a useful model early. retime: what they really took corrects the steps
     of the run that follows.
     """
-    metrics: dict[str, Metrics] = {}
+    finished: dict[str, RunResult] = {}
     spent = 0.0
     for run in plan.runs:
-        if metrics and retime:
+        if finished and retime:
             earlier = plan.runs[0]
             left = task.left - RESERVE * plan.seconds
-            run = retimed(run, earlier, metrics[earlier.method], spent, left)
+            run = retimed(run, earlier, finished[earlier.method].metrics, spent, left)
             left_out = f"{run.method} was left out: {earlier.method} took longer than was measured, too long for both"
             enough = run.steps >= min(STEPS_LEAST, plan.runs[1].steps)
             plan = replace(plan, runs=(earlier, run)) if enough else replace(plan, runs=(earlier,), left_out=left_out)
@@ -96,9 +97,9 @@ def train_runs(
             if not enough:
                 break
         started = time.perf_counter()
-        metrics[run.method] = train_or_read(run, folder / run.method)
+        finished[run.method] = train_or_read(run, folder / run.method)
         spent = time.perf_counter() - started
-    return plan, metrics
+    return plan, finished
 
 
 # --- the folder -----------------------------------------------------------------------------------------------------
@@ -155,14 +156,14 @@ def move_up(folder: Path, winner: str) -> None:
 # --- the runs -------------------------------------------------------------------------------------------------------
 
 
-def train_or_read(run: TimedRun, folder: Path) -> Metrics:
-    """The metrics of a run: trained, continued, or read where it is finished."""
+def train_or_read(run: TimedRun, folder: Path) -> RunResult:
+    """The result of a run: trained, continued, or read where it is finished."""
     file = RunFolder(folder).metrics
     known = read_metrics(file, REMEDY) if file.exists() else None
     if known and known["status"] == "finished":
-        return known
+        return RunResult(folder, known)
     resume = ["resume=true"] if RunFolder(folder).holds_run() else []
-    return run_training(resolve([*run.overrides, f"output={folder}", *resume])).metrics
+    return run_training(resolve([*run.overrides, f"output={folder}", *resume]))
 
 
 def retimed(run: TimedRun, earlier: TimedRun, metrics: Metrics, spent: float, left: float) -> TimedRun:
