@@ -14,7 +14,8 @@ import numpy as np
 from ssss_zoo.errors import UserError
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first bytes of a file, by byte order and size of offsets
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # values of the tag PHOTOMETRIC
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # values of the tag PHOTOMETRIC
+JPEG = 7  # value of the tag COMPRESSION
 OTHER_COLOUR_SPACES = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b*", 10: "L*a*b*"}  # values of the same tag
 CAMERA_RAW = {32803: "a camera's raw mosaic", 34892: "a camera's raw values", 32844: "LogL", 32845: "LogLuv"}
 SIZES_SHOWN = 4  # sizes named in a message
@@ -81,7 +82,7 @@ def open_tiff(path: Path) -> Iterator[TiffPicture]:
 
 def read_tiff_picture(file: Any, path: Path) -> TiffPicture:
     """The image of a `tifffile.TiffFile`. Raises UserError as `open_tiff`."""
-    whole = [page for page in file.pages if not page.is_reduced and not page.is_mask]
+    whole = find_whole_pages(file)
     masks = [page for page in file.pages if page.is_mask and not page.is_reduced]
     if not whole or is_camera_preview(whole[0]):
         raise UserError(f"{path} begins with a reduced copy of its picture: save the picture alone, as a plain TIFF")
@@ -105,6 +106,14 @@ def read_tiff_picture(file: Any, path: Path) -> TiffPicture:
         inside=next((mask for mask in masks if mask.shape[:2] == shape[:2]), None),
         series=series,
     )
+
+
+def find_whole_pages(file: Any) -> list[Any]:
+    """The pages of the image itself, without masks and reduced copies; of a scanned slide (Aperio's SVS), which does
+    not mark its smaller levels, thumbnail, label and overview, the pages of the largest level."""
+    if file.is_svs:
+        return list(file.series[0].pages)
+    return [page for page in file.pages if not page.is_reduced and not page.is_mask]
 
 
 def white_is_zero_error(path: Path) -> UserError:

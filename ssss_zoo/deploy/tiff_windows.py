@@ -21,7 +21,7 @@ from ssss_zoo.data.images import (
     select_channels,
     translate_decoder_errors,
 )
-from ssss_zoo.data.tiff import BLACK_IS_ZERO, RGB, is_tiff, open_tiff
+from ssss_zoo.data.tiff import BLACK_IS_ZERO, JPEG, RGB, YCBCR, is_tiff, open_tiff
 from ssss_zoo.deploy.image_sources import check_like_training
 from ssss_zoo.errors import UserError
 
@@ -100,7 +100,7 @@ def open_tiff_windows(path: Path, reading: Reading) -> Iterator[TiffWindows | No
             and held.inside is None
             and (header.orientation == UPRIGHT or not reading.exif)
             and page.planarconfig == CONTIGUOUS
-            and page.photometric in (BLACK_IS_ZERO, RGB)
+            and (page.photometric in (BLACK_IS_ZERO, RGB) or (page.photometric, page.compression) == (YCBCR, JPEG))
             and page.dtype != bool
             and page.imagedepth == 1
         )

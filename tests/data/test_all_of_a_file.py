@@ -118,6 +118,20 @@ def test_reduced_copies_in_a_tiff_are_passed_over(tmp_path, where):
     assert image_size(path, Reading()) == (9, 12)
 
 
+def test_of_a_scanned_slide_the_largest_level_is_read(tmp_path):
+    """Aperio's files hold a thumbnail, smaller levels, a label and an overview, none of them marked as reduced."""
+    slide = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for part, tile in ((slide, (16, 16)), (slide[::8, ::8], None), (slide[::2, ::2], (16, 16))):
+            writer.write(part, photometric="rgb", tile=tile, metadata=None, description="Aperio Image Library v12")
+        for name, kind in (("label", 1), ("macro", 9)):
+            writer.write(
+                slide[:9, :9], photometric="rgb", subfiletype=kind, metadata=None, description=f"Aperio\n{name} 9x9"
+            )
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", Reading()), slide)
+    assert image_size(tmp_path / "a.tif", Reading()) == (64, 96)
+
+
 def test_a_preview_above_the_picture_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as writer:

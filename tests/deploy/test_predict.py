@@ -18,6 +18,7 @@ from helpers.images import save_image
 from helpers.trained_models import pointwise_model
 from ssss_zoo.commands.cli import main
 from ssss_zoo.data.images import Reading, read_image
+from ssss_zoo.data.tiff import YCBCR
 from ssss_zoo.deploy import predict, tiff_windows
 from ssss_zoo.deploy.image_sources import find_images
 from ssss_zoo.deploy.inference import predict_pixels
@@ -166,6 +167,22 @@ def test_a_tiff_in_windows_is_predicted_as_a_whole_one(tmp_path, monkeypatch, po
     predict_files(arguments(tmp_path, "tile=32"))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), pixels.argmax(axis=2))
     assert float(table(tmp_path)[0]["share red"]) == pytest.approx((pixels.argmax(axis=2) == 0).mean(), abs=1e-6)
+
+
+def test_a_tiff_of_jpeg_tiles_is_read_in_windows(tmp_path, monkeypatch):
+    """Aerial images and slides are stored so: YCbCr, which the decoder makes RGB, with smaller copies behind."""
+    monkeypatch.setattr(tiff_windows, "WINDOWED_PIXELS", 1)
+    pixels = np.kron(np.random.default_rng(1).integers(0, 256, (7, 9, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for level, part in enumerate((pixels, pixels[::2, ::2])):
+            writer.write(part, photometric="rgb", tile=(32, 48), compression="jpeg", subfiletype=level, metadata=None)
+    with open_tiff_windows(path, Reading()) as windows:
+        rows, missing = windows.read_rows(20, 90)
+    assert tifffile.TiffFile(path).pages.first.photometric == YCBCR
+    np.testing.assert_array_equal(rows, read_image(path, Reading())[20:90])
+    assert np.abs(rows.astype(int) - pixels[20:90]).mean() < 20
+    assert missing is None
 
 
 def test_windows_are_read_as_the_whole_image_is(tmp_path, monkeypatch):
