@@ -77,6 +77,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+def failure_reason(error: Exception) -> str:
+    """Why a run failed, in one line."""
+    if isinstance(error, UserError):
+        return str(error)
+    return OUT_OF_MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` with the known name closest to `word`, or nothing when none is close."""
     if len(word) > LONGEST:

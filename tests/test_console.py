@@ -53,7 +53,8 @@ def test_names_are_text_in_tables_and_lines(name, capsys, caplog, tmp_path):
     figures = {"student": {"iou": {name: 0.5, "b": None}, "miou": 0.5}}
     console = Console(width=200)
     console.print(iou_table(f"runs/{name}", figures))
-    found = SearchResult([SearchTrial([f"method={name}"], 0.5)], SearchTrial([f"method={name}"], 0.5), "ssss run")
+    trials = [SearchTrial([f"method={name}", f"seed={seed}"], 0.5) for seed in (0, 1)]
+    found = SearchResult(trials, trials[1], "ssss run")
     console.print(found.table())
     with RunConsole() as run_console:
         run_console.log_to(tmp_path / "run.log")

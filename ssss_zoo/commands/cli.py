@@ -110,18 +110,20 @@ def search_command(overrides: tuple[str, ...]) -> None:
 
     \b
     dataset=folder data.root=DIR train.steps=500 ...    as in `ssss run`
-    trials=30             number of runs (a larger number continues)
+    trials=30             number of runs (a larger number continues); the
+                          same command continues a stopped search
     data.hold_out=0.25    share of the labelled images that decides
     try.method=fixmatch,farcluss    values to try; default: methods, and whose
                           pixel and class weights they use
     try.options.fixmatch.threshold=    all that the option may have, if it
-                          declares choices or a range up to 100 wide
+                          declares choices or a range up to 100 wide; tried
+                          where the trial has that method
     try.optim.lr=1e-4..1e-2    a range; its scale is logarithmic where the
                           ends differ by more than a factor of 10
     """
     from ssss_zoo.comparison.search import run_search
 
-    show_search(run_search(overrides, notify=lambda line: print_line(line, err=True)))
+    show_search(run_search(overrides))
 
 
 @main.command("report", short_help="Write a comparison's report again")

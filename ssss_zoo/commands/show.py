@@ -100,7 +100,7 @@ def show_search(result: SearchResult) -> None:
     from rich.console import Console
 
     Console().print(result.table())
-    print_line(f"the winner, to train on all labelled images: {result.command}")
+    print_command(f"the winner, to train on all labelled images: {result.command}")
 
 
 # --- one run --------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from threading import Thread
 from typing import IO, Any
 
 from ssss_zoo.comparison.run_state import BUSY, DONE, EXIT_CODES, FAILED, STOPPED, RunState
-from ssss_zoo.errors import OUT_OF_MEMORY, Interrupted, UserError, out_of_memory
+from ssss_zoo.errors import Interrupted, UserError, failure_reason
 from ssss_zoo.lock import Busy, owned
 from ssss_zoo.stopping import Stop, stop_this_process
 
@@ -90,12 +90,10 @@ def run_one(overrides: Sequence[str], folder: Path) -> RunState:
         return RunState(BUSY, host=error.host, pid=error.pid)
     except (Interrupted, KeyboardInterrupt):
         state = RunState(STOPPED, overrides=arguments)
-    except UserError as error:
-        state = RunState(FAILED, str(error), arguments)
     except Exception as error:  # a bug here or in a plugin must not end the other runs
-        traceback.print_exc()
-        reason = OUT_OF_MEMORY if out_of_memory(error) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        state = RunState(FAILED, reason, arguments)
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        state = RunState(FAILED, failure_reason(error), arguments)
     if folder.is_dir() or state.status == FAILED:
         from ssss_zoo.comparison.folders import ComparedRunFolder
         from ssss_zoo.comparison.run_files import write_state

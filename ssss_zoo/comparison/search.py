@@ -5,27 +5,35 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import shutil
-import typing
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from ssss_zoo.comparison.plan import Notify, split_commas
-from ssss_zoo.config.fields import FieldType, field_types, read_hint
-from ssss_zoo.config.layers import recipes
-from ssss_zoo.config.parse import british, full_key, parse_brackets, parse_value, read_file, split_overrides
-from ssss_zoo.config.python_files import python_files_in
+from ssss_zoo.atomic_write import write_text
+from ssss_zoo.comparison.plan import Notify
+from ssss_zoo.comparison.search_display import BestTrial, SearchDisplay, TrialScreen
+from ssss_zoo.comparison.search_space import (
+    METHOD_ITSELF,
+    SearchSpace,
+    check_tried_options,
+    choose_settings,
+    search_space,
+    space_methods,
+    with_own_options,
+)
+from ssss_zoo.config.parse import split_overrides
 from ssss_zoo.config.resolve import resolve
-from ssss_zoo.config.schema import Config
-from ssss_zoo.engine.catalog import list_hooks
 from ssss_zoo.engine.name_checks import check_names
-from ssss_zoo.engine.plugin_source import installed, read_plugin
-from ssss_zoo.errors import Interrupted, UserError, expanded, unknown
+from ssss_zoo.errors import Interrupted, UserError, expanded, failure_reason, out_of_memory
+from ssss_zoo.lock import owned
 from ssss_zoo.notebook import data_frame
+from ssss_zoo.record_files import read_metrics
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import brief, count
 from ssss_zoo.train.console import table_text
@@ -34,21 +42,8 @@ from ssss_zoo.train.run_folder import RunFolder, split_folder_name
 DEFAULT_TRIALS = 20  # our choice
 HOLD_OUT_SHARE = 0.25  # of the labelled images (our choice)
 UNPRUNED_TRIALS = 5  # trials that all run to their end, before any is stopped halfway (our choice)
-LOGARITHMIC_SPAN = 10  # a range whose ends differ by more than this factor is searched on a logarithmic scale
-MIXED_HOOKS = ("hooks.pixel_weight", "hooks.class_weight")  # searched where the arguments name nothing
-LEARNING_HOOKS = (
-    "make_students",
-    "make_teacher",
-    "pseudo_label",
-    "pixel_weight",
-    "regularize",
-)  # use unlabelled images
-METHOD_ITSELF = "own"  # the value of a hook that the method itself answers
 TABLE_ROWS = 5
-
-Choices = list[str] | tuple[float, float]  # values, or the ends of a range
-SearchSpace = dict[str, Choices]  # by key of the configuration
-WIDEST_DECLARED_RANGE = 100  # wider declared ranges only keep nonsense out, and are not searched (our choice)
+FIRST_ATTEMPT = "first_attempt"  # the number of the trial that this one makes again
 
 
 class SearchTrial(NamedTuple):
@@ -75,21 +70,32 @@ class SearchResult:
         return f"<SearchResult {count(len(self.trials), 'trial')}{best}>"
 
     def table(self) -> Table:
-        table = Table(title="on held-out labelled images", title_justify="left")
+        """The best trials and, where the best is a mix, the best one without."""
+        title = f"the best of {count(len(self.trials), 'trial')}, on held-out labelled images"
+        table = Table(title=title, title_justify="left")
         table.add_column("mIoU, %", justify="right")
-        table.add_column("overrides", overflow="fold")
+        table.add_column("settings", overflow="fold")
         for trial in self.trials[:TABLE_ROWS]:
-            table.add_row(f"{100 * trial.miou:.2f}", table_text(" ".join(trial.overrides)))
-        if self.single:
+            table.add_row(f"{100 * trial.miou:.2f}", table_text(settings_text(trial.overrides)))
+        if self.single and self.single != self.trials[0]:
             table.add_section()
-            single = f"{' '.join(self.single.overrides)}  (best without a mix)"
+            single = f"{settings_text(self.single.overrides)}  (best without a mix)"
             table.add_row(f"{100 * self.single.miou:.2f}", table_text(single))
         return table
 
 
+def settings_text(overrides: Sequence[str]) -> str:
+    """What distinguishes a trial, in a line for people."""
+    return " ".join(overrides) or "nothing changed"
+
+
 def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> SearchResult:
     """Try `trials` configurations, or as many as are left of them, and find the best. The study lies in `output`, and
-    the same arguments continue it. Raises UserError for arguments that make no search; Interrupted after Ctrl-C."""
+    the same arguments continue it.
+
+    The progress is shown on the screen. notify: also gets its lines, one as each trial ends. Raises UserError for
+    arguments that make no search; Busy where another process searches in the folder; Interrupted after Ctrl-C.
+    """
     own, rest = split_overrides(overrides, "trials", "output")
     trials = parse_trials(own.get("trials", str(DEFAULT_TRIALS)))
     space = search_space(rest)
@@ -98,209 +104,113 @@ def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> 
         common.append(f"data.hold_out={HOLD_OUT_SHARE}")
     for method in space_methods(space) or [""]:
         check_names(resolve([*common, *([f"method={method}"] if method else [])]))
+    check_tried_options(space, common)
     folder = expanded(own.get("output") or default_search_folder(common))
-    study = open_study(folder)
-    check_same_search(study, common, space, folder)
-    if not study.trials:
-        for method in space_methods(space):  # each method by itself first: a mix must beat it
-            study.enqueue_trial({"method": method, **{key: METHOD_ITSELF for key in space if key.startswith("hooks.")}})
-    left = max(trials - sum(trial.state.is_finished() for trial in study.trials), 0)
-    notify(f"{left} of {trials} trials to do, in {folder}")
-    objective = Objective(space, common, folder, notify)
-    try:
-        with Stop().handlers_installed():
-            study.optimize(objective, n_trials=left, catch=(UserError,))
-    except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(f"stopped; the same command continues the search in {folder}") from None
-    return search_result(study, common)
+    import_optuna()
+    with SearchDisplay(notify) as display, owned(folder):
+        study = open_study(folder)
+        check_same_search(study, common, space, folder)
+        enqueue_trials(study, space, folder)
+        done = [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
+        left = max(trials - len(done), 0)
+        display.print_line(f"{left} of {trials} trials to do, in {folder}")
+        seconds = [trial.duration.total_seconds() for trial in done if FIRST_ATTEMPT not in trial.user_attrs]
+        display.begin_search(len(done) + left, len(done), best_trial(done), seconds)
+        try:
+            with Stop().handlers_installed():
+                study.optimize(Objective(space, common, folder, display), n_trials=left, catch=(Exception,))
+        except KeyboardInterrupt:
+            best = f", the best mIoU {display.best}" if display.best else ""
+            reached = f"{display.done} of {display.trials} trials done{best}"
+            raise Interrupted(f"stopped; {reached}; the same command continues the search in {folder}") from None
+        return search_result(study, common)
 
 
 class Objective:
     """A trial of Optuna: one run, scored by its mIoU on the held-out images."""
 
-    def __init__(self, space: SearchSpace, common: Sequence[str], folder: Path, notify: Notify) -> None:
+    def __init__(self, space: SearchSpace, common: Sequence[str], folder: Path, display: SearchDisplay) -> None:
         self.space = space
         self.common = common
         self.folder = folder
-        self.notify = notify
+        self.display = display
 
     def __call__(self, trial: Any) -> float:
+        """Raises KeyboardInterrupt where the search was stopped; every other error is of this trial alone."""
         import optuna
 
-        overrides = chosen_overrides({key: suggest(trial, key, choices) for key, choices in self.space.items()})
-        trial.set_user_attr("overrides", overrides)
-        equal = [other for other in trial.study.trials if other.value is not None
-                 and other.user_attrs["overrides"] == overrides]  # fmt: skip
-        if equal:  # the same overrides make the same run
-            self.notify(f"trial {trial.number}: as trial {equal[0].number}")
-            return float(equal[0].value)
+        folder = trial_folder(self.folder, trial)
+        whole = not holds_checkpoint(folder)
+        label = f"trial {first_number(trial)}"
+        self.display.begin(label)
         try:
-            miou = self.train(trial, overrides)
+            overrides = choose_settings(trial, self.space, self.common)
+            self.display.begin(label, settings_text(overrides))
+            trial.set_user_attr("overrides", overrides)
+            equal = [other for other in trial.study.trials if other.value is not None
+                     and other.user_attrs["overrides"] == overrides]  # fmt: skip
+            if equal:  # the same overrides make the same run
+                self.display.end(f"as trial {first_number(equal[0])}")
+                return float(equal[0].value)
+            miou = self.train(trial, overrides, folder)
+            self.display.end(f"mIoU {100 * miou:.2f}", scored=BestTrial(miou, settings_text(overrides)), whole=whole)
         except optuna.TrialPruned:
-            self.notify(f"trial {trial.number}: stopped halfway, {' '.join(overrides)}")
+            self.display.end("stopped halfway", whole=whole)
+            remove_checkpoints(folder)
             raise
-        except UserError as error:
-            self.notify(f"trial {trial.number}: cannot run, {' '.join(overrides)}: {error}")
+        except Interrupted as error:  # its checkpoint stays: the next command goes on from it
+            raise KeyboardInterrupt from error
+        except Exception as error:  # a bug in a method must not end the other trials
+            self.display.end(failure_reason(error) + keep_traceback(error, folder), failed=True)
+            remove_checkpoints(folder)
             raise
-        self.notify(f"trial {trial.number}: mIoU {100 * miou:.2f}, {' '.join(overrides)}")
+        remove_checkpoints(folder)
         return miou
 
-    def train(self, trial: Any, overrides: Sequence[str]) -> float:
-        """The mIoU of a run, whose checkpoints are removed. Raises TrialPruned where Optuna gives the trial up."""
+    def train(self, trial: Any, overrides: Sequence[str], folder: RunFolder) -> float:
+        """The mIoU of a run. It goes on where an earlier command was stopped. Raises TrialPruned where Optuna gives the
+        trial up."""
         import optuna
 
         from ssss_zoo.train.run import run_training  # imports torch, which a misspelt argument does without
 
-        folder = RunFolder(self.folder / "trials" / str(trial.number))
-        shutil.rmtree(folder.path, ignore_errors=True)
+        resume = ["resume=true"] if holds_checkpoint(folder) else []
+        if not resume:
+            shutil.rmtree(folder.path, ignore_errors=True)
 
         def on_eval(step: int, miou: float) -> None:
             trial.report(miou, step)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-        try:
-            config = resolve([*self.common, *overrides, f"output={folder.path}", "evaluate.predictions=0"])
-            return float(run_training(config, on_eval).metrics["val"]["miou"])
-        finally:
-            shutil.rmtree(folder.best, ignore_errors=True)
-            shutil.rmtree(folder.last, ignore_errors=True)
+        settings = with_own_options(self.common, overrides)
+        config = resolve([*settings, f"output={folder.path}", "evaluate.predictions=0", *resume])
+        return float(run_training(config, on_eval, TrialScreen(self.display)).metrics["val"]["miou"])
 
 
-# --- the space ------------------------------------------------------------------------------------------------------
+def holds_checkpoint(folder: RunFolder) -> bool:
+    """Whether the folder of a trial holds a run that can go on."""
+    from ssss_zoo.train.checkpoint import find_folder
+
+    if find_folder(folder.last) is None:
+        return False
+    return not folder.metrics.exists() or read_metrics(folder.metrics, "remove it")["status"] != "finished"
 
 
-def search_space(overrides: Sequence[str]) -> SearchSpace:
-    """The choices of the `try.<key>=...` arguments; without any, the methods, and whose weights they take. Raises
-    UserError for an argument that leaves no choice, and for a value that its key does not take."""
-    given, _ = split_overrides(overrides, "try.")
-    space: SearchSpace = {}
-    for key, text in given.items():
-        name = key.removeprefix("try.")
-        space[name] = parse_choices(key, text, declared_hint(name, overrides))
-    if not space:
-        answered = {hook["name"]: hook["answered_by"] for hook in list_hooks()}
-        space = {key: [METHOD_ITSELF, *answered[key.removeprefix("hooks.")]] for key in MIXED_HOOKS}
-    if "method" not in space and not any(argument.startswith("method=") for argument in overrides):
-        space = {"method": independent_methods(), **space}
-    return space
+def remove_checkpoints(folder: RunFolder) -> None:
+    shutil.rmtree(folder.best, ignore_errors=True)
+    shutil.rmtree(folder.last, ignore_errors=True)
 
 
-def independent_methods() -> list[str]:
-    """The recipes that add to no other method, train in one stage, and learn from unlabelled images."""
-    answered = {hook["name"]: set(hook["answered_by"]) for hook in list_hooks()}
-    learning = set().union(*(answered[hook] for hook in LEARNING_HOOKS)) - answered["plan_stages"]
-    methods = []
-    for name, path in recipes("method").items():
-        if "base" not in read_file(path) and resolve([f"method={name}", "train.steps=1"]).plugins.names[0] in learning:
-            methods.append(name)
-    return sorted(methods)
-
-
-def parse_choices(key: str, text: str, hint: Any = Any) -> Choices:
-    """`a,b` as values, `1e-4..1e-2` as a range, and no text as all values that the type annotation `hint` declares.
-    Raises UserError where none of them leaves a choice, and for a value that is not of the declared type and range."""
-    declared = read_hint(hint)
-    if not text:
-        return declared_choices(key, declared)
-    if ".." in text and declared.kind is not str:
-        return parse_range(key, text, hint)
-    values = split_commas(text)
-    if len(values) < 2:
-        raise UserError(f"{key}={text} offers no choice; give two values or more, or a range as 1e-4..1e-2")
-    check_values(key, values, hint)
-    return values
-
-
-def parse_range(key: str, text: str, hint: Any) -> tuple[float, float]:
-    """The ends of a range as numbers of the declared type. Raises UserError as `parse_choices` does."""
-    low, _, high = text.partition("..")
-    try:
-        bounds = (float(low), float(high))
-    except ValueError:
-        raise UserError(f"{key}={text} is not a range; expected two numbers, as 1e-4..1e-2") from None
-    if not bounds[0] < bounds[1]:
-        raise UserError(f"{key}={text}: the first number must be the smaller one")
-    check_values(key, [low, high], hint)
-    return (int(low), int(high)) if read_hint(hint).kind is int else bounds
-
-
-def check_values(key: str, values: Sequence[str], hint: Any) -> None:
-    """Raise UserError for a value that is not of the declared type, or not within the declared range or choices."""
-    if hint is not Any:
-        name = key.removeprefix("try.")
-        for value in values:
-            parse_value(parse_brackets(name, value), hint, name)
-
-
-def declared_choices(key: str, declared: FieldType) -> Choices:
-    """The values or the range that a field declares. Raises UserError where it declares none that can be searched."""
-    if declared.choices:
-        return list(declared.choices)
-    if declared.kind is bool:
-        return ["true", "false"]
-    bounds = declared.bounds
-    if bounds is None or declared.container or bounds.high - bounds.low > WIDEST_DECLARED_RANGE:
-        name, takes = key.removeprefix("try."), str(declared)
-        raise UserError(f"{key}= leaves no choice; give values, or a range as 1e-4..1e-2 ({name} takes {takes})")
-    return (int(bounds.low), int(bounds.high)) if declared.kind is int else (bounds.low, bounds.high)
-
-
-def declared_hint(key: str, overrides: Sequence[str]) -> Any:
-    """The type annotation of a key of the configuration or of a method's option; Any for a key without one, such as
-    `hooks.pixel_weight`. Raises UserError for an unknown key."""
-    schema: Any = Config
-    hint: Any = Any
-    parts = full_key(key).split(".")
-    if parts[0] == "options" and len(parts) > 2:
-        schema = option_schema(parts[1], overrides)
-        parts = parts[2:]
-    for part in parts:
-        if not is_dataclass(schema):
-            return Any
-        fields = field_types(typing.cast(type, schema))
-        name = part if part in fields else british(part)
-        if name not in fields:
-            prefix = key[: len(key) - len(part)]
-            raise unknown("key", f"try.{key}", [f"try.{prefix}{field}" for field in fields])
-        hint = typing.get_type_hints(schema, include_extras=True)[name]
-        schema = None if fields[name].container else fields[name].kind
-    return hint
-
-
-def option_schema(method: str, overrides: Sequence[str]) -> type | None:
-    """The class of an installed method, or of one in a Python file that the arguments name; None for no such method."""
-    naming, _ = split_overrides(overrides, "method", "try.method", "plugins.path", "hooks.", "try.hooks.")
-    files = python_files_in(list(naming.values()))
-    source = None if files or method not in installed("methods") else read_plugin("methods", method)
-    if source and source.options:
-        return source.options
-    from ssss_zoo.engine.registry import load, local_methods  # imports torch
-
-    local = local_methods([str(path) for path in files.values()])
-    if method in local or method not in installed("methods"):
-        return local.get(method)
-    return typing.cast(type, load("methods", method))
-
-
-def suggest(trial: Any, key: str, choices: Choices) -> str:
-    """The value that Optuna chooses for a key, as text."""
-    if isinstance(choices, list):
-        return str(trial.suggest_categorical(key, choices))
-    low, high = choices
-    log = low > 0 and high / low > LOGARITHMIC_SPAN
-    if isinstance(low, int):
-        return str(trial.suggest_int(key, low, high, log=log))
-    return f"{trial.suggest_float(key, low, high, log=log):.4g}"
-
-
-def chosen_overrides(chosen: Mapping[str, str]) -> list[str]:
-    return [f"{key}={value}" for key, value in chosen.items() if value != METHOD_ITSELF]
-
-
-def space_methods(space: SearchSpace) -> list[str]:
-    methods = space.get("method", [])
-    return methods if isinstance(methods, list) else []
+def keep_traceback(error: Exception, folder: RunFolder) -> str:
+    """Write the traceback of a bug into the folder of its trial; returns where, for a line. A mistake that a person can
+    mend has none."""
+    if isinstance(error, UserError) or out_of_memory(error):
+        return ""
+    file = folder.path / "traceback.txt"
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_text(file, "".join(traceback.format_exception(error)))
+    return f" (see {file})"
 
 
 # --- the study ------------------------------------------------------------------------------------------------------
@@ -309,15 +219,58 @@ def space_methods(space: SearchSpace) -> list[str]:
 def open_study(folder: Path) -> Any:
     """The study of Optuna in the folder, made where there is none."""
     optuna = import_optuna()
-    folder.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{folder.resolve() / 'optuna.db'}",
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=0),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED_TRIALS),
     )
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))  # a search that goes on repeats no draws
+    return study
+
+
+def first_number(trial: Any) -> int:
+    """The number of a trial or, of one that is made again, of its first attempt: people and folders know it by this."""
+    return int(trial.user_attrs.get(FIRST_ATTEMPT, trial.number))
+
+
+def trial_folder(folder: Path, trial: Any) -> RunFolder:
+    return RunFolder(folder / "trials" / str(first_number(trial)))
+
+
+def enqueue_trials(study: Any, space: SearchSpace, folder: Path) -> None:
+    """Decide on the first trials. A new search begins with each method by itself, which a mix must beat. One that goes
+    on makes the trials again that failed or were stopped."""
+    from optuna.trial import TrialState, create_trial
+
+    if not study.trials:
+        own = {key: METHOD_ITSELF for key, values in space.items()
+               if key.startswith("hooks.") and METHOD_ITSELF in values}  # fmt: skip
+        for method in space_methods(space):
+            study.enqueue_trial({"method": method, **own})
+    for trial in study.trials:
+        if trial.state == TrialState.RUNNING:  # its process was killed
+            study.tell(trial.number, state=TrialState.FAIL)
+    latest = {first_number(trial): trial for trial in study.trials}
+    for number, trial in latest.items():
+        if trial.state == TrialState.FAIL:
+            goes_on = holds_checkpoint(trial_folder(folder, trial))
+            again = create_trial(
+                state=TrialState.WAITING,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={FIRST_ATTEMPT: number},
+                system_attrs=trial.system_attrs,
+                intermediate_values=trial.intermediate_values if goes_on else None,
+            )
+            study.add_trial(again)
+
+
+def best_trial(trials: Iterable[Any]) -> BestTrial | None:
+    """The best of the trials that came to their end, None where none has."""
+    scored = [BestTrial(t.value, settings_text(t.user_attrs["overrides"])) for t in trials if t.value is not None]
+    return max(scored, default=None)
 
 
 def search_result(study: Any, common: Sequence[str]) -> SearchResult:
@@ -332,7 +285,9 @@ def search_result(study: Any, common: Sequence[str]) -> SearchResult:
     is_mix = lambda trial: any(argument.startswith("hooks.") for argument in trial.overrides)  # noqa: E731
     single = next((trial for trial in ranked if not is_mix(trial)), None)
     kept = [argument for argument in common if not argument.startswith("data.hold_out=")]
-    return SearchResult(ranked, single, " ".join(["ssss run", *ranked[0].overrides, *kept]))
+    best = ranked[0].overrides
+    settings = [argument for argument in with_own_options(kept, best) if argument not in best]
+    return SearchResult(ranked, single, shlex.join(["ssss", "run", *best, *settings]))
 
 
 def check_same_search(study: Any, common: Sequence[str], space: SearchSpace, folder: Path) -> None:

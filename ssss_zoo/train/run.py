@@ -19,6 +19,7 @@ from ssss_zoo.engine.registry import build_methods, hook_summary, load, replaces
 from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.evaluation.figures import evenly_spaced, write_predictions
 from ssss_zoo.lock import owned
+from ssss_zoo.progress_display import Screen
 from ssss_zoo.stopping import Stop
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Stage, StageResult
@@ -41,11 +42,12 @@ StagePlan = Generator[Stage, StageResult, None]
 log = logging.getLogger("ssss_zoo")
 
 
-def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
+def run_training(config: Config, on_eval: OnEval | None = None, shown_on: Screen | None = None) -> RunResult:
     """Train, evaluate, log and save one run.
 
-    on_eval: called with step and mIoU after each evaluation; an exception from it ends the run. Raises UserError for a
-    mistake that the user can fix, Busy where another process uses the folder, Interrupted after a signal to stop.
+    on_eval: called with step and mIoU after each evaluation; an exception from it ends the run. shown_on: a screen
+    in place of that of this process. Raises UserError for a mistake that the user can fix, Busy where another
+    process uses the folder, Interrupted after a signal to stop.
     """
     check_one_process()
     stop = Stop()
@@ -59,7 +61,7 @@ def run_training(config: Config, on_eval: OnEval | None = None) -> RunResult:
             dataset, config = open_dataset(dataset_class, with_options(config, methods))
             resume = find_resume_point(folder, config, dataset)
             dataset.check()
-            with RunConsole() as console:
+            with RunConsole(shown_on) as console:
                 parts = make_parts(config, methods, dataset, folder)
                 log_setup(parts, methods)
                 return carry_out(parts, methods, resume, console, stop, on_eval)

@@ -1,5 +1,7 @@
 """`ssss search`: what is tried, that val is never looked at, that it goes on, and what it prints."""
 
+from __future__ import annotations
+
 import re
 import typing
 from pathlib import Path
@@ -8,18 +10,21 @@ import pytest
 from ssss_zoo.plugins.baselines.fixmatch import FixMatch
 
 from ssss_zoo.commands.cli import command_line
-from ssss_zoo.comparison.search import (
+from ssss_zoo.comparison.search import default_search_folder, enqueue_trials, first_number, run_search
+from ssss_zoo.comparison.search_space import (
     METHOD_ITSELF,
-    default_search_folder,
+    check_tried_options,
+    choose_settings,
     parse_choices,
-    run_search,
     search_space,
     suggest,
+    with_own_options,
 )
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import load
-from ssss_zoo.errors import UserError
+from ssss_zoo.errors import Interrupted, UserError
 from ssss_zoo.testing.tiny import tiny_overrides
+from ssss_zoo.train import run
 from ssss_zoo.train.setup import hold_out, open_dataset
 
 optuna = pytest.importorskip("optuna")
@@ -46,7 +51,9 @@ def test_methods_come_first_and_the_winner_is_the_best_of_all(tiny_search):
     assert found.single[1] == max(v for words, v in found.trials if not any(w.startswith("hooks") for w in words))
     assert found.command.startswith(f"ssss run {' '.join(found.trials[0][0])}")
     assert "hold_out" not in found.command
-    assert sum(line.startswith("trial ") for line in told) == 4
+    assert len(told) == 5  # a line at the beginning, and one for each trial
+    assert all(re.match(r"trial \d(: (mIoU \d+\.\d\d|as trial \d)| failed)", line) for line in told[1:])
+    assert f"best {100 * values[0]:.2f}" in told[-1]
 
 
 def test_it_goes_on_to_more_and_refuses_other_words(tiny_search):
@@ -54,15 +61,128 @@ def test_it_goes_on_to_more_and_refuses_other_words(tiny_search):
     found, told = tiny_search("trials=3", "try.method=fixmatch,supervised")
     assert told[0].startswith("1 of 3 trials to do")
     assert len(found.trials) == 2  # the third was one of the two: not run again
-    assert told[-1].startswith("trial 2: as trial ")
+    assert re.match(r"trial 2: as trial \d, method=\w+ \(3 of 3 done, best ", told[-1])
     with pytest.raises(UserError, match="holds a search with other arguments"):
         tiny_search("trials=3", "try.method=fixmatch,cps")
 
 
-def test_a_trial_that_cannot_run_is_told_of_and_passed_over(tiny_search):
+def test_a_trial_that_cannot_run_says_why_in_one_line(tiny_search):
     found, told = tiny_search("trials=2", "try.method=fixmatch,supervised", "try.model.encoder=test_resnet,nonsense")
     assert len(told) == 3
-    assert len(found.trials) + sum("cannot run" in line for line in told) == 2
+    failed = [line for line in told if re.search(r"^trial \d failed.*, method=\w+ model.encoder=nonsense: ", line)]
+    assert len(found.trials) + len(failed) == 2
+    assert all("nonsense" in line.partition(": ")[2] for line in failed)
+
+
+def test_an_error_of_one_trial_does_not_end_the_others(tiny_search, monkeypatch, tmp_path):
+    def broken(config, on_eval, shown_on):
+        if config.method == "cps":
+            raise ZeroDivisionError("of a plugin\nin two lines")
+        return original(config, on_eval, shown_on)
+
+    original = run.run_training
+    monkeypatch.setattr(run, "run_training", broken)
+    found, told = tiny_search("trials=2", "try.method=cps,supervised")
+    file = tmp_path / "search/trials/0/traceback.txt"
+    reason = f"ZeroDivisionError: of a plugin in two lines (see {file})"
+    assert re.sub(r" after \d+ s", "", told[1]) == f"trial 0 failed, method=cps: {reason} (1 of 2 done, 1 failed)"
+    assert "in broken" in file.read_text()
+    assert [trial.overrides for trial in found.trials] == [["method=supervised"]]
+
+    monkeypatch.setattr(run, "run_training", original)
+    found, told = tiny_search("trials=2", "try.method=cps,supervised")
+    assert told[0].startswith("1 of 2 trials to do")
+    assert re.match(r"trial 0: mIoU \d+\.\d\d.*, method=cps", told[1])  # made again
+    assert len(found.trials) == 2
+
+
+def test_a_stopped_search_keeps_what_is_done_and_goes_on_within_the_trial(tiny_search, monkeypatch, tmp_path):
+    arguments = ("trials=2", "try.method=supervised,fixmatch", "train.steps=4", "train.eval_every=2")
+    reached = list[int]()
+
+    def stop_after_an_evaluation(config, on_eval, shown_on):
+        def stop(step, miou):
+            reached.append(step)
+            on_eval(step, miou)
+            if config.method == "fixmatch" and step == 2:
+                raise Interrupted("stopped by SIGINT")
+
+        return original(config, stop, shown_on)
+
+    original = run.run_training
+    monkeypatch.setattr(run, "run_training", stop_after_an_evaluation)
+    with pytest.raises(
+        Interrupted, match=r"1 of 2 trials done, the best mIoU \d+\.\d\d with method=supervised; the same"
+    ):
+        tiny_search(*arguments)
+    assert reached == [2, 4, 2]
+    assert [path.name for path in (tmp_path / "search/trials").glob("*/last")] == ["last"]
+
+    reached.clear()
+    found, told = tiny_search(*arguments)
+    assert told[0].startswith("1 of 2 trials to do")
+    assert told[1].startswith("trial 1: mIoU")
+    assert reached == [4]  # it went on from its checkpoint
+    assert len(found.trials) == 2
+    assert not list((tmp_path / "search/trials").glob("*/last"))
+
+
+def test_a_trial_whose_process_was_killed_is_made_again(tiny_search, tmp_path):
+    arguments = ("trials=1", "try.method=supervised,fixmatch")
+    with pytest.raises(UserError, match="no trial finished"):
+        tiny_search(*arguments, "trials=1", "data.hold_out=0.01")
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / 'search/optuna.db'}")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
+    enqueue_trials(study, {}, tmp_path / "search")
+    study.ask()  # the waiting one, which then never ends
+    enqueue_trials(study, {}, tmp_path / "search")
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    assert [first_number(trial) for trial in study.trials] == [0, 1, 0, 1]
+
+
+def test_an_option_is_tried_only_where_its_method_is_part_of_the_trial(tiny_search):
+    found, told = tiny_search(
+        "trials=6",
+        "try.method=fixmatch,supervised",
+        "try.options.fixmatch.threshold=0.5,0.9",
+        "options.fixmatch.partner=twin",
+    )
+    assert not [line for line in told if " failed" in line]
+    settings = {tuple(trial.overrides) for trial in found.trials}
+    assert ("method=supervised",) in settings
+    assert settings - {("method=supervised",)} <= {
+        ("method=fixmatch", f"options.fixmatch.threshold={value}") for value in ("0.5", "0.9")
+    }
+    own = "options.fixmatch.partner=twin"
+    assert (own in found.command) == ("method=fixmatch" in found.command)
+
+
+def test_a_hook_brings_the_options_of_its_method():
+    space = search_space(
+        ["try.method=cps,fixmatch", "try.hooks.class_weight=own,farcluss", "try.options.farcluss.top_k=2,3"]
+    )
+    common = ["options.fixmatch.threshold=0.5", "seed=1"]
+    check_tried_options(space, common)
+    method, top_k = {"method": "cps"}, {"options.farcluss.top_k": "3"}
+    alone = optuna.trial.FixedTrial({**method, **top_k, "hooks.class_weight": "own"})
+    assert choose_settings(alone, space, common) == ["method=cps"]
+    mixed = optuna.trial.FixedTrial({**method, **top_k, "hooks.class_weight": "farcluss"})
+    chosen = ["method=cps", "hooks.class_weight=farcluss", "options.farcluss.top_k=3"]
+    assert choose_settings(mixed, space, common) == chosen
+    assert with_own_options(common, chosen) == ["seed=1", *chosen]
+    assert with_own_options(common, ["method=fixmatch"]) == [*common, "method=fixmatch"]
+
+
+def test_an_option_of_a_method_that_no_trial_has_is_refused():
+    space = search_space(["try.method=cps,fixmatch", "try.options.farcluss.top_k=2,3"])
+    message = (
+        r"^try\.options\.farcluss\.top_k is an option of 'farcluss', which no trial has; the trials have cps, fixm"
+    )
+    with pytest.raises(UserError, match=message):
+        check_tried_options(space, [])
+    with pytest.raises(UserError, match=r"^options\.u2pl\.strength is an option of 'u2pl'"):
+        check_tried_options({}, ["method=cps", "options.u2pl.strength=1"])
 
 
 def test_val_is_not_looked_at(tiny_plugins):
@@ -155,7 +275,6 @@ def test_values_that_their_keys_take_are_kept(tmp_path):
         "model": "dpt,smp",
         "train.crop": "[8,8],[16,16]",
         "data.split": "../a.txt,../b.txt",
-        "options.elsewhere.any": "1,2",  # no such method: its trials will say so
     }
     space = search_space(["method=fixmatch", *(f"try.{key}={text}" for key, text in given.items())])
     assert space == {key: text.replace("],", "]|").split("|") if "[" in text else text.split(",")
