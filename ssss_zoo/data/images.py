@@ -370,13 +370,15 @@ def read_valid(path: Path, reading: Reading) -> np.ndarray | None:
     return None if missing is None or not missing.any() else ~missing
 
 
-def read_stored_values(path: Path, reading: Reading) -> tuple[np.ndarray, np.ndarray | None]:
+def read_stored_values(
+    path: Path, reading: Reading, check: Callable[[Header, Reading, Path], None] = check_channel_count
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The values of a file, (H, W, channels) uint8, or floating-point where it has more than 8 bits a channel, NaN
-    without data; and where no channel has data, (H, W) bool, None where all pixels have data. Raises UserError as
-    `read_image`."""
+    without data; and where no channel has data, (H, W) bool, None where all pixels have data. check: raises UserError
+    for a header that does not fit. Raises UserError as `read_image`."""
     with open_image(path, reading.max_pixels) as held:
         found = header_of_image(held, path)
-        check_channel_count(found, reading, path)
+        check(found, reading, path)
         pixels, outside = read_channels(held, found, reading, path)
     turn = found.orientation if reading.exif else UPRIGHT
     if turn in ORIENTATION_TURNS:

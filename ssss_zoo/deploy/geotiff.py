@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ssss_zoo.data.tiff import TiffTag, is_tiff
+from ssss_zoo.data.tiff import TiffTag
 from ssss_zoo.deploy.mask_format import MaskFormat
-from ssss_zoo.deploy.trained import palette_bytes
 from ssss_zoo.toolkit.types import IGNORE
 
 # OGC GeoTIFF 1.1, section 7: ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory, GeoDoubleParams,
@@ -20,15 +19,15 @@ GEOREFERENCE_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 TEXT_TYPE = 2  # of a tag
 STRIP_ROWS = 64
 CLASSIC_TIFF_BYTES = 2**32 - 2**25  # of a mask that a TIFF with offsets of 32 bits holds for certain
-ExtraTag = tuple[int, int, int, Any, bool]  # as tifffile takes it: code, type, count, value, once
+Georeference = tuple[
+    tuple[int, int, int, Any, bool], ...
+]  # tags as tifffile takes them: code, type, count, value, once
 
 
-def read_georeference(path: Path) -> tuple[ExtraTag, ...]:
-    """The tags that place an image on the earth; none for a file that is no TIFF, or has none."""
+def read_georeference(path: Path) -> Georeference:
+    """The tags of a TIFF that place it on the earth; none where it has none."""
     import tifffile
 
-    if not is_tiff(path):
-        return ()
     try:
         with tifffile.TiffFile(path) as file:
             tags = file.pages.first.tags
@@ -40,7 +39,7 @@ def read_georeference(path: Path) -> tuple[ExtraTag, ...]:
 
 def write_geotiff(
     file: Path, size: tuple[int, int], bands: Iterable[np.ndarray], mask_format: MaskFormat,
-    georeference: tuple[ExtraTag, ...],
+    georeference: Georeference,
 ) -> None:  # fmt: skip
     """Write a mask as a compressed GeoTIFF that names the value of void as `no data`. size: (H, W). bands: class ids,
     (rows, W) uint8 each, from top to bottom. Raises OSError."""
@@ -54,7 +53,7 @@ def write_geotiff(
         tags = (*georeference, (int(TiffTag.NODATA), TEXT_TYPE, len(text) + 1, text, True))
     options: dict[str, Any] = {"photometric": "rgb" if table.ndim == 2 else "minisblack"}
     if mask_format.table is None:
-        palette = np.frombuffer(palette_bytes(mask_format.colours), np.uint8).reshape(256, 3)
+        palette = np.frombuffer(mask_format.palette, np.uint8).reshape(256, 3)
         options = {"photometric": "palette", "colormap": palette.T.astype(np.uint16) * 257}
     large = int(np.prod(shape)) * table.itemsize > CLASSIC_TIFF_BYTES
     with tifffile.TiffWriter(file, bigtiff=large, byteorder="<") as writer:

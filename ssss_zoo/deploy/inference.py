@@ -20,25 +20,25 @@ from ssss_zoo.deploy.tiles import (
     memory_at_start,
     pixels_that_fit,
 )
-from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, image_batch
+from ssss_zoo.deploy.trained import TrainedModel, image_batch, likeliest_classes, mark_void
 from ssss_zoo.evaluation.evaluator import Predictor
 from ssss_zoo.toolkit.tensors import resize
 
 WHOLE_PIXELS_MAX = 4_000_000  # pixels of an image that is predicted in one piece (our choice)
 
 
-def predict_pixels(model: TrainedModel, settings: PredictSettings, images: Sequence[np.ndarray]) -> Sequence[Tensor]:
-    """Probabilities (C, H, W) of images (H, W, channels) of one size, in tiles where they are large."""
+def predict_pixels(model: TrainedModel, settings: PredictSettings, images: Sequence[np.ndarray]) -> Tensor:
+    """Probabilities (B, C, H, W) of images (H, W, channels) of one size, in tiles where they are large."""
     height, width = images[0].shape[:2]
     memory = memory_at_start(model.device)
     if settings.tile is None and height * width <= min(WHOLE_PIXELS_MAX, pixels_that_fit(memory)):
-        return list(augmented_probabilities(model, image_batch(images), settings))
+        return augmented_probabilities(model, image_batch(images, model.device), settings)
     side = settings.tile or choose_tile_side(width, len(model.class_names), memory)
-    found = []
-    for image in images:
-        bands = predict_bands(model, settings, partial(rows_of_array, image), (height, width), side)
-        found.append(torch.cat([band.probs.clone() for band in bands], dim=1))
-    return found
+    probs = torch.empty(len(images), len(model.class_names), height, width)
+    for image, of_image in zip(images, probs, strict=True):
+        for band in predict_bands(model, settings, partial(rows_of_array, image), (height, width), side):
+            of_image[:, band.top : band.top + band.probs.shape[1]] = band.probs
+    return probs
 
 
 def rows_of_array(pixels: np.ndarray, top: int, bottom: int) -> tuple[np.ndarray, None]:
@@ -61,17 +61,18 @@ def predict_bands(
         side,
         settings.overlap,
         len(model.class_names),
-        lambda tile: augmented_probabilities(in_one_piece, image_batch([tile]), settings)[0],
+        lambda tile: augmented_probabilities(in_one_piece, image_batch([tile], model.device), settings)[0],
     )
 
 
 @torch.inference_mode()
 def augmented_probabilities(model: TrainedModel, images: Tensor, settings: PredictSettings) -> Tensor:
-    """Probabilities (B, C, H, W): the mean over all scales, mirrored and not where flip is set."""
+    """Probabilities (B, C, H, W) of images on the device: the mean over all scales, mirrored and not where flip is
+    set."""
     height, width = images.shape[-2:]
     if not settings.flip and settings.scales == [1.0]:
         return model.probabilities(images)
-    images = images.to(model.device).float()
+    images = images.float()
     found = []
     for scale in settings.scales:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -89,5 +90,5 @@ def classify_windows(
     """Class ids and confidence, (rows, W) each, of a TIFF from top to bottom."""
     side = settings.tile or choose_tile_side(windows.size[1], len(model.class_names), memory_at_start(model.device))
     for band in predict_bands(model, settings, windows.read_rows, windows.size, side):
-        valid = None if band.missing is None else ~band.missing
-        yield ids_of_classes(band.probs, valid), band.probs.amax(dim=0).numpy()
+        classes, confidence = likeliest_classes(band.probs)
+        yield mark_void(classes.numpy(), None if band.missing is None else ~band.missing), confidence.numpy()

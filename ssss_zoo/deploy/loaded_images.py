@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from ssss_zoo.data.tiff import is_tiff
+from ssss_zoo.deploy.geotiff import Georeference, read_georeference
 from ssss_zoo.deploy.image_sources import SourceImage
 from ssss_zoo.deploy.tiff_windows import UnreadableImage, open_tiff_windows
 from ssss_zoo.deploy.trained import TrainedModel
@@ -20,18 +22,20 @@ from ssss_zoo.deploy.video import Video, read_frames, upright_pixels
 from ssss_zoo.errors import UserError
 
 THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
-READ_AHEAD = 16  # images that are read before their turn, or wait to be written
+READ_AHEAD = 16  # images that are read before their turn (our choice)
 BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
 BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """An image that was read. pixels: (H, W, channels). valid: (H, W) bool or None. error: why it was not read."""
+    """An image that was read. pixels: (H, W, channels). valid: (H, W) bool or None. georeference: of a GeoTIFF. error:
+    why it was not read. windowed: whether it is large and read by rows later."""
 
     source: SourceImage
     pixels: np.ndarray | None = None
     valid: np.ndarray | None = None
+    georeference: Georeference = ()
     error: str = ""
     windowed: bool = False
 
@@ -50,13 +54,16 @@ def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], Load
 
 def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
     """Read an image; a large TIFF that is read by rows later is only opened."""
+    if not is_tiff(source.path):
+        return read_whole(model, source)
+    georeference = read_georeference(source.path)
     try:
         with open_tiff_windows(source.path, model.reading) as windows:
             if windows is not None:
-                return LoadedImage(source, windowed=True)
+                return LoadedImage(source, georeference=georeference, windowed=True)
     except UserError as error:
         return LoadedImage(source, error=str(error))
-    return read_whole(model, source)
+    return replace(read_whole(model, source), georeference=georeference)
 
 
 def read_whole(model: TrainedModel, source: SourceImage) -> LoadedImage:

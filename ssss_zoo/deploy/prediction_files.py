@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from ssss_zoo.toolkit.types import IGNORE
 MASKS, POLYGONS = "masks", "polygons"  # folders of the output
 PNG_SUFFIX, GEOTIFF_SUFFIX = ".png", ".tif"  # of a mask; a GeoTIFF where the image has a georeference
 SAVE_SUFFIXES = {"overlays": ".jpg", "probabilities": ".npz", "uncertainty": ".png", POLYGONS: ".json"}  # by folder
+PROBABILITY_FOLDERS = {"probabilities", "uncertainty"}  # whose files are made of probabilities
 CSV_NAME = "predictions.csv"
 
 
@@ -45,7 +47,8 @@ def summarize_classes(file: str, size: tuple[int, int], counts: np.ndarray, conf
 
 def count_classes(classes: np.ndarray, number: int) -> np.ndarray:
     """The number of pixels of each class in (H, W) ids; those without data are left out."""
-    return np.bincount(classes.reshape(-1), minlength=IGNORE + 1)[:number]
+    counts: np.ndarray = torch.bincount(torch.from_numpy(classes).flatten(), minlength=IGNORE + 1)[:number].numpy()
+    return counts
 
 
 # --- one image ------------------------------------------------------------------------------------------------------
@@ -81,13 +84,16 @@ def save_mask(file: Path, classes: np.ndarray, colours: Sequence[Colour]) -> Non
 
 
 def save_extra(
-    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: Tensor, colours: Sequence[Colour]
+    file: Path, folder: str, pixels: np.ndarray, classes: np.ndarray, probs: Tensor | None, colours: Sequence[Colour]
 ) -> None:
     """Write one of the further outputs of an image. folder: `overlays`, `probabilities` or `uncertainty`. pixels:
-    (H, W, channels) in [0, 255]; classes: (H, W); probs: (C, H, W), on any device. Raises UserError."""
+    (H, W, channels) in [0, 255]; classes: (H, W); probs: (C, H, W), on any device, which overlays do not need. Raises
+    UserError."""
     if folder == "overlays":
         save_picture(file, draw_overlay(pixels, classes, colours))
-    elif folder == "uncertainty":
+        return
+    assert probs is not None
+    if folder == "uncertainty":
         save_picture(file, Image.fromarray((255 * uncertainty(probs.cpu().numpy())).round().astype(np.uint8)))
     else:
         save_probabilities(file, probs.cpu().numpy())

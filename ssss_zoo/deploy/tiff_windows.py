@@ -21,7 +21,7 @@ from ssss_zoo.data.images import (
     select_channels,
     translate_decoder_errors,
 )
-from ssss_zoo.data.tiff import BLACK_IS_ZERO, JPEG, RGB, YCBCR, is_tiff, open_tiff
+from ssss_zoo.data.tiff import BLACK_IS_ZERO, JPEG, RGB, YCBCR, open_tiff
 from ssss_zoo.deploy.image_sources import check_like_training
 from ssss_zoo.errors import UserError
 
@@ -85,11 +85,8 @@ class TiffWindows:
 
 @contextmanager
 def open_tiff_windows(path: Path, reading: Reading) -> Iterator[TiffWindows | None]:
-    """Open a large TIFF to read it by rows; None where the file is small, is no TIFF, or is stored in a way that is
-    not read by rows. Raises UserError, naming the file, for other channels or another depth than the run's images."""
-    if not is_tiff(path):
-        yield None
-        return
+    """Open a large TIFF to read it by rows; None where the file is small, or is stored in a way that is not read by
+    rows. Raises UserError, naming the file, for other channels or another depth than the run's images."""
     with ExitStack() as stack:
         with translate_decoder_errors(path):
             held = stack.enter_context(open_tiff(path))

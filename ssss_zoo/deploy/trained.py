@@ -21,7 +21,6 @@ from ssss_zoo.data.images import (
     Reading,
     find_missing_data,
     read_eight_bits,
-    read_header,
     read_stored_values,
     scale_stored_values,
 )
@@ -91,7 +90,7 @@ class TrainedModel:
         images, with the values that their files hold. Raises UserError for an image that does not fit the run.
         """
         pixels, valid = self.read(image)
-        probs = self.probabilities(image_batch([pixels]))[0]
+        probs = self.probabilities(image_batch([pixels], self.device))[0]
         classes = ids_of_classes(probs, valid)
         return Prediction(classes, probs.cpu().numpy(), self.class_names, self.colours)
 
@@ -100,8 +99,7 @@ class TrainedModel:
         no data, None where it has data everywhere. Raises as `predict`."""
         if isinstance(image, str | Path):
             path = expanded(image)
-            check_like_training(read_header(path, self.reading.max_pixels), self.reading, path)
-            values, missing = read_stored_values(path, self.reading)
+            values, missing = read_stored_values(path, self.reading, check_like_training)
         else:
             array = pillow_array(image, self.reading) if isinstance(image, Image.Image) else image
             values, missing = find_missing_data(channels_of_array(array, self.reading), self.reading.nodata, None)
@@ -220,15 +218,25 @@ def channels_of_array(array: np.ndarray, reading: Reading) -> np.ndarray:
     return pixels
 
 
-def image_batch(images: Sequence[np.ndarray]) -> Tensor:
-    """Images (H, W, channels) of one size and type as (B, channels, H, W)."""
-    return torch.from_numpy(np.stack([np.ascontiguousarray(image.transpose(2, 0, 1)) for image in images]))
+def image_batch(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Images (H, W, channels) of one size and type as (B, channels, H, W) on a device."""
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).contiguous()
 
 
 def ids_of_classes(probs: Tensor, valid: np.ndarray | None) -> np.ndarray:
     """(H, W) uint8: the likeliest class of probabilities (C, H, W), 255 where `valid` (H, W) is false."""
-    likeliest = probs.max(dim=0).indices  # argmax over the first dimension takes several times as long on a CPU
-    classes: np.ndarray = likeliest.to(torch.uint8).cpu().numpy()
+    return mark_void(likeliest_classes(probs)[0].cpu().numpy(), valid)
+
+
+def likeliest_classes(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """Of probabilities (..., C, H, W), on their device: the likeliest classes, (..., H, W) uint8, and the probability
+    of these, (..., H, W)."""
+    highest = probs.max(dim=-3)  # argmax takes several times as long on a CPU
+    return highest.indices.to(torch.uint8), highest.values
+
+
+def mark_void(classes: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """(H, W) uint8 class ids, 255 where `valid` (H, W) is false."""
     return classes if valid is None else np.where(valid, classes, np.uint8(IGNORE))
 
 

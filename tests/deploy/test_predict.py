@@ -17,6 +17,7 @@ from PIL import Image
 from helpers.images import save_image
 from helpers.trained_models import pointwise_model
 from ssss_zoo.commands.cli import main
+from ssss_zoo.data import images
 from ssss_zoo.data.images import Reading, read_image
 from ssss_zoo.data.tiff import YCBCR
 from ssss_zoo.deploy import predict, tiff_windows
@@ -119,6 +120,25 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_predicted(tmp_pa
     assert "b.png: not an image, or damaged" in done.stderr
     assert "3 images predicted by pointwise, 1 file not readable" in done.stdout
     assert [row["file"] for row in table(tmp_path)] == ["a.png", "c.png", "four.png"]
+
+
+@pytest.mark.usefixtures("pointwise")
+def test_each_image_is_decoded_once_and_the_table_is_written_now_and_then(tmp_path, monkeypatch, colours):
+    for index in range(20):
+        save_image(tmp_path / f"in/{index:02}.jpg", colours)
+    opened, written = [], []
+    open_file, write_rows = images.open_unmapped, predict.write_rows
+    monkeypatch.setattr(images, "open_unmapped", lambda path: opened.append(path.name) or open_file(path))
+    monkeypatch.setattr(
+        predict, "write_rows", lambda file, rows, names: written.append(len(rows)) or write_rows(file, rows, names)
+    )
+    predict_files(arguments(tmp_path))
+    assert sorted(opened) == [f"{index:02}.jpg" for index in range(20)]
+    assert written == [20]
+    monkeypatch.setattr(predict, "TABLE_SECONDS", 0)
+    predict_files(arguments(tmp_path, "overwrite=true"))
+    assert len(written) > 2
+    assert written[-1] == 20
 
 
 @pytest.mark.usefixtures("pointwise")

@@ -93,8 +93,8 @@ def test_the_side_of_a_tile_follows_the_memory_and_the_width():
 
 @pytest.mark.usefixtures("model")
 def test_a_full_disk_is_one_line_and_resume_goes_on(tmp_path, monkeypatch, pixels):
-    for name in ("a.png", "b.png"):
-        save_image(tmp_path / "in" / name, pixels[:20])
+    for name, rows in (("a.png", 20), ("b.png", 21)):  # a batch each
+        save_image(tmp_path / "in" / name, pixels[:rows])
     write = predict.write_png
     monkeypatch.setattr(
         predict, "write_png", lambda file, *more: raising(FULL_DISK)() if "b.png" in str(file) else write(file, *more)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_line_and_resume_goes_on(tmp_path, monkeypatch, pixel
     assert [path.name for path in (tmp_path / "out/masks").iterdir()] == ["a.png"]
     monkeypatch.setattr(predict, "write_png", write)
     assert predict_files(arguments(tmp_path, "resume=true")).skipped == 1
-    np.testing.assert_array_equal(mask(tmp_path, "b"), pixels[:20].argmax(axis=2))
+    np.testing.assert_array_equal(mask(tmp_path, "b"), pixels[:21].argmax(axis=2))
 
 
 def test_resume_takes_the_same_model_and_settings_alone(tmp_path, monkeypatch, model, pixels):
