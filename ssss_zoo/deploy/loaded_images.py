@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from ssss_zoo.config.parse import UNWRITABLE
 from ssss_zoo.data.tiff import is_tiff
 from ssss_zoo.deploy.geotiff import Georeference, read_georeference
 from ssss_zoo.deploy.image_sources import SourceImage
@@ -24,6 +25,7 @@ from ssss_zoo.errors import UserError
 THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
 READ_AHEAD = 16  # images that are read before their turn (our choice)
 BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
+ROUNDING = 1e-6  # of shares of an image that add up to 1
 BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
 
 
@@ -54,6 +56,8 @@ def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], Load
 
 def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
     """Read an image; a large TIFF that is read by rows later is only opened."""
+    if UNWRITABLE.search(source.file):
+        return LoadedImage(source, error=f"{source.path} has a name that is not in UTF-8: rename the file")
     if not is_tiff(source.path):
         return read_whole(model, source)
     georeference = read_georeference(source.path)
@@ -109,10 +113,17 @@ def same_kind(batch: Sequence[LoadedImage], pixels: np.ndarray | None) -> bool:
 
 
 @contextmanager
-def show_images(total: int, title: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the terminal; yields a function that takes the number of further images done."""
-    columns = (*Progress.get_default_columns()[:-1], TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+def show_images(total: int, title: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on the terminal; yields a function that takes the number of further images done, a share of one
+    for a large image."""
+    count = TextColumn("{task.fields[whole]}/{task.total}")
+    columns = (*Progress.get_default_columns()[:-1], count, TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda number: bar.advance(task, number)
+        task = bar.add_task(title, total=total, whole=0)
+
+        def advance(number: float) -> None:
+            bar.advance(task, number)
+            bar.update(task, whole=int(bar.tasks[task].completed + ROUNDING))
+
+        yield advance

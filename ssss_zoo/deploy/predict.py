@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -211,12 +211,12 @@ def run_predictions(
         with ThreadPoolExecutor(THREADS) as writers, show_images(total, "predict") as advance:
             for batch in batches(images):
                 try:
-                    written, job = predict_in_memory(job, batch, writers)
+                    written, job = predict_in_memory(job, batch, writers, advance)
                     waiting.append(written)
                 except UnreadableImage as error:
                     log.warning(str(error))
                     unreadable.append(str(error))
-                advance(len(batch))
+                    advance(len(batch))
                 while len(waiting) > WRITE_AHEAD:
                     finished += waiting.popleft().result()
                 if time.monotonic() - table_written > TABLE_SECONDS:
@@ -230,14 +230,14 @@ def run_predictions(
 
 
 def predict_in_memory(
-    job: PredictJob, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
+    job: PredictJob, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor, advance: Callable[[float], None]
 ) -> tuple[Future[list[PredictionRow]], PredictJob]:
     """As `predict_batch`, in smaller tiles where the memory does not suffice; and the job for the next images. Raises
     UserError where it does not suffice for the smallest tiles."""
     path = batch[0].source.path
     while True:
         try:
-            return predict_batch(job, batch, writers), job
+            return predict_batch(job, batch, writers, advance), job
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -254,18 +254,19 @@ def predict_in_memory(
 
 
 def predict_batch(
-    job: PredictJob, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor
+    job: PredictJob, batch: Sequence[LoadedImage], writers: ThreadPoolExecutor, advance: Callable[[float], None]
 ) -> Future[list[PredictionRow]]:
-    """Predict images of one size, and let a writer write them. Raises UnreadableImage."""
+    """Predict images of one size, and let a writer write them. advance: see `show_images`. Raises UnreadableImage."""
     first = batch[0]
     if first.error:
         raise UnreadableImage(first.error)
     if first.windowed:
-        row = predict_windows(job, first)
+        row = predict_windows(job, first, advance)
         return writers.submit(lambda: [row])
     probs = predict_pixels(job.model, job.settings, [image.pixels for image in batch if image.pixels is not None])
     classes, confidence = likeliest_classes(probs)
     kept = probs if PROBABILITY_FOLDERS & set(job.settings.save) else None  # else its memory serves the next batch
+    advance(len(batch))
     return writers.submit(write_batch, job, batch, classes, confidence, kept)
 
 
@@ -304,25 +305,32 @@ def write_outputs(
     return summarize_classes(source.file, classes.shape, counts, total)
 
 
-def predict_windows(job: PredictJob, image: LoadedImage) -> PredictionRow:
-    """Predict a large TIFF by rows of tiles, and write its mask as it comes. Raises UnreadableImage, and
-    UserError where the disk refuses."""
+def predict_windows(job: PredictJob, image: LoadedImage, advance: Callable[[float], None]) -> PredictionRow:
+    """Predict a large TIFF by rows of tiles, and write its mask as it comes. advance: gets the share of the image that
+    each row of tiles is. Raises UnreadableImage, and UserError where the disk refuses."""
     model, settings, source = job.model, job.settings, image.source
     if settings.save:
         log.warning(f"{source.path} is read in windows: its mask alone is written, without {', '.join(settings.save)}")
     counts = np.zeros(len(model.class_names), np.int64)
-    confidence = 0.0
+    confidence, shown = 0.0, 0.0
 
     def counted_bands(windows: TiffWindows) -> Iterator[np.ndarray]:
-        nonlocal counts, confidence
+        nonlocal counts, confidence, shown
         for classes, highest in classify_windows(model, settings, windows):
             counts += count_classes(classes, len(counts))
             confidence += float(highest[classes < len(counts)].sum())
             yield classes
+            share = len(classes) / windows.size[0]
+            advance(share)
+            shown += share
 
     with open_tiff_windows(source.path, model.reading) as windows:
         assert windows is not None
-        write_mask(job, image, windows.size, counted_bands(windows))
+        try:
+            write_mask(job, image, windows.size, counted_bands(windows))
+        except (UserError, MemoryError, RuntimeError):
+            advance(-shown)  # the image is left out, or predicted anew in smaller tiles
+            raise
         return summarize_classes(source.file, windows.size, counts, confidence)
 
 

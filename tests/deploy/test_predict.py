@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,6 +190,28 @@ def test_a_tiff_in_windows_is_predicted_as_a_whole_one(tmp_path, monkeypatch, po
     predict_files(arguments(tmp_path, "tile=32"))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/masks/a.png")), pixels.argmax(axis=2))
     assert float(table(tmp_path)[0]["share red"]) == pytest.approx((pixels.argmax(axis=2) == 0).mean(), abs=1e-6)
+
+
+def test_a_tiff_in_windows_moves_the_progress_with_each_row_of_tiles(tmp_path, monkeypatch, pointwise):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in/a.tif", np.zeros((128, 40, 3), np.uint8), photometric="rgb", rowsperstrip=8)
+    monkeypatch.setattr(tiff_windows, "WINDOWED_PIXELS", 1)
+    shares: list[float] = []
+    monkeypatch.setattr(predict, "show_images", lambda total, title: nullcontext(shares.append))
+    predict_files(arguments(tmp_path, "tile=32"))
+    assert len(shares) > 3
+    assert all(0 < share < 0.5 for share in shares)
+    assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_not_utf8_is_told_and_the_others_are_predicted(tmp_path, pointwise):
+    save_image(tmp_path / "in/a.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "in" / os.fsdecode(b"\xe9.png")).write_bytes((tmp_path / "in/a.png").read_bytes())
+    result = predict_files(arguments(tmp_path, "save=polygons", "polygons=coco"))
+    assert result.predicted == 1
+    assert "name that is not in UTF-8: rename the file" in result.unreadable[0]
+    assert [row["file"] for row in table(tmp_path)] == ["a.png"]
 
 
 def test_a_tiff_of_jpeg_tiles_is_read_in_windows(tmp_path, monkeypatch):
