@@ -49,6 +49,7 @@ def count_mask(values: np.ndarray, levels: Levels, *, examine: bool) -> MaskCoun
         known, ranks = np.arange(256), values
     else:
         known, ranks = np.unique(values, return_inverse=True)
+        ranks = ranks.reshape(values.shape)  # NumPy 1 flattens them
     pixels = np.bincount(ranks.ravel(), minlength=len(known))
     held = pixels > 0
     if examine:
