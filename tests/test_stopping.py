@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,8 +21,10 @@ from ssss_zoo.evaluation.evaluator import Evaluator
 from ssss_zoo.lock import Busy, owned
 from ssss_zoo.stopping import SIGNALS, Stop, signals_blocked
 from ssss_zoo.testing.tiny import TinyData
+from ssss_zoo.toolkit.types import Stage
 from ssss_zoo.train import checkpoint, checkpointing, outputs, run, trainer
 from ssss_zoo.train.checkpointing import Checkpointer
+from ssss_zoo.train.console import LoggedStep
 from ssss_zoo.train.device import PROCESS_COUNT_VARIABLES
 from ssss_zoo.train.run import run_training
 from ssss_zoo.train.trainer import Trainer
@@ -197,8 +201,19 @@ def test_a_kill_after_an_evaluation_and_before_it_is_saved_gives_it_once(trained
 @pytest.mark.parametrize(("step", "left"), [(1, 3), (20, 3), (21, 2), (40, 2), (41, 1), (50, 1)])
 def test_the_time_left_counts_the_evaluations_to_come(make_trainer, step, left):
     trainer = make_trainer("train.steps=50", "train.eval_every=20")
-    trainer.state.step = step
-    assert trainer.evaluations_left() == left
+    assert trainer.evaluations_left(step) == left
+
+
+def test_the_time_left_counts_the_stages_to_come(make_trainer):
+    made = make_trainer("train.steps=50", "train.eval_every=20")
+    made.stage = replace(made.stage, stage=Stage("second", stages=3), index=1)
+    logged = list[LoggedStep]()
+    made.outputs = SimpleNamespace(write_step=lambda step, *_: logged.append(step))
+    made.state.step, made.state.unlogged_losses, made.evaluation_seconds = 40, [{"total": 1.0}], 100.0
+    made.lap_began = time.perf_counter() - 20
+    made.log_step()
+    assert logged[0].stage == "stage 2/3"
+    assert logged[0].seconds_left == pytest.approx((10 + 50) / 2 + (2 + 3) * 100, abs=1)
 
 
 def test_a_slow_evaluation_says_how_long_it_takes_and_how_far_it_is(trained, tmp_path, monkeypatch):

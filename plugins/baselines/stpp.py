@@ -59,15 +59,17 @@ class STPlusPlus:
         steps = None if self.budget == "each" else max(info.steps // number, 1)
         folder = info.folder / "stages"
 
-        first = yield Stage("labelled", steps=steps)
+        first = yield Stage("labelled", steps=steps, stages=number)
         ranked = self.rank(info, first.students[0], folder / "ranking" / "order.json")
         cut = max(int(len(ranked) * self.reliable), 1)
         stable = relabel(info, self.labeller(first), ranked[:cut], folder / "pseudo1", self.scales, self.flip)
 
-        second = yield Stage("reliable", labelled=oversampled(info.labelled, stable), steps=steps)
+        reliable = oversampled(info.labelled, stable)
+        second = yield Stage("reliable", labelled=reliable, steps=steps, stages=number)
         if ranked[cut:]:
             rest = relabel(info, self.labeller(second), ranked[cut:], folder / "pseudo2", self.scales, self.flip)
-            yield Stage("all", labelled=oversampled(info.labelled, stable + rest), steps=steps)
+            whole = oversampled(info.labelled, stable + rest)
+            yield Stage("all", labelled=whole, steps=steps, stages=number)
 
     @hookimpl
     def make_views(self) -> Views:

@@ -235,13 +235,15 @@ def read_statistics(row: Mapping[str, Any], figures: ComparisonFigures, file: Pa
 class StudyRecord:
     """study.json. common: what all rows share, text by key of the configuration; rows: overrides by the row's folder;
     tracked_runs: the comparison's id in each logger, of which earlier versions wrote mlflow_run; steps_per_second:
-    of each row, where the budget is time; unknown: what another version keeps beside these."""
+    of each row, where the budget is time; jobs: runs at a time of the last command, where given; unknown: what another
+    version keeps beside these."""
 
     common: dict[str, str]
     rows: dict[str, tuple[str, ...]]
     tracked_runs: dict[str, str] | None = None
     mlflow_run: str | None = None
     steps_per_second: dict[str, float] | None = None
+    jobs: int | None = None
     format: int = FORMAT
     unknown: Annotated[dict[str, Any], Field(exclude=True)] = field(default_factory=dict)
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-LOGGED_STEP = re.compile(rb" step (\d+)/(\d+)  ")  # as `RunConsole.report` writes it
+LOGGED_STEP = re.compile(rb"(?: stage (\d+)/(\d+) )? step (\d+)/(\d+)  ")  # as `RunConsole.report` writes it
 TAIL_BYTES = 16384  # of a log, which hold its newest lines
 
 
 @dataclass(frozen=True)
 class SeenStep:
-    """A logged step of a run. steps: of its stage. seen: when it was read in the log, soon after the step."""
+    """A logged step of a run, and its steps in all; a stage that does not say its place counts as the whole run. seen:
+    when it was read in the log, soon after the step."""
 
     step: int
     steps: int
@@ -69,7 +70,10 @@ def newest_logged_step(log: Path, start: int, now: float) -> SeenStep | None:
     with log.open("rb") as file:
         file.seek(max(start, file_size(log) - TAIL_BYTES))
         found = LOGGED_STEP.findall(file.read())
-    return SeenStep(int(found[-1][0]), int(found[-1][1]), now) if found else None
+    if not found:
+        return None
+    stage, stages, step, steps = (int(number or 1) for number in found[-1])
+    return SeenStep((stage - 1) * steps + step, stages * steps, now)  # stages are about equally long
 
 
 def seconds_left(

@@ -139,7 +139,7 @@ def trial_activity(progress: ProgressLine | None) -> str:
     if progress is None:
         return "starting"
     note = f", {progress.details[0]}" if len(progress.details) == 1 else ""
-    return f"step {progress.step}/{progress.steps}{note}"
+    return f"{progress.unit} {progress.step}/{progress.steps}{note}"
 
 
 class TrialScreen(Screen):

@@ -57,7 +57,9 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
         # A second comparison in the folder would train the same runs: it waits until the first has ended.
         with only_comparison_in(plan.folder.path, display.print_line):
             record = known_record(plan)  # again: the other comparison may have changed it
-            record = replace(record, rows=record.rows | {row.folder_name: row.overrides for row in plan.rows})
+            same_jobs = record.jobs == plan.jobs  # only then does an earlier run tell how long another one takes
+            rows = record.rows | {row.folder_name: row.overrides for row in plan.rows}
+            record = replace(record, rows=rows, jobs=plan.jobs)
             write_study_record(plan.folder, record)
 
             # Loggers show the runs below one parent, so each run must know it before it starts. A comparison that
@@ -81,7 +83,7 @@ def run_study(overrides: Iterable[str], notify: Notify = lambda line: None) -> C
                     forget_failed_attempt(run, display.print_line)
 
                 # The tables are written after each run, so that they are right whenever the comparison is stopped.
-                display.begin_study(runs, missing)
+                display.begin_study(runs, missing, plan.jobs, earlier_tell=same_jobs)
                 with closing(ended_runs(missing, plan, display)) as results:
                     for run, state in results:
                         keep_failure(run, state)

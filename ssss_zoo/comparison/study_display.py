@@ -51,12 +51,22 @@ class StudyDisplay:
         self.output.print_lines([visible(line)])
         self.notify(line)
 
-    def begin_study(self, runs: Sequence[PlannedRun], missing: Sequence[PlannedRun]) -> None:
-        """Show the progress of a comparison. missing: the runs that are not done."""
+    def begin_study(
+        self,
+        runs: Sequence[PlannedRun],
+        missing: Sequence[PlannedRun],
+        jobs: int | None = None,
+        *,
+        earlier_tell: bool = True,
+    ) -> None:
+        """Show the progress of a comparison. missing: the runs that are not done; jobs: how many may run at a time,
+        where that is given; earlier_tell: whether the runs that are done took as long as others will."""
+        self.jobs = jobs or 1
         self.runs = len(runs)
         self.done = len(runs) - len(missing)
         self.waiting = {run: file_size(run.folder.log) for run in missing}
-        self.earlier_seconds = seconds_of_earlier_runs([run for run in runs if run not in self.waiting])
+        done = [run for run in runs if run not in self.waiting] if earlier_tell else []
+        self.earlier_seconds = seconds_of_earlier_runs(done)
         self.line_printed = time.monotonic()
         self.show(time.monotonic())
 

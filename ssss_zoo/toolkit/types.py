@@ -341,13 +341,15 @@ class Sample:
 @dataclass(frozen=True, eq=False)
 class Stage:
     """One training of a method of several (ST++): which lists it trains on (None: the run's own), for how many steps
-    (None: the run's budget), and whether the networks start again from their first weights."""
+    (None: the run's budget), and whether the networks start again from their first weights. stages: how many trainings
+    the run is expected to have in all, from which the time left is estimated."""
 
     name: str = "train"
     labelled: Sequence[Sample] | None = None
     unlabelled: Sequence[Sample] | None = None
     steps: int | None = None
     restart: bool = True
+    stages: int = 1
 
 
 @dataclass(frozen=True, eq=False)

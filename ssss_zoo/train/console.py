@@ -38,7 +38,8 @@ class ConsoleHandler(logging.Handler):
 @dataclass(frozen=True)
 class LoggedStep:
     """The figures of a log step. step, steps: of the stage. losses: means since the last log step. rate: the
-    learning rate. pseudo_labels: None in a step without any. seconds_left: until the stage ends."""
+    learning rate. pseudo_labels: None in a step without any. seconds_left: until the run ends, without what a method
+    does between two stages. stage: see `StageParts.label`."""
 
     step: int
     steps: int
@@ -47,6 +48,7 @@ class LoggedStep:
     pseudo_labels: PseudoLabelFigures | None
     steps_per_second: float
     seconds_left: float
+    stage: str = ""
 
 
 class RunConsole:
@@ -84,10 +86,10 @@ class RunConsole:
         self.handlers[0] = to_file
         log.addHandler(to_file)
 
-    def begin(self, steps: int, done: int) -> None:
-        """Begin to show the progress, where the screen can."""
+    def begin(self, steps: int, done: int, stage: str = "") -> None:
+        """Begin to show the progress of a stage, where the screen can. stage: see `StageParts.label`."""
         if self.output.is_live:
-            self.progress = ProgressLine(steps, done)
+            self.progress = ProgressLine(steps, done, unit=f"{stage}, step" if stage else "step")
             self.output.show(self.progress)
 
     def step(self, step: int) -> None:
@@ -101,7 +103,8 @@ class RunConsole:
         """Show a log step in one line: losses, pixels used and their mean weight, speed, time left."""
         details = tuple(map(visible, logged_details(logged)))
         left = f"{duration(logged.seconds_left)} left"
-        line = "  ".join([f"step {logged.step}/{logged.steps}", *details, left])
+        stage = [logged.stage] if logged.stage else []
+        line = "  ".join([*stage, f"step {logged.step}/{logged.steps}", *details, left])
         if self.progress:
             ends = time.monotonic() + logged.seconds_left
             self.update(lambda progress: replace(progress, step=logged.step, details=details, ends=ends))

@@ -49,6 +49,10 @@ class StageParts:
     stats: PseudoLabelStats
     snapshots: PseudoLabelSnapshots | None
 
+    def label(self) -> str:
+        """The place of the stage among those that its method plans, as `stage 2/3`; "" where it is the only one."""
+        return f"stage {self.index + 1}/{self.stage.stages}" if self.stage.stages > 1 else ""
+
     def progress(self, step: int) -> Progress:
         """How far the stage is at a step, as hooks and schedules see it."""
         return Progress(step, self.steps, self.epoch_steps)

@@ -68,7 +68,7 @@ class Trainer:
         Raises Interrupted, with everything saved, where a stop was asked for. Before any other error goes on, the last
         step that is done is saved.
         """
-        self.outputs.console.begin(self.stage.steps, self.state.step)
+        self.outputs.console.begin(self.stage.steps, self.state.step, self.stage.label())
         self.snapshot = self.checkpointer.take_snapshot(self.current_state())
         self.lap_began = time.perf_counter()
         try:
@@ -189,7 +189,9 @@ class Trainer:
         self.count_time("train")
         state, stage = self.state, self.stage
         steps_per_second = (state.step - self.first_step) / max(state.seconds["train"] - self.first_seconds, 1e-9)
-        left = (stage.steps - state.step) / max(steps_per_second, 1e-9)
+        later_stages = max(0, stage.stage.stages - stage.index - 1)
+        steps_left = stage.steps - state.step + later_stages * stage.steps
+        evaluations_left = self.evaluations_left(state.step) + later_stages * self.evaluations_left(1)
         logged = LoggedStep(
             step=state.step,
             steps=stage.steps,
@@ -197,7 +199,8 @@ class Trainer:
             rate=stage.engine.optimizer.param_groups[0]["lr"],
             pseudo_labels=stage.stats.read(),
             steps_per_second=steps_per_second,
-            seconds_left=left + self.evaluations_left() * self.evaluation_seconds,
+            seconds_left=steps_left / max(steps_per_second, 1e-9) + evaluations_left * self.evaluation_seconds,
+            stage=stage.label(),
         )
         state.unlogged_losses = []
         if logged.pseudo_labels:
@@ -205,10 +208,10 @@ class Trainer:
             self.warn_of_collapse(logged.pseudo_labels)
         self.outputs.write_step(logged, self.global_step(), stage.stage.name)
 
-    def evaluations_left(self) -> int:
-        """How many evaluations are still to come, the one of this step included."""
+    def evaluations_left(self, step: int) -> int:
+        """How many evaluations of the stage are still to come at a step, the one of this step included."""
         interval = self.stage.intervals.evaluate
-        done = (self.state.step - 1) // interval
+        done = (step - 1) // interval
         return (self.stage.steps - 1) // interval + 1 - done if len(self.parts.dataset.val) else 0
 
     def warn_of_collapse(self, figures: PseudoLabelFigures) -> None:

@@ -19,6 +19,7 @@ from ssss_zoo.comparison.report import html as report
 from ssss_zoo.comparison.report.html import write_report
 from ssss_zoo.comparison.report.tables import as_csv, as_latex, as_markdown, screen_table
 from ssss_zoo.comparison.run_files import damaged_files, is_done
+from ssss_zoo.comparison.study_display import StudyDisplay
 from ssss_zoo.errors import UserError
 from ssss_zoo.record_files import FORMAT
 
@@ -206,6 +207,17 @@ def test_what_a_newer_version_wrote_is_not_made_again(tiny_compare):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + 1}))
     with pytest.raises(UserError, match=r"metrics\.json was written by a newer ssss-zoo"):
         tiny_compare(*COMMAND)
+
+
+def test_the_runs_at_a_time_are_recorded_and_may_change(tiny_compare, monkeypatch):
+    folder, told = copied(NEWEST_COMPARISON, tiny_compare.folder), []
+    monkeypatch.setattr(
+        StudyDisplay, "begin_study", lambda self, runs, missing, jobs, earlier_tell: told.append((jobs, earlier_tell))
+    )
+    for argument, recorded in (("jobs=2", 2), ("jobs=2", 2), ("output=" + str(folder), None)):
+        tiny_compare(*COMMAND, argument)
+        assert json.loads((folder / "study.json").read_text()).get("jobs") == recorded
+    assert told == [(2, False), (2, True), (None, False)]
 
 
 def test_a_setting_that_is_new_changes_no_comparison(tiny_compare):

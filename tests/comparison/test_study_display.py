@@ -42,12 +42,12 @@ def runs(tmp_path) -> list[PlannedRun]:
     return plan_study(["methods=supervised,fixmatch", "seeds=0,1", f"output={tmp_path / 'cmp'}"]).runs()
 
 
-def log_step(run: PlannedRun, step: int, steps: int = 60) -> None:
+def log_step(run: PlannedRun, step: int, steps: int = 60, stage: str = "") -> None:
     """Append a logged step to the run's log, as the run itself does."""
     run.folder.path.mkdir(parents=True, exist_ok=True)
     with RunConsole(TerminalScreen(Console(file=io.StringIO()), is_live=False)) as console:
         console.log_to(run.folder.log)
-        console.report(LoggedStep(step, steps, {"total": 0.5}, 0.1, None, steps_per_second=2.0, seconds_left=2.5))
+        console.report(LoggedStep(step, steps, {"total": 0.5}, 0.1, None, 2.0, seconds_left=2.5, stage=stage))
         logging.getLogger("ssss_zoo").info(f"step {step}: mIoU student 18.07")
 
 
@@ -147,6 +147,30 @@ def test_a_continued_run_is_no_measure_of_a_whole_one_and_a_new_stage_begins_ane
     assert staged.with_step(SeenStep(60, 60, 52.0)) is staged
     staged = staged.with_step(SeenStep(10, 60, 90.0))
     assert staged.first == staged.last == SeenStep(10, 60, 90.0)
+
+
+def test_a_run_of_several_stages_counts_the_steps_of_all(clock, runs):
+    display = display_on(io.StringIO(), is_live=True)
+    display.begin_study(runs[:1], runs[:1])
+    display.begin(runs[0])
+    for step, stage in ((30, 1), (60, 1), (30, 2)):
+        clock.now += 30
+        log_step(runs[0], step, stage=f"stage {stage}/3")
+        display.refresh()
+    assert display.steps(clock.now) == ["supervised, seed 0: step 90/180"]
+    assert display.left(clock.now) == 90
+
+
+def test_runs_that_shared_the_machine_otherwise_do_not_tell_how_long_another_takes(clock, runs):
+    shutil.copytree(NEWEST_COMPARISON / "runs/supervised/seed0", runs[0].folder.path)
+    for jobs, equal in ((None, True), (2, True), (2, False)):
+        display = display_on(io.StringIO(), is_live=True)
+        display.begin_study(runs[:3], runs[1:3], jobs, earlier_tell=equal)
+        assert (display.left(clock.now) is not None) == equal
+    one, two = (display_on(io.StringIO(), is_live=True) for _ in range(2))
+    one.begin_study(runs[:3], runs[1:3])
+    two.begin_study(runs[:3], runs[1:3], 2)
+    assert one.left(clock.now) == 2 * two.left(clock.now)
 
 
 def test_a_run_of_a_cluster_begins_when_its_log_grows(clock, runs):

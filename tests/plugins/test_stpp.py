@@ -151,6 +151,8 @@ def stages(folder) -> list[str]:
 def test_the_stages_of_a_run(tiny_plugins, tmp_path, options, expected):
     result = a_run(tiny_plugins, tmp_path / "run", *options)
     assert stages(tmp_path / "run") == expected
+    number = len(set(expected))  # which the log says, for the time that is left
+    assert f"stage {number}/{number}  step" in (tmp_path / "run/run.log").read_text()
     assert result.metrics["data"]["labelled"] == 5
     assert result.metrics["data"]["unlabelled"] == 7
     masks = sorted(file.parent.name for file in (tmp_path / "run" / "stages").glob("pseudo*/*.png"))
