@@ -547,13 +547,13 @@ def export_command(overrides: tuple[str, ...], as_json: bool) -> None:
 
     \b
     ssss export run=DIR output=model.onnx
-    ssss export run=DIR output=model.pt2 format=torch argmax=true
+    ssss export run=DIR output=model.pt2 argmax=true
     The first is for onnxruntime, with a runnable example beside it; the
     second for torch alone, and gives class ids.
 
     \b
-    format=onnx|torch|safetensors    safetensors: a folder that ssss_zoo.load
-                          reads
+    format=onnx|torch|safetensors    default torch for a .pt2 file, else onnx;
+                          safetensors: a folder that ssss_zoo.load reads
     range=1 argmax=true half=true    images in [0, 1], not [0, 255]; class
                           ids, not logits; float16
     opset=20 weights=last|best network=student|teacher overwrite=true

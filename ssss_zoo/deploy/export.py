@@ -39,11 +39,11 @@ TRACED_SHAPE = (2, 90, 150)  # batch, height, width of the image that the export
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """The arguments of `ssss export`."""
+    """The arguments of `ssss export`. format: empty for the one that the suffix of output names, else onnx."""
 
     run: str = ""
     output: str = ""
-    format: Literal["onnx", "torch", "safetensors"] = "onnx"
+    format: Literal["", "onnx", "torch", "safetensors"] = ""
     weights: Literal["", "last", "best"] = ""
     network: str = ""
     images: str | None = None
@@ -72,11 +72,7 @@ class ExportResult:
 def export_run(overrides: Iterable[str]) -> ExportResult:
     """Write the model, check it, and keep it only where it agrees with the network. Raises UserError for missing or
     wrong arguments, a missing extra, a network that cannot be exported, and a model that differs too much."""
-    config: ExportConfig = build_typed(ExportConfig, parse_overrides(overrides))
-    if not config.run or not config.output:
-        raise UserError("give the run and the file to write: ssss export run=DIR output=PATH format=onnx")
-    if config.format == "safetensors" and config.argmax:
-        raise UserError("argmax=true is for format=onnx and torch: safetensors holds the weights of the network alone")
+    config = parse_export_config(overrides)
     check_extra(config.format)
     model = load_model(config.run, config.weights or None, config.network or None, device="cpu")
     targets = target_files(config)
@@ -105,6 +101,19 @@ def export_run(overrides: Iterable[str]) -> ExportResult:
     return ExportResult(targets, model.source, config.opset if config.format == "onnx" else None, check)
 
 
+def parse_export_config(overrides: Iterable[str]) -> ExportConfig:
+    """The settings, with a format. Raises UserError for missing arguments, and for ones that exclude each other."""
+    config: ExportConfig = build_typed(ExportConfig, parse_overrides(overrides))
+    if not config.run or not config.output:
+        raise UserError("give the run and the file to write: ssss export run=DIR output=PATH format=onnx")
+    if not config.format:
+        is_program = expanded(config.output).suffix == EXPORT_SUFFIXES["torch"]
+        config = replace(config, format="torch" if is_program else "onnx")
+    if config.format == "safetensors" and config.argmax:
+        raise UserError("argmax=true is for format=onnx and torch: safetensors holds the weights of the network alone")
+    return config
+
+
 def check_extra(kind: str) -> None:
     """Raise UserError where the packages that write and run ONNX are missing."""
     if kind == "onnx":
@@ -120,8 +129,12 @@ def target_files(config: ExportConfig) -> list[Path]:
     """The files to write, the model first. Raises UserError where one is there already, without overwrite=true."""
     output, suffix = expanded(config.output), EXPORT_SUFFIXES[config.format]
     model = output if output.suffix == suffix or not suffix else output.with_name(output.name + suffix)
-    described = [model.with_suffix(".json"), model.with_name(f"{model.stem}_example.py")]
-    targets = {"onnx": [model, *described], "torch": [model, described[0]], "safetensors": [model]}[config.format]
+    described = {  # names that differ between formats, so that models of one name can lie side by side
+        "onnx": [model.with_suffix(".json"), model.with_name(f"{model.stem}_example.py")],
+        "torch": [model.with_name(f"{model.name}.json")],
+        "safetensors": [],
+    }
+    targets = [model, *described[config.format]]
     there = [target for target in targets if target.exists()]
     if there and not config.overwrite:
         raise UserError(f"{there[0]} exists already; give another output=, or overwrite=true to replace it")
