@@ -58,11 +58,10 @@ from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, load_model
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.evaluation.sheets import Panel
-from ssss_zoo.record_files import read_metrics
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Output, Sample
 from ssss_zoo.train.reevaluate import class_order, reordered, run_config, warn_of_other_data
-from ssss_zoo.train.run_folder import RunFolder
+from ssss_zoo.train.run_folder import find_run
 from ssss_zoo.train.setup import open_dataset
 
 CANDIDATES_PER_IMAGE = 2  # most uncertain images for each that is chosen, as 16 for 8 in Yang et al.
@@ -137,9 +136,8 @@ def label_images(overrides: Iterable[str]) -> LabelResult:
     data, own = split_overrides(overrides, "data.")
     settings = parse_label_settings(own)
     output = expanded(settings.output)
-    folder = expanded(settings.run)
-    model = load_model(folder, settings.weights or None, settings.network or None, settings.device)
-    warn_of_unfinished(folder)
+    folder = find_run(settings.run)
+    model = load_model(settings.run, settings.weights or None, settings.network or None, settings.device)
     dataset, config = open_run_data(folder, [f"{key}={text}" for key, text in data.items()])
     check_new_folder(output, find_root(config.data, config.dataset, "its images"))
     model = with_classes_of(model, dataset, folder)
@@ -196,13 +194,6 @@ def open_run_data(folder: Path, overrides: Sequence[str]) -> tuple[Dataset, Conf
     return dataset, config
 
 
-def warn_of_unfinished(folder: Path) -> None:
-    """Warn where a run has not finished: a checkpoint of it is used."""
-    file = RunFolder(folder).metrics
-    if not file.is_file() or read_metrics(file, "restore it from a copy")["status"] != "finished":
-        log.warning(f"{folder} has not finished: what it has learnt so far is used; resume=true finishes the run")
-
-
 def with_classes_of(model: TrainedModel, dataset: Dataset, folder: Path) -> TrainedModel:
     """The model with the classes in the order of the data set. Raises UserError where their names differ."""
     network = reordered(model.network, class_order(model.class_names, dataset.class_names, folder))
@@ -213,7 +204,9 @@ def check_count(number: int, unlabelled: Sequence[Sample], config: Config) -> No
     """Raise UserError where there are no unlabelled images, or fewer than asked for."""
     where = f"{config.dataset} with data.split={config.data.split}"
     if not unlabelled:
-        raise UserError(f"no unlabelled image is left in {where}: add images without masks")
+        raise UserError(
+            f"no unlabelled image is left in {where}: add images without masks, or give another data.split="
+        )
     if number > len(unlabelled):
         raise UserError(f"count={number} is more than the {count(len(unlabelled), 'unlabelled image')} of {where}")
 

@@ -29,7 +29,7 @@ from ssss_zoo.deploy.prediction_files import save_mask
 from ssss_zoo.errors import UserError, expanded
 from ssss_zoo.text import count
 from ssss_zoo.toolkit.types import Sample
-from ssss_zoo.train.run_folder import RunFolder
+from ssss_zoo.train.run_folder import RunFolder, find_run
 
 SPLIT_ENDING = "_split"  # of the folder of the split, after the name of the folder that is taken
 log = logging.getLogger("ssss_zoo")
@@ -87,7 +87,7 @@ def take_labels(overrides: Iterable[str]) -> TakeResult:
     settings: TakeSettings = build_typed(TakeSettings, parse_overrides(own))
     if not settings.run or not settings.take:
         raise UserError("give the run and the folder of the corrected masks: ssss label run=DIR take=FOLDER")
-    run = expanded(settings.run)
+    run = find_run(settings.run)
     changed = [f"{key}={text}" for key, text in data.items()]
     dataset, config = open_run_data(run, [*changed, "data.hold_out=0"])  # the next run holds out images by itself
     root = find_root(config.data, config.dataset, "its images")

@@ -131,7 +131,7 @@ def load_model(
     check_choice("weights", weights, WEIGHT_NAMES)
     place = find_checkpoint(folder, weights)
     state = checkpoint.load_typed(place, CheckpointRecord)
-    if not run_finished(folder):
+    if not is_hub_name(run) and not run_finished(folder):  # `ssss push` uploads finished runs alone
         log.warning(
             f"the run in {folder} has not finished; its {weights} checkpoint so far is of step {state['global_step']}"
         )

@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from helpers.hub import serving_hub, use_hub
 from helpers.images import save_image
 from helpers.label_runs import files_below, labelled_folder, read_ids, untrained_run
 from helpers.trained_models import pointwise_model
 from ssss_zoo.commands.cli import command_line, main
 from ssss_zoo.data.folder.polygons import read_coco
 from ssss_zoo.deploy import label
+from ssss_zoo.deploy.demo import open_demo
 from ssss_zoo.deploy.label import label_images
 from ssss_zoo.record_files import read_metrics
 from ssss_zoo.testing.tiny import tiny_overrides
@@ -137,6 +139,30 @@ def test_train_label_correct_take_train(tmp_path, monkeypatch, capsys):
     assert len(list(Path("round2_split/masks").glob("*.png"))) == 4, "earlier masks are copied"
     assert len(Path("round2_split/labeled.txt").read_text().splitlines()) == metrics["data"]["labelled"] + 4
     assert files_below(root) == before
+
+
+@pytest.mark.usefixtures("tiny_plugins", "no_dry_run")
+def test_a_run_on_the_hub_labels_and_shows_images_where_its_data_are_given(tmp_path, monkeypatch, capsys, warnings):
+    monkeypatch.chdir(tmp_path)
+    data = f"data.root={labelled_folder(tmp_path / 'data')}"
+    assert command_line(["run", *tiny_overrides("dataset=folder", data, "train.steps=1", "output=first")]) == 0
+    with serving_hub() as hub:
+        use_hub(monkeypatch, hub, tmp_path / "cache")
+        assert command_line(["push", "run=first", "repo=me/street"]) == 0
+        capsys.readouterr()
+        choose = ["label", "run=hf://me/street", "output=round", "count=2", "format=masks"]
+        assert command_line(choose) == 2
+        assert "where is the data set folder? give data.root=PATH" in capsys.readouterr().err.splitlines()[-1]
+        assert command_line([*choose, data]) == 0
+        assert "best student of hf://me/street, step 1" in capsys.readouterr().out
+        assert command_line(["label", "run=hf://me/street", "take=round", data]) == 0
+        shown = open_demo(["run=hf://me/street", data])
+    assert len(Path("round_split/labeled.txt").read_text().splitlines()) == 8
+    assert ([model.source for model in shown.models], len(shown.unlabelled)) == (
+        ["best student of hf://me/street, step 1"],
+        6,
+    )
+    assert not [line for line in warnings() if "has not finished" in line]
 
 
 # --- mistakes -------------------------------------------------------------------------------------------------------
