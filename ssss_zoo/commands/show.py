@@ -122,6 +122,8 @@ def show_predictions(result: PredictResult) -> None:
 
 def show_labels(result: LabelResult) -> None:
     """Print the images that `ssss label` chose, with their scores, and what to do next."""
+    from ssss_zoo.deploy.polygon_files import COCO_FILE
+
     settings = result.settings
     print_line(f"{count(len(result.rows), 'image')} of {result.pool:,} unlabelled ones, by {result.source}:")
     for row in result.rows:
@@ -133,7 +135,7 @@ def show_labels(result: LabelResult) -> None:
     images = shlex.quote(f"{result.output}/images")
     tool = {
         "labelme": f"labelme {images} --labels {shlex.quote(f'{result.output}/classes.txt')}",
-        "coco": f"import {result.output}/annotations.json into CVAT or Label Studio, correct it, and export COCO",
+        "coco": f"import {result.output}/{COCO_FILE} into CVAT or Label Studio, correct it, and export COCO",
         "masks": f"correct {result.output}/masks, for example in napari",
     }[settings.format]
     print_command(f"next: {tool}")

@@ -15,7 +15,7 @@ from ssss_zoo.errors import UserError
 
 PolygonFormat = Literal["labelme", "coco"]
 COCO_FORMAT: Final = "coco"
-COCO_FILE = "annotations.json"  # for all images of a folder
+COCO_FILE = "annotations/instances_default.json"  # for all images; CVAT writes and reads it under this name
 CORNERS_MIN = 3  # of a polygon
 
 

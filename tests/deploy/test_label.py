@@ -75,7 +75,7 @@ def test_files_of_each_format(run, tmp_path):
     before = files_below(tmp_path / "data")
     for kind, written in {
         "labelme": {"images/u2.json", "images/u3.json"},
-        "coco": {"annotations.json"},
+        "coco": {"annotations/instances_default.json"},
         "masks": {"masks/u2.png", "masks/u3.png"},
     }.items():
         output = tmp_path / kind
@@ -91,7 +91,7 @@ def test_files_of_each_format(run, tmp_path):
     assert [row["rank"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert (rows[0]["image"], rows[0]["file"]) == ("unlabelled/u2.png", "images/u2.png")
     assert Image.open(tmp_path / "coco/contact_sheet.png").width > 6 * 240
-    coco = read_coco(tmp_path / "coco/annotations.json")
+    coco = read_coco(tmp_path / "coco/annotations/instances_default.json")
     assert set(coco.images) == {f"u{number}.png" for number in range(6)}
     assert set(coco.class_names.values()) == {"red", "green", "blue"}
     shapes = json.loads((tmp_path / "labelme/images/u2.json").read_text())["shapes"]

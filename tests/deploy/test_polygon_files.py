@@ -89,8 +89,8 @@ def test_predict_writes_one_coco_file_for_all_images(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, words)
     assert (done.exit_code, "polygons=coco is the format of save=polygons" in done.stderr) == (2, True)
     done = CliRunner().invoke(main, [*words, "save=polygons"])
-    assert "polygons, annotations.json, predictions.csv" in done.stdout
-    coco = read_coco(tmp_path / "out/annotations.json")
+    assert "polygons, annotations/instances_default.json, predictions.csv" in done.stdout
+    coco = read_coco(tmp_path / "out/annotations/instances_default.json")
     assert set(coco.images) == {"a.png", "deep/b.png"}
     ids = [entry["id"] for of_image in coco.annotations.values() for entry in of_image]
     assert sorted(ids) == [*range(1, len(ids) + 1)]
