@@ -10,6 +10,7 @@ from torch import nn
 
 from ssss_zoo.engine.plugin_source import installed
 from ssss_zoo.evaluation.painting import MIN_PICTURE_SIDE, VALUE_COLOURS, colour_values
+from ssss_zoo.evaluation.sheets import without_legend
 from ssss_zoo.toolkit.types import Progress
 from ssss_zoo.train.pseudo_label_snapshots import PHOTO, WIDEST, restoring, shrink_to_widest
 from ssss_zoo.train.run import run_training
@@ -51,6 +52,10 @@ def test_a_run_draws_at_each_evaluation(tiny_config):
     assert {file.name for file in folder.iterdir()} == {PHOTO, "3.png", "6.png"}
     with Image.open(folder / PHOTO) as photo, Image.open(folder / "6.png") as drawn:
         assert drawn.width > 3 * MIN_PICTURE_SIDE > photo.width
+        rows, legend = without_legend(drawn), drawn.crop((0, without_legend(drawn).height, *drawn.size))
+        colours = tuple((40 * index % 256, 90 * index % 256, 200) for index in range(5))  # of the data set
+        assert set(colours) <= {colour for _, colour in legend.getcolors(1 << 20)}
+        assert MIN_PICTURE_SIDE < rows.height < drawn.height
 
 
 def test_it_shows_the_label_in_its_colours_and_the_weights_with_a_scale(tiny_run):

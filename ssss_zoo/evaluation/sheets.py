@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from ssss_zoo.data.base import Dataset
 from ssss_zoo.evaluation.painting import VOID_STRIPES, colour_values, stripes, wrong_pixels
@@ -30,6 +31,7 @@ TEXT_COLOUR = (27, 27, 27)
 FRAME_COLOUR = (170, 170, 170)  # around panels and swatches: shows where a white one ends
 WRONG_NAME = "wrong"  # in the legend
 VOID_NAME = "void, not counted"
+LEGEND_TOP = "legend_top"  # in the info of a sheet and of its PNG: the row of pixels at which the legend begins
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +130,8 @@ def draw_text_block(text: str, width: int, size: int, *, bold: bool = False) -> 
 
 
 def draw_sheet(rows: Sequence[PanelRow], legend: Sequence[LegendEntry], columns: int = MAX_COLUMNS) -> Image.Image:
-    """All rows on white, each with its caption, and the legend below them. columns: panels side by side, at most
-    MAX_COLUMNS."""
+    """All rows on white, each with its caption, and the legend below them, where `info` says that it begins. columns:
+    panels side by side, at most MAX_COLUMNS."""
     lines = [
         (row.caption if start == 0 else "", row.panels[start : start + columns])
         for row in rows
@@ -143,7 +145,22 @@ def draw_sheet(rows: Sequence[PanelRow], legend: Sequence[LegendEntry], columns:
     width = sum(widths) + (most + 1) * gap
     size = text_size(width)
     blocks = [draw_line(caption, panels, widths, size) for caption, panels in lines]
-    return stack_vertically([*blocks, draw_legend(legend, width, size)])
+    sheet = stack_vertically([*blocks, draw_legend(legend, width, size)])
+    sheet.info[LEGEND_TOP] = str(sum(block.height for block in blocks))
+    return sheet
+
+
+def save_sheet(sheet: Image.Image, file: Path) -> None:
+    """Write a sheet as a PNG that says where its legend begins. Raises OSError as Pillow does."""
+    note = PngInfo()
+    note.add_text(LEGEND_TOP, sheet.info[LEGEND_TOP])
+    sheet.save(file, pnginfo=note)
+
+
+def without_legend(sheet: Image.Image) -> Image.Image:
+    """The rows of a sheet; all of it where it does not say where its legend begins."""
+    top = str(sheet.info.get(LEGEND_TOP, ""))
+    return sheet.crop((0, 0, sheet.width, min(int(top), sheet.height))) if top.isdecimal() and int(top) else sheet
 
 
 def draw_line(caption: str, panels: Sequence[Panel], widths: Sequence[int], size: int) -> Image.Image:

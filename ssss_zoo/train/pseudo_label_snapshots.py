@@ -24,7 +24,7 @@ from ssss_zoo.evaluation.painting import (
     resize_nearest,
     resize_photo,
 )
-from ssss_zoo.evaluation.sheets import Panel, PanelRow, class_legend, draw_sheet
+from ssss_zoo.evaluation.sheets import Panel, PanelRow, class_legend, draw_sheet, save_sheet
 from ssss_zoo.toolkit.types import Progress, Sample, Unlabelled
 
 PHOTO = "image.jpg"
@@ -50,7 +50,7 @@ class PseudoLabelSnapshots:
             folder.mkdir(exist_ok=True)
             if not (folder / PHOTO).is_file():
                 Image.fromarray(photo(self.dataset.read_image(self.sample))).save(folder / PHOTO)
-            self.draw(step, progress).save(folder / f"{step}.png")
+            save_sheet(self.draw(step, progress), folder / f"{step}.png")
         except OSError as error:
             log.warning(f"{folder}: the pseudo-label could not be drawn ({error.strerror}); the run itself is complete")
 

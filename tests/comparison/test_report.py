@@ -12,6 +12,7 @@ from html import unescape
 import pytest
 from markdown_it import MarkdownIt
 from markupsafe import escape
+from PIL import Image
 from rich.console import Console
 
 from helpers.comparisons import NEWEST_COMPARISON, change, figures_of, finished_row, one_seed
@@ -85,6 +86,19 @@ def test_pictures_are_those_of_every_row(reported):
         for files in entry["files"]["rows"].values():
             assert all((reported / "pictures" / name).is_file() for name in files.values())
     assert any(entry["worst"] for entry in index["images"])
+
+
+def test_one_legend_stands_beside_all_pseudo_labels(reported):
+    legend = '<p class="legend">'
+    assert (reported / "report.html").read_text().count(legend) == 2  # that of the predictions is the other
+    (run,) = (reported / "runs/fixmatch/seed0/pseudo_labels").glob("[0-9]*.png")
+    with Image.open(run) as whole, Image.open(next((reported / "pictures").glob("unlabelled-*-*.jpg"))) as shown:
+        assert shown.height / shown.width < 0.95 * whole.height / whole.width
+    index = reported / "pictures/pictures.json"
+    text = index.read_text()
+    assert '"own_legends": false' in text
+    index.write_text(text.replace('"own_legends": false', '"own_legends": true'))  # as an earlier version left it
+    assert write_report(ComparisonFolder(reported)).read_text().count(legend) == 1
 
 
 def claim_of(change_of_a, seeds=(0, 1, 2)):
@@ -227,18 +241,17 @@ def test_the_legend_shows_void_as_it_was_drawn():
     squares = replace(grey, void=((0, 51, 255), (153, 255, 255)))
     new = replace(squares, wrong=((255, 0, 200),))
     items = [legend_items(["road"], index) for index in (grey, squares, new)]
-    assert [[item.name for item in of_index][:2] for of_index in items] == [["road", "wrong"]] * 3
+    assert [[item.name for item in of_index][::2] for of_index in items] == [["road", "wrong"]] * 3
     assert all(of_index[0].background == "rgb(1, 2, 3)" for of_index in items)
-    assert items[0][-1].background.count("rgb(150, 150, 150)") == 2
-    assert items[0][1].background == items[1][1].background == "rgb(213, 94, 0)"
-    assert items[2][1].background == "rgb(255, 0, 200)"
-    assert "conic" in items[1][-1].background
+    assert items[0][1].background.count("rgb(150, 150, 150)") == 2
+    assert items[0][-1].background == items[1][-1].background == "rgb(213, 94, 0)"
+    assert items[2][-1].background == "rgb(255, 0, 200)"
+    assert "conic" in items[1][1].background
     assert (
-        items[2][-1].background
-        == "repeating-linear-gradient(135deg, rgb(0, 51, 255) 0 3px, rgb(153, 255, 255) 3px 6px)"
+        items[2][1].background == "repeating-linear-gradient(135deg, rgb(0, 51, 255) 0 3px, rgb(153, 255, 255) 3px 6px)"
     )
     striped = legend_items(["road"], replace(new, wrong=((255, 0, 200), (255, 255, 255))))
-    assert striped[1].background.startswith("repeating-linear-gradient(45deg")
+    assert striped[-1].background.startswith("repeating-linear-gradient(45deg")
 
 
 SECTIONS = ("short", "run", "figures", "seeds", "classes", "errors", "training", "pictures", "cost", "recipes",

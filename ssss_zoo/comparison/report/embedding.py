@@ -59,14 +59,14 @@ class EmbeddedPseudoLabels:
 
 
 def legend_items(classes: Sequence[str], index: PictureIndex) -> list[LegendItem]:
-    """The legend of the pictures: each class, wrong pixels, and void."""
+    """The legend of the pictures: each class, void, and last the wrong pixels, which pseudo-labels do not show."""
     named = [LegendItem(name, as_css(colour)) for name, colour in zip(classes, index.colours, strict=False)]
     void = index.void or (OLD_VOID_GREY, OLD_VOID_GREY)
     if index.wrong is None:
         squares = f"repeating-conic-gradient({as_css(void[0])} 0 25%, {as_css(void[1])} 0 50%) 0 0 / 0.45em 0.45em"
-        return [*named, LegendItem("wrong", as_css(OLD_WRONG_COLOUR)), LegendItem("void", squares)]
+        return [*named, LegendItem("void", squares), LegendItem("wrong", as_css(OLD_WRONG_COLOUR))]
     wrong = as_css(index.wrong[0]) if len(index.wrong) == 1 else css_stripes(index.wrong, 45)
-    return [*named, LegendItem("wrong", wrong), LegendItem("void, not counted", css_stripes(void, 135))]
+    return [*named, LegendItem("void, not counted", css_stripes(void, 135)), LegendItem("wrong", wrong)]
 
 
 def css_stripes(colours: Sequence[Sequence[int]], angle: int) -> str:

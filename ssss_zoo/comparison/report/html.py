@@ -105,6 +105,7 @@ def picture_values(figures: ComparisonFigures, folder: ComparisonFolder, index: 
         "picture_rows": names,
         "legend": legend_items(figures.classes, index),
         "pseudo_labels": embed_pseudo_labels(index.pseudo_labels, folder),
+        "own_legends": index.pseudo_labels.own_legends,
         "old_pictures": index.wrong is None,
     }
 

@@ -54,10 +54,12 @@ class PseudoLabelPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoLabelPictures:
-    """The pseudo-labels of one unlabelled image, by row. image: its file name, None where no row has pseudo-labels."""
+    """The pseudo-labels of one unlabelled image, by row. image: its file name, None where no row has pseudo-labels;
+    own_legends: whether each picture has a legend of its own, as those of an earlier version."""
 
     image: str | None
     rows: dict[str, tuple[PseudoLabelPicture, ...]]
+    own_legends: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,7 @@ from ssss_zoo.evaluation.painting import (
     resize_nearest,
     resize_photo,
 )
+from ssss_zoo.evaluation.sheets import without_legend
 from ssss_zoo.text import brief
 from ssss_zoo.train.pseudo_label_snapshots import PHOTO
 from ssss_zoo.train.setup import open_dataset
@@ -111,7 +112,8 @@ def write_image(folder: Path, dataset: Dataset, index: int, runs: Mapping[str, F
 
 
 def write_pseudo_labels(folder: Path, runs: Mapping[str, FinishedRun]) -> PseudoLabelPictures:
-    """Copy the runs' pictures of their pseudo-labels, at most SHOWN_STEPS of each row that has any."""
+    """Copy the runs' pictures of their pseudo-labels, at most SHOWN_STEPS of each row that has any. The report draws
+    one legend for all of them."""
     shown_image, rows = None, {}
     for number, (name, run) in enumerate(runs.items()):
         drawn = run.folder.pseudo_labels
@@ -122,19 +124,19 @@ def write_pseudo_labels(folder: Path, runs: Mapping[str, FinishedRun]) -> Pseudo
         shown_image = shown_image or save_pixels(at_most_wide(image), folder / "unlabelled.jpg")
         pictures = []
         for step in dict.fromkeys(evenly_spaced(sorted(files), SHOWN_STEPS)):
-            pixels = read_pixels(files[step])
+            pixels = read_pixels(files[step], legend=False)
             if pixels is not None:
                 file = save_pixels(at_most_wide(pixels), folder / f"unlabelled-{number}-{step}.jpg")
                 pictures.append(PseudoLabelPicture(step=step, file=file))
         rows[name] = tuple(pictures)
-    return PseudoLabelPictures(image=shown_image, rows=rows)
+    return PseudoLabelPictures(image=shown_image, rows=rows, own_legends=False)
 
 
-def read_pixels(file: Path) -> np.ndarray | None:
-    """The pixels of a picture; None, and a warning, where it is damaged."""
+def read_pixels(file: Path, *, legend: bool = True) -> np.ndarray | None:
+    """The pixels of a picture; None, and a warning, where it is damaged. legend: False leaves out that of a sheet."""
     try:
         with Image.open(file) as picture:
-            return np.array(picture)
+            return np.array(picture if legend else without_legend(picture))
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these for damaged files
         log.warning(f"{file} is not shown in the report's pictures ({brief(error)})")
         return None
