@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import time
@@ -228,24 +229,26 @@ def warn_of_unreturned_modules(
 # --- the data set ---------------------------------------------------------------------------------------------------
 
 
-def hold_out(dataset: Dataset, share: float) -> None:
-    """Validate on a share of the labelled images, and train on the rest; which ones depends on their names alone.
-    Raises UserError where either part would be empty."""
+def hold_out(dataset: Dataset, share: float) -> Dataset:
+    """The data set with a share of the labelled images as val, and the rest to train on; which ones depends on their
+    names alone. Raises UserError where either part would be empty."""
     labelled = list(dataset.labelled)
     number = round(share * len(labelled))
     if not 0 < number < len(labelled):
         raise UserError(f"data.hold_out={share:g} takes {number} of {len(labelled)} labelled images; 1 to all but one")
     order = sorted(labelled, key=lambda sample: hashlib.sha256(f"hold out {sample.name}".encode()).digest())
     chosen = {sample.name for sample in split_off(order, number, 1)}
-    dataset.val = [sample for sample in labelled if sample.name in chosen]
-    dataset.labelled = [sample for sample in labelled if sample.name not in chosen]
+    held_out = copy.copy(dataset)
+    held_out.val = [sample for sample in labelled if sample.name in chosen]
+    held_out.labelled = [sample for sample in labelled if sample.name not in chosen]
     rest = [sample for sample in dataset.unlabelled if sample.name not in chosen]
-    dataset.unlabelled = drop_copies(rest, dataset.val, dataset.labelled)
-    dataset.list_files = {}  # no published file holds these lists
-    number, copies = len(chosen), len(rest) - len(dataset.unlabelled)
+    held_out.unlabelled = drop_copies(rest, held_out.val, held_out.labelled)
+    held_out.list_files = {}  # no published file holds these lists
+    number, copies = len(chosen), len(rest) - len(held_out.unlabelled)
     held = "labelled image is" if number == 1 else "labelled images are"
     notes = [f"{number} {held} held out and validated on, in place of val", *describe_dropped_copies(copies)]
-    dataset.notes = [*dataset.notes, *notes]
+    held_out.notes = [*dataset.notes, *notes]
+    return held_out
 
 
 def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset, Config]:
@@ -262,8 +265,8 @@ def open_dataset(dataset_class: type[Dataset], config: Config) -> tuple[Dataset,
     dataset = dataset_class(config.data)
     dataset.channels = config.model.in_channels
     if config.data.hold_out:
-        hold_out(dataset, config.data.hold_out)
-    config = with_statistics(dataset, config)
+        dataset = hold_out(dataset, config.data.hold_out)
+    dataset, config = with_statistics(dataset, config)
     check_padding(dataset, config)
     return dataset, config
 

@@ -303,6 +303,8 @@ def test_the_command_line(tiny_plugins, tmp_path, capsys):
 def test_held_out_images_are_not_seen_without_their_labels_either(tiny_plugins):
     dataset = load("datasets", "tiny")(resolve(tiny_overrides()).data)
     dataset.unlabelled = [*dataset.labelled, *dataset.unlabelled]
-    hold_out(dataset, 0.4)
-    assert not {sample.name for sample in dataset.val} & {sample.name for sample in dataset.unlabelled}
-    assert len(dataset.unlabelled) == 3 + 7
+    before = list(dataset.labelled)
+    held_out = hold_out(dataset, 0.4)
+    assert not {sample.name for sample in held_out.val} & {sample.name for sample in held_out.unlabelled}
+    assert len(held_out.unlabelled) == 3 + 7
+    assert list(dataset.labelled) == before  # the argument stays as it was

@@ -3,6 +3,7 @@ that stand for missing data, and mean and standard deviation of channels that no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,18 +56,19 @@ class ReadingEstimate:
     faults: tuple[Fault, ...] = ()
 
 
-def with_statistics(dataset: Dataset, config: Config) -> Config:
-    """The configuration with, unless given, `data.low`, `data.high` and `data.nodata` for files with more than 8 bits a
-    channel, and `model.mean` and `model.std` for images without three channels.
+def with_statistics(dataset: Dataset, config: Config) -> tuple[Dataset, Config]:
+    """The data set with the complete `base_reading`, notes on it, and faults; and the configuration with, unless given,
+    `data.low`, `data.high` and `data.nodata` for files with more than 8 bits a channel, and `model.mean` and
+    `model.std` for images without three channels.
 
-    The data set gets the complete `base_reading`, notes on it, and faults. Raises UserError for a given range that fits
-    no file.
+    Raises UserError for a given range that fits no file.
     """
     samples = sample_images([*dataset.labelled, *dataset.unlabelled])
     if isinstance(dataset, FileDataset) and "low" in dataset.config_keys:
         every = [*dataset.labelled, *dataset.unlabelled, *dataset.val]
         headers = read_headers([sample.image for sample in every], config.data.max_pixels)
         estimate = estimate_reading(dataset.reading, config.data, headers, samples)
+        dataset = copy.copy(dataset)
         dataset.base_reading = estimate.reading
         dataset.faults = [*dataset.faults, *estimate.faults]
         dataset.notes = [*dataset.notes, *estimate.notes, *describe_headers(headers, dataset.reading)]
@@ -79,7 +81,7 @@ def with_statistics(dataset: Dataset, config: Config) -> Config:
     if config.model.in_channels != 3 and not config.model.mean and not config.model.std:
         mean, std = channel_mean_and_std(dataset, samples)
         config = replace(config, model=replace(config.model, mean=mean, std=std))
-    return config
+    return dataset, config
 
 
 def sample_images(samples: Sequence[Sample]) -> list[Sample]:
