@@ -48,7 +48,7 @@ def convert_sbd(pair: tuple[Path, Path]) -> None:
         raise UserError("to read SBD's masks, pip install 'ssss-zoo[benchmarks]'") from None
     try:
         ids = loadmat(source)["GTcls"]["Segmentation"][0, 0]
-    except (OSError, ValueError, KeyError, TypeError, MatReadError) as error:
+    except (OSError, ValueError, LookupError, TypeError, MatReadError) as error:
         raise UserError(f"cannot read {source}: {error}") from None
     save_ids(ids.astype("uint8"), target)
 
