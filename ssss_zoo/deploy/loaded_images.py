@@ -21,6 +21,7 @@ from ssss_zoo.deploy.tiff_windows import UnreadableImage, open_tiff_windows
 from ssss_zoo.deploy.trained import TrainedModel
 from ssss_zoo.deploy.video import Video, read_frames, upright_pixels
 from ssss_zoo.errors import UserError
+from ssss_zoo.text import visible
 
 THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
 READ_AHEAD = 16  # images that are read before their turn (our choice)
@@ -57,7 +58,9 @@ def read_ahead(images: Sequence[SourceImage], read: Callable[[SourceImage], Load
 def read_source(model: TrainedModel, source: SourceImage) -> LoadedImage:
     """Read an image; a large TIFF that is read by rows later is only opened."""
     if UNWRITABLE.search(source.file):
-        return LoadedImage(source, error=f"{source.path} has a name that is not in UTF-8: rename the file")
+        return LoadedImage(
+            source, error=f"{visible(str(source.path))} has a name that is not in UTF-8: rename the file"
+        )
     if not is_tiff(source.path):
         return read_whole(model, source)
     georeference = read_georeference(source.path)

@@ -210,7 +210,7 @@ def test_a_name_that_is_not_utf8_is_told_and_the_others_are_predicted(tmp_path, 
     (tmp_path / "in" / os.fsdecode(b"\xe9.png")).write_bytes((tmp_path / "in/a.png").read_bytes())
     result = predict_files(arguments(tmp_path, "save=polygons", "polygons=coco"))
     assert result.predicted == 1
-    assert "name that is not in UTF-8: rename the file" in result.unreadable[0]
+    assert "in/\\udce9.png has a name that is not in UTF-8: rename the file" in result.unreadable[0]
     assert [row["file"] for row in table(tmp_path)] == ["a.png"]
 
 
