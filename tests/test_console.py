@@ -19,6 +19,15 @@ def logged(pseudo_labels=None, **losses) -> LoggedStep:
     return LoggedStep(5, 10, losses, 0.1, pseudo_labels, steps_per_second=2.0, seconds_left=2.5)
 
 
+@pytest.mark.parametrize("propagated", [True, False])
+def test_after_a_run_the_lines_go_where_they_went_before(propagated, monkeypatch):
+    logger = logging.getLogger("ssss_zoo")
+    monkeypatch.setattr(logger, "propagate", propagated)
+    with RunConsole():
+        assert not logger.propagate
+    assert logger.propagate == propagated
+
+
 @pytest.mark.parametrize(
     ("pseudo_labels", "expected"),
     [

@@ -60,18 +60,20 @@ class RunConsole:
     def __init__(self, output: Screen | None = None) -> None:
         self.output = output or find_screen()
         self.progress: ProgressLine | None = None
+        self.propagated = True  # whether the lines went to the handlers of the program, which they do again afterwards
         self.waiting = MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         self.handlers: list[logging.Handler] = [self.waiting, ConsoleHandler(self.output)]
 
     def __enter__(self) -> RunConsole:
         log.setLevel(logging.INFO)
-        log.propagate = False
+        self.propagated, log.propagate = log.propagate, False
         for handler in self.handlers:
             log.addHandler(handler)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        log.propagate = self.propagated
         for handler in self.handlers:
             log.removeHandler(handler)
             handler.close()

@@ -99,7 +99,6 @@ def store(fresh_store, tmp_path) -> str:
 def warnings(caplog):
     """The warnings of the program so far."""
     caplog.set_level(logging.WARNING, "ssss_zoo")
-    logging.getLogger("ssss_zoo").propagate = True
     return lambda: [record.getMessage() for record in caplog.records if record.name == "ssss_zoo"]
 
 
