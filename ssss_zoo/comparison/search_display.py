@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from statistics import mean
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from ssss_zoo.comparison.plan import Notify
-from ssss_zoo.progress_display import ProgressLine, Screen, find_screen
+from ssss_zoo.comparison.study_display import Display
+from ssss_zoo.progress_display import ProgressLine, Screen
 from ssss_zoo.text import duration, visible
 
 
@@ -22,13 +23,11 @@ class BestTrial(NamedTuple):
         return f"{100 * self.miou:.2f} with {self.settings}"
 
 
-class SearchDisplay:
-    """The screen of a search. As a context manager it removes its progress line in the end."""
+class SearchDisplay(Display):
+    """The screen of a search."""
 
     def __init__(self, notify: Notify = lambda line: None, output: Screen | None = None) -> None:
-        """notify: also gets each line."""
-        self.notify = notify
-        self.output = output or find_screen()
+        super().__init__(notify, output)
         self.trials = 0  # of the search, those of earlier commands included
         self.done = 0
         self.failed = 0
@@ -38,16 +37,6 @@ class SearchDisplay:
         self.settings = ""  # of that trial
         self.began = 0.0
         self.progress: ProgressLine | None = None  # of the run of this trial
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.output.hide()
-
-    def print_line(self, line: str) -> None:
-        self.output.print_lines([visible(line)])
-        self.notify(line)
 
     def begin_search(self, trials: int, done: int, best: BestTrial | None, seconds: Sequence[float]) -> None:
         """Show the progress of a search. done, best, seconds: of earlier commands."""
@@ -90,9 +79,12 @@ class SearchDisplay:
     def left(self, now: float) -> float | None:
         """The seconds until all trials have ended, where they can be estimated."""
         ends = self.progress.ends if self.progress else None
-        if not self.seconds and ends is None:
+        if self.seconds:
+            usual = mean(self.seconds)
+        elif ends is not None:
+            usual = ends - self.began
+        else:
             return None
-        usual = mean(self.seconds) if self.seconds else ends - self.began  # type: ignore[operator]
         waiting = self.trials - self.done
         if not self.label:
             return waiting * usual

@@ -20,26 +20,13 @@ LOOK_INTERVAL = 1.0  # seconds between looks at the logs of the runs (our choice
 LINE_INTERVAL = 60.0  # seconds between lines about the steps, where no progress line is live (our choice)
 
 
-class StudyDisplay:
-    """The screen of a comparison. As a context manager it removes its progress line in the end.
+class Display:
+    """The screen of a command of several runs. As a context manager it removes its progress line in the end."""
 
-    A launcher calls `begin` where it knows that a run begins, and `refresh` while it waits. A run of a cluster begins
-    when its log grows.
-    """
-
-    def __init__(self, notify: Notify = lambda line: None, output: Screen | None = None) -> None:
+    def __init__(self, notify: Notify, output: Screen | None) -> None:
         """notify: also gets each line."""
         self.notify = notify
         self.output = output or find_screen()
-        self.runs = 0  # of the comparison, those of earlier commands included
-        self.done = 0
-        self.failed = 0
-        self.jobs = 1  # the most runs that were at work at a time
-        self.waiting = dict[PlannedRun, int]()  # runs that have not begun, and the bytes of their logs
-        self.timings = dict[PlannedRun, RunTiming]()  # of the runs that are at work or done
-        self.earlier_seconds: Mapping[str, float] = {}
-        self.looked = 0.0
-        self.line_printed = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -50,6 +37,26 @@ class StudyDisplay:
     def print_line(self, line: str) -> None:
         self.output.print_lines([visible(line)])
         self.notify(line)
+
+
+class StudyDisplay(Display):
+    """The screen of a comparison.
+
+    A launcher calls `begin` where it knows that a run begins, and `refresh` while it waits. A run of a cluster begins
+    when its log grows.
+    """
+
+    def __init__(self, notify: Notify = lambda line: None, output: Screen | None = None) -> None:
+        super().__init__(notify, output)
+        self.runs = 0  # of the comparison, those of earlier commands included
+        self.done = 0
+        self.failed = 0
+        self.jobs = 1  # the most runs that were at work at a time
+        self.waiting = dict[PlannedRun, int]()  # runs that have not begun, and the bytes of their logs
+        self.timings = dict[PlannedRun, RunTiming]()  # of the runs that are at work or done
+        self.earlier_seconds: Mapping[str, float] = {}
+        self.looked = 0.0
+        self.line_printed = 0.0
 
     def begin_study(
         self,
