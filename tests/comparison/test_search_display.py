@@ -7,19 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
+from helpers.clocks import Clock
 from ssss_zoo.comparison import search_display
 from ssss_zoo.comparison.search_display import BestTrial, SearchDisplay, TrialScreen
 from ssss_zoo.progress_display import TerminalScreen
 from ssss_zoo.train.console import LoggedStep, RunConsole
-
-
-class Clock:
-    """A clock for `time.monotonic` that a test moves on."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import shutil
 import pytest
 from rich.console import Console
 
+from helpers.clocks import Clock
 from helpers.comparisons import NEWEST_COMPARISON
 from ssss_zoo.comparison import study_display
 from ssss_zoo.comparison.plan import PlannedRun, plan_study
@@ -17,15 +18,6 @@ from ssss_zoo.comparison.run_timing import RunTiming, SeenStep, newest_logged_st
 from ssss_zoo.comparison.study_display import StudyDisplay
 from ssss_zoo.progress_display import TerminalScreen
 from ssss_zoo.train.console import LoggedStep, RunConsole
-
-
-class Clock:
-    """A clock for `time.monotonic` that a test moves on."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
