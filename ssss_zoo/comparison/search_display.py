@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import NamedTuple
 
+from ssss_zoo.comparison.display import Display
 from ssss_zoo.comparison.plan import Notify
-from ssss_zoo.comparison.study_display import Display
 from ssss_zoo.progress_display import ProgressLine, Screen
 from ssss_zoo.text import duration, visible
 

@@ -6,37 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
-from typing import Self
 
+from ssss_zoo.comparison.display import Display
 from ssss_zoo.comparison.plan import Notify, PlannedRun
 from ssss_zoo.comparison.records import REMAKE
 from ssss_zoo.comparison.run_state import DONE, FAILED, RunState
 from ssss_zoo.comparison.run_timing import RunTiming, file_size, newest_logged_step, seconds_left
-from ssss_zoo.progress_display import ProgressLine, Screen, find_screen
+from ssss_zoo.progress_display import ProgressLine, Screen
 from ssss_zoo.record_files import read_metrics
 from ssss_zoo.text import duration, visible
 
 LOOK_INTERVAL = 1.0  # seconds between looks at the logs of the runs (our choice)
 LINE_INTERVAL = 60.0  # seconds between lines about the steps, where no progress line is live (our choice)
-
-
-class Display:
-    """The screen of a command of several runs. As a context manager it removes its progress line in the end."""
-
-    def __init__(self, notify: Notify, output: Screen | None) -> None:
-        """notify: also gets each line."""
-        self.notify = notify
-        self.output = output or find_screen()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.output.hide()
-
-    def print_line(self, line: str) -> None:
-        self.output.print_lines([visible(line)])
-        self.notify(line)
 
 
 class StudyDisplay(Display):
