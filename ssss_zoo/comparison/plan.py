@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """Rows times seeds. overrides: `key=value` arguments that all runs share. budget: `steps` trains every row for the
+    """Rows times seeds. overrides: `key=value` arguments that all runs share, options for the rows that have their
+    method. budget: `steps` trains every row for the
     same steps, `time` for as long as the first row takes for its steps. jobs: runs at a time. parent: the MLflow run
     under which the runs are shown; group: of W&B in which they are. cluster: resources that a launcher asks for, by
     name.
@@ -100,7 +102,7 @@ class PlannedRun:
         parent = [f"tracking.parent={self.plan.parent}"] if self.plan.parent else []
         group = [f"tracking.group={self.plan.group}"] if self.plan.group else []
         own = [f"seed={self.seed}", f"output={self.folder.path}", *parent, *group]
-        return [*self.plan.overrides, *self.row.overrides, *own]
+        return [*shared_with(self.row, self.plan.overrides), *self.row.overrides, *own]
 
     def config(self) -> Config:
         return resolve(self.overrides)
@@ -138,11 +140,12 @@ def plan_study(overrides: Iterable[str]) -> StudyPlan:
     settings = {key: file[key] for key in COMPARE_KEYS if key in file} | settings
     budget = str(settings.get("budget", "steps"))
     check_choice("budget", budget, BUDGETS)
-    rows = plan_rows(settings, file, vary)
+    rows, common = plan_rows(settings, file, vary), common_overrides(rest, file)
+    check_options_have_rows(rows, common)
     plan = StudyPlan(
         rows,
         parse_seeds(settings.get("seeds", "")),
-        common_overrides(rest, file),
+        common,
         ComparisonFolder(expanded(str(settings.get("output", "")))),
         budget,
         str(settings.get("launcher", "local")),
@@ -276,10 +279,29 @@ def vary_rows(rows: Sequence[StudyRow], vary: Mapping[str, Sequence[str]]) -> li
 
 
 def applies_to(key: str, row: StudyRow) -> bool:
-    """Whether a row can vary by the key: an option only where its method is part of the row, other keys always."""
+    """Whether a key is one of the row's runs: an option only where its method is part of the row, other keys always."""
     if not key.startswith("options."):
         return True
-    return key.split(".")[1] in resolve([f"method={method_of(row.overrides)}", "train.steps=1"]).plugins.names
+    return key.split(".")[1] in methods_in(method_of(row.overrides))
+
+
+@cache
+def methods_in(method: str) -> tuple[str, ...]:
+    """The names of the methods that `method=` combines."""
+    return tuple(resolve([f"method={method}", "train.steps=1"]).plugins.names)
+
+
+def shared_with(row: StudyRow, overrides: Sequence[str]) -> list[str]:
+    """The arguments of a comparison that apply to a row."""
+    return [argument for argument in overrides if applies_to(argument.partition("=")[0], row)]
+
+
+def check_options_have_rows(rows: Sequence[StudyRow], overrides: Sequence[str]) -> None:
+    """Raise UserError for an option of a method that no row has."""
+    for argument in overrides:
+        if not any(argument in shared_with(row, [argument]) for row in rows):
+            known = sorted({name for row in rows for name in methods_in(method_of(row.overrides))})
+            raise unknown("method", argument.split(".")[1], known, f"{argument} (no row has it)")
 
 
 def method_of(overrides: Sequence[str]) -> str:

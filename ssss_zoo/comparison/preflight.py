@@ -13,6 +13,7 @@ from ssss_zoo.data.base import Dataset
 from ssss_zoo.engine.registry import build_methods, load
 from ssss_zoo.errors import UserError
 from ssss_zoo.text import brief
+from ssss_zoo.train.device import check_device
 from ssss_zoo.train.setup import make_parts, open_dataset
 from ssss_zoo.train.tracking import check_loggers
 
@@ -50,6 +51,8 @@ def check_run(run: PlannedRun) -> Dataset:
     methods = build_methods(config)
     check_loggers(config)
     check_budget(config)
+    if run.plan.launcher == "local":  # else it may be a device of another machine
+        check_device(config.train.device)
     dataset, config = open_dataset(load("datasets", config.dataset, f"dataset={config.dataset}"), config)
     make_parts(on_cpu(config), methods, dataset, run.folder)
     return dataset

@@ -31,6 +31,7 @@ from ssss_zoo.deploy.acquisition import (
     mean_uncertainty,
     most_uncertain,
 )
+from ssss_zoo.deploy.image_progress import show_images
 from ssss_zoo.deploy.image_sources import SourceImage, common_folder, name_images
 from ssss_zoo.deploy.inference import predict_pixels
 from ssss_zoo.deploy.label_files import (
@@ -51,7 +52,7 @@ from ssss_zoo.deploy.label_files import (
     write_label_csv,
     write_mask_to_correct,
 )
-from ssss_zoo.deploy.loaded_images import LoadedImage, batches, read_ahead, read_whole, show_images
+from ssss_zoo.deploy.loaded_images import LoadedImage, batches, read_ahead, read_whole
 from ssss_zoo.deploy.polygon_files import COCO_FORMAT
 from ssss_zoo.deploy.predict_settings import PredictSettings
 from ssss_zoo.deploy.trained import TrainedModel, ids_of_classes, load_model

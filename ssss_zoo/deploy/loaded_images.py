@@ -6,12 +6,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from ssss_zoo.config.parse import UNWRITABLE
 from ssss_zoo.data.tiff import is_tiff
@@ -26,7 +23,6 @@ from ssss_zoo.text import visible
 THREADS = min(8, max(2, os.cpu_count() or 1))  # that read images, and as many that write files (our choice)
 READ_AHEAD = 16  # images that are read before their turn (our choice)
 BATCH_PIXELS = 400_000  # pixels of a batch of images of one size (our choice)
-ROUNDING = 1e-6  # of shares of an image that add up to 1
 BATCH_IMAGES_MAX = 8  # images of a batch (our choice)
 
 
@@ -113,20 +109,3 @@ def same_kind(batch: Sequence[LoadedImage], pixels: np.ndarray | None) -> bool:
     assert pixels is not None
     room = min(BATCH_IMAGES_MAX, BATCH_PIXELS // (first.shape[0] * first.shape[1]))
     return len(batch) < room and (first.shape, first.dtype) == (pixels.shape, pixels.dtype)
-
-
-@contextmanager
-def show_images(total: int, title: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on the terminal; yields a function that takes the number of further images done, a share of one
-    for a large image."""
-    count = TextColumn("{task.fields[whole]}/{task.total}")
-    columns = (*Progress.get_default_columns()[:-1], count, TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total, whole=0)
-
-        def advance(number: float) -> None:
-            bar.advance(task, number)
-            bar.update(task, whole=int(bar.tasks[task].completed + ROUNDING))
-
-        yield advance

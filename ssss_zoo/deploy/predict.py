@@ -18,17 +18,10 @@ from torch import Tensor
 from ssss_zoo.atomic_write import replacing_file
 from ssss_zoo.deploy.exported_models import open_model
 from ssss_zoo.deploy.geotiff import write_geotiff
+from ssss_zoo.deploy.image_progress import show_images
 from ssss_zoo.deploy.image_sources import SourceImage, check_output, find_images, looks_like_masks
 from ssss_zoo.deploy.inference import classify_windows, predict_pixels
-from ssss_zoo.deploy.loaded_images import (
-    THREADS,
-    LoadedImage,
-    batches,
-    load_frames,
-    read_ahead,
-    read_source,
-    show_images,
-)  # fmt: skip
+from ssss_zoo.deploy.loaded_images import THREADS, LoadedImage, batches, load_frames, read_ahead, read_source
 from ssss_zoo.deploy.mask_format import MaskFormat, choose_mask_format, write_png
 from ssss_zoo.deploy.polygon_files import COCO_FILE, COCO_FORMAT, join_coco_files, write_polygons
 from ssss_zoo.deploy.predict_settings import RESULT_KEYS, PredictSettings, parse_settings

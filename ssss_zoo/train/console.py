@@ -35,6 +35,14 @@ class ConsoleHandler(logging.Handler):
         self.output.print_lines([prefix + lines[0], *lines[1:]], style="yellow" if is_warning else None)
 
 
+def current_screen() -> Screen:
+    """The screen that the log lines go to, so that a progress line stands below them; a new one where they go to
+    none."""
+    return (
+        next((handler.output for handler in log.handlers if isinstance(handler, ConsoleHandler)), None) or find_screen()
+    )
+
+
 @dataclass(frozen=True)
 class LoggedStep:
     """The figures of a log step. step, steps: of the stage. losses: means since the last log step. rate: the

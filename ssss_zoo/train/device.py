@@ -15,19 +15,21 @@ import torch
 from ssss_zoo.config.schema import Config
 from ssss_zoo.errors import UserError
 from ssss_zoo.memory import peak_resident_memory
+from ssss_zoo.text import count
 from ssss_zoo.train.git_repository import git_commit
 
 
 def choose_device(config: Config) -> torch.device:
     """The device, with torch's threads set. Raises UserError where it cannot be used."""
     name = config.train.device
+    check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"train.device={name} cannot be used: {str(error).splitlines()[0]}") from None
+        raise unusable_device(name, error) from None
     torch.set_num_threads(config.train.threads or default_threads())
     if config.train.precision == "fp16" and device.type == "cpu":
         raise UserError("train.precision=fp16 needs a GPU; on a CPU take 32 (bf16 works and is slower on most)")
@@ -38,6 +40,27 @@ def choose_device(config: Config) -> torch.device:
             False  # it may choose other kernels in the next run, and so change the numbers of a seed
         )
     return device
+
+
+def check_device(name: str) -> None:
+    """Raise UserError for a device that is not on this machine, without a start of it: a GPU's memory stays free."""
+    if name == "auto":
+        return
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise unusable_device(name, "expected auto, cpu, cuda, cuda:1 or the like") from None
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if device.type != "cpu" and (here is None or device.type != here.type):
+        raise unusable_device(name, f"this machine has {here.type if here else 'no GPU'}")
+    if device.index is not None and device.type != "cpu" and device.index >= torch.accelerator.device_count():
+        raise unusable_device(
+            name, f"this machine has {count(torch.accelerator.device_count(), 'device')} of this kind"
+        )
+
+
+def unusable_device(name: str, reason: object) -> UserError:
+    return UserError(f"train.device={name} cannot be used: {str(reason).splitlines()[0]}")
 
 
 def default_threads() -> int:

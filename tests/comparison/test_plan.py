@@ -153,6 +153,7 @@ def test_the_ablation_takes_each_part_away_and_adds_each_alone():
         (["methods=fixmatch", "budget=money"], "budget must be one of"),
         (["study=farclus-ablation"], "did you mean 'farcluss-ablation'"),
         (["fixmatch"], "expected key=value"),
+        (["methods=fixmatch", "options.cps.weight=2"], "unknown method 'cps' in options.cps.weight=2 (no row has it)"),
     ],
 )
 def test_what_makes_no_comparison(words, said):
@@ -166,6 +167,19 @@ def test_all_rows_that_cannot_run_are_told_of_at_once():
     assert "fixmach: unknown method" in str(caught.value)
     assert "did you mean 'options.unimatch.threshold'" in str(caught.value)
     assert "cps:" not in str(caught.value)
+
+
+def test_an_option_goes_to_the_rows_that_have_its_method():
+    plan = plan_study(["methods=fixmatch,unimatch+fixmatch,cps", "options.fixmatch.threshold=0.7", *SHAPES])
+    options = {run.row.name: run.config().options for run in plan.runs() if run.seed == plan.seeds[0]}
+    given = {name: "threshold" in dict(of_row.get("fixmatch") or {}) for name, of_row in options.items()}
+    assert given == {"supervised": False, "fixmatch": True, "unimatch+fixmatch": True, "cps": False}
+
+
+def test_a_device_that_is_not_here_is_told_before_the_first_run():
+    plan = plan_study(["methods=fixmatch,cps", "train.device=nope", *SHAPES])
+    told = "train.device=nope cannot be used: expected auto, cpu, cuda, cuda:1 or the like"
+    assert f"fixmatch: {told}; cps: {told}" in refusal(lambda: check_rows_can_run(plan))
 
 
 @given(st.lists(st.text("ab=", min_size=1, max_size=6), max_size=5))

@@ -85,6 +85,7 @@ def compute_figures(plan: StudyPlan, finished: FinishedRuns) -> ComparisonFigure
     """The figures of compare.json. A figure that cannot be computed, such as the deviation of one seed, is None."""
     first = next((runs[0] for runs in finished.values() if runs), None)
     scale = Scale.of_run(first) if first else Scale()
+    planned = plan.first_config()  # for the names, as long as no run is finished
     best = best_row(finished, scale.absent)
     costs = fastest_costs(finished)
     rows = tuple(row_figures(row, finished, best, scale, costs) for row in plan.rows)
@@ -92,8 +93,8 @@ def compute_figures(plan: StudyPlan, finished: FinishedRuns) -> ComparisonFigure
     return ComparisonFigures(
         format=FORMAT,
         headline=HEADLINE,
-        dataset=first.figures.dataset if first else None,
-        split=first.figures.split if first else None,
+        dataset=first.figures.dataset if first else planned.dataset,
+        split=first.figures.split if first else planned.data.split,
         classes=scale.classes,
         rare_classes=scale.rare,
         absent_classes=scale.absent,
