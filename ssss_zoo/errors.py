@@ -100,8 +100,8 @@ def unknown(kind: str, word: str, known: Iterable[str], where: str = "") -> User
 
 
 def wrong_choice(key: str, value: str, choices: Iterable[str]) -> UserError:
-    """The error for an option whose value is not among its choices."""
-    names = list(choices)
+    """The error for an option whose value is not among its choices. An empty one, for no choice, is not named."""
+    names = [choice for choice in choices if choice]
     return UserError(f"{key} must be one of {', '.join(names)}; got '{brief(value)}'{nearest(value, names)}")
 
 

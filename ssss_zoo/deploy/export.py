@@ -126,8 +126,15 @@ def check_extra(kind: str) -> None:
 
 
 def target_files(config: ExportConfig) -> list[Path]:
-    """The files to write, the model first. Raises UserError where one is there already, without overwrite=true."""
+    """The files to write, the model first. Raises UserError where one is there already, without overwrite=true, and
+    for an output of another format."""
     output, suffix = expanded(config.output), EXPORT_SUFFIXES[config.format]
+    if output.suffix != suffix and output.suffix in filter(None, EXPORT_SUFFIXES.values()):
+        raise UserError(f"output={output} ends in {output.suffix}, which is not the file of format={config.format}")
+    if suffix and output.is_dir():
+        raise UserError(
+            f"output={output} is a folder; give the file to write, such as output={output / 'model'}{suffix}"
+        )
     model = output if output.suffix == suffix or not suffix else output.with_name(output.name + suffix)
     described = {  # names that differ between formats, so that models of one name can lie side by side
         "onnx": [model.with_suffix(".json"), model.with_name(f"{model.stem}_example.py")],

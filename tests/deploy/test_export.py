@@ -140,7 +140,21 @@ def test_wrong_arguments_are_refused_in_one_line(trained, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     wrong = {
         "holds no run": [f"run={tmp_path}", f"output={tmp_path / 'a.pt2'}", "format=torch"],
-        "did you mean 'torch'": [f"run={run}", f"output={tmp_path / 'a'}", "format=troch"],
+        "must be one of onnx, torch, safetensors; got 'troch'; did you mean 'torch'": [
+            f"run={run}",
+            f"output={tmp_path / 'a'}",
+            "format=troch",
+        ],
+        r"ends in \.onnx, which is not the file of format=torch": [
+            f"run={run}",
+            f"output={tmp_path / 'a.onnx'}",
+            "format=torch",
+        ],
+        r"is a folder; give the file to write, such as output=.*mine.model\.pt2": [
+            f"run={run}",
+            f"output={tmp_path / 'mine'}",
+            "format=torch",
+        ],
         "give the run and the file": [f"run={run}"],
         r"pip install 'ssss-zoo\[onnx\]'": [f"run={run}", f"output={tmp_path / 'there.onnx'}"],
         "exists already": [f"run={run}", f"output={tmp_path / 'mine'}", "format=safetensors"],
