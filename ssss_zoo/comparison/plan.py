@@ -7,11 +7,11 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
+from ssss_zoo.comparison.own_options import method_names, option_method, with_own_options
 from ssss_zoo.config.fields import field_types
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.config.parse import parse_value, read_file, split_overrides
@@ -102,7 +102,7 @@ class PlannedRun:
         parent = [f"tracking.parent={self.plan.parent}"] if self.plan.parent else []
         group = [f"tracking.group={self.plan.group}"] if self.plan.group else []
         own = [f"seed={self.seed}", f"output={self.folder.path}", *parent, *group]
-        return [*shared_with(self.row, self.plan.overrides), *self.row.overrides, *own]
+        return [*with_own_options(self.plan.overrides, self.row.overrides), *own]
 
     def config(self) -> Config:
         return resolve(self.overrides)
@@ -279,29 +279,17 @@ def vary_rows(rows: Sequence[StudyRow], vary: Mapping[str, Sequence[str]]) -> li
 
 
 def applies_to(key: str, row: StudyRow) -> bool:
-    """Whether a key is one of the row's runs: an option only where its method is part of the row, other keys always."""
-    if not key.startswith("options."):
-        return True
-    return key.split(".")[1] in methods_in(method_of(row.overrides))
+    """Whether a row can vary by the key: an option only where its method is part of the row, other keys always."""
+    return option_method(key) in (None, *method_names(row.overrides))
 
 
-@cache
-def methods_in(method: str) -> tuple[str, ...]:
-    """The names of the methods that `method=` combines."""
-    return tuple(resolve([f"method={method}", "train.steps=1"]).plugins.names)
-
-
-def shared_with(row: StudyRow, overrides: Sequence[str]) -> list[str]:
-    """The arguments of a comparison that apply to a row."""
-    return [argument for argument in overrides if applies_to(argument.partition("=")[0], row)]
-
-
-def check_options_have_rows(rows: Sequence[StudyRow], overrides: Sequence[str]) -> None:
-    """Raise UserError for an option of a method that no row has."""
-    for argument in overrides:
-        if not any(argument in shared_with(row, [argument]) for row in rows):
-            known = sorted({name for row in rows for name in methods_in(method_of(row.overrides))})
-            raise unknown("method", argument.split(".")[1], known, f"{argument} (no row has it)")
+def check_options_have_rows(rows: Sequence[StudyRow], common: Sequence[str]) -> None:
+    """Raise UserError for an option, of those that all rows share, of a method that no row has."""
+    options = {argument: option_method(argument.partition("=")[0]) for argument in common}
+    found = {name for row in rows for name in method_names([*common, *row.overrides])}
+    for argument, method in options.items():
+        if method is not None and method not in found:
+            raise unknown("method", method, found, f"{argument} (no row has it)")
 
 
 def method_of(overrides: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from ssss_zoo.atomic_write import write_text
+from ssss_zoo.comparison.own_options import with_own_options
 from ssss_zoo.comparison.plan import Notify
 from ssss_zoo.comparison.search_display import BestTrial, SearchDisplay, TrialScreen
 from ssss_zoo.comparison.search_space import (
@@ -25,7 +26,6 @@ from ssss_zoo.comparison.search_space import (
     choose_settings,
     search_space,
     space_methods,
-    with_own_options,
 )
 from ssss_zoo.config.parse import split_overrides
 from ssss_zoo.config.resolve import resolve
@@ -126,6 +126,10 @@ def run_search(overrides: Iterable[str], notify: Notify = lambda line: None) -> 
         return search_result(study, common)
 
 
+class GivenUp(Interrupted):
+    """Ends a run that Optuna gives up: it counts as stopped, not as failed."""
+
+
 class Objective:
     """A trial of Optuna: one run, scored by its mIoU on the held-out images."""
 
@@ -147,8 +151,7 @@ class Objective:
             overrides = choose_settings(trial, self.space, self.common)
             self.display.begin(label, settings_text(overrides))
             trial.set_user_attr("overrides", overrides)
-            equal = [other for other in trial.study.trials if other.value is not None
-                     and other.user_attrs["overrides"] == overrides]  # fmt: skip
+            equal = [one for one in completed(trial.study.trials) if one.user_attrs["overrides"] == overrides]
             if equal:  # the same overrides make the same run
                 self.display.end(f"as trial {first_number(equal[0])}")
                 return float(equal[0].value)
@@ -181,11 +184,15 @@ class Objective:
         def on_eval(step: int, miou: float) -> None:
             trial.report(miou, step)
             if trial.should_prune():
-                raise optuna.TrialPruned
+                raise GivenUp
 
         settings = with_own_options(self.common, overrides)
         config = resolve([*settings, f"output={folder.path}", "evaluate.predictions=0", *resume])
-        return float(run_training(config, on_eval, TrialScreen(self.display)).metrics["val"]["miou"])
+        try:
+            result = run_training(config, on_eval, TrialScreen(self.display))
+        except GivenUp as error:
+            raise optuna.TrialPruned from error
+        return float(result.metrics["val"]["miou"])
 
 
 def holds_checkpoint(folder: RunFolder) -> bool:
@@ -269,13 +276,18 @@ def enqueue_trials(study: Any, space: SearchSpace, folder: Path) -> None:
 
 def best_trial(trials: Iterable[Any]) -> BestTrial | None:
     """The best of the trials that came to their end, None where none has."""
-    scored = [BestTrial(t.value, settings_text(t.user_attrs["overrides"])) for t in trials if t.value is not None]
+    scored = [BestTrial(trial.value, settings_text(trial.user_attrs["overrides"])) for trial in completed(trials)]
     return max(scored, default=None)
+
+
+def completed(trials: Iterable[Any]) -> list[Any]:
+    """The trials that came to their end. One that Optuna gave up has a value, too: that of its last evaluation."""
+    return [trial for trial in trials if trial.state.name == "COMPLETE"]
 
 
 def search_result(study: Any, common: Sequence[str]) -> SearchResult:
     """Raises UserError where no trial came to its end."""
-    done = sorted((trial for trial in study.trials if trial.value is not None), key=lambda trial: -trial.value)
+    done = sorted(completed(study.trials), key=lambda trial: -trial.value)
     if not done:
         raise UserError("no trial finished; the lines above give the reasons")
     distinct = {

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
+from ssss_zoo.comparison.own_options import method_names, option_method
 from ssss_zoo.comparison.plan import split_commas
 from ssss_zoo.config.fields import FieldType, field_types, read_hint
 from ssss_zoo.config.layers import recipes
@@ -174,26 +175,6 @@ def chosen_overrides(chosen: Mapping[str, str]) -> list[str]:
 
 
 # --- options of methods ---------------------------------------------------------------------------------------------
-
-
-def option_method(key: str) -> str | None:
-    """The method whose option a key is; None for other keys."""
-    parts = key.split(".")
-    return parts[1] if parts[0] == "options" and len(parts) > 2 else None
-
-
-def method_names(overrides: Sequence[str]) -> set[str]:
-    """The methods of a run: those of `method`, and those that answer single hooks."""
-    config = resolve(overrides)
-    return {*config.plugins.names, *(name for names in config.hooks.values() for name in names.split("+"))}
-
-
-def with_own_options(common: Sequence[str], chosen: Sequence[str]) -> list[str]:
-    """The arguments of a trial's run: those that all trials share without the options of methods that this trial does
-    not have, then the chosen ones."""
-    methods = method_names([*common, *chosen])
-    kept = [argument for argument in common if option_method(argument.partition("=")[0]) in (None, *methods)]
-    return [*kept, *chosen]
 
 
 def check_tried_options(space: SearchSpace, common: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ssss_zoo.plugins.baselines.fixmatch import FixMatch
 
 from ssss_zoo.commands.cli import command_line
+from ssss_zoo.comparison.own_options import with_own_options
 from ssss_zoo.comparison.search import default_search_folder, enqueue_trials, first_number, run_search
 from ssss_zoo.comparison.search_space import (
     METHOD_ITSELF,
@@ -18,11 +19,11 @@ from ssss_zoo.comparison.search_space import (
     parse_choices,
     search_space,
     suggest,
-    with_own_options,
 )
 from ssss_zoo.config.resolve import resolve
 from ssss_zoo.engine.registry import load
 from ssss_zoo.errors import Interrupted, UserError
+from ssss_zoo.record_files import read_metrics
 from ssss_zoo.testing.tiny import tiny_overrides
 from ssss_zoo.train import run
 from ssss_zoo.train.setup import hold_out, open_dataset
@@ -125,6 +126,15 @@ def test_a_stopped_search_keeps_what_is_done_and_goes_on_within_the_trial(tiny_s
     assert reached == [4]  # it went on from its checkpoint
     assert len(found.trials) == 2
     assert not list((tmp_path / "search/trials").glob("*/last"))
+
+
+def test_a_trial_that_optuna_gives_up_counts_as_stopped(tiny_search, monkeypatch, tmp_path):
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 1)
+    found, told = tiny_search("trials=2", "try.method=supervised,fixmatch", "train.steps=4", "train.eval_every=2")
+    assert re.match(r"trial 1: stopped halfway( after \d+ s)?, method=fixmatch \(2 of 2 done, best ", told[2])
+    assert [trial.overrides for trial in found.trials] == [["method=supervised"]]
+    assert read_metrics(tmp_path / "search/trials/1/metrics.json", "")["status"] == "stopped"
+    assert not (tmp_path / "search/trials/1/last").exists()
 
 
 def test_a_trial_whose_process_was_killed_is_made_again(tiny_search, tmp_path):

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ssss_zoo.comparison.folders import ComparedRunFolder, ComparisonFolder
-from ssss_zoo.comparison.plan import BASELINE, StudyRow, shared_with
+from ssss_zoo.comparison.own_options import with_own_options
+from ssss_zoo.comparison.plan import BASELINE
 from ssss_zoo.comparison.records import REMAKE, ComparisonFigures, RowFigures, RowStatistics
 from ssss_zoo.comparison.report.statistics import SEEDS_FOR_SIGNIFICANCE
 from ssss_zoo.config.parse import flatten_keys, read_file, section
@@ -232,8 +233,7 @@ def commands(figures: ComparisonFigures, folder: ComparisonFolder) -> list[RunFa
     first = figures.ranked()[0] if figures.rows else None
     run: list[str] = []
     if first and figures.seeds:
-        row = StudyRow(first.name, tuple(first.overrides))
-        run = [*shared_with(row, shared), *first.overrides, f"seed={figures.seeds[0]}", "output=one_run"]
+        run = [*with_own_options(shared, first.overrides), f"seed={figures.seeds[0]}", "output=one_run"]
     return [
         RunFact("the comparison", shell_line("compare", *own, *shared, "output=again")),
         *([RunFact(f"one run ({first.name})", shell_line("run", *run))] if first and run else []),
