@@ -91,6 +91,11 @@ class Dataset(ABC):
         """(H, W) bool, false where the image has no data; None where it has data everywhere. Masks are void there."""
         return None
 
+    def image_size(self, sample: Sample) -> tuple[int, int]:
+        """(H, W) of the array of `read_image`. Raises UserError as that does."""
+        height, width = self.read_image(sample).shape[:2]
+        return height, width
+
     def areas(self, samples: Sequence[Sample]) -> list[int]:
         """The number of pixels of each sample's image, found without decoding it; 1 each where that is impossible."""
         return [1] * len(samples)
@@ -107,10 +112,24 @@ class Dataset(ABC):
         """Everything that a sample's mask is made from: paths, for a mask that is stored in files."""
         return [] if sample.mask is None else [sample.mask]
 
+    def content_files(self) -> dict[str, dict[str, list[Any]]]:
+        """The files that a run learns from and is scored on, by kind and sample: every image, the masks of labelled and
+        validation images, and the class list where a file holds it. Masks of unlabelled images are hidden and left
+        out."""
+        parts = {"labelled": self.labelled, "unlabelled": self.unlabelled, "val": self.val}
+        files: dict[str, dict[str, list[Any]]] = {
+            f"{part} images": {sample.name: [sample.image] for sample in samples} for part, samples in parts.items()
+        }
+        for part in ("labelled", "val"):
+            files[f"{part} masks"] = {sample.name: self.mask_files(sample) for sample in parts[part]}
+        if self.class_file:
+            files["class lists"] = {self.class_file.name: [self.class_file]}
+        return files
+
     @cached_property
     def contents(self) -> ContentDigests:
         """The digests of the files, as they are when this is asked for first; see `content_digests`."""
-        return content_digests(self)
+        return content_digests(self.class_names, self.content_files())
 
     @property
     def fingerprint(self) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from ssss_zoo.data.fingerprint import file_digest
 from ssss_zoo.data.images import SIDEWAYS, read_header
 from ssss_zoo.errors import UserError
 from ssss_zoo.toolkit.types import IGNORE, Sample
-
-if TYPE_CHECKING:
-    from ssss_zoo.data.files import FileDataset
 
 READER_THREADS = 8
 CHUNK = 64  # samples; the check before a run stops after the first chunk with a fault
@@ -151,7 +147,7 @@ def masks_hold_ids(dataset: Dataset) -> bool:
 # --- the check before a run -----------------------------------------------------------------------------------------
 
 
-def check_pairs(dataset: FileDataset) -> list[str]:
+def check_pairs(dataset: Dataset) -> list[str]:
     """Check every labelled and validation pair (sizes, mask values), and the header of every unlabelled image.
 
     Returns notes: the warnings of opening, the classes without a labelled pixel, and validation images that are trained
@@ -176,7 +172,7 @@ def check_pairs(dataset: FileDataset) -> list[str]:
     ]
 
 
-def check_part(dataset: FileDataset, samples: Sequence[Sample], part: str) -> np.ndarray:
+def check_part(dataset: Dataset, samples: Sequence[Sample], part: str) -> np.ndarray:
     """Check the image and the mask of every sample; returns (256,) pixels by class id. Raises UserError for a fault."""
     if not samples:
         raise UserError(f"no {part} image: at least one is needed")
@@ -187,10 +183,10 @@ def check_part(dataset: FileDataset, samples: Sequence[Sample], part: str) -> np
     return counts
 
 
-CheckFunction = Callable[["FileDataset", Sample], SampleCheck]
+CheckFunction = Callable[[Dataset, Sample], SampleCheck]
 
 
-def check_samples(dataset: FileDataset, samples: Sequence[Sample], check: CheckFunction) -> list[SampleCheck]:
+def check_samples(dataset: Dataset, samples: Sequence[Sample], check: CheckFunction) -> list[SampleCheck]:
     """`check` every sample, in threads. Raises UserError after the first chunk with a fault."""
     checks: list[SampleCheck] = []
     with ThreadPoolExecutor(READER_THREADS) as pool:
@@ -202,7 +198,7 @@ def check_samples(dataset: FileDataset, samples: Sequence[Sample], check: CheckF
     return checks
 
 
-def check_image(dataset: FileDataset, sample: Sample) -> SampleCheck:
+def check_image(dataset: Dataset, sample: Sample) -> SampleCheck:
     """Check the header of an image."""
     try:
         dataset.image_size(sample)
@@ -211,7 +207,7 @@ def check_image(dataset: FileDataset, sample: Sample) -> SampleCheck:
     return SampleCheck(NO_PIXELS)
 
 
-def check_image_and_mask(dataset: FileDataset, sample: Sample) -> SampleCheck:
+def check_image_and_mask(dataset: Dataset, sample: Sample) -> SampleCheck:
     """Check the header of an image, and its mask."""
     try:
         size = dataset.image_size(sample)

@@ -15,12 +15,9 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssss_zoo.text import brief
-
-if TYPE_CHECKING:
-    from ssss_zoo.data.base import Dataset
 
 WHOLE_FILE_BYTES = 1 << 18  # an image up to this size is read whole, like every mask (our choice)
 PIECES, BLOCK = 4, 1 << 16  # pieces of a larger one, and bytes of each (our choice)
@@ -28,22 +25,14 @@ READERS, TOGETHER = 4, 64  # that read, and files that each takes at a time
 FILES_NAMED = 3  # in a message, of each kind
 NO_FILE = "no file"  # the digest of a file that does not exist
 
+ContentFiles = Mapping[str, Mapping[str, Sequence[Any]]]  # by kind and name, as `Dataset.content_files` gives them
 ContentDigests = dict[str, dict[str, str]]  # digest by name, for `classes`, `labelled images`, `labelled masks`, ...
 
 
-def content_digests(dataset: Dataset) -> ContentDigests:
-    """The digests of a data set, in the order of its lists: of every image, of the masks of labelled and validation
-    images, and of the class list where a file holds it; and the id of each class. A sample made in memory has an empty
-    digest. Masks of unlabelled images are hidden and left out."""
-    parts = {"labelled": dataset.labelled, "unlabelled": dataset.unlabelled, "val": dataset.val}
-    files: dict[str, dict[str, list[Any]]] = {
-        f"{part} images": {sample.name: [sample.image] for sample in samples} for part, samples in parts.items()
-    }
-    for part in ("labelled", "val"):
-        files[f"{part} masks"] = {sample.name: dataset.mask_files(sample) for sample in parts[part]}
-    if dataset.class_file:
-        files["class lists"] = {dataset.class_file.name: [dataset.class_file]}
-    found = {"classes": {name: str(number) for number, name in enumerate(dataset.class_names)}}
+def content_digests(class_names: Sequence[str], files: ContentFiles) -> ContentDigests:
+    """The digests of a data set, in the order of its lists: of every file, and the id of each class. A sample made in
+    memory has an empty digest. Of images, large ones are digested by pieces, see above."""
+    found = {"classes": {name: str(number) for number, name in enumerate(class_names)}}
     return found | {kind: digest_files(named, whole=not kind.endswith("images")) for kind, named in files.items()}
 
 

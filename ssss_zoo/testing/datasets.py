@@ -68,6 +68,7 @@ class DatasetContract:
             )
             assert image.dtype in (np.uint8, np.float32), f"{sample.name}: uint8, or float32 in [0, 255]"
             assert 0 <= image.min() <= image.max() <= 255
+            assert data.image_size(sample) == image.shape[:2], f"{sample.name}: `image_size` is that of `read_image`"
             kinds.add(image.dtype)
         assert len(kinds) == 1, f"images of one type throughout, got {kinds}"
         for sample in [*a_few(data.labelled), *a_few(data.val)]:
