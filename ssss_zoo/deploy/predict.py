@@ -61,7 +61,7 @@ from ssss_zoo.deploy.video import (
     open_video,
     write_overlay_video,
 )
-from ssss_zoo.errors import UserError, cannot_write, expanded, out_of_memory
+from ssss_zoo.errors import Interrupted, UserError, cannot_write, expanded, out_of_memory
 from ssss_zoo.text import count
 
 WRITE_AHEAD = 16  # batches that wait to be written (our choice)
@@ -194,7 +194,7 @@ def run_predictions(
     job: PredictJob, images: Iterable[LoadedImage], total: int, rows: dict[str, PredictionRow]
 ) -> list[str]:
     """Predict and write all images; returns the messages of those that could not be read. total: the number of images.
-    rows: of earlier images."""
+    rows: of earlier images. Raises Interrupted, with the table written, where a stop was asked for."""
     table, names = job.settings.folder / CSV_NAME, job.model.class_names
     finished = list(rows.values())
     unreadable: list[str] = []
@@ -217,6 +217,8 @@ def run_predictions(
                     table_written = time.monotonic()
             for future in waiting:
                 finished += future.result()
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"{str(stop) or 'stopped'}; the same command with resume=true goes on") from stop
     finally:
         write_rows(table, finished, names)
     return unreadable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,6 +91,27 @@ def test_memory_for_no_tile_is_one_line(tmp_path, monkeypatch, model, pixels):
 def test_the_side_of_a_tile_follows_the_memory_and_the_width():
     assert [choose_tile_side(2000, 3, gib * 2**30) for gib in (16, 2, 0.01)] == [1024, 512, 256]
     assert [choose_tile_side(width, 3) for width in (2000, 20_000, 40_000)] == [1024, 512, 256]
+
+
+@pytest.mark.usefixtures("model")
+def test_a_stop_keeps_what_is_written_and_says_how_to_go_on(tmp_path, monkeypatch, pixels):
+    for name, rows in (("a.png", 20), ("b.png", 21)):  # a batch each
+        save_image(tmp_path / "in" / name, pixels[:rows])
+    predict_pixels = predict.predict_pixels
+
+    def stopped_at_b(model, settings, images):
+        if images[0].shape[0] == 21:
+            os.kill(os.getpid(), signal.SIGINT)
+        return predict_pixels(model, settings, images)
+
+    monkeypatch.setattr(predict, "predict_pixels", stopped_at_b)
+    done = CliRunner().invoke(main, ["predict", *arguments(tmp_path)])
+    assert done.exit_code == 130
+    assert done.stderr.endswith("ssss: stopped by SIGINT; the same command with resume=true goes on\n")
+    monkeypatch.setattr(predict, "predict_pixels", predict_pixels)
+    result = predict_files(arguments(tmp_path, "resume=true"))
+    assert (result.skipped, result.predicted) == (1, 1)
+    np.testing.assert_array_equal(mask(tmp_path, "b"), pixels[:21].argmax(axis=2))
 
 
 @pytest.mark.usefixtures("model")
