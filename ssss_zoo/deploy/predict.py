@@ -215,11 +215,12 @@ def run_predictions(
                 if time.monotonic() - table_written > TABLE_SECONDS:
                     write_rows(table, finished, names)
                     table_written = time.monotonic()
-            for future in waiting:
-                finished += future.result()
+            while waiting:
+                finished += waiting.popleft().result()
     except KeyboardInterrupt as stop:
         raise Interrupted(f"{str(stop) or 'stopped'}; the same command with resume=true goes on") from stop
-    finally:
+    finally:  # by now the writers have ended, and what they wrote counts after an error, too
+        finished += [row for future in waiting if not future.exception() for row in future.result()]
         write_rows(table, finished, names)
     return unreadable
 
