@@ -14,7 +14,7 @@ from click.shell_completion import ShellComplete
 
 from ssss_zoo.commands.cli import main
 from ssss_zoo.commands.completion import BashScript, FishScript, ZshScript
-from ssss_zoo.commands.show import hint_on_slow_teacher
+from ssss_zoo.commands.show import hint_on_slow_teacher, show_result
 from ssss_zoo.engine.catalog import option_table
 from ssss_zoo.engine.plugin_source import hook_docs, installed, read_plugin
 from ssss_zoo.engine.registry import HOOKS, implemented_hooks, load
@@ -189,3 +189,14 @@ def test_a_student_far_ahead_of_its_teacher_is_told_of():
     metrics["val"]["teacher"]["miou"] = 0.75
     assert hint_on_slow_teacher(metrics) == []
     assert hint_on_slow_teacher({"val": {}}) == []
+
+
+def test_the_commands_at_the_end_of_a_run_can_be_copied(capsys):
+    time = dict.fromkeys(
+        ("train_seconds", "steps_per_second", "data_wait_seconds", "evaluate_seconds", "peak_memory_bytes"), 1
+    )
+    show_result(Path("two words"), {"val": {}, "pseudo_labels": None, "time": time})
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "next: ssss evaluate run='two words' on=labelled",
+        "or: ssss predict run='two words' input=IMAGES output=MASKS",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable
@@ -326,9 +327,10 @@ def new_command(name: str, single: bool, source: Path | None, output: Path) -> N
     for file in written:
         print_line(file)
     if single:
-        print_command(f"next: ssss run method={written[0]} dataset=shapes train.steps=60, and pytest {written[1]}")
+        method, test = (shlex.quote(str(file)) for file in written[:2])
+        print_command(f"next: ssss run method={method} dataset=shapes train.steps=60, and pytest {test}")
     else:
-        print_command(f"next: cd {output / name} && pip install -e '.[test]' && pytest")
+        print_command(f"next: cd {shlex.quote(str(output / name))} && pip install -e '.[test]' && pytest")
 
 
 @main.command("inspect", short_help="Draw one training step as a picture")

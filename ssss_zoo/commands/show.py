@@ -175,8 +175,9 @@ def show_result(folder: Path, metrics: Mapping[str, Any], views: Sequence[str] =
     print_line(f"in {folder}: {', '.join(path.name for path in RunFolder(folder).written() if path.exists())}")
     for view in views:
         print_line(f"figures in {view}")
-    print_command(f"next: ssss evaluate run={folder} on=labelled")
-    print_command(f"or: ssss predict run={folder} input=IMAGES output=MASKS")
+    named = shlex.quote(str(folder))
+    print_command(f"next: ssss evaluate run={named} on=labelled")
+    print_command(f"or: ssss predict run={named} input=IMAGES output=MASKS")
 
 
 def show_timed(result: TimedResult) -> None:

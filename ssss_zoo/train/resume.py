@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from ssss_zoo.config.parse import flatten_keys
 from ssss_zoo.config.schema import Config, as_tree
@@ -72,10 +73,10 @@ def find_resume_point(folder: RunFolder, config: Config, dataset: Dataset) -> Re
 def finished_message(folder: RunFolder) -> str:
     """The message for a finished run: how to use it, and why it cannot be made longer."""
     return (
-        f"{folder.path} holds a finished run; look at it with `ssss evaluate run={folder.path}`. To train on from its "
-        f"weights, give another output= and model.weights={folder.last}/student.safetensors. The run itself cannot be "
-        "made longer: its learning rate has reached the end of its schedule, and with more train.steps every step "
-        "would have had another rate. overwrite=true starts it again"
+        f"{folder.path} holds a finished run; look at it with `ssss evaluate run={quote(str(folder.path))}`. To train "
+        f"on from its weights, give another output= and model.weights={folder.last}/student.safetensors. The run "
+        "itself cannot be made longer: its learning rate has reached the end of its schedule, and with more "
+        "train.steps every step would have had another rate. overwrite=true starts it again"
     )
 
 
@@ -91,7 +92,7 @@ def check_nothing_is_lost(folder: RunFolder, metrics: Metrics | None) -> None:
         return
     step = max([line["step"] for line in lines] + [metrics["step"] if metrics else 0])
     best = checkpoint.find_folder(folder.best)
-    still = f" (`ssss evaluate run={folder.path} weights=best` still works)" if best else ""
+    still = f" (`ssss evaluate run={quote(str(folder.path))} weights=best` still works)" if best else ""
     raise UserError(
         f"{folder.last / checkpoint.STATE} is missing, although the run had reached step {step}: restore "
         f"{folder.last} from a copy, or start again with overwrite=true{still}"
