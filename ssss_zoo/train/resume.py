@@ -74,7 +74,7 @@ def finished_message(folder: RunFolder) -> str:
     """The message for a finished run: how to use it, and why it cannot be made longer."""
     return (
         f"{folder.path} holds a finished run; look at it with `ssss evaluate run={quote(str(folder.path))}`. To train "
-        f"on from its weights, give another output= and model.weights={folder.last}/student.safetensors. The run "
+        f"on from its encoder, give another output= and model.weights={folder.last}/student.safetensors. The run "
         "itself cannot be made longer: its learning rate has reached the end of its schedule, and with more "
         "train.steps every step would have had another rate. overwrite=true starts it again"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +99,7 @@ def test_a_stop_keeps_what_is_written_and_says_how_to_go_on(tmp_path, monkeypatc
 
     def stopped_at_b(model, settings, images):
         if images[0].shape[0] == 21:
-            os.kill(os.getpid(), signal.SIGINT)
+            raise KeyboardInterrupt("stopped by SIGINT")  # as `Stop` does
         return predict_pixels(model, settings, images)
 
     monkeypatch.setattr(predict, "predict_pixels", stopped_at_b)
