@@ -8,6 +8,7 @@ from functools import cache
 from ssss_zoo.config.resolve import resolve
 
 NAMING = ("method=", "hooks.", "plugins.")  # the beginnings of the arguments that name methods
+NO_METHOD = {"none", "null", ""}  # what `hooks.<hook>` may hold in place of names
 
 
 def option_method(key: str) -> str | None:
@@ -24,7 +25,8 @@ def method_names(overrides: Iterable[str]) -> frozenset[str]:
 @cache
 def method_names_of(overrides: tuple[str, ...]) -> frozenset[str]:
     config = resolve(overrides)
-    return frozenset({*config.plugins.names, *(name for names in config.hooks.values() for name in names.split("+"))})
+    answering = {name for names in config.hooks.values() for name in names.split("+")}
+    return frozenset({*config.plugins.names, *answering} - NO_METHOD)
 
 
 def with_own_options(common: Sequence[str], own: Sequence[str]) -> list[str]:

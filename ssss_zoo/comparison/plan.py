@@ -50,10 +50,9 @@ class StudyRow:
 @dataclass(frozen=True)
 class StudyPlan:
     """Rows times seeds. overrides: `key=value` arguments that all runs share, options for the rows that have their
-    method. budget: `steps` trains every row for the
-    same steps, `time` for as long as the first row takes for its steps. jobs: runs at a time. parent: the MLflow run
-    under which the runs are shown; group: of W&B in which they are. cluster: resources that a launcher asks for, by
-    name.
+    method. budget: `steps` trains every row for the same steps, `time` for as long as the first row takes for its
+    steps. jobs: runs at a time. parent: the MLflow run under which the runs are shown; group: of W&B in which they are.
+    cluster: resources that a launcher asks for, by name.
     """
 
     rows: tuple[StudyRow, ...]

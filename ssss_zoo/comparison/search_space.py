@@ -188,7 +188,7 @@ def check_tried_options(space: SearchSpace, common: Sequence[str]) -> None:
     for key, shown in (given | {key: f"try.{key}" for key in space}).items():
         method = option_method(key)
         if method is not None and method not in found:
-            names = ", ".join(sorted(found - {"none", "null", ""}))
+            names = ", ".join(sorted(found))
             raise UserError(f"{shown} is an option of '{method}', which no trial has; the trials have {names}")
 
 

@@ -38,9 +38,8 @@ class ConsoleHandler(logging.Handler):
 def current_screen() -> Screen:
     """The screen that the log lines go to, so that a progress line stands below them; a new one where they go to
     none."""
-    return (
-        next((handler.output for handler in log.handlers if isinstance(handler, ConsoleHandler)), None) or find_screen()
-    )
+    shown_on = [handler.output for handler in log.handlers if isinstance(handler, ConsoleHandler)]
+    return shown_on[-1] if shown_on else find_screen()
 
 
 @dataclass(frozen=True)

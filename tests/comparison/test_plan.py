@@ -14,6 +14,7 @@ from ssss_zoo.comparison.plan import (
     split_commas,
 )
 from ssss_zoo.comparison.preflight import check_rows_can_run
+from ssss_zoo.comparison.report.statistics import compute_figures, read_finished_runs
 from ssss_zoo.config.layers import recipes
 from ssss_zoo.engine.registry import build_methods, with_options
 from ssss_zoo.errors import UserError
@@ -175,6 +176,12 @@ def test_an_option_goes_to_the_rows_that_have_its_method():
     options = {run.row.name: run.config().options for run in plan.runs() if run.seed == plan.seeds[0]}
     given = [name for name, of_row in options.items() if "threshold" in dict(of_row.get("fixmatch") or {})]
     assert given == ["fixmatch", "unimatch+fixmatch", "cps:hooks.pixel_weight=fixmatch"]
+
+
+def test_a_comparison_without_a_finished_run_names_its_data(tmp_path):
+    plan = plan_study(["methods=fixmatch,cps", f"output={tmp_path / 'out'}", "data.split=1/8", *SHAPES])
+    figures = compute_figures(plan, read_finished_runs(plan))
+    assert (figures.dataset, figures.split) == ("shapes", "1/8")
 
 
 def test_a_device_that_is_not_here_is_told_before_the_first_run():

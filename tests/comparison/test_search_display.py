@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from helpers.clocks import Clock
+from helpers.screens import screen_on
 from ssss_zoo.comparison import search_display
 from ssss_zoo.comparison.search_display import BestTrial, SearchDisplay, TrialScreen
-from ssss_zoo.progress_display import TerminalScreen
 from ssss_zoo.train.console import LoggedStep, RunConsole
 
 
@@ -24,8 +24,7 @@ def clock(monkeypatch):
 
 
 def display_on(sink: io.StringIO, *, is_live: bool, width: int = 80) -> SearchDisplay:
-    console = Console(file=sink, width=width, force_terminal=is_live, color_system=None, legacy_windows=False)
-    return SearchDisplay(output=TerminalScreen(console, is_live=is_live))
+    return SearchDisplay(output=screen_on(sink, is_live=is_live, width=width))
 
 
 def test_a_log_gets_one_line_a_trial(clock):

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from helpers.clocks import Clock
 from helpers.comparisons import NEWEST_COMPARISON
+from helpers.screens import screen_on
 from ssss_zoo.comparison import study_display
 from ssss_zoo.comparison.plan import PlannedRun, plan_study
 from ssss_zoo.comparison.run_state import DONE, FAILED, RunState
@@ -44,8 +45,7 @@ def log_step(run: PlannedRun, step: int, steps: int = 60, stage: str = "") -> No
 
 
 def display_on(sink: io.StringIO, *, is_live: bool, width: int = 80) -> StudyDisplay:
-    console = Console(file=sink, width=width, force_terminal=is_live, color_system=None, legacy_windows=False)
-    return StudyDisplay(output=TerminalScreen(console, is_live=is_live))
+    return StudyDisplay(output=screen_on(sink, is_live=is_live, width=width))
 
 
 def test_a_log_gets_a_line_as_each_run_begins_and_ends_and_one_a_minute(clock, runs):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from helpers.clocks import Clock
+from helpers.screens import screen_on
 from ssss_zoo.deploy import image_progress
 from ssss_zoo.deploy.image_progress import show_images
-from ssss_zoo.progress_display import TerminalScreen
 from ssss_zoo.train.console import RunConsole, log
 
 
@@ -23,8 +22,7 @@ def clock(monkeypatch):
 
 
 def console_on(sink: io.StringIO, *, is_live: bool) -> RunConsole:
-    console = Console(file=sink, width=60, force_terminal=is_live, color_system=None, legacy_windows=False)
-    return RunConsole(TerminalScreen(console, is_live=is_live))
+    return RunConsole(screen_on(sink, is_live=is_live, width=60))
 
 
 def test_a_log_gets_a_line_a_minute(clock):
